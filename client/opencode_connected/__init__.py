@@ -1,0 +1,1 @@
+"""The launcher: OpenCode in the foreground, its line to the relay in the background."""

@@ -1,0 +1,1 @@
+"""The MCP server: drives OpenCode instances through their registrations."""
