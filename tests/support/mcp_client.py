@@ -1,0 +1,117 @@
+"""A real MCP client (the SDK's) with the real server command, `opencode-mcp`, as its child on stdio."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TextIO, cast
+
+from mcp import StdioServerParameters
+from mcp.client import Client
+from mcp.client.stdio import stdio_client
+from mcp_types import CallToolResult, TextContent
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from mcp_types import Tool
+
+SERVER_COMMAND = Path(sys.executable).parent / "opencode-mcp"
+"""The server as this environment has it installed."""
+
+Era = Literal["legacy", "2026-07-28"]
+"""Protocol era: the initialize handshake (2025-11-25), or the version without one."""
+
+_CALL_SECONDS = 120.0
+"""A call that takes longer than this hangs."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A progress notification: when it came (`time.monotonic`, seconds) and its message."""
+
+    at: float
+    message: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a tool call came to."""
+
+    text: str
+    structured: dict[str, Any]
+    """The structured output; empty where there is none."""
+    is_error: bool
+    progress: tuple[Progress, ...]
+
+
+class RelayClient:
+    """A connected client: `call` its tools; what they say comes back as an `Answer`."""
+
+    def __init__(self, client: Client, pid_file: Path, stderr_file: Path) -> None:
+        self.client = client
+        self._pid_file = pid_file
+        self._stderr_file = stderr_file
+
+    @property
+    def server_pid(self) -> int:
+        """The server's process."""
+        return int(self._pid_file.read_text())
+
+    @property
+    def stderr(self) -> str:
+        """What the server has written to stderr so far."""
+        return self._stderr_file.read_text(errors="replace")
+
+    async def tools(self) -> dict[str, Tool]:
+        """Return the server's tools by name."""
+        return {tool.name: tool for tool in (await self.client.list_tools()).tools}
+
+    async def call(self, tool: str, *, seen: list[Progress] | None = None, **arguments: object) -> Answer:
+        """Call `tool` and wait for its answer.
+
+        Progress is also appended to `seen` as it comes, for tests that act on it in mid-call.
+        """
+        notes = [] if seen is None else seen
+
+        async def note(progress: float, total: float | None, message: str | None) -> None:
+            del progress, total
+            notes.append(Progress(time.monotonic(), message or ""))
+
+        result = await self.client.call_tool(
+            tool, arguments, read_timeout_seconds=_CALL_SECONDS, progress_callback=note
+        )
+        return _answer(result, notes)
+
+
+def _answer(result: CallToolResult, progress: list[Progress]) -> Answer:
+    text = "\n".join(block.text for block in result.content if isinstance(block, TextContent))
+    return Answer(text, result.structured_content or {}, bool(result.is_error), tuple(progress))
+
+
+@asynccontextmanager
+async def relay_client(
+    registry_dir: Path, *, era: Era = "2026-07-28", env: Mapping[str, str] | None = None
+) -> AsyncIterator[RelayClient]:
+    """Start the server on `registry_dir` and connect to it; on leaving, the server is ended.
+
+    Enter and leave it within one task (inside the test, not in an async fixture): the SDK demands that.
+    `env` is added to the server's environment, which holds little else.
+    """
+    with (
+        tempfile.NamedTemporaryFile("r", prefix="relay-client-pid-") as pid_file,
+        tempfile.NamedTemporaryFile("w", prefix="relay-client-stderr-") as stderr,
+    ):
+        # The SDK keeps the child to itself; the shell in between tells its process id and becomes the server.
+        server = StdioServerParameters(
+            command="/bin/sh",
+            args=["-c", 'echo $$ > "$1"; exec "$2"', "sh", pid_file.name, str(SERVER_COMMAND)],
+            env={"RELAY_REGISTRY_DIR": str(registry_dir), **(env or {})},
+        )
+        errlog = cast("TextIO", stderr.file)  # a TextIOWrapper, which typeshed calls IO[str]
+        async with Client(stdio_client(server, errlog=errlog), mode=era) as client:
+            yield RelayClient(client, Path(pid_file.name), Path(stderr.name))
