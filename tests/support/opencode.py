@@ -107,9 +107,7 @@ class OpenCodeHome:
 
         Little is passed on from the test's own environment, so that nobody's keys or settings leak in.
         """
-        passed_on = {
-            name: os.environ[name] for name in ("PATH", "LANG", "TERM", "TMPDIR") if name in os.environ
-        }
+        passed_on = {name: os.environ[name] for name in ("PATH", "LANG", "TERM", "TMPDIR") if name in os.environ}
         return {
             **passed_on,
             "PATH": f"{self.binary.parent}{os.pathsep}{os.environ['PATH']}",

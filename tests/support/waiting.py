@@ -38,9 +38,7 @@ def eventually(predicate: Callable[[], T], what: str = "", *, within: float = 15
         time.sleep(_INTERVAL)
 
 
-async def eventually_async(
-    predicate: Callable[[], Awaitable[T] | T], what: str = "", *, within: float = 15.0
-) -> T:
+async def eventually_async(predicate: Callable[[], Awaitable[T] | T], what: str = "", *, within: float = 15.0) -> T:
     """Like `eventually`, for a plain or an async predicate, leaving the event loop free meanwhile."""
     deadline = time.monotonic() + within
     while True:

@@ -1,0 +1,149 @@
+"""Many scripted OpenCode instances, each on a port of its own, in one separate process; they register themselves.
+
+`FakeFleet` starts the process and controls it: one JSON object a line on its stdin, one answer a line on its
+stdout. It ends when its stdin does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import uvicorn
+
+from support.fake_instance import FakeInstance, application
+from support.registry import register, registration
+from support.waiting import eventually_async
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import TracebackType
+
+
+class FakeFleet:
+    """A fleet whose members register in `registry_dir`; a context manager."""
+
+    def __init__(self, registry_dir: Path) -> None:
+        self.registry_dir = registry_dir
+        self._process: subprocess.Popen[str] | None = None
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "support.fake_fleet", str(self.registry_dir)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process is not None
+        self._process.communicate(timeout=10)
+
+    def add(self, count: int, *, sessions: int = 1, hung: bool = False) -> dict[str, int]:
+        """Start `count` instances, register them, and return their ports by name.
+
+        Each has `sessions` sessions. A `hung` one accepts connections and never answers.
+        """
+        ports: dict[str, int] = self._ask(command="add", count=count, sessions=sessions, hung=hung)
+        return ports
+
+    def end_streams(self) -> None:
+        """End all event streams of all instances at once."""
+        self._ask(command="end_streams")
+
+    def _ask(self, **request: object) -> Any:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps(request), file=self._process.stdin, flush=True)
+        return json.loads(self._process.stdout.readline())
+
+
+class _Server(uvicorn.Server):
+    """A server among several in one process, none of which may take the signals for itself."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the process's signals alone."""
+        yield
+
+
+class _Fleet:
+    """The process's side."""
+
+    def __init__(self, registry_dir: Path) -> None:
+        self._registry_dir = registry_dir
+        self._instances: dict[int, FakeInstance] = {}
+        self._application = application(self._instances)
+        self._keep: list[object] = []
+
+    async def handle(self, request: dict[str, Any]) -> object:
+        """Carry out one command and return its answer."""
+        if request["command"] == "end_streams":
+            for instance in self._instances.values():
+                instance.end_streams()
+            return None
+        sockets = [_listener() for _ in range(request["count"])]
+        if request["hung"]:
+            self._keep += [await asyncio.start_server(_never_answer, sock=listener) for listener in sockets]
+        else:
+            await self._serve(sockets, request["sessions"])
+        kind = "hung" if request["hung"] else "fake"
+        ports = [listener.getsockname()[1] for listener in sockets]
+        named = {f"{kind}-{port}": port for port in ports}
+        for name, port in named.items():
+            register(self._registry_dir, registration(name, port, cwd=_directory(port)))
+        return named
+
+    async def _serve(self, sockets: list[socket.socket], sessions: int) -> None:
+        for listener in sockets:
+            port = listener.getsockname()[1]
+            instance = FakeInstance(port, _directory(port))
+            for number in range(sessions):
+                instance.add_session(f"Session {number} of the instance on {port}")
+            self._instances[port] = instance
+        server = _Server(uvicorn.Config(self._application, log_level="warning", lifespan="off"))
+        self._keep.append(asyncio.create_task(server.serve(sockets)))
+        await eventually_async(lambda: server.started, "the fleet's server")
+
+
+def _directory(port: int) -> str:
+    return f"/home/fake/project-{port}"
+
+
+def _listener() -> socket.socket:
+    # With the protocol left to chance, asyncio does not see TCP, sets no TCP_NODELAY, and answers take 40 ms.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen(16)
+    return listener
+
+
+async def _never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    del writer  # kept open: the transport belongs to the loop
+    await reader.read()
+
+
+async def _main(registry_dir: Path) -> None:
+    # Two descriptors an instance: its listener, and the stream of whoever watches it.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    fleet = _Fleet(registry_dir)
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        print(json.dumps(await fleet.handle(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_main(Path(sys.argv[1])))
