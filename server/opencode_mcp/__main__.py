@@ -1,0 +1,7 @@
+"""`python -m opencode_mcp`."""
+
+import sys
+
+from opencode_mcp.cli import main
+
+sys.exit(main())

@@ -1,0 +1,60 @@
+"""The command `opencode-mcp`: an MCP server on standard input and output."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from importlib.metadata import version
+
+DESCRIPTION = """\
+MCP server (stdio) that drives the OpenCode instances registered in RELAY_REGISTRY_DIR.
+Settings come from the environment: RELAY_REGISTRY_DIR, DISCOVERY_INTERVAL_MS, HEALTH_CHECK_TIMEOUT_MS, TRANSPORT,
+SEND_TIMEOUT_MS, RELAY_CREDENTIALS_FILE, RELAY_PORT_RANGE, LOG_LEVEL; the README describes each."""
+
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+
+
+def main() -> int:
+    """Run the server until its client closes standard input; return the exit code: 0, or 2 for bad settings."""
+    release = version("opencode-relay")
+    parser = argparse.ArgumentParser(
+        "opencode-mcp", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=release)
+    parser.parse_args()
+    try:
+        import anyio
+        import httpx_sse  # noqa: F401 - only whether it is there
+        import mcp  # noqa: F401
+    except ImportError as missing:
+        return _fail(
+            f"{missing.name} is not installed; install the server with: pipx install 'opencode-relay[server]'"
+        )
+
+    from opencode_mcp.errors import SettingsError
+    from opencode_mcp.settings import load_settings
+    from opencode_mcp.tools import build_server
+    from opencode_mcp.transports import TRANSPORTS
+
+    level = os.environ.get("LOG_LEVEL", "").strip() or "WARNING"
+    if level not in LOG_LEVELS:
+        return _fail(f"LOG_LEVEL is {level[:80]!r}; it must be one of: {', '.join(LOG_LEVELS)}")
+    # Standard output is the protocol's.
+    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = load_settings(os.environ, TRANSPORTS)
+    except SettingsError as error:
+        return _fail(str(error))
+    server = build_server(settings, TRANSPORTS[settings.transport](settings), release)
+    try:
+        anyio.run(server.run_stdio_async)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"opencode-mcp: {message}", file=sys.stderr)
+    return 2

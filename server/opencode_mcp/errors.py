@@ -1,0 +1,64 @@
+"""What can go wrong, as a tree; every message is written for the person on the phone and names the next step.
+
+RelayError                 anything a person can mend; its text becomes the tool error
+├── SettingsError          a bad environment variable
+├── NoSuchInstance         no instance, or several, of that name
+├── InstanceError          one OpenCode did not do what was asked
+│   ├── Unreachable        nothing listens there (`refused`), or the connection broke
+│   ├── Unresponsive       it accepted the connection and did not answer in time
+│   ├── Unauthorized       it wants a password that we do not have
+│   ├── NotFound           it answered 404: the session or ask is gone
+│   ├── Rejected           it answered another HTTP error
+│   └── BadAnswer          what it answered is not OpenCode's API, or too large
+└── Refused                we would not do it (busy, wrong session, bad argument)
+"""
+
+from __future__ import annotations
+
+
+class RelayError(Exception):
+    """Base of all errors that a person can mend."""
+
+
+class SettingsError(RelayError):
+    """An environment variable or a file that one names has a bad value."""
+
+
+class NoSuchInstance(RelayError):
+    """The name fits no instance, or several."""
+
+
+class Refused(RelayError):
+    """The request makes no sense now; nothing was sent."""
+
+
+class InstanceError(RelayError):
+    """One OpenCode instance did not do what was asked."""
+
+
+class Unreachable(InstanceError):
+    """No connection: `refused` says that nothing listens there (the tunnel or OpenCode is gone)."""
+
+    def __init__(self, message: str, *, refused: bool = False) -> None:
+        super().__init__(message)
+        self.refused = refused
+
+
+class Unresponsive(InstanceError):
+    """The connection stands but no answer came in time."""
+
+
+class Unauthorized(InstanceError):
+    """HTTP 401: this OpenCode was started with a password."""
+
+
+class NotFound(InstanceError):
+    """HTTP 404: the session, message or ask does not exist (any more)."""
+
+
+class Rejected(InstanceError):
+    """Another HTTP error, with OpenCode's own message."""
+
+
+class BadAnswer(InstanceError):
+    """The answer is not OpenCode's API: HTML, a redirect, no JSON, wrong shapes, or beyond the size limit."""

@@ -1,0 +1,170 @@
+"""All instances: who is there, who went away, and which one a name means."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from opencode_mcp.credentials import Credentials
+from opencode_mcp.errors import NoSuchInstance, Unreachable, Unresponsive
+from opencode_mcp.instance import Instance
+from opencode_mcp.text import one_line
+from opencode_mcp.transports.base import Appeared, Departed, ScanDone
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from opencode_mcp.settings import Settings
+    from opencode_mcp.transports.base import Transport
+
+OFFLINE_KEPT = 24 * 3600.0
+"""Seconds that an instance which vanished stays listed."""
+SETTLE_QUIET = 0.25
+"""Seconds without progress after which a starting fleet is shown as it is: hung instances delay nobody."""
+MAX_CANDIDATES = 20
+
+
+class Fleet:
+    """The live fleet. Use `running` around its life."""
+
+    def __init__(self, transport: Transport, settings: Settings) -> None:
+        self._transport = transport
+        self._settings = settings
+        self._credentials = Credentials(settings.credentials_file)
+        self._instances: dict[str, Instance] = {}
+        self._scanned = asyncio.Event()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Fleet]:
+        """Follow the transport while the block runs."""
+        task = asyncio.create_task(self._follow(), name="fleet")
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            await asyncio.gather(*(instance.depart() for instance in self._instances.values()))
+
+    # -- questions ---------------------------------------------------------------------------------------------
+
+    async def instances(self) -> list[Instance]:
+        """Return all instances by name, from memory. A fleet that is just starting gets a moment to settle."""
+        await self._settle()
+        oldest = time.time() - OFFLINE_KEPT
+        for name, instance in list(self._instances.items()):
+            if instance.offline_since is not None and instance.offline_since < oldest:
+                del self._instances[name]
+        return sorted(self._instances.values(), key=lambda instance: instance.name)
+
+    def problems(self) -> list[str]:
+        """Return what keeps instances from being seen, a line each."""
+        return self._transport.problems()
+
+    async def find(self, name: str) -> Instance:
+        """Return the one instance that `name` means: exactly, else ignoring case, else as a part of its name.
+
+        Raises:
+            NoSuchInstance: none or several; the message lists the candidates.
+        """
+        instances = await self.instances()
+        wanted = name.strip()
+        folded = wanted.casefold()
+        for match in (
+            lambda known: known == wanted,
+            lambda known: known.casefold() == folded,
+            lambda known: bool(folded) and folded in known.casefold(),
+        ):
+            found = [instance for instance in instances if match(instance.name)]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise NoSuchInstance(
+                    f"{one_line(name, 64)!r} fits several instances: {_listed(found)}; name one exactly"
+                )
+        if not instances:
+            raise NoSuchInstance(
+                "no instance is registered; start one with `opencode-connected` on the machine that you want to reach"
+            )
+        raise NoSuchInstance(f"no instance is named {one_line(name, 64)!r}; there are: {_listed(instances)}")
+
+    async def find_live(self, name: str) -> Instance:
+        """Return the instance that `name` means, once its state is known.
+
+        Raises:
+            NoSuchInstance: see `find`.
+            Unreachable, Unresponsive: it is not connected; the message says why and since when.
+        """
+        instance = await self.find(name)
+        if instance.offline_since is not None:
+            since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(instance.offline_since))
+            raise Unreachable(
+                f"{instance.name} is offline since {since} ({instance.trouble}); nothing was sent. "
+                "See `opencode-connected status` on its machine"
+            )
+        try:
+            async with asyncio.timeout(self._settings.health_timeout):
+                await instance.connected.wait()
+        except TimeoutError:
+            why = instance.trouble or "it accepts connections but does not answer"
+            raise Unresponsive(f"{instance.name} is unresponsive: {why}; nothing was sent. Try again soon") from None
+        return instance
+
+    def runner_of(self, session_id: str, besides: Instance) -> Instance | None:
+        """Return the living instance other than `besides` that runs the session or was the last to run it."""
+        others = [other for other in self._instances.values() if other is not besides and other.connected.is_set()]
+        for other in others:
+            if other.state.is_busy(session_id):
+                return other
+        ran = [other for other in others if session_id in other.state.ran]
+        latest = max(ran, key=lambda other: other.state.ran[session_id], default=None)
+        if latest is not None and latest.state.ran[session_id] > besides.state.ran.get(session_id, 0.0):
+            return latest
+        return None
+
+    # -- life --------------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        async for change in self._transport.changes():
+            match change:
+                case Appeared(endpoint):
+                    instance = self._instances.get(endpoint.name)
+                    if instance is None:
+                        instance = Instance(
+                            endpoint, self._transport, self._credentials, self._settings.health_timeout
+                        )
+                        self._instances[endpoint.name] = instance
+                    await instance.connect_to(endpoint)
+                case Departed(name, clean):
+                    instance = self._instances[name]
+                    await instance.depart()
+                    if clean:
+                        del self._instances[name]
+                case ScanDone():
+                    self._scanned.set()
+
+    async def _settle(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.health_timeout):
+                await self._scanned.wait()
+                waiting = [i for i in self._instances.values() if not i.settled.is_set()]
+                while waiting:
+                    before = len(waiting)
+                    waits = [asyncio.ensure_future(instance.settled.wait()) for instance in waiting]
+                    try:
+                        await asyncio.wait(waits, timeout=SETTLE_QUIET)
+                    finally:
+                        for wait in waits:
+                            wait.cancel()
+                    waiting = [instance for instance in waiting if not instance.settled.is_set()]
+                    if len(waiting) == before:
+                        return
+        except TimeoutError:
+            return
+
+
+def _listed(instances: list[Instance]) -> str:
+    names = ", ".join(instance.name for instance in instances[:MAX_CANDIDATES])
+    more = len(instances) - MAX_CANDIDATES
+    return f"{names} and {more} more" if more > 0 else names

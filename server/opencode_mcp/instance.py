@@ -1,0 +1,251 @@
+"""One instance of the fleet: a long-lived event stream keeps its state; a broken one reconnects by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+from opencode_mcp.errors import (
+    BadAnswer,
+    InstanceError,
+    NotFound,
+    RelayError,
+    Unauthorized,
+    Unreachable,
+    Unresponsive,
+)
+from opencode_mcp.opencode import REQUEST_TIMEOUT, OpenCode
+from opencode_mcp.state import InstanceState, Snapshot
+from opencode_mcp.wire import Event, Permission
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from opencode_mcp.credentials import Credentials
+    from opencode_mcp.transports.base import Endpoint, Transport
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_GRACE = 13.0
+"""Seconds of silence after which the stream is given up and opened anew; OpenCode sends a heartbeat every 10."""
+FIRST_RETRY = 0.1
+MAX_RETRY = 15.0
+SESSIONS_IN_SNAPSHOT = 20
+
+StateName = Literal[
+    "connecting", "idle", "busy", "retry", "needs-permission", "needs-answer", "unresponsive", "offline"
+]
+"""What an instance can be in; `connecting` lasts only until the first answer or failure."""
+
+
+class Instance:
+    """An instance and, while it is registered, the task that keeps its state. Not for use from several loops."""
+
+    def __init__(
+        self, endpoint: Endpoint, transport: Transport, credentials: Credentials, health_timeout: float
+    ) -> None:
+        self.endpoint = endpoint
+        self.state = InstanceState()
+        self.connected = asyncio.Event()
+        """Set while the stream stands and the state is true."""
+        self.settled = asyncio.Event()
+        """Set once the first attempt to connect has ended, either way."""
+        self.offline_since: float | None = None
+        """Epoch seconds; None while it is registered and listens."""
+        self.trouble = ""
+        """Why it is not connected, for people."""
+        self.posting: set[str] = set()
+        """Sessions that a prompt is being posted to right now: not yet busy, but no longer free."""
+        self._transport = transport
+        self._credentials = credentials
+        self._health_timeout = health_timeout
+        self._listeners: set[Callable[[Event | None], None]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._api: OpenCode | None = None
+
+    # -- what others ask -----------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """Its name, unique in the fleet."""
+        return self.endpoint.name
+
+    @property
+    def api(self) -> OpenCode:
+        """The client of its API.
+
+        Raises:
+            Unreachable: it is offline.
+        """
+        if self._api is None:
+            raise Unreachable(f"{self.name} is offline")
+        return self._api
+
+    def state_name(self) -> StateName:
+        """Return what the instance is doing, in one word."""
+        if self.offline_since is not None:
+            return "offline"
+        if not self.connected.is_set():
+            return "unresponsive" if self.settled.is_set() else "connecting"
+        asks = self.state.pending_asks()
+        if any(isinstance(ask, Permission) for ask in asks):
+            return "needs-permission"
+        if asks:
+            return "needs-answer"
+        if any(status.type == "retry" for status in self.state.statuses.values()):
+            return "retry"
+        return "busy" if self.state.statuses else "idle"
+
+    @contextmanager
+    def listening(self, listener: Callable[[Event | None], None]) -> Iterator[None]:
+        """Tell `listener` every event, and None after a gap, until the block ends. It must not block or raise."""
+        self._listeners.add(listener)
+        try:
+            yield
+        finally:
+            self._listeners.discard(listener)
+
+    async def refresh(self) -> None:
+        """Fetch statuses and asks anew.
+
+        Raises:
+            InstanceError: it did not answer; the state is as it was.
+        """
+        directory = self.state.directory
+        statuses, permissions, questions = await asyncio.gather(
+            self.api.statuses(directory), self.api.permissions(directory), self.api.questions(directory)
+        )
+        self.state.refresh_statuses(statuses)
+        self.state.refresh_asks([*permissions, *questions])
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def connect_to(self, endpoint: Endpoint) -> None:
+        """(Re)start at `endpoint`; what is known of the instance stays until the new snapshot."""
+        await self._stop()
+        self.endpoint = endpoint
+        self.offline_since = None
+        try:
+            credential = self._credentials.for_instance(endpoint.name)
+        except RelayError as error:
+            log.warning("%s", error)
+            credential = None
+        self._api = OpenCode(endpoint, credential, self._health_timeout)
+        self._task = asyncio.create_task(self._keep(self._api), name=f"instance {endpoint.name}")
+
+    async def depart(self) -> None:
+        """The registration is gone: stop, and remember since when."""
+        await self._stop()
+        self._mark_offline("its registration is gone")
+
+    async def _stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+        api, self._api = self._api, None
+        if api is not None:
+            await api.aclose()
+        self._lost()
+
+    async def _keep(self, api: OpenCode) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._watch(api)
+                failures = 0
+            except InstanceError as error:
+                failures = 0 if self.connected.is_set() else failures + 1
+                self._failed(error)
+            except Exception:
+                # Whatever a hostile instance provokes stays its own problem.
+                log.exception("watching %r failed", self.name)
+                failures += 1
+            self._lost()
+            self.settled.set()
+            delay = min(MAX_RETRY, FIRST_RETRY * 2**failures)
+            await asyncio.sleep(delay * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
+
+    async def _watch(self, api: OpenCode) -> None:
+        """Hold one event stream: snapshot first, then every event; returns when the stream ended in good order."""
+        health = await api.health()
+        directory = (await api.location()).directory
+        async with api.events(directory) as events:
+            # Connected before the snapshot, so that nothing happens unseen between the two.
+            await self._expect_connected(events)
+            self.state.reset(await self._snapshot(api, directory, health.version))
+            self._transport.report_alive(self.endpoint)
+            self.offline_since, self.trouble = None, ""
+            self.connected.set()
+            self.settled.set()
+            self._tell(None)
+            clock = asyncio.get_running_loop().time
+            try:
+                async with asyncio.timeout(HEARTBEAT_GRACE) as silence:
+                    async for event in events:
+                        await self._take(event)
+                        silence.reschedule(clock() + HEARTBEAT_GRACE)
+            except TimeoutError:
+                raise Unresponsive(f"{self.name} went silent") from None
+
+    async def _expect_connected(self, events: AsyncIterator[Event | None]) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT):
+                first = await anext(events, None)
+        except TimeoutError:
+            raise Unresponsive(f"{self.name} opened no event stream in time") from None
+        if first is None or first.type != "server.connected":
+            raise BadAnswer(f"{self.name} opened no proper event stream")
+
+    async def _take(self, event: Event | None) -> None:
+        if event is None:
+            # One was too large or no JSON; what it would have changed is fetched.
+            await self.refresh()
+        else:
+            self.state.apply(event)
+        self._tell(event)
+
+    async def _snapshot(self, api: OpenCode, directory: str, version: str) -> Snapshot:
+        statuses, permissions, questions, sessions = await asyncio.gather(
+            api.statuses(directory),
+            api.permissions(directory),
+            api.questions(directory),
+            api.root_sessions(directory, SESSIONS_IN_SNAPSHOT),
+        )
+        # A subagent's ask is shown under the session that started it, which only its own record names.
+        known = {session.id for session in sessions}
+        for session_id in [busy for busy in statuses if busy not in known][:SESSIONS_IN_SNAPSHOT]:
+            try:
+                sessions.append(await api.session(session_id))
+            except NotFound:
+                continue
+        return Snapshot(directory, version, statuses, [*permissions, *questions], sessions)
+
+    def _failed(self, error: InstanceError) -> None:
+        self.trouble = str(error)
+        if isinstance(error, Unreachable) and error.refused:
+            self._transport.report_refused(self.endpoint)
+            self._mark_offline("nothing listens at its port")
+            return
+        self.offline_since = None
+        self._transport.report_alive(self.endpoint)
+        if isinstance(error, Unauthorized):
+            log.warning("%s", error)
+
+    def _mark_offline(self, why: str) -> None:
+        if self.offline_since is None:
+            self.offline_since = time.time()
+        self.trouble = why
+
+    def _lost(self) -> None:
+        if self.connected.is_set():
+            self.connected.clear()
+            self._tell(None)
+
+    def _tell(self, event: Event | None) -> None:
+        for listener in tuple(self._listeners):
+            listener(event)

@@ -1,0 +1,98 @@
+"""The server's settings: one frozen object, the only reader of the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from opencode_mcp.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings, validated. Times are in seconds; the variables that carry `_MS` are in milliseconds."""
+
+    registry_dir: Path = Path("/tmp/opencode-relay")  # noqa: S108 - the documented default; its owner and mode are checked
+    """`RELAY_REGISTRY_DIR`: where the registration files lie."""
+    discovery_interval: float = 30.0
+    """`DISCOVERY_INTERVAL_MS`: full rescan, and the least time over which a dead registration must stay dead."""
+    health_timeout: float = 3.0
+    """`HEALTH_CHECK_TIMEOUT_MS`: one health check."""
+    transport: str = "local-relay"
+    """`TRANSPORT`: the backend."""
+    send_timeout: float = 300.0
+    """`SEND_TIMEOUT_MS`: how long `send` and `reply` wait for the turn's end."""
+    credentials_file: Path | None = None
+    """`RELAY_CREDENTIALS_FILE`: `{"instance": {"username": "opencode", "password": "…"}}`."""
+    ports: range = range(1024, 65536)
+    """`RELAY_PORT_RANGE`: ports that a registration may name, `LOW-HIGH`."""
+
+
+def _milliseconds(low: int, high: int) -> Callable[[str], float]:
+    def parse(value: str) -> float:
+        if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
+            raise ValueError(f"a whole number of milliseconds from {low} to {high}")
+        return int(value) / 1000
+
+    return parse
+
+
+def _directory(value: str) -> Path:
+    path = Path(value).expanduser()
+    if not path.is_absolute():
+        raise ValueError("an absolute path")
+    return path
+
+
+def _file(value: str) -> Path:
+    path = _directory(value)
+    if not path.is_file():
+        raise ValueError("an absolute path of a readable JSON file")
+    return path
+
+
+def _port_range(value: str) -> range:
+    low, dash, high = value.partition("-")
+    if dash and low.isascii() and low.isdigit() and high.isascii() and high.isdigit():
+        first, last = int(low), int(high)
+        if 1024 <= first <= last <= 65535:
+            return range(first, last + 1)
+    raise ValueError("LOW-HIGH with 1024 <= LOW <= HIGH <= 65535")
+
+
+_VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
+    "RELAY_REGISTRY_DIR": ("registry_dir", _directory),
+    "DISCOVERY_INTERVAL_MS": ("discovery_interval", _milliseconds(100, 3_600_000)),
+    "HEALTH_CHECK_TIMEOUT_MS": ("health_timeout", _milliseconds(50, 60_000)),
+    "TRANSPORT": ("transport", str),
+    "SEND_TIMEOUT_MS": ("send_timeout", _milliseconds(1_000, 86_400_000)),
+    "RELAY_CREDENTIALS_FILE": ("credentials_file", _file),
+    "RELAY_PORT_RANGE": ("ports", _port_range),
+}
+assert {name for name, _ in _VARIABLES.values()} == {field.name for field in fields(Settings)}  # noqa: S101 - a guard for whoever adds a setting
+
+
+def load_settings(environ: Mapping[str, str], transports: Mapping[str, object]) -> Settings:
+    """Read the settings from `environ`; an empty variable counts as unset.
+
+    Raises:
+        SettingsError: one line that names the variable and the allowed values.
+    """
+    values: dict[str, object] = {}
+    for variable, (field, parse) in _VARIABLES.items():
+        raw = environ.get(variable, "").strip()
+        if not raw:
+            continue
+        try:
+            values[field] = parse(raw)
+        except ValueError as error:
+            raise SettingsError(f"{variable} is {raw[:80]!r}; it must be {error}") from None
+    settings = Settings(**values)  # type: ignore[arg-type] # each value was made by the parser of its field
+    if settings.transport not in transports:
+        known = ", ".join(sorted(transports))
+        raise SettingsError(f"TRANSPORT is {settings.transport[:80]!r}; it must be one of: {known}")
+    return settings

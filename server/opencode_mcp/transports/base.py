@@ -1,0 +1,69 @@
+"""How instances are found and reached. Nothing above this interface knows of files, ports or tunnels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where one instance can be reached, as its transport last heard it.
+
+    `url` is trusted (the transport made it); the other strings come from the instance's machine.
+    """
+
+    name: str
+    url: str
+    hostname: str
+    directory: str
+    client: str | None = None
+    revision: str = ""
+    """Changes with each new registration, also when all else is the same: the instance must be contacted afresh."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appeared:
+    """An instance is there, or is now somewhere else: the endpoint replaces an older one of that name."""
+
+    endpoint: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """An instance is gone. `clean`: it said goodbye, so that nobody needs to be told that it is missing."""
+
+    name: str
+    clean: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ScanDone:
+    """All that was there at the start has been told; sent once."""
+
+
+Change = Appeared | Departed | ScanDone
+
+
+class Transport(ABC):
+    """One way to find and reach instances."""
+
+    @abstractmethod
+    def changes(self) -> AsyncIterator[Change]:
+        """Yield what is there, then every change, for ever; faults of the source are waited out, not raised."""
+
+    @abstractmethod
+    def report_refused(self, endpoint: Endpoint) -> None:
+        """Hear that nothing listened at `endpoint` on a check; the transport may come to forget it."""
+
+    @abstractmethod
+    def report_alive(self, endpoint: Endpoint) -> None:
+        """Hear that something answered, or at least listened, at `endpoint`."""
+
+    @abstractmethod
+    def problems(self) -> list[str]:
+        """What keeps instances from being seen (unreadable directory, bad files), a line each, for people."""
