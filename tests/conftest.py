@@ -28,17 +28,13 @@ def model() -> Iterator[ScriptedModel]:
 
 
 @pytest.fixture(scope="session")
-def opencode_home(
-    tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel, opencode_bin: Path
-) -> OpenCodeHome:
+def opencode_home(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel, opencode_bin: Path) -> OpenCodeHome:
     """One user's HOME with the scripted model behind OpenCode, and one database for all its instances."""
     return OpenCodeHome(tmp_path_factory.mktemp("home"), model.base_url, binary=opencode_bin)
 
 
 @pytest.fixture(scope="session")
-def opencode(
-    opencode_home: OpenCodeHome, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[ServedOpenCode]:
+def opencode(opencode_home: OpenCodeHome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedOpenCode]:
     """A served OpenCode that tests share: leave its sessions idle and it alive."""
     with ServedOpenCode(opencode_home, tmp_path_factory.mktemp("project")) as served:
         yield served

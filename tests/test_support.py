@@ -307,7 +307,7 @@ async def symptom(port: int, path: str, patience: float) -> str:
     try:
         async with (
             asyncio.timeout(patience),
-            httpx.AsyncClient(trust_env=False, timeout=patience) as client,
+            httpx.AsyncClient(trust_env=False, timeout=2 * patience) as client,
             client.stream("GET", f"http://127.0.0.1:{port}{path}") as response,
         ):
             async for chunk in response.aiter_bytes():

@@ -1,0 +1,52 @@
+# Everything sets itself up, also on a fresh Debian or Ubuntu machine; the second time it is quick.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+
+SETUP := tests/support/setup.sh
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+# What tests and benchmarks run: the pinned OpenCode, unless OPENCODE_BIN names another.
+OPENCODE_BIN ?= $(CURDIR)/.work/opencode/node_modules/.bin/opencode
+SOURCES := server client tests
+
+export PYTHONPATH := $(CURDIR)/tests
+
+.PHONY: help
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: packages-demo $(INSTALLED) ## Drive a real OpenCode through the server. REAL=1: your own provider; RELAY=1: through an sshd
+	@REAL=$(REAL) RELAY=$(RELAY) $(BIN)/python tests/demo/demo.py
+
+.PHONY: test
+test: packages-test $(INSTALLED) opencode ## Run all tests. ARGS="…" goes to pytest
+	@OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/pytest $(ARGS)
+
+.PHONY: lint
+lint: packages-lint $(INSTALLED) ## Check format, style, types and shell scripts
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy $(SOURCES)
+	git ls-files '*.sh' .ci/run | xargs $(BIN)/shellcheck
+
+.PHONY: bench
+bench: packages-test $(INSTALLED) opencode ## Print the figures of the server, the launcher and the line
+	@for part in server launcher recovery; do OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/python tests/bench/$$part.py; done
+
+.PHONY: clean
+clean: ## Remove what the other targets made here
+	rm -rf .venv .work .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
+
+.PHONY: packages-demo packages-test packages-lint
+packages-demo packages-test packages-lint: packages-%:
+	@RELAY=$(RELAY) $(SETUP) packages $*
+
+$(INSTALLED): pyproject.toml
+	@$(SETUP) venv
+	@touch $@
+
+.PHONY: opencode
+opencode: $(INSTALLED)
+	@test -x $(OPENCODE_BIN) || $(BIN)/python -c 'from support.opencode import install_opencode; install_opencode()'

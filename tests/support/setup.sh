@@ -1,0 +1,103 @@
+#!/usr/bin/env bash
+# Set-up steps of the Makefile:
+#   setup.sh packages demo|test|lint   install the Debian packages that this needs and that are missing
+#   setup.sh venv                      make .venv and install the project with its development tools into it
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where sshd and nft are, for users too
+
+fail() {
+    printf '%s\n' "$1" >&2
+    exit 1
+}
+
+# A Python that is new enough, or nothing.
+find_python() {
+    local candidate
+    for candidate in python3 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            command -v "$candidate"
+            return
+        fi
+    done
+}
+
+# Print the packages that bring the given "command:package" pairs, as far as the commands are missing.
+missing() {
+    local pair
+    for pair in "$@"; do
+        command -v "${pair%%:*}" >/dev/null || printf '%s\n' "${pair#*:}"
+    done
+}
+
+install_packages() {
+    local as_root=()
+    if [ "$(id -u)" -ne 0 ]; then
+        as_root=(sudo)
+    fi
+    if ! command -v apt-get >/dev/null; then
+        fail "Missing: $*. Install what corresponds to these Debian packages, then run make again."
+    fi
+    if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
+        fail "Missing Debian packages. As root, run: apt-get update && apt-get install -y $*"
+    fi
+    printf 'Installing Debian packages: %s\n' "$*"
+    # The tests run an sshd of their own; nobody who runs them wants one that listens to the world from now on.
+    local quiet_sshd=
+    if [[ " $* " == *" openssh-server "* ]] && [ -d /run/systemd/system ]; then
+        quiet_sshd=yes
+        "${as_root[@]}" systemctl mask --quiet ssh.service ssh.socket
+    fi
+    "${as_root[@]}" apt-get update -qq
+    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
+    if [ -n "$quiet_sshd" ]; then
+        "${as_root[@]}" systemctl unmask --quiet ssh.service ssh.socket
+        "${as_root[@]}" systemctl disable --quiet ssh.service ssh.socket
+    fi
+}
+
+packages() {
+    local pairs=() wanted=() python
+    case $1 in
+        demo)
+            command -v opencode >/dev/null || pairs+=(node:nodejs npm:npm)
+            if [ -n "${RELAY:-}" ]; then
+                pairs+=(ssh:openssh-client sshd:openssh-server)
+            fi
+            ;;
+        test)
+            pairs+=(node:nodejs npm:npm ssh:openssh-client sshd:openssh-server ip:iproute2 nft:nftables)
+            pairs+=(fish:fish tcsh:tcsh zsh:zsh dash:dash busybox:busybox tmux:tmux curl:curl ps:procps git:git)
+            ;;
+        lint) pairs+=(git:git) ;;
+        *) fail "unknown set of packages: $1" ;;
+    esac
+    mapfile -t wanted < <(missing "${pairs[@]}")
+    python=$(find_python)
+    if [ -z "$python" ]; then
+        wanted+=(python3 python3-venv)
+    elif ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+        wanted+=("$(basename "$python")-venv")
+    fi
+    if [ "${#wanted[@]}" -gt 0 ]; then
+        install_packages "${wanted[@]}"
+    fi
+    if [ -z "$(find_python)" ]; then
+        fail "Python 3.11 or newer is needed, and this system's python3 is older: install python3.11 and python3.11-venv."
+    fi
+}
+
+venv() {
+    if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        "$(find_python)" -m venv --clear .venv
+    fi
+    # Dependency groups need pip 25.1.
+    .venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+    .venv/bin/python -m pip install --quiet --editable '.[server]' --group dev
+}
+
+case ${1:-} in
+    packages) packages "${2:-}" ;;
+    venv) venv ;;
+    *) fail "usage: setup.sh packages demo|test|lint | setup.sh venv" ;;
+esac
