@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from opencode_mcp.drive import Driver
 from opencode_mcp.errors import Refused, RelayError
@@ -51,7 +51,11 @@ PROGRESS_LENGTH = 4_000
 _P = ParamSpec("_P")
 
 InstanceName = Annotated[str, Field(description="name, or an unambiguous part of it", max_length=200)]
-OptionalSession = Annotated[str | None, Field(description="ses_… id; default: the current one", max_length=100)]
+
+
+def _optional_text(description: str) -> WithJsonSchema:
+    """Describe an optional string briefly; models that spell out a null are understood all the same."""
+    return WithJsonSchema({"type": "string", "description": description})
 
 
 def build_server(settings: Settings, transport: Transport, version: str) -> MCPServer[Fleet]:
@@ -83,11 +87,9 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
         instance: InstanceName,
         message: Annotated[str, Field(max_length=MAX_MESSAGE)] = "",
         abort: Annotated[bool, Field(description="first stop what it runs; needs no message")] = False,
-        session: Annotated[
-            str | None, Field(description="ses_… id, or 'new'; default: the current one", max_length=100)
-        ] = None,
+        session: Annotated[str | None, _optional_text("ses_… id, or 'new'; default: the current one")] = None,
     ) -> Annotated[CallToolResult, TurnResult]:
-        """Send a message to an instance's agent and wait for its answer, question or permission request."""
+        """Send an instance's agent a message; wait for its answer, question or permission request."""
         if not message.strip() and not abort:
             raise Refused("`message` is empty; nothing was sent")
         target = await fleet.find_live(instance)
@@ -106,7 +108,7 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
     async def read(
         instance: InstanceName,
         message_limit: Annotated[int, Field(ge=1, le=200)] = 10,
-        session: OptionalSession = None,
+        session: Annotated[str | None, _optional_text("ses_… id; default: the current one")] = None,
         max_chars: Annotated[int, Field(ge=200, le=200_000)] = MAX_TEXT,
     ) -> Annotated[CallToolResult, ReadResult]:
         """Show the last messages of an instance's conversation, tool calls and what streams right now included."""
@@ -153,8 +155,8 @@ def _hints(title: str, *, read_only: bool = False) -> ToolAnnotations:
     return ToolAnnotations(
         title=title,
         read_only_hint=read_only,
-        destructive_hint=not read_only,
-        idempotent_hint=read_only,
+        destructive_hint=None if read_only else True,
+        idempotent_hint=True if read_only else None,
         open_world_hint=True,
     )
 
