@@ -1,0 +1,337 @@
+# shellcheck shell=sh
+# The relay's end of the line on a plain shell account: docs/contract.md in POSIX sh.
+# The launcher sends this text as its first line, with `dir='…'` (the registry directory) before it, and the account's sh
+# evaluates it. It parses no JSON: it knows its launcher's messages by their fixed order, and copies the registration as it came.
+
+set -fu # -f: nothing here is a pattern for file names, except where `query` says so
+umask 077
+LC_ALL=C TZ=UTC0
+export LC_ALL TZ
+unset http_proxy https_proxy all_proxy HTTP_PROXY ALL_PROXY
+
+uid=$(id -u)
+id='' name='' file='' port='' # of the last hello
+claimed=''                    # yes: that hello was registered
+held=''                       # yes: this process holds the name's lock
+
+# ---- processes
+
+command_of() { # pid
+	{ IFS= read -r comm <"/proc/$1/comm"; } 2>/dev/null || comm=$(ps -o comm= -p "$1" 2>/dev/null)
+	printf %s "$comm"
+}
+
+start_of() { # pid; one word, empty where ps does not know it
+	# shellcheck disable=SC2046 # splitting is how runs of blanks go
+	set -- $(ps -o lstart= -p "$1" 2>/dev/null)
+	(IFS=_ && printf %s "$*")
+}
+
+alive() { # pid [start]
+	case $1 in '' | 0* | *[!0-9]*) return 1 ;; esac
+	kill -0 "$1" 2>/dev/null || return 1
+	[ -n "${2:-}" ] || return 0
+	now=$(start_of "$1")
+	[ -z "$now" ] || [ "$now" = "$2" ]
+}
+
+nap() { # seconds; not every sleep knows fractions
+	sleep "$1" 2>/dev/null || sleep 1
+}
+
+# POSIX read has no time limit. The watchdog counts ticks of three seconds, and each message tells it to begin again (the signal
+# is handled when its sleep is over). When it fires, ending sshd makes the read see the end of its input; the second signal is
+# for a parent that is no sshd. It holds none of the channel's descriptors, or sshd would wait for it.
+watchdog() {
+	trap 'idle=0' USR1
+	idle=0
+	while [ "$idle" -lt 5 ]; do
+		idle=$((idle + 1))
+		sleep 3
+		kill -0 "$$" || exit
+	done
+	end_sshd
+	kill "$$"
+}
+
+end_sshd() { # frees the port at once, whatever the connection thinks of itself
+	[ -z "$sshd" ] || kill "$sshd" 2>/dev/null
+}
+
+# ---- messages
+
+text() { # a string for inside JSON's quotes
+	printf %s "$1" | tr '\n\t' '  ' | tr -d '\001-\037\177' | sed 's/[\\"]/\\&/g'
+}
+
+fail() { # code message [holder]; always false, so that `|| fail …` hands the failure on
+	if [ -n "${3:-}" ]; then
+		printf '{"type":"error","code":"%s","message":"%s","holder":"%s"}\n' "$1" "$(text "$2")" "$(text "$3")"
+	else
+		printf '{"type":"error","code":"%s","message":"%s"}\n' "$1" "$(text "$2")"
+	fi
+	return 1
+}
+
+# ---- the registry directory
+
+check_directory() {
+	if [ ! -e "$dir" ] && [ ! -L "$dir" ]; then
+		reason=$(mkdir -p -- "$dir" 2>&1) || fail write-failed "cannot create $dir on the relay: ${reason##*: }" || return
+	fi
+	# shellcheck disable=SC2046 # splitting is what finds the columns
+	set -- $(ls -ldn -- "$dir" 2>/dev/null) - - -
+	case $1 in
+	l*) fail bad-directory "$dir on the relay is a symbolic link" ;;
+	[!d]*) fail bad-directory "$dir on the relay is no directory" ;;
+	?????w* | ????????w*) fail bad-directory "$dir on the relay may be written by others" ;;
+	*) [ "$3" = "$uid" ] || fail bad-directory "$dir on the relay belongs to another user (uid $3)" ;;
+	esac
+}
+
+lock() {
+	[ -z "$held" ] || return 0
+	tries=0
+	until reason=$(mkdir "$dir/.$name.lock" 2>&1); do
+		[ -d "$dir/.$name.lock" ] || fail write-failed "cannot write to $dir on the relay: ${reason##*: }" || return
+		{ IFS= read -r locker <"$dir/.$name.lock/pid"; } 2>/dev/null || locker=''
+		tries=$((tries + 1))
+		# Its holder writes the pid right after mkdir: two seconds without one, and it died in between.
+		if alive "$locker" || { [ -z "$locker" ] && [ "$tries" -lt 20 ]; }; then
+			[ "$tries" -lt 50 ] || fail write-failed "$dir/.$name.lock on the relay is held by process $locker" || return
+			nap 0.1
+		else # rename first: of several that find the same dead lock, one gets it
+			mv "$dir/.$name.lock" "$dir/.$name.lock.$$" 2>/dev/null && rm -rf "$dir/.$name.lock.$$"
+		fi
+	done
+	held=yes
+	{ echo "$$" >"$dir/.$name.lock/pid"; } 2>/dev/null # on a full disk what is staged next says so
+}
+
+unlock() {
+	[ -n "$held" ] || return 0
+	rm -rf "$dir/.$name.lock"
+	held=''
+}
+
+stage() { # owner|json content; whatever needs space on the disk happens before anything is replaced
+	reason=$({ printf '%s\n' "$2" | cat >"$dir/.$name.$1.new"; } 2>&1) && return
+	rm -f "$dir/.$name.owner.new" "$dir/.$name.json.new"
+	fail write-failed "cannot write to $dir on the relay: ${reason##*: }"
+}
+
+put() { # owner|json path; what was staged takes its place
+	[ ! -d "$2" ] || fail write-failed "$2 on the relay is a directory" || return
+	reason=$(mv -f "$dir/.$name.$1.new" "$2" 2>&1) || fail write-failed "cannot write to $dir on the relay: ${reason##*: }"
+}
+
+read_owner() {
+	{ IFS=' ' read -r owner_id owner_pid owner_start <"$dir/.$name.owner"; } 2>/dev/null ||
+		owner_id='' owner_pid='' owner_start=''
+}
+
+own() {
+	read_owner
+	[ "$owner_id $owner_pid" = "$id $$" ]
+}
+
+holder() { # for a person: the host name from the registration, if it is plain enough to be quoted
+	{ IFS= read -r other <"$dir/$name.json"; } 2>/dev/null || other=''
+	host=${other#*'","hostname":"'}
+	host=${host%%\"*}
+	case $host in '' | *[!A-Za-z0-9._-]*) host='another instance' ;; esac
+	printf %s "$host (process $owner_pid on the relay)"
+}
+
+intact() { # what was registered is there word for word; forks nothing, as it runs on every ping
+	[ ! -L "$dir" ] && own && { IFS= read -r there <"$dir/$name.json"; } 2>/dev/null && [ "$there" = "$file" ]
+}
+
+claim() {
+	check_directory && lock || return
+	write_claim
+	result=$?
+	unlock
+	return "$result"
+}
+
+write_claim() {
+	read_owner
+	older=''
+	if [ "$owner_pid" != "$$" ] && alive "$owner_pid" "$owner_start"; then
+		[ "$owner_id" = "$id" ] || fail name-taken "a living instance has this name" "$(holder)" || return
+		[ -z "$claimed" ] || leave # a newer session of this instance took over
+		older=$owner_pid
+	fi
+	stage owner "$id $$ $start" && stage json "$file" || return
+	put owner "$dir/.$name.owner" && put json "$dir/$name.json" || return
+	claimed=yes
+	# Only now, as a moment without a registration would be a lost instance.
+	[ -z "$older" ] || kill "$older" 2>/dev/null || :
+}
+
+release() {
+	[ -n "$claimed" ] && lock || return
+	if own; then rm -f "$dir/$name.json" "$dir/.$name.owner"; fi
+	claimed=''
+	unlock
+}
+
+# ---- the tunnel
+
+exposed() { # port; whether it listens beyond loopback (GatewayPorts yes). Where there is no /proc/net, nothing can be said
+	grep -h ":$(printf %04X "$1") [0-9A-F]*:0000 0A " /proc/net/tcp /proc/net/tcp6 2>/dev/null |
+		while read -r _ local _; do
+			case ${local%:*} in # 127.0.0.1, ::1 and ::ffff:127.0.0.1 as either byte order writes them
+			0100007F | 7F000001 | 00000000000000000000000001000000 | 00000000000000000000000000000001) ;;
+			0000000000000000FFFF00000100007F | 00000000000000000000FFFF7F000001) ;;
+			*) echo "$local" ;;
+			esac
+		done | grep -q .
+}
+
+has() {
+	command -v "$1" >/dev/null 2>&1
+}
+
+health() { # port; asks OpenCode through the tunnel with the first of several tools that is there, for at most 3 s
+	request="GET /global/health HTTP/1.1\r\nHost: 127.0.0.1:$1\r\nConnection: close\r\n\r\n"
+	url=http://127.0.0.1:$1/global/health
+	if has curl; then
+		status=$(curl -q -s -o /dev/null -m 3 --noproxy '*' -w '%{http_code}' "$url" 2>/dev/null)
+	elif has wget; then
+		status=$(wget -q -S -O /dev/null -T 3 -t 1 "$url" 2>&1)
+	elif has python3; then
+		status=$(python3 -ISc 'import socket, sys
+relay = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 3)
+relay.sendall(sys.argv[2].encode().decode("unicode_escape").encode())
+print(relay.recv(99))' "$1" "$request" 2>/dev/null)
+	elif has perl; then
+		status=$(perl -MIO::Socket::INET -e 'alarm 3;
+$relay = IO::Socket::INET->new(PeerAddr => "127.0.0.1", PeerPort => $ARGV[0]) or exit 1;
+$ARGV[1] =~ s/\\r\\n/\r\n/g; print $relay $ARGV[1]; print scalar <$relay>' "$1" "$request" 2>/dev/null)
+	elif has nc; then
+		# shellcheck disable=SC2059 # the request is the format, for its \r\n
+		status=$(printf "$request" | nc -w 3 127.0.0.1 "$1" 2>/dev/null)
+	else
+		printf unverified
+		return
+	fi
+	case $status in
+	200 | 401 | *'HTTP/1.'?' 200'* | *'HTTP/1.'?' 401'*) printf ok ;;
+	*) printf failed ;;
+	esac
+}
+
+# ---- what the launcher asks for
+
+hello() { # {"type":"hello","v":1,"id":"…","file":{"name":"…","hostname":"…","port":N,…}}
+	id=${line#*'"id":"'}
+	id=${id%%\"*}
+	file=${line#*'","file":'}
+	file=${file%\}}
+	wanted=${file#*'{"name":"'}
+	wanted=$(printf %s "${wanted%%'","hostname":'*}" | sed 's/\\"/"/g') # all that JSON escapes in a valid name
+	[ "$wanted" = "$name" ] || release
+	name=$wanted
+	port=${file#*'","port":'}
+	port=${port%%,*}
+	case $id in *[!0-9a-f]*) id='' ;; esac
+	[ "${#id}" = 32 ] || fail bad-hello "the instance id is no 32 hex digits" || return
+	case $name in '' | .* | */* | *\\*) fail bad-name "the relay cannot keep a file of that name" || return ;; esac
+	check_port "$port" || return
+	carries=$(health "$port")
+	[ "$carries" != failed ] || fail not-carrying "OpenCode does not answer through port $port of the relay" || return
+	claim || return
+	printf '{"type":"registered","name":"%s","health":"%s"}\n' "$(text "$name")" "$carries"
+}
+
+check_port() {
+	case $1 in
+	'' | 0* | *[!0-9]* | ??????*) false ;;
+	*) [ "$1" -ge 1024 ] && [ "$1" -le 65535 ] ;;
+	esac || fail bad-port "the port is no number from 1024 to 65535" || return
+	! exposed "$1" || fail exposed "port $1 listens beyond the relay's loopback: its sshd needs GatewayPorts no"
+}
+
+ping() { # {"type":"ping","n":N}
+	n=${line#'{"type":"ping","n":'}
+	n=${n%\}}
+	case $n in '' | *[!0-9]*) return ;; esac
+	carries=unverified
+	if [ -n "$claimed" ]; then
+		intact || claim || :
+		carries=$(health "$port")
+	fi
+	printf '{"type":"pong","n":%s,"health":"%s"}\n' "$n" "$carries"
+}
+
+query() {
+	check_directory || return
+	set +f
+	for path in "$dir"/*.json; do
+		[ -f "$path" ] && [ ! -L "$path" ] || continue
+		there=$(head -c 16384 "$path" | head -n 1)
+		case $there in '{"name":"'*'}') printf '{"type":"registration","file":%s}\n' "$there" ;; esac
+	done
+	set -f
+	echo '{"type":"end"}'
+}
+
+probe() { # {"type":"probe","port":N}
+	probed=${line#'{"type":"probe","port":'}
+	probed=${probed%\}}
+	check_port "$probed" || return
+	printf '{"type":"probed","port":%s,"health":"%s"}\n' "$probed" "$(health "$probed")"
+}
+
+bye() { # a note for whoever watches the directory, then the name is free; the note itself goes half a second later
+	if [ -n "$claimed" ] && lock; then
+		if own; then
+			rm -f "$dir/.$name.owner"
+			stage json "${file%\}},\"closedAt\":\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\"}" && put json "$dir/$name.json"
+			# Whoever registers in the meantime has an owner again.
+			(nap 0.5 && [ ! -e "$dir/.$name.owner" ] && rm -f "$dir/$name.json") </dev/null >/dev/null 2>&1 &
+		fi
+		unlock
+	fi
+	kill "$guard"
+	exit
+}
+
+leave() {
+	trap '' TERM HUP INT
+	release
+	unlock
+	kill "$guard"
+	end_sshd
+	exit
+}
+
+# ---- the session
+
+case $dir in /*) ;; *) dir=./$dir ;; esac
+start=$(start_of "$$")
+case $(command_of "$PPID") in *sshd* | *dropbear*) sshd=$PPID ;; *) sshd='' ;; esac
+trap '' PIPE USR1 # a dead connection is learned from the end of the input; USR1 must not end a watchdog that just begins
+watchdog </dev/null >/dev/null 2>&1 &
+guard=$!
+trap leave TERM HUP INT
+
+peer=${SSH_CONNECTION:-}
+peer=${peer% *}
+peer=${peer##* }
+case $peer in *[!0-9A-Za-z.:%]*) peer='' ;; esac
+printf '{"type":"ready","v":1,"agent":"sh","peer":"%s"}\n' "$peer"
+while IFS= read -r line; do
+	kill -USR1 "$guard"
+	case $line in
+	'{"type":"ping",'*) ping ;;
+	'{"type":"hello","v":1,"id":"'*'","file":{"name":"'*'","hostname":"'*'","port":'*'}}') hello ;;
+	'{"type":"hello",'*) fail bad-hello "this relay program speaks version 1 of the line" ;;
+	'{"type":"query"'*) query ;;
+	'{"type":"probe",'*) probe ;;
+	'{"type":"bye"'*) bye ;;
+	esac
+done
+leave
