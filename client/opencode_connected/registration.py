@@ -2,38 +2,12 @@
 
 import json
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-NAME_MAX_CHARACTERS: Final = 64
-# With ".", ".owner" and the like around it, a name still fits the 255 bytes that file systems allow.
-NAME_MAX_BYTES: Final = 200
-
-
-def validate_name(name: str) -> None:
-    """Check an instance name against the contract.
-
-    Raises:
-        ValueError: with one line that says which rule the name breaks.
-
-    """
-    if not name:
-        problem = "is empty"
-    elif len(name) > NAME_MAX_CHARACTERS or len(name.encode("utf-8", "surrogatepass")) > NAME_MAX_BYTES:
-        problem = f"is longer than {NAME_MAX_CHARACTERS} characters or {NAME_MAX_BYTES} bytes"
-    elif not name.isprintable():
-        problem = "has a character that cannot be printed"
-    elif "/" in name or "\\" in name:
-        problem = "has a slash or a backslash"
-    elif name.startswith("."):
-        problem = "starts with a dot"
-    elif name != name.strip():
-        problem = "starts or ends with a space"
-    else:
-        return
-    raise ValueError(f"the instance name {name!a} {problem}")
+from opencode_connected.names import validate_name
 
 
 def now_utc() -> str:
@@ -41,7 +15,7 @@ def now_utc() -> str:
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _valid_name(name: str) -> str:
+def _checked_name(name: str) -> str:
     validate_name(name)
     return name
 
@@ -51,7 +25,10 @@ def _as_utf8(value: object) -> object:
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(value, str) else value
 
 
+Name = Annotated[str, AfterValidator(_checked_name)]
+"""A name that follows the contract."""
 Port = Annotated[int, Field(ge=1024, le=65535, strict=True)]
+"""A TCP port that needs no privilege."""
 
 
 class Registration(BaseModel):
@@ -60,7 +37,7 @@ class Registration(BaseModel):
     In Python the fields are ``local_port`` and ``connected_at``, in JSON ``localPort`` and ``connectedAt``.
 
     Attributes:
-        name: the instance's name, valid by `validate_name`.
+        name: the instance's name, valid by `names.validate_name`.
         hostname: of the machine that OpenCode runs on.
         port: where a reader of the file reaches OpenCode on 127.0.0.1.
         local_port: OpenCode's port on its own machine.
@@ -71,7 +48,7 @@ class Registration(BaseModel):
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, validate_by_name=True, validate_by_alias=True)
 
-    name: Annotated[str, AfterValidator(_valid_name)]
+    name: Name
     hostname: Annotated[str, BeforeValidator(_as_utf8), Field(min_length=1, max_length=255)]
     port: Port
     local_port: Port

@@ -1,7 +1,7 @@
 """The messages of the line (docs/contract.md): what the launcher sends, and what it accepts from a relay.
 
-A relay is another machine: a line that is too long, no JSON, of an unknown type or of the wrong shape is dropped here,
-and nothing above sees it.
+A relay is another machine: a line that is too long, no JSON, of an unknown type or of the wrong shape is dropped
+here, and nothing above sees it.
 """
 
 import json
@@ -11,14 +11,17 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from opencode_connected.registration import Port, Registration, validate_name
+from opencode_connected.registration import Name, Port, Registration
+from opencode_connected.text import printable
 
 VERSION: Final = 1
-# A message is one line of at most so many bytes, its newline not counted.
 LINE_MAX: Final = 16 * 1024
-# What starts the relay program on any shell account. No single quote, backslash, newline or `!` is inside its quotes, so
-# that sh, bash, zsh, fish and csh pass it on alike.
+"""Bytes in a message, its newline not counted."""
 LOADER: Final = """exec sh -c 'IFS= read -r p && eval "$(printf %b "$p")"'"""
+"""Starts the relay program on any shell account.
+
+No single quote, backslash, newline or `!` is inside its quotes, so that sh, bash, zsh, fish and csh pass it on alike.
+"""
 
 Health = Literal["ok", "failed", "unverified"]
 ErrorCode = Literal[
@@ -34,19 +37,8 @@ ErrorCode = Literal[
 ]
 
 
-def printable(text: str, limit: int = 300) -> str:
-    """Return another machine's text as one line for a terminal: no control characters, at most ``limit`` long."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * limit]).split())
-    return line if len(line) <= limit else line[: limit - 1] + "…"
-
-
-def _checked_name(name: str) -> str:
-    validate_name(name)
-    return name
-
-
-Name = Annotated[str, AfterValidator(_checked_name)]
 Text = Annotated[str, AfterValidator(printable)]
+"""For a person's eyes: one line that no terminal acts upon."""
 
 
 class _Message(BaseModel):
@@ -111,7 +103,7 @@ class Refusal(_Message):
 
 
 RelayMessage = Ready | Registered | Pong | RegistrationSeen | End | Probed | Refusal
-_RELAY_MESSAGE: Final[TypeAdapter[RelayMessage]] = TypeAdapter(Annotated[RelayMessage, Field(discriminator="type")])
+_ADAPTER: Final[TypeAdapter[RelayMessage]] = TypeAdapter(Annotated[RelayMessage, Field(discriminator="type")])
 
 
 def decode(line: bytes) -> RelayMessage | None:
@@ -119,7 +111,7 @@ def decode(line: bytes) -> RelayMessage | None:
     if len(line) > LINE_MAX or not line.startswith(b"{"):
         return None
     try:
-        return _RELAY_MESSAGE.validate_json(line)
+        return _ADAPTER.validate_json(line)
     except ValidationError:
         return None
 

@@ -1,0 +1,327 @@
+"""One connection to the relay, from the start of ssh to its certain end. Trying again is `keeper`'s.
+
+The relay learns of this process's death by the end of its input: nothing but this process holds ssh's stdin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from opencode_connected.line import protocol
+from opencode_connected.line.command import LineSettings, ssh_argv
+from opencode_connected.line.errors import ForwardRefused, LineError, NameTaken, RelayRefused
+from opencode_connected.line.ssh_errors import allocated_port, diagnose, is_forward_failure, is_old_ssh
+from opencode_connected.text import printable
+
+if TYPE_CHECKING:
+    from opencode_connected.registration import Registration
+
+_READY_SECONDS: Final = 45.0
+"""Start of ssh to `ready`. ssh gives up a silent network after 5 s; gcloud's own start takes long."""
+_ANSWER_SECONDS: Final = 10.0
+"""A message to its answer; the relay's probe of the tunnel takes up to 3 s."""
+_PORT_SECONDS: Final = 2.0
+"""`ready` to ssh's word about the forward, which it says before it passes `ready` on."""
+_GOODBYE_SECONDS: Final = 2.0
+"""`bye` to the end of ssh: a round trip and a few file operations."""
+_TERM_SECONDS: Final = 1.0
+"""SIGTERM to SIGKILL."""
+_DRAIN_SECONDS: Final = 0.2
+"""The end of ssh to the end of its pipes, which a child of a wrapper may hold."""
+_STDERR_LINES: Final = 200
+_INBOX_MESSAGES: Final = 4096
+"""More registrations than any account has; a relay that sends more at once is none of ours."""
+
+_REMEDIES: Final[dict[protocol.ErrorCode, str]] = {
+    "bad-name": "set INSTANCE_NAME to another name",
+    "bad-port": "set the ports that the relay's administrator gave you",
+    "bad-hello": "update opencode-relay on this machine or on the relay, whichever is older",
+    "bad-directory": "remove or repair that directory on the relay, or set RELAY_REGISTRY_DIR to another one",
+    "exposed": "until then anybody who reaches the relay would reach OpenCode",
+    "not-carrying": "the line tries again by itself",
+    "write-failed": "free space on the relay, or make the directory writable; the line tries again by itself",
+    "not-allowed": "ask the relay's administrator",
+}
+_LASTING: Final = frozenset({"bad-name", "bad-hello", "bad-directory", "exposed", "not-allowed"})
+
+
+@dataclass(frozen=True)
+class Pulse:
+    """What a ping brought back: OpenCode's health through the tunnel, and what the relay could not do meanwhile."""
+
+    health: protocol.Health
+    refusal: RelayRefused | None
+
+
+class Connection:
+    """One ssh. Use it from one task at a time; `abort` may come from anywhere in between.
+
+    Once the connection has ended, for whatever reason, everything raises `LineError` with that reason.
+    """
+
+    def __init__(self, settings: LineSettings, *, forward: int | None) -> None:
+        """`forward`: the relay's port of the tunnel, 0 for any, None for no tunnel."""
+        self._settings = settings
+        self._forward = forward
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.SubprocessTransport | None = None
+        self._inbox: asyncio.Queue[protocol.RelayMessage | None] = asyncio.Queue()
+        self._failure: LineError | None = None
+        self._pings = 0
+        self._pipes = _Pipes(self)
+        self.ended = asyncio.Event()
+        """There is nothing to be had from this connection any more."""
+        self.port = 0
+        """The relay's port of the tunnel."""
+        self.agent = ""
+        """What answers at the relay's end: `sh`, or a provisioned relay's agent."""
+
+    async def open(self, *, old_ssh: bool = False) -> None:
+        """Start ssh, the relay's end and the tunnel. Takes up to 45 s; raises `LineError`."""
+        argv = ssh_argv(self._settings, self._forward, old_ssh=old_ssh)
+        try:
+            transport, _ = await self._loop.subprocess_exec(lambda: self._pipes, *argv, start_new_session=True)
+        except OSError as error:
+            raise LineError(
+                f"{printable(argv[0])} cannot be started: {error.strerror}",
+                hop="command",
+                remedy="RELAY_SSH_CMD must begin with an installed program, such as ssh",
+                permanent=True,
+            ) from error
+        self._transport = transport
+        self._send(protocol.program(self._settings.registry_dir))
+        deadline = self._loop.time() + _READY_SECONDS
+        while not isinstance(ready := await self._receive(deadline), protocol.Ready):
+            pass
+        if ready.v != protocol.VERSION:
+            older = "this machine" if ready.v > protocol.VERSION else "the relay"
+            raise LineError(
+                f"the relay speaks version {ready.v} of the line, this launcher version {protocol.VERSION}",
+                hop="relay",
+                remedy=f"update opencode-relay on {older}",
+                permanent=True,
+            )
+        self.agent = ready.agent
+        if self._forward is not None:
+            self.port = await self._learn_port(self._forward, ready)
+
+    async def register(self, registration: Registration) -> protocol.Registered:
+        """Write the registration on the relay, or take it over from an older connection of this instance.
+
+        Raises:
+            NameTaken: a living instance holds the name.
+            RelayRefused: the relay says why not.
+            LineError: the connection ended.
+
+        """
+        self._send(protocol.hello(self._settings.instance_id, registration))
+        deadline = self._loop.time() + _ANSWER_SECONDS
+        while True:
+            message = await self._receive(deadline)
+            if isinstance(message, protocol.Registered):
+                return message
+            if isinstance(message, protocol.Refusal):
+                raise _refused(message, registration.name)
+
+    async def ping(self) -> Pulse:
+        """Ask for a sign of life; raises `LineError` after 10 s without one."""
+        self._pings += 1
+        self._send(protocol.ping(self._pings))
+        deadline = self._loop.time() + _ANSWER_SECONDS
+        refusal = None
+        while True:
+            message = await self._receive(deadline)
+            if isinstance(message, protocol.Pong) and message.n == self._pings:
+                return Pulse(message.health, refusal)
+            if isinstance(message, protocol.Refusal):
+                refusal = _refused(message)
+
+    async def query(self) -> list[dict[str, object]]:
+        """Return this account's registrations as the relay has them, unvalidated."""
+        self._send(protocol.QUERY)
+        deadline = self._loop.time() + _ANSWER_SECONDS
+        found: list[dict[str, object]] = []
+        while not isinstance(message := await self._receive(deadline), protocol.End):
+            if isinstance(message, protocol.RegistrationSeen):
+                found.append(message.file)
+            elif isinstance(message, protocol.Refusal):
+                raise _refused(message)
+        return found
+
+    async def probe(self) -> protocol.Health:
+        """Try the tunnel without registering."""
+        self._send(protocol.probe(self.port))
+        deadline = self._loop.time() + _ANSWER_SECONDS
+        while True:
+            message = await self._receive(deadline)
+            if isinstance(message, protocol.Probed) and message.port == self.port:
+                return message.health
+            if isinstance(message, protocol.Refusal):
+                raise _refused(message)
+
+    async def bye(self) -> None:
+        """Take the registration back, and end."""
+        self._send(protocol.BYE)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await self.ended.wait()
+        await self.close()
+
+    def abort(self, reason: LineError) -> None:
+        """End the connection now: whatever waits for it raises `reason`."""
+        if self._failure is None:
+            self._failure = reason
+            self._inbox.put_nowait(None)
+            self.ended.set()
+        self._signal(signal.SIGTERM)
+
+    async def close(self) -> None:
+        """End ssh and whatever a wrapper started beside it. When this returns, or is cancelled, they are gone."""
+        self.abort(LineError("the line was closed", hop="lost"))
+        try:
+            async with asyncio.timeout(_TERM_SECONDS):
+                await self._pipes.exited.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._signal(signal.SIGKILL)
+            if self._transport is not None:
+                self._transport.close()
+
+    def over(self) -> None:
+        """Take note that ssh has ended, or its output has."""
+        status = self._transport.get_returncode() if self._transport else None
+        self.abort(diagnose(self._pipes.stderr, status))
+
+    def received(self, message: protocol.RelayMessage) -> None:
+        """Take a message of the relay's."""
+        if self._inbox.qsize() >= _INBOX_MESSAGES:
+            self.abort(LineError("the relay sends without end", hop="relay", permanent=True))
+        elif self._failure is None:
+            self._inbox.put_nowait(message)
+
+    @property
+    def is_old_ssh(self) -> bool:
+        """Whether ssh ended because it does not know the options of newer ones."""
+        return is_old_ssh(self._pipes.stderr)
+
+    async def _learn_port(self, asked: int, ready: protocol.Ready) -> int:
+        if asked:
+            # Success is silent. A failure was said before the relay's first word, so it has been read by now.
+            if any(is_forward_failure(line, asked) for line in self._pipes.stderr):
+                raise ForwardRefused(asked, ready.ports)
+            return asked
+        deadline = self._loop.time() + _PORT_SECONDS
+        while True:
+            self._pipes.stderr_came.clear()
+            for line in self._pipes.stderr:
+                if port := allocated_port(line, self._settings.local_port):
+                    return port
+                if is_forward_failure(line, 0):
+                    raise ForwardRefused(0, ready.ports)
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._pipes.stderr_came.wait()
+            except TimeoutError:
+                raise LineError(
+                    "ssh does not tell the tunnel's port",
+                    hop="forward",
+                    remedy="the program of RELAY_SSH_CMD must pass on ssh's stderr, and not make ssh quiet",
+                    permanent=True,
+                ) from None
+
+    def _send(self, message: bytes) -> None:
+        if self._failure is not None:
+            raise self._failure
+        if self._transport is not None:
+            stdin = self._transport.get_pipe_transport(0)
+            if isinstance(stdin, asyncio.WriteTransport):
+                stdin.write(message)
+
+    async def _receive(self, deadline: float) -> protocol.RelayMessage:
+        try:
+            async with asyncio.timeout_at(deadline):
+                message = await self._inbox.get()
+        except TimeoutError:
+            raise LineError("the relay does not answer", hop="lost") from None
+        if message is None:
+            self._inbox.put_nowait(None)  # for whoever asks next
+            raise self._failure or LineError("the line was closed", hop="lost")
+        return message
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._transport is not None:
+            # Its own session, so its own process group: gcloud and other wrappers leave children.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._transport.get_pid(), number)
+
+
+class _Pipes(asyncio.SubprocessProtocol):
+    """Takes ssh's output apart as it comes, so that stderr is never later than the stdout that followed it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._loop = asyncio.get_running_loop()
+        self._stdout = protocol.LineSplitter()
+        self._stderr = protocol.LineSplitter()
+        self.stderr: deque[str] = deque(maxlen=_STDERR_LINES)
+        self.stderr_came = asyncio.Event()
+        self.exited = asyncio.Event()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if fd == 1:
+            for line in self._stdout.feed(data):
+                if message := protocol.decode(line):
+                    self._connection.received(message)
+        else:
+            self.stderr.extend(line.decode(errors="replace").rstrip("\r") for line in self._stderr.feed(data))
+            self.stderr_came.set()
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        del exc
+        if fd == 1:  # ssh is about to end; a wrapper may not be
+            self._loop.call_later(_TERM_SECONDS, self._connection.over)
+
+    def process_exited(self) -> None:
+        self.exited.set()
+        self._loop.call_later(_DRAIN_SECONDS, self._connection.over)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self._connection.over()
+
+
+async def connect(settings: LineSettings, *, forward: int | None) -> Connection:
+    """Connect once. `forward`: the relay's port of the tunnel, 0 for any, None for no tunnel.
+
+    Raises:
+        ForwardRefused: the relay does not listen there.
+        LineError: there is no connection, and why.
+
+    """
+    old_ssh = False
+    while True:
+        connection = Connection(settings, forward=forward)
+        try:
+            await connection.open(old_ssh=old_ssh)
+        except BaseException as error:
+            await connection.close()
+            if not isinstance(error, LineError) or old_ssh or not connection.is_old_ssh:
+                raise
+            old_ssh = True
+        else:
+            return connection
+
+
+def _refused(refusal: protocol.Refusal, name: str = "") -> RelayRefused:
+    if refusal.code == "name-taken":
+        return NameTaken(name, refusal.holder or "another instance")
+    return RelayRefused(
+        refusal.message, code=refusal.code, remedy=_REMEDIES[refusal.code], permanent=refusal.code in _LASTING
+    )

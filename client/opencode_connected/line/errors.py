@@ -1,0 +1,60 @@
+"""What can go wrong on the line. Each error says in one line what happened, and in `remedy` the next step.
+
+LineError               ssh, the network or the relay failed; `permanent` where trying again does not help
+└── RelayRefused        the relay understood, and refuses; `code` is the contract's
+    └── NameTaken       a living instance holds the name; `holder` says who
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from opencode_connected.line.protocol import ErrorCode
+
+Hop = Literal["command", "network", "host-key", "authentication", "forward", "relay", "lost"]
+"""Where it broke, in the order in which a connection meets them; "lost" is a line that was up."""
+
+
+class LineError(Exception):
+    """The line is not there. `hop` is where it broke; `permanent`: nothing changes until a person acts."""
+
+    def __init__(self, message: str, *, hop: Hop, remedy: str = "", permanent: bool = False) -> None:
+        super().__init__(message)
+        self.hop: Hop = hop
+        self.remedy = remedy
+        self.permanent = permanent
+
+
+class ForwardRefused(LineError):
+    """The relay does not listen on `port` (0: on any port). `free_ports`: those that it offers instead, or None."""
+
+    def __init__(self, port: int, free_ports: tuple[int, ...] | None) -> None:
+        super().__init__(
+            f"the relay does not listen on port {port} for us" if port else "the relay does not listen for us",
+            hop="forward",
+            remedy="its sshd needs `AllowTcpForwarding remote` (or `yes`), and the port must be free and permitted",
+        )
+        self.port = port
+        self.free_ports = free_ports
+
+
+class RelayRefused(LineError):
+    """The relay answered a request with an error message."""
+
+    def __init__(self, message: str, *, code: ErrorCode, remedy: str = "", permanent: bool = False) -> None:
+        super().__init__(message, hop="relay", remedy=remedy, permanent=permanent)
+        self.code: ErrorCode = code
+
+
+class NameTaken(RelayRefused):
+    """A living instance holds the name. `holder` describes it for a person."""
+
+    def __init__(self, name: str, holder: str) -> None:
+        super().__init__(
+            f"the name {name!r} is held by {holder}",
+            code="name-taken",
+            remedy="end that instance, or set INSTANCE_NAME to another name",
+            permanent=True,
+        )
+        self.holder = holder

@@ -1,0 +1,226 @@
+"""What ssh says on stderr, as one clear line, the remedy, and whether trying again helps.
+
+OpenSSH has no other channel for its reasons than English text on stderr, the same in every locale. The table is held
+against a real ssh by the tests.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from opencode_connected.line.errors import Hop, LineError
+from opencode_connected.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """If `pattern` matches a line of stderr: its groups fill `message` and `remedy`."""
+
+    pattern: re.Pattern[str]
+    hop: Hop
+    message: str
+    remedy: str
+    permanent: bool = False
+
+
+def _rule(pattern: str, hop: Hop, message: str, remedy: str, *, permanent: bool = False) -> _Rule:
+    return _Rule(re.compile(pattern), hop, message, remedy, permanent)
+
+
+# The first rule that matches any line wins: the cause stands before what follows from it.
+_RULES: Final = (
+    _rule(
+        r"REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "host-key",
+        "the relay's host key is not the one that this machine knows",
+        "if the relay was set up anew, remove the old key with `ssh-keygen -R HOST`; if not, do not connect",
+        permanent=True,
+    ),
+    _rule(
+        r"REVOKED HOST KEY|Host key .* revoked",
+        "host-key",
+        "the relay's host key is marked as revoked",
+        "do not connect before its administrator has told you the new key",
+        permanent=True,
+    ),
+    _rule(
+        r"Host key verification failed",
+        "host-key",
+        "this machine does not know the relay's host key",
+        "connect once by hand with the same ssh command, compare the fingerprint, and answer yes",
+        permanent=True,
+    ),
+    _rule(
+        r"UNPROTECTED PRIVATE KEY FILE",
+        "authentication",
+        "ssh ignores the private key, as others may read its file",
+        "run `chmod 600` on the key file",
+        permanent=True,
+    ),
+    _rule(
+        r"Too many authentication failures",
+        "authentication",
+        "the relay gave up after too many keys",
+        "name the right key with `-i KEY -o IdentitiesOnly=yes` in RELAY_SSH_CMD",
+        permanent=True,
+    ),
+    _rule(
+        r"^(?:\S+: )?Permission denied \(([^)]*)\)",
+        "authentication",
+        "the relay refuses the key ({0})",
+        "check user and key in RELAY_SSH_CMD; a key with a passphrase must be in the agent (`ssh-add`), "
+        "since nothing can be asked here",
+        permanent=True,
+    ),
+    _rule(
+        r"[Bb]ad configuration option: (\S+)|[Uu]nsupported option \"(\S+)\"",
+        "command",
+        "ssh does not know the option {0}",
+        "remove it from RELAY_SSH_CMD or from ~/.ssh/config",
+        permanent=True,
+    ),
+    _rule(
+        r"^(?:unknown option|ssh: illegal option|usage: ssh)",
+        "command",
+        "ssh does not understand the command line",
+        "RELAY_SSH_CMD must be what opens a shell on the relay, such as `ssh user@relay`",
+        permanent=True,
+    ),
+    _rule(
+        r"Unable to negotiate with .*: (no matching .+?) found",
+        "network",
+        "ssh and the relay have nothing in common: {0}",
+        "update the older of the two",
+        permanent=True,
+    ),
+    _rule(
+        r"Could not resolve hostname ([^:\s]+)",
+        "network",
+        "the name {0} cannot be resolved",
+        "check the host in RELAY_SSH_CMD and this machine's network",
+    ),
+    _rule(
+        r"connect to host (\S+) port (\d+): Connection refused",
+        "network",
+        "{0} refuses connections on port {1}",
+        "check that the relay's sshd runs, and its port",
+    ),
+    _rule(
+        r"connect to host (\S+) port (\d+): .*timed out|Connection timed out during banner exchange",
+        "network",
+        "{0} does not answer",
+        "check that the relay is up, this machine's network, and the firewall between them",
+    ),
+    _rule(
+        r"connect to host (\S+) port \d+: (.+)",
+        "network",
+        "{0} cannot be reached: {1}",
+        "check this machine's network",
+    ),
+    _rule(
+        r"Not allowed at this time|Exceeded MaxStartups|(?:kex_exchange_identification|banner exchange): .*",
+        "network",
+        "the relay's sshd closed the connection before the log-in",
+        "it may be overloaded or starting, or have locked this address out for a while",
+    ),
+    _rule(
+        r"\(gcloud\.[a-z.]+\) .*(?:[Rr]eauthenticat|do not currently have an active account|credentials)",
+        "command",
+        "gcloud is not logged in",
+        "run `gcloud auth login`",
+        permanent=True,
+    ),
+    _rule(
+        r"\(gcloud\.[a-z.]+\) (?!\[\S+\] exited with return code)(.+)",
+        "command",
+        "gcloud: {0}",
+        "run the command of RELAY_SSH_CMD by hand",
+        permanent=True,
+    ),
+    _rule(
+        r"This account is (?:currently )?not available|^nologin",
+        "relay",
+        "the account on the relay has no shell",
+        "use an account with one, or have the relay provisioned",
+        permanent=True,
+    ),
+    _rule(
+        r"^(?:bash|sh|dash|zsh|fish|csh|tcsh|ash)?(?:: line \d+)?:? ?(?:exec: )?sh: (?:command )?not found",
+        "relay",
+        "the relay has no sh",
+        "the account needs a POSIX shell",
+        permanent=True,
+    ),
+    _rule(
+        r"Timeout, server (\S+) not responding",
+        "lost",
+        "{0} stopped answering",
+        "",
+    ),
+    _rule(
+        r"client_loop: send disconnect|Connection to \S+ closed by|Connection (?:closed|reset) by|Read from remote",
+        "lost",
+        "the connection to the relay broke",
+        "",
+    ),
+)
+
+# What ssh, gcloud and shells say without anything being wrong.
+_NOISE: Final = re.compile(
+    r"^(?:Warning: |WARNING: |debug\d: |\*\* |Pseudo-terminal|PTY allocation|Allocated port|Killed by |Terminated"
+    r"|bind |channel_setup_|Could not request local forwarding|Connection to \S+ closed\.$|Updating |Waiting for SSH"
+    r"|External IP address was not found|\s*$)|exited with return code"
+)
+_OLD_SSH: Final = re.compile(r"[Bb]ad configuration option: (?:forkafterauthentication|stdinnull|sessiontype)")
+_ALLOCATED: Final = re.compile(r"^Allocated port (\d{1,5}) for remote forward to 127\.0\.0\.1:(\d{1,5})$")
+_FORWARD_FAILED: Final = re.compile(r"remote port forwarding failed for listen port (\d{1,5})$")
+
+
+def diagnose(stderr: Sequence[str], status: int | None) -> LineError:
+    """Return what ended ssh.
+
+    `stderr` are its last lines, `status` its exit status (negative: the signal that ended it; None: not known).
+    """
+    for rule in _RULES:
+        for line in stderr:
+            if match := rule.pattern.search(line):
+                groups = [printable(group, limit=200) for group in match.groups() if group is not None] or [
+                    "the relay"
+                ]
+                message = rule.message.format(*groups)
+                return LineError(message, hop=rule.hop, remedy=rule.remedy, permanent=rule.permanent)
+    if status is not None and status < 0:
+        return LineError(f"ssh was ended by signal {-status}", hop="lost")
+    telling = [line for line in stderr if not _NOISE.search(line)]
+    said = f": {printable(telling[-1], limit=200)}" if telling else ""
+    ended = "the relay's end of the line ended" if status is None else f"ssh ended with status {status}"
+    return LineError(
+        f"{ended}{said}",
+        hop="relay",
+        remedy="run the command of RELAY_SSH_CMD by hand" if said else "",
+    )
+
+
+def is_old_ssh(stderr: Sequence[str]) -> bool:
+    """Tell whether this ssh is older than 8.7 and stumbled over options that it has no need of."""
+    return any(_OLD_SSH.search(line) for line in stderr)
+
+
+def allocated_port(line: str, local_port: int) -> int | None:
+    """Return the relay's port of the tunnel to `local_port`, if this line of stderr tells it (`-R 127.0.0.1:0:…`)."""
+    match = _ALLOCATED.match(line)
+    return int(match.group(1)) if match and match.group(2) == str(local_port) else None
+
+
+def is_forward_failure(line: str, port: int) -> bool:
+    """Tell whether this line of stderr says that the relay does not listen on `port` (0: on any) for us.
+
+    The user's own configuration may ask for further forwards: their failures are not ours.
+    """
+    match = _FORWARD_FAILED.search(line)
+    return match is not None and match.group(1) == str(port)
