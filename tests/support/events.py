@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
+
+from httpx_sse import aconnect_sse
 
 from support.waiting import eventually_async
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     import httpx
 
 Event = dict[str, Any]
-"""One event as sent: `id`, `type`, `properties`."""
+"""One event as sent (`id`, `type`, `properties`), and `at`: when it came (`time.monotonic`, seconds)."""
 
 
 @asynccontextmanager
@@ -24,10 +26,11 @@ async def tapped(client: httpx.AsyncClient) -> AsyncIterator[list[Event]]:
     events: list[Event] = []
 
     async def listen() -> None:
-        async with client.stream("GET", "/event", timeout=None) as response:
-            async for line in response.aiter_lines():
-                if line.startswith("data: "):
-                    events.append(json.loads(line.removeprefix("data: ")))  # noqa: PERF401 - it grows meanwhile
+        async with aconnect_sse(client, "GET", "/event", timeout=None) as source:
+            async for frame in source.aiter_sse():
+                event = frame.json()
+                event["at"] = time.monotonic()
+                events.append(event)
 
     listener = asyncio.create_task(listen())
     try:

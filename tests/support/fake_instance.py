@@ -52,7 +52,7 @@ class FakeInstance:
 
     def add_session(self, title: str) -> dict[str, Any]:
         """Add an idle session, the newest now."""
-        now = _now()
+        now = max([_now(), *(session["time"]["updated"] + 1 for session in self.sessions.values())])
         session: dict[str, Any] = {
             "id": identifier("ses"),
             "slug": "fake-session",
@@ -88,6 +88,9 @@ class FakeInstance:
 
     async def _turn(self, session_id: str, body: Mapping[str, Any]) -> None:
         """Publish what OpenCode publishes for a plain turn, in its order."""
+        session = self.sessions[session_id]
+        session["time"]["updated"] = _now()
+        self.publish("session.updated", sessionID=session_id, info=session)
         question = self._add_message(session_id, "user", body.get("messageID"))
         self.publish("message.updated", sessionID=session_id, info=question["info"])
         for part in body["parts"]:

@@ -102,6 +102,7 @@ async def relay_client(
     Enter and leave it within one task (inside the test, not in an async fixture): the SDK demands that.
     `env` is added to the server's environment, which holds little else.
     """
+    failure: Exception | None = None
     with (
         tempfile.NamedTemporaryFile("r", prefix="relay-client-pid-") as pid_file,
         tempfile.NamedTemporaryFile("w", prefix="relay-client-stderr-") as stderr,
@@ -114,4 +115,9 @@ async def relay_client(
         )
         errlog = cast("TextIO", stderr.file)  # a TextIOWrapper, which typeshed calls IO[str]
         async with Client(stdio_client(server, errlog=errlog), mode=era) as client:
-            yield RelayClient(client, Path(pid_file.name), Path(stderr.name))
+            try:
+                yield RelayClient(client, Path(pid_file.name), Path(stderr.name))
+            except Exception as error:  # noqa: BLE001 - raised again below, outside the SDK's task groups
+                failure = error
+    if failure:
+        raise failure

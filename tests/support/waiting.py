@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -38,8 +38,11 @@ def eventually(predicate: Callable[[], T], what: str = "", *, within: float = 15
         time.sleep(_INTERVAL)
 
 
-async def eventually_async(predicate: Callable[[], Awaitable[T] | T], what: str = "", *, within: float = 15.0) -> T:
-    """Like `eventually`, for a plain or an async predicate, leaving the event loop free meanwhile."""
+async def eventually_async(predicate: Callable[[], object], what: str = "", *, within: float = 15.0) -> Any:
+    """Like `eventually`, for a plain or an async predicate, leaving the event loop free meanwhile.
+
+    The result is `Any` since mypy cannot tell the two kinds of predicate apart in a lambda.
+    """
     deadline = time.monotonic() + within
     while True:
         reason: object

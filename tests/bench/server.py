@@ -1,0 +1,237 @@
+"""Prints the server's figures: `instances` with a fleet behind it, hung members, discovery, and what `send` adds.
+
+python tests/bench/server.py [--json] [--runs N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import httpx
+from rich.console import Console
+from rich.table import Table
+
+from support.events import session_of, tapped
+from support.fake_fleet import FakeFleet
+from support.mcp_client import RelayClient, relay_client
+from support.opencode import OpenCodeHome, ServedOpenCode, find_opencode
+from support.raw_stdio import RawServer, raw_server
+from support.registry import register, registration
+from support.scripted_model import ScriptedModel
+from support.waiting import eventually_async
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from support.events import Event
+
+PROMPT = "SLOW:20:0.01"
+"""Twenty words, 10 ms apart: long enough that the first one and the end are told apart."""
+_FLEET_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured value; `limit` is the most that it may be, where something was promised."""
+
+    what: str
+    value: float
+    unit: str
+    limit: float | None = None
+
+    @property
+    def verdict(self) -> str:
+        """Say whether the promise is kept."""
+        if self.limit is None:
+            return ""
+        return "ok" if self.value <= self.limit else "OVER"
+
+
+async def instances_at(count: int, runs: int, *, sessions: int = 1, hung: int = 0) -> list[Figure]:
+    """Measure `instances` with a fleet of `count`, of which `hung` never answer, each with so many sessions."""
+    with tempfile.TemporaryDirectory() as scratch, FakeFleet(Path(scratch, "registry")) as fleet:
+        fleet.add(count - hung, sessions=sessions)
+        if hung:
+            fleet.add(hung, hung=True)
+        started = time.monotonic()
+        async with raw_server(fleet.registry_dir) as server:
+            await server.call("instances")
+            first = time.monotonic() - started
+            await eventually_async(
+                lambda: knows(server, count, idle=count - hung), "the fleet", within=_FLEET_SECONDS
+            )
+            known = time.monotonic() - started
+            alone = await median_of(runs, lambda: server.call("instances"))
+            resident, proportional = memory_of(server.pid)
+        async with relay_client(fleet.registry_dir) as relay:
+            await relay.call("instances")
+            seen = await median_of(runs, lambda: relay.call("instances"))
+        left = len(list(fleet.registry_dir.glob("*.json")))
+    case = f"{count}" + (f", {hung} hung" if hung else "") + (f", {sessions} sessions each" if sessions > 1 else "")
+    return [
+        Figure(f"{case}: instances, median", alone * 1000, "ms", 20),
+        Figure(f"{case}: the same, as the SDK's client sees it", seen * 1000, "ms"),
+        Figure(f"{case}: memory, RSS", resident, "MB", 150),
+        Figure(f"{case}: memory, PSS", proportional, "MB"),
+        Figure(f"{case}: start to the first answer", first, "s"),
+        Figure(f"{case}: start to all known", known, "s"),
+        Figure(f"{case}: registrations deleted", count - left, "files", 0),
+    ]
+
+
+async def knows(server: RawServer, count: int, *, idle: int) -> bool:
+    """Tell whether all instances are listed, and so many of them idle."""
+    rows = json.loads(await server.call("instances"))["result"]["structuredContent"]["instances"]
+    return len(rows) == count and sum(row["state"] == "idle" for row in rows) == idle
+
+
+async def discovery(opencode: ServedOpenCode, registry_dir: Path, runs: int) -> Figure:
+    """Measure from a registration's file to its row, for a healthy OpenCode that comes and goes."""
+    name = "newcomer"
+    fields = registration(name, opencode.port, cwd=str(opencode.cwd))
+    delays = []
+    async with relay_client(registry_dir) as relay:
+        for _ in range(runs):
+            file = register(registry_dir, fields)
+            written = time.monotonic()
+            await eventually_async(lambda: lists_idle(relay, name), "the newcomer")
+            delays.append(time.monotonic() - written)
+            register(registry_dir, {**fields, "closedAt": fields["connectedAt"]})
+            await eventually_async(lambda: is_gone(relay, name), "its leave")
+            file.unlink()
+    return Figure("a new registration until it is listed, median", statistics.median(delays), "s", 0.3)
+
+
+async def lists_idle(relay: RelayClient, name: str) -> bool:
+    """Tell whether `name` is listed as idle."""
+    rows = (await relay.call("instances")).structured["instances"]
+    return any(row["name"] == name and row["state"] == "idle" for row in rows)
+
+
+async def is_gone(relay: RelayClient, name: str) -> bool:
+    """Tell whether `name` is not listed any more."""
+    return all(row["name"] != name for row in (await relay.call("instances")).structured["instances"])
+
+
+async def send_against_straight(opencode: ServedOpenCode, registry_dir: Path, runs: int) -> list[Figure]:
+    """Measure the same prompt through `send` and posted straight, by turns, in one session."""
+    register(registry_dir, registration("real", opencode.port, cwd=str(opencode.cwd)))
+    through: list[tuple[float, float]] = []
+    straight: list[tuple[float, float]] = []
+    async with relay_client(registry_dir) as relay, straight_session(opencode) as (client, session_id, events):
+        await eventually_async(lambda: lists_idle(relay, "real"), "the instance")
+        for run in range(-2, runs):  # the first turns warm it up
+            pair = await post_straight(client, session_id, events), await post_through(relay, session_id)
+            if run >= 0:
+                straight.append(pair[0])
+                through.append(pair[1])
+    figures = []
+    for index, moment in enumerate(("the first delta", "the end")):
+        alone = statistics.median(times[index] for times in straight)
+        added = statistics.median(times[index] for times in through) - alone
+        figures.append(Figure(f"posted straight: to {moment}, median", alone * 1000, "ms"))
+        figures.append(Figure(f"send adds to {moment}, median", added * 1000, "ms", 10))
+    return figures
+
+
+@asynccontextmanager
+async def straight_session(
+    opencode: ServedOpenCode,
+) -> AsyncIterator[tuple[httpx.AsyncClient, str, list[Event]]]:
+    """Give a client without the relay, a new session, and the tapped events."""
+    async with (
+        httpx.AsyncClient(base_url=opencode.url, timeout=30, trust_env=False) as client,
+        tapped(client) as events,
+    ):
+        session_id = (await client.post("/session", json={})).json()["id"]
+        yield client, session_id, events
+
+
+async def post_straight(client: httpx.AsyncClient, session_id: str, events: list[Event]) -> tuple[float, float]:
+    """Prompt without the relay; return the seconds to the first delta and to the end."""
+    events.clear()
+    started = time.monotonic()
+    body = {"parts": [{"type": "text", "text": PROMPT}]}
+    (await client.post(f"/session/{session_id}/prompt_async", json=body)).raise_for_status()
+    await eventually_async(lambda: first_of(events, session_id, "session.idle"), "the end of the turn")
+    first = first_of(events, session_id, "message.part.delta")
+    end = first_of(events, session_id, "session.idle")
+    assert first
+    assert end
+    return first["at"] - started, end["at"] - started
+
+
+def first_of(events: list[Event], session_id: str, kind: str) -> Event | None:
+    """Return the first event of a type in a session."""
+    return next((event for event in events if event["type"] == kind and session_of(event) == session_id), None)
+
+
+async def post_through(relay: RelayClient, session_id: str) -> tuple[float, float]:
+    """Prompt through the relay; return the seconds to the first progress and to the answer."""
+    started = time.monotonic()
+    answer = await relay.call("send", instance="real", message=PROMPT, session=session_id)
+    end = time.monotonic()
+    assert not answer.is_error, answer.text
+    return answer.progress[0].at - started, end - started
+
+
+async def median_of(runs: int, call: Callable[[], Awaitable[object]]) -> float:
+    """Return the median seconds of a call."""
+    times = []
+    for _ in range(runs):
+        started = time.monotonic()
+        await call()
+        times.append(time.monotonic() - started)
+    return statistics.median(times)
+
+
+def memory_of(pid: int) -> tuple[float, float]:
+    """Return a process's resident and proportional memory in MB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    kilobytes = {line.split(":")[0]: int(line.split()[1]) for line in lines[1:]}
+    return kilobytes["Rss"] / 1000, kilobytes["Pss"] / 1000
+
+
+async def measure(runs: int) -> list[Figure]:
+    """Measure everything."""
+    figures = []
+    for count in (1, 100, 500):
+        figures += await instances_at(count, runs)
+    figures += await instances_at(100, runs, sessions=500)
+    figures += await instances_at(100, runs, hung=5)
+    with tempfile.TemporaryDirectory() as scratch, ScriptedModel() as model:
+        home = OpenCodeHome(Path(scratch, "home"), model.base_url, binary=find_opencode())
+        with ServedOpenCode(home, Path(scratch, "project")) as opencode:
+            figures.append(await discovery(opencode, Path(scratch, "discovery"), max(3, runs // 5)))
+            figures += await send_against_straight(opencode, Path(scratch, "send"), runs)
+    return figures
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--runs", type=int, default=30, help="calls a figure (%(default)s)")
+    options = parser.parse_args()
+    figures = asyncio.run(measure(options.runs))
+    if options.json:
+        print(json.dumps([asdict(figure) for figure in figures], indent=1))
+        return
+    table = Table("figure", "value", "", "at most", "", title="The server")
+    for figure in figures:
+        limit = "" if figure.limit is None else f"{figure.limit:g}"
+        table.add_row(figure.what, f"{figure.value:.4g}", figure.unit, limit, figure.verdict)
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()
