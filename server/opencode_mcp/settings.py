@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 class Settings:
     """All settings, validated. Times are in seconds; the variables that carry `_MS` are in milliseconds."""
 
-    registry_dir: Path = Path("/tmp/opencode-relay")  # noqa: S108 - the documented default; its owner and mode are checked
+    registry_dir: Path = Path("/tmp/opencode-relay")  # noqa: S108 - the documented default; whoever registers there checks its owner and mode
     """`RELAY_REGISTRY_DIR`: where the registration files lie."""
     discovery_interval: float = 30.0
     """`DISCOVERY_INTERVAL_MS`: full rescan, and the least time over which a dead registration must stay dead."""
@@ -32,17 +33,26 @@ class Settings:
     """`RELAY_PORT_RANGE`: ports that a registration may name, `LOW-HIGH`."""
 
 
+def _whole_number(value: str) -> int | None:
+    # Beyond some thousand digits int() has an error of its own.
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 20 else None
+
+
 def _milliseconds(low: int, high: int) -> Callable[[str], float]:
     def parse(value: str) -> float:
-        if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
+        number = _whole_number(value)
+        if number is None or not low <= number <= high:
             raise ValueError(f"a whole number of milliseconds from {low} to {high}")
-        return int(value) / 1000
+        return number / 1000
 
     return parse
 
 
 def _directory(value: str) -> Path:
-    path = Path(value).expanduser()
+    try:
+        path = Path(value).expanduser()
+    except RuntimeError:  # ~somebody who is no user
+        path = Path()
     if not path.is_absolute():
         raise ValueError("an absolute path")
     return path
@@ -50,17 +60,17 @@ def _directory(value: str) -> Path:
 
 def _file(value: str) -> Path:
     path = _directory(value)
-    if not path.is_file():
+    # Not Path.is_file: it raises where a directory above cannot be entered, or a name is too long.
+    if not os.path.isfile(path):  # noqa: PTH113
         raise ValueError("an absolute path of a readable JSON file")
     return path
 
 
 def _port_range(value: str) -> range:
-    low, dash, high = value.partition("-")
-    if dash and low.isascii() and low.isdigit() and high.isascii() and high.isdigit():
-        first, last = int(low), int(high)
-        if 1024 <= first <= last <= 65535:
-            return range(first, last + 1)
+    low, _, high = value.partition("-")
+    first, last = _whole_number(low), _whole_number(high)
+    if first is not None and last is not None and 1024 <= first <= last <= 65535:
+        return range(first, last + 1)
     raise ValueError("LOW-HIGH with 1024 <= LOW <= HIGH <= 65535")
 
 
