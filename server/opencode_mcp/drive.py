@@ -123,7 +123,7 @@ class Driver:
             InstanceError: it could not be posted; the message says whether it may have arrived.
         """
         session = await self._session_to_drive(instance, wanted)
-        instance.state.refresh_statuses(await instance.api.statuses(instance.state.directory))
+        await instance.refresh_statuses()
         if instance.state.family_busy(session.id) or session.id in instance.posting:
             raise Refused(self._busy(instance, session.id))
         prompt_id, part_id = _new_id("msg"), _new_id("prt")

@@ -58,6 +58,8 @@ class Instance:
         """Epoch seconds; None while it is registered and listens."""
         self.trouble = ""
         """Why it is not connected, for people."""
+        self.version = 0
+        """Grows with every change of what can be seen of the instance."""
         self.posting: set[str] = set()
         """Sessions that a prompt is being posted to right now: not yet busy, but no longer free."""
         self._transport = transport
@@ -116,11 +118,21 @@ class Instance:
             InstanceError: it did not answer; the state is as it was.
         """
         directory = self.state.directory
-        statuses, permissions, questions = await asyncio.gather(
-            self.api.statuses(directory), self.api.permissions(directory), self.api.questions(directory)
-        )
+        statuses = await self.api.statuses(directory)
+        permissions = await self.api.permissions(directory)
+        questions = await self.api.questions(directory)
         self.state.refresh_statuses(statuses)
         self.state.refresh_asks([*permissions, *questions])
+        self.version += 1
+
+    async def refresh_statuses(self) -> None:
+        """Fetch only what runs.
+
+        Raises:
+            InstanceError: it did not answer; the state is as it was.
+        """
+        self.state.refresh_statuses(await self.api.statuses(self.state.directory))
+        self.version += 1
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -129,6 +141,7 @@ class Instance:
         await self._stop()
         self.endpoint = endpoint
         self.offline_since = None
+        self.version += 1
         try:
             credential = self._credentials.for_instance(endpoint.name)
         except RelayError as error:
@@ -210,12 +223,12 @@ class Instance:
         self._tell(event)
 
     async def _snapshot(self, api: OpenCode, directory: str, version: str) -> Snapshot:
-        statuses, permissions, questions, sessions = await asyncio.gather(
-            api.statuses(directory),
-            api.permissions(directory),
-            api.questions(directory),
-            api.root_sessions(directory, SESSIONS_IN_SNAPSHOT),
-        )
+        # One after the other, on the one connection that stays: several at once would each open another, which costs
+        # as many round trips and, over a large fleet, much memory.
+        statuses = await api.statuses(directory)
+        permissions = await api.permissions(directory)
+        questions = await api.questions(directory)
+        sessions = await api.root_sessions(directory, SESSIONS_IN_SNAPSHOT)
         # A subagent's ask is shown under the session that started it, which only its own record names.
         known = {session.id for session in sessions}
         for session_id in [busy for busy in statuses if busy not in known][:SESSIONS_IN_SNAPSHOT]:
@@ -226,6 +239,7 @@ class Instance:
         return Snapshot(directory, version, statuses, [*permissions, *questions], sessions)
 
     def _failed(self, error: InstanceError) -> None:
+        self.version += 1
         self.trouble = str(error)
         if isinstance(error, Unreachable) and error.refused:
             self._transport.report_refused(self.endpoint)
@@ -240,6 +254,7 @@ class Instance:
         if self.offline_since is None:
             self.offline_since = time.time()
         self.trouble = why
+        self.version += 1
 
     def _lost(self) -> None:
         if self.connected.is_set():
@@ -247,5 +262,6 @@ class Instance:
             self._tell(None)
 
     def _tell(self, event: Event | None) -> None:
+        self.version += 1
         for listener in tuple(self._listeners):
             listener(event)

@@ -79,7 +79,8 @@ class OpenCode:
             trust_env=False,
             follow_redirects=False,
             timeout=None,  # noqa: S113 - every use is inside asyncio.timeout, which also bounds a body that drips
-            limits=httpx.Limits(max_connections=20, max_keepalive_connections=4, keepalive_expiry=30),
+            # One stays open: through a tunnel a new connection costs two round trips.
+            limits=httpx.Limits(max_connections=20, max_keepalive_connections=1, keepalive_expiry=60),
         )
 
     async def aclose(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from typing import TYPE_CHECKING, Any, Literal
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict
 
@@ -100,8 +101,23 @@ class ReadResult(Row):
 # -- instances -----------------------------------------------------------------------------------------------------
 
 
-def instance_row(instance: Instance) -> InstanceRow:
-    """Return the row of one instance, from memory."""
+class InstanceRows:
+    """The rows and lines of instances, each made anew only when its instance has changed."""
+
+    def __init__(self) -> None:
+        self._made: WeakKeyDictionary[Instance, tuple[int, InstanceRow, str]] = WeakKeyDictionary()
+
+    def of(self, instance: Instance) -> tuple[InstanceRow, str]:
+        """Return the instance's row and line."""
+        made = self._made.get(instance)
+        if made is None or made[0] != instance.version:
+            row = _instance_row(instance)
+            made = instance.version, row, _instance_line(row)
+            self._made[instance] = made
+        return made[1], made[2]
+
+
+def _instance_row(instance: Instance) -> InstanceRow:
     state = instance.state
     newest = state.newest_root()
     asks = state.pending_asks()
@@ -125,13 +141,15 @@ def instance_row(instance: Instance) -> InstanceRow:
     )
 
 
-def instances_text(result: InstancesResult) -> str:
-    """Return about one short line for each instance."""
-    if not result.instances:
-        lines = "no instance is registered; start one with `opencode-connected` on the machine that you want to reach"
+def instances_text(lines: list[str], problems: list[str]) -> str:
+    """Return the listing, one short line for each instance."""
+    if lines:
+        listing = fence("\n".join(lines))
     else:
-        lines = fence("\n".join(_instance_line(row) for row in result.instances))
-    return "\n".join([lines, *(f"note: {problem}" for problem in result.problems)])
+        listing = (
+            "no instance is registered; start one with `opencode-connected` on the machine that you want to reach"
+        )
+    return "\n".join([listing, *(f"note: {problem}" for problem in problems)])
 
 
 def _instance_line(row: InstanceRow) -> str:

@@ -16,12 +16,12 @@ from opencode_mcp.fleet import Fleet
 from opencode_mcp.render import (
     MAX_TEXT,
     AskRow,
+    InstanceRows,
     InstancesResult,
     ReadResult,
     TurnResult,
     ask_row,
     asks_text,
-    instance_row,
     instances_text,
     message_rows,
     read_text,
@@ -62,6 +62,7 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
     """Return the MCP server; its fleet lives as long as the server runs."""
     fleet = Fleet(transport, settings)
     driver = Driver(fleet, settings.send_timeout)
+    rows = InstanceRows()
 
     @asynccontextmanager
     async def lifespan(_server: MCPServer[Fleet]) -> AsyncIterator[Fleet]:
@@ -76,9 +77,9 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
     @_user_errors
     async def instances() -> Annotated[CallToolResult, InstancesResult]:
         """List every OpenCode instance: state, directory, newest session, what it waits for."""
-        rows = [instance_row(instance) for instance in await fleet.instances()]
-        result = InstancesResult.model_construct(instances=rows, problems=fleet.problems())
-        return _result(instances_text(result), result)
+        listed = [rows.of(instance) for instance in await fleet.instances()]
+        result = InstancesResult.model_construct(instances=[row for row, _ in listed], problems=fleet.problems())
+        return _result(instances_text([line for _, line in listed], result.problems), result)
 
     @server.tool(annotations=_hints("Send a task"))
     @_user_errors

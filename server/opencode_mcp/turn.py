@@ -163,7 +163,7 @@ class Turn:
         if not self._instance.connected.is_set():
             return None
         try:
-            await self._instance.refresh()
+            await self._instance.refresh_statuses()
             if self._instance.state.is_busy(self._session_id):
                 return None
             messages = await self._answers()
