@@ -16,7 +16,7 @@ from mcp.client.stdio import stdio_client
 from mcp_types import CallToolResult, TextContent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from mcp_types import Tool
 
@@ -71,16 +71,17 @@ class RelayClient:
         """Return the server's tools by name."""
         return {tool.name: tool for tool in (await self.client.list_tools()).tools}
 
-    async def call(self, tool: str, *, seen: list[Progress] | None = None, **arguments: object) -> Answer:
-        """Call `tool` and wait for its answer.
-
-        Progress is also appended to `seen` as it comes, for tests that act on it in mid-call.
-        """
-        notes = [] if seen is None else seen
+    async def call(
+        self, tool: str, *, on_progress: Callable[[Progress], None] | None = None, **arguments: object
+    ) -> Answer:
+        """Call `tool` and wait for its answer; `on_progress` is called for what comes in mid-call."""
+        notes: list[Progress] = []
 
         async def note(progress: float, total: float | None, message: str | None) -> None:
             del progress, total
             notes.append(Progress(time.monotonic(), message or ""))
+            if on_progress:
+                on_progress(notes[-1])
 
         result = await self.client.call_tool(
             tool, arguments, read_timeout_seconds=_CALL_SECONDS, progress_callback=note
