@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from opencode_mcp.errors import InstanceError, NotFound, Refused, Unreachable, Unresponsive
-from opencode_mcp.text import one_line
+from opencode_mcp.text import one_line, quote
 from opencode_mcp.turn import Outcome, Turn
 from opencode_mcp.wire import Ask, Permission, Question, Session
 
@@ -178,9 +178,9 @@ class Driver:
         if asks:
             doing = "it waits for a person: see `reply`"
         elif live.tool:
-            doing = f"it runs: {one_line(live.tool, 100)!r}"
+            doing = f"it runs {quote(live.tool, 100)}"
         elif live.text:
-            doing = f"it is writing: {one_line(live.text[-160:], 160)!r}"
+            doing = f"it is writing {quote(live.text[-160:], 160)}"
         else:
             doing = "it is thinking"
         return (
@@ -233,7 +233,7 @@ class Driver:
 
     def _titled(self, instance: Instance, session_id: str) -> str:
         session = instance.state.sessions.get(session_id)
-        return f"{session_id} ({one_line(session.title, 60)!r})" if session else session_id
+        return f"{session_id} ({quote(session.title, 60)})" if session else session_id
 
     # -- settling asks ---------------------------------------------------------------------------------------------
 

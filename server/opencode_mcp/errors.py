@@ -1,5 +1,7 @@
 """What can go wrong, as a tree; every message is written for the person on the phone and names the next step.
 
+What a message repeats of another machine's words stands inside `text.quote`.
+
 RelayError                 anything a person can mend; its text becomes the tool error
 ├── SettingsError          a bad environment variable
 ├── NoSuchInstance         no instance, or several, of that name

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from opencode_mcp.credentials import Credentials
 from opencode_mcp.errors import NoSuchInstance, Unreachable, Unresponsive
 from opencode_mcp.instance import Instance
-from opencode_mcp.text import one_line
+from opencode_mcp.text import one_line, quote
 from opencode_mcp.transports.base import Appeared, Departed, ScanDone
 
 if TYPE_CHECKING:
@@ -165,6 +165,7 @@ class Fleet:
 
 
 def _listed(instances: list[Instance]) -> str:
-    names = ", ".join(instance.name for instance in instances[:MAX_CANDIDATES])
+    # Their own machines chose the names.
+    names = quote(", ".join(instance.name for instance in instances[:MAX_CANDIDATES]), MAX_CANDIDATES * 66)
     more = len(instances) - MAX_CANDIDATES
     return f"{names} and {more} more" if more > 0 else names

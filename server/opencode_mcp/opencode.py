@@ -26,7 +26,7 @@ from opencode_mcp.errors import (
     Unreachable,
     Unresponsive,
 )
-from opencode_mcp.text import one_line
+from opencode_mcp.text import one_line, quote
 from opencode_mcp.wire import (
     EVENT,
     Event,
@@ -264,7 +264,7 @@ class OpenCode:
         # Paths that OpenCode does not know are answered 200 with its web page.
         found = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if found != content_type:
-            raise self._bad(f"{one_line(found, 40) or 'no content type'} instead of {content_type}")
+            raise self._bad("a web page" if found == "text/html" else f"no {content_type}")
 
     def _bad(self, what: str) -> BadAnswer:
         return BadAnswer(f"what listens at {self.name}'s port answered {what}; is it OpenCode, of a known version?")
@@ -319,7 +319,7 @@ def _error_message(content: bytes) -> str:
         message = data["data"]["message"]
     except (ValueError, KeyError, TypeError):
         return "no reason given"
-    return one_line(str(message), 300)
+    return quote(str(message), 300)
 
 
 async def _frames(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | None]:

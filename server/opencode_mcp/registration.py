@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import stat
-import unicodedata
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,8 +29,7 @@ def _check_name(name: str) -> str:
         raise ValueError(f"longer than {MAX_NAME_BYTES} bytes")
     if name.startswith(".") or name != name.strip() or "/" in name or "\\" in name:
         raise ValueError("starts with a dot, has a slash or backslash, or blanks at an end")
-    # Category C: control, format (bidirectional marks), surrogate, private, unassigned; Zl, Zp: line breaks.
-    if any(unicodedata.category(c)[0] == "C" or unicodedata.category(c) in {"Zl", "Zp"} for c in name):
+    if not name.isprintable():
         raise ValueError("has characters that cannot be shown")
     return name
 

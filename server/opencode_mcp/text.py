@@ -5,23 +5,25 @@ from __future__ import annotations
 import re
 import secrets
 
-# C0 (but tab and newline), DEL, C1, line/paragraph separators, bidirectional and invisible formatting, tag
-# characters (invisible instructions to a model), byte-order mark, lone surrogates (cannot be encoded).
+# C0 (but tab and newline), DEL, C1, line and paragraph separators; all that is invisible or turns the direction of
+# writing (but the joiners and the first variation selectors, which emoji and many scripts need), where instructions to
+# a model can hide from a person; lone surrogates, which cannot be encoded.
 _UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
-    "\ud800-\udfff\U000e0000-\U000e007f]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f"
+    "\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _BLANKS = re.compile(r"\s+")
 
 
 def clean(text: str) -> str:
-    r"""Return `text` with control, invisible and direction-changing characters shown as `\x1b` or `\u202e`."""
+    r"""Return `text` with control, invisible and direction-changing characters shown like `\x1b` or `\u202e`."""
     return _UNSAFE.sub(_escape, text.replace("\r\n", "\n"))
 
 
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def one_line(text: str, limit: int) -> str:
@@ -47,5 +49,14 @@ def cut_head(text: str, limit: int, more: str) -> str:
 
 def fence(text: str) -> str:
     """Wrap cleaned text of another machine in delimiters with a random mark that it cannot know, so not forge."""
+    return _enclose(f"\n{text}\n")
+
+
+def quote(text: str, limit: int) -> str:
+    """Return `text` as `one_line` does, inside delimiters like those of `fence`: for sentences of ours."""
+    return _enclose(one_line(text, limit))
+
+
+def _enclose(text: str) -> str:
     mark = secrets.token_hex(6)
-    return f"<untrusted-{mark}>\n{text}\n</untrusted-{mark}>"
+    return f"<untrusted-{mark}>{text}</untrusted-{mark}>"
