@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import ssl
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -207,7 +208,7 @@ class OpenCode:
                     continue
                 for event in EventSource(httpx.Response(200, headers=_EVENT_STREAM, content=frame)).iter_sse():
                     try:
-                        yield EVENT.validate_python(from_json(event.data))
+                        yield EVENT.validate_python(parse_json(event.data))
                     except ValueError:
                         yield None
 
@@ -234,7 +235,7 @@ class OpenCode:
                 content = await self._read(response, limit)
                 self._check(response, "application/json", content)
         try:
-            return cast("object", from_json(content))
+            return parse_json(content)
         except ValueError:
             raise self._bad("no JSON") from None
 
@@ -313,9 +314,25 @@ class _named_errors:  # noqa: N801 - reads as a statement where it is used
             raise Unreachable(f"the connection to {self._name} broke") from error
 
 
+def parse_json(content: bytes | str) -> object:
+    """Parse JSON; a lone surrogate, which JavaScript makes of an emoji cut in two, becomes a question mark.
+
+    Raises:
+        ValueError: it is none, or nested too deeply.
+    """
+    try:
+        return cast("object", from_json(content))
+    except ValueError:
+        try:
+            repaired = json.dumps(json.loads(content), ensure_ascii=False)
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+        return cast("object", from_json(repaired.encode(errors="replace")))
+
+
 def _error_message(content: bytes) -> str:
     try:
-        data = from_json(content)
+        data: Any = parse_json(content)
         message = data["data"]["message"]
     except (ValueError, KeyError, TypeError):
         return "no reason given"
