@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from support.opencode import OpenCodeHome, ServedOpenCode, find_opencode
@@ -12,6 +13,11 @@ from support.scripted_model import ScriptedModel
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+
+# No deadline: how long one example takes says more about the machine's other work than about the code.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.fixture(scope="session")

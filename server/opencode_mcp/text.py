@@ -6,8 +6,8 @@ import re
 import secrets
 
 # C0 (but tab and newline), DEL, C1, line and paragraph separators; all that is invisible or turns the direction of
-# writing (but the joiners and the first variation selectors, which emoji and many scripts need), where instructions to
-# a model can hide from a person; lone surrogates, which cannot be encoded.
+# writing (but the joiners and the first variation selectors, which emoji and many scripts need), where instructions
+# to a model can hide from a person; lone surrogates, which cannot be encoded.
 _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f"
     "\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff"
