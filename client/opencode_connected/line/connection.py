@@ -11,7 +11,7 @@ import os
 import signal
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from opencode_connected.line import protocol
 from opencode_connected.line.command import LineSettings, ssh_argv
@@ -20,6 +20,8 @@ from opencode_connected.line.ssh_errors import allocated_port, diagnose, is_forw
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
+    from types import TracebackType
+
     from opencode_connected.registration import Registration
 
 _READY_SECONDS: Final = 45.0
@@ -82,23 +84,31 @@ class Connection:
         self.agent = ""
         """What answers at the relay's end: `sh`, or a provisioned relay's agent."""
 
-    async def open(self, *, old_ssh: bool = False) -> None:
-        """Start ssh, the relay's end and the tunnel. Takes up to 45 s; raises `LineError`."""
-        argv = ssh_argv(self._settings, self._forward, old_ssh=old_ssh)
-        try:
-            transport, _ = await self._loop.subprocess_exec(lambda: self._pipes, *argv, start_new_session=True)
-        except OSError as error:
-            raise LineError(
-                f"{printable(argv[0])} cannot be started: {error.strerror}",
-                hop="command",
-                remedy="RELAY_SSH_CMD must begin with an installed program, such as ssh",
-                permanent=True,
-            ) from error
-        self._transport = transport
-        self._send(protocol.program(self._settings.registry_dir))
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def open(self) -> None:
+        """Start ssh, the relay's end and the tunnel. Takes up to 45 s.
+
+        Raises:
+            ForwardRefused: the relay does not listen for us.
+            LineError: there is no connection, and why.
+
+        """
         deadline = self._loop.time() + _READY_SECONDS
-        while not isinstance(ready := await self._receive(deadline), protocol.Ready):
-            pass
+        try:
+            ready = await self._start(deadline, old_ssh=False)
+        except LineError:
+            if not is_old_ssh(self._pipes.stderr):
+                raise
+            self._failure, self._inbox, self._pipes = None, asyncio.Queue(), _Pipes(self)
+            self.ended.clear()
+            ready = await self._start(deadline, old_ssh=True)
         if ready.v != protocol.VERSION:
             older = "this machine" if ready.v > protocol.VERSION else "the relay"
             raise LineError(
@@ -120,14 +130,18 @@ class Connection:
             LineError: the connection ended.
 
         """
-        self._send(protocol.hello(self._settings.instance_id, registration))
+        try:
+            message = protocol.hello(self._settings.instance_id, registration)
+        except ValueError as error:
+            raise RelayRefused(str(error), code="bad-hello", permanent=True) from error
+        self._send(message)
         deadline = self._loop.time() + _ANSWER_SECONDS
         while True:
-            message = await self._receive(deadline)
-            if isinstance(message, protocol.Registered):
-                return message
-            if isinstance(message, protocol.Refusal):
-                raise _refused(message, registration.name)
+            answer = await self._receive(deadline)
+            if isinstance(answer, protocol.Registered):
+                return answer
+            if isinstance(answer, protocol.Refusal):
+                raise _refused(answer, registration.name)
 
     async def ping(self) -> Pulse:
         """Ask for a sign of life; raises `LineError` after 10 s without one."""
@@ -194,10 +208,11 @@ class Connection:
             if self._transport is not None:
                 self._transport.close()
 
-    def over(self) -> None:
-        """Take note that ssh has ended, or its output has."""
-        status = self._transport.get_returncode() if self._transport else None
-        self.abort(diagnose(self._pipes.stderr, status))
+    def over(self, pipes: _Pipes) -> None:
+        """Take note that the ssh of `pipes` has ended, or its output has."""
+        if pipes is self._pipes:
+            status = self._transport.get_returncode() if self._transport else None
+            self.abort(diagnose(pipes.stderr, status))
 
     def received(self, message: protocol.RelayMessage) -> None:
         """Take a message of the relay's."""
@@ -206,10 +221,22 @@ class Connection:
         elif self._failure is None:
             self._inbox.put_nowait(message)
 
-    @property
-    def is_old_ssh(self) -> bool:
-        """Whether ssh ended because it does not know the options of newer ones."""
-        return is_old_ssh(self._pipes.stderr)
+    async def _start(self, deadline: float, *, old_ssh: bool) -> protocol.Ready:
+        argv = ssh_argv(self._settings, self._forward, old_ssh=old_ssh)
+        pipes = self._pipes
+        try:
+            self._transport, _ = await self._loop.subprocess_exec(lambda: pipes, *argv, start_new_session=True)
+        except OSError as error:
+            raise LineError(
+                f"{printable(argv[0])} cannot be started: {error.strerror}",
+                hop="command",
+                remedy="RELAY_SSH_CMD must begin with an installed program, such as ssh",
+                permanent=True,
+            ) from error
+        self._send(protocol.program(self._settings.registry_dir))
+        while not isinstance(ready := await self._receive(deadline), protocol.Ready):
+            pass
+        return ready
 
     async def _learn_port(self, asked: int, ready: protocol.Ready) -> int:
         if asked:
@@ -286,37 +313,15 @@ class _Pipes(asyncio.SubprocessProtocol):
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         del exc
         if fd == 1:  # ssh is about to end; a wrapper may not be
-            self._loop.call_later(_TERM_SECONDS, self._connection.over)
+            self._loop.call_later(_TERM_SECONDS, self._connection.over, self)
 
     def process_exited(self) -> None:
         self.exited.set()
-        self._loop.call_later(_DRAIN_SECONDS, self._connection.over)
+        self._loop.call_later(_DRAIN_SECONDS, self._connection.over, self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
-        self._connection.over()
-
-
-async def connect(settings: LineSettings, *, forward: int | None) -> Connection:
-    """Connect once. `forward`: the relay's port of the tunnel, 0 for any, None for no tunnel.
-
-    Raises:
-        ForwardRefused: the relay does not listen there.
-        LineError: there is no connection, and why.
-
-    """
-    old_ssh = False
-    while True:
-        connection = Connection(settings, forward=forward)
-        try:
-            await connection.open(old_ssh=old_ssh)
-        except BaseException as error:
-            await connection.close()
-            if not isinstance(error, LineError) or old_ssh or not connection.is_old_ssh:
-                raise
-            old_ssh = True
-        else:
-            return connection
+        self._connection.over(self)
 
 
 def _refused(refusal: protocol.Refusal, name: str = "") -> RelayRefused:

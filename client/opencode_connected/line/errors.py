@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from opencode_connected.line.protocol import ErrorCode
 
-Hop = Literal["command", "network", "host-key", "authentication", "forward", "relay", "lost"]
-"""Where it broke, in the order in which a connection meets them; "lost" is a line that was up."""
+Hop = Literal["command", "network", "host-key", "authentication", "forward", "relay", "lost", "local"]
+"""Where it broke, in the order in which a connection meets them; "lost" is a line that was up,
+"local" is OpenCode itself."""
 
 
 class LineError(Exception):
@@ -34,6 +35,7 @@ class ForwardRefused(LineError):
             f"the relay does not listen on port {port} for us" if port else "the relay does not listen for us",
             hop="forward",
             remedy="its sshd needs `AllowTcpForwarding remote` (or `yes`), and the port must be free and permitted",
+            permanent=port == 0 and free_ports is None,
         )
         self.port = port
         self.free_ports = free_ports

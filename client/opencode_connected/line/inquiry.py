@@ -1,0 +1,60 @@
+"""Connections that register nothing: what `status` and `doctor` ask the relay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from opencode_connected.line.connection import Connection
+from opencode_connected.line.errors import ForwardRefused
+from opencode_connected.line.ports import PortChoice
+
+if TYPE_CHECKING:
+    from opencode_connected.line.command import LineSettings
+    from opencode_connected.line.protocol import Health
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """A tunnel that was tried. Whatever goes wrong before that is raised, with the hop where it broke."""
+
+    port: int
+    """The relay's."""
+    health: Health
+    """What came back through the tunnel; `unverified` if the relay has nothing to ask with."""
+    agent: str
+    """What answers at the relay's end: `sh`, or a provisioned relay's agent."""
+
+
+async def query(settings: LineSettings) -> list[dict[str, object]]:
+    """Return this account's registrations as the relay has them: another machine's data, unvalidated.
+
+    Raises:
+        RelayRefused: the registry directory cannot be used.
+        LineError: there is no connection.
+
+    """
+    async with Connection(settings, forward=None) as connection:
+        await connection.open()
+        return await connection.query()
+
+
+async def probe(settings: LineSettings) -> ProbeResult:
+    """Lead a tunnel to `settings.local_port` and try it.
+
+    Raises:
+        ForwardRefused: the relay does not listen for us.
+        RelayRefused: the port listens beyond the relay's loopback, or may not be used.
+        LineError: there is no connection.
+
+    """
+    ports = PortChoice(settings.ports)
+    while True:
+        async with Connection(settings, forward=ports.port) as connection:
+            try:
+                await connection.open()
+            except ForwardRefused as refused:
+                if ports.refused(refused):
+                    continue
+                raise
+            return ProbeResult(connection.port, await connection.probe(), connection.agent)
