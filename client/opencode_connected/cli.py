@@ -1,0 +1,89 @@
+"""The command line of `opencode-connected`: parsing and exit codes; each verb's work is in `commands/`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import click
+
+from opencode_connected.errors import LauncherError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+PROGRAM = "opencode-connected"
+
+
+@click.group(
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    subcommand_metavar="[COMMAND] [-- OPENCODE ARGS]",
+)
+@click.option("--headless", is_flag=True, help="Run `opencode serve` instead of the full-screen interface.")
+@click.option("--local", is_flag=True, help="Register on this machine even if RELAY_SSH_CMD is set.")
+@click.version_option(package_name="opencode-relay", prog_name=PROGRAM)
+@click.pass_context
+def cli(context: click.Context, *, headless: bool, local: bool) -> None:
+    r"""Start OpenCode here and make it reachable for an MCP client.
+
+    Without COMMAND, OpenCode starts in this terminal with OPENCODE ARGS.
+
+    \b
+    Settings, from the environment or (in lower case) from config.toml in the user's
+    configuration directory:
+      RELAY_SSH_CMD       how to reach the relay, e.g. "ssh me@relay"; unset: no relay
+      RELAY_REGISTRY_DIR  where instances are registered [/tmp/opencode-relay]
+      INSTANCE_NAME       this instance's name [HOSTNAME-DIRECTORY]
+      RELAY_PORTS         ports to use on the relay [10000-19999]
+
+    \b
+    Exit codes: OpenCode's own once it runs; before that, and for the commands:
+      0 fine   1 something is wrong   2 usage or settings   3 no usable OpenCode
+      4 the relay refuses   5 the name is taken   6 the registry directory is unsafe
+    """
+    if context.invoked_subcommand is not None:
+        if headless or local:
+            raise click.UsageError("--headless and --local are for starting OpenCode, not for commands")
+        if context.obj:
+            raise click.UsageError(f"{context.invoked_subcommand} passes nothing on to OpenCode: leave out `--`")
+        return
+    from opencode_connected import settings  # noqa: PLC0415 - completion and --help need none of it
+    from opencode_connected.launcher import Launch, launch  # noqa: PLC0415
+
+    what = Launch(arguments=context.obj or (), headless=headless, local=local)
+    _exit_like(launch(settings.load(), what, _say))
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; what follows `--` is OpenCode's."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for_opencode: list[str] = []
+    if "--" in given:
+        split = given.index("--")
+        given, for_opencode = given[:split], given[split + 1 :]
+    try:
+        cli.main(given, prog_name=PROGRAM, obj=for_opencode)
+    except LauncherError as error:
+        _say(str(error))
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+def _say(line: str) -> None:
+    with suppress(OSError):  # a terminal that was closed
+        click.echo(f"{PROGRAM}: {line}", err=True)
+
+
+def _exit_like(code: int) -> NoReturn:
+    """End as OpenCode did: with its exit code, or by the signal that ended it."""
+    if code < 0:
+        if -code in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(-code, signal.SIG_DFL)
+            os.kill(os.getpid(), -code)
+        sys.exit(128 - code)
+    sys.exit(code)

@@ -1,0 +1,144 @@
+"""The launcher's settings: one frozen object, and the only reader of the environment.
+
+Each setting may stand in the environment or, in lower case, in the user's `config.toml`; the environment wins.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import platformdirs
+
+from opencode_connected import names
+from opencode_connected.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+APP = "opencode-relay"
+DEFAULT_REGISTRY_DIR = "/tmp/opencode-relay"  # noqa: S108 - the agreed place; its owner and mode are checked
+DEFAULT_RELAY_PORTS = range(10000, 20000)
+
+_VARIABLES = ("RELAY_SSH_CMD", "RELAY_REGISTRY_DIR", "INSTANCE_NAME", "RELAY_PORTS")
+_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_MAX_CONFIG_BYTES = 64 * 1024
+
+_DROPPED_FROM_CHILD = ("npm_config_package",)
+"""Set by `npm exec`, and it makes OpenCode's own npm calls install that package instead of theirs."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the launcher was told, validated."""
+
+    relay_ssh_cmd: tuple[str, ...] | None
+    """RELAY_SSH_CMD, split as a shell would: how to reach the relay. None: work without one."""
+    registry_dir: str
+    """RELAY_REGISTRY_DIR: absolute; on the relay if there is one, else on this machine."""
+    instance_name: str | None
+    """INSTANCE_NAME: the name that was asked for explicitly, if any."""
+    relay_ports: range
+    """RELAY_PORTS: where the tunnel's end on the relay may listen, FIRST-LAST, both included."""
+    state_dir: Path
+    """Runtime state and logs of this user's instances."""
+    config_file: Path
+    """Where the settings may stand besides the environment."""
+    environment: Mapping[str, str] = field(repr=False)
+    """What OpenCode inherits."""
+
+    @property
+    def opencode_credentials(self) -> tuple[str, str] | None:
+        """User and password that OpenCode asks for, if it was given a password."""
+        password = self.environment.get("OPENCODE_SERVER_PASSWORD")
+        return (self.environment.get("OPENCODE_SERVER_USERNAME") or "opencode", password) if password else None
+
+
+def load(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings; `UsageError` names the variable or the file and what is allowed."""
+    given = dict(os.environ if environment is None else environment)
+    config_file = platformdirs.user_config_path(APP) / "config.toml"
+    from_file = _config(config_file)
+
+    def setting(variable: str) -> tuple[str, str]:
+        """Return the value (empty: unset) and how to call it in an error."""
+        if value := given.get(variable, "").strip():
+            return value, variable
+        return from_file.get(variable.lower(), ""), f"{variable.lower()} in {config_file}"
+
+    return Settings(
+        relay_ssh_cmd=_ssh_command(*setting("RELAY_SSH_CMD")),
+        registry_dir=_registry_dir(*setting("RELAY_REGISTRY_DIR")),
+        instance_name=_instance_name(*setting("INSTANCE_NAME")),
+        relay_ports=_port_range(*setting("RELAY_PORTS")),
+        state_dir=platformdirs.user_state_path(APP),
+        config_file=config_file,
+        environment={name: value for name, value in given.items() if name not in _DROPPED_FROM_CHILD},
+    )
+
+
+def _config(path: Path) -> dict[str, str]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_CONFIG_BYTES + 1)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror}") from error
+    if len(content) > _MAX_CONFIG_BYTES:
+        raise UsageError(f"{path} is larger than {_MAX_CONFIG_BYTES} bytes: it holds a few settings, no more")
+    import tomllib  # noqa: PLC0415 - 14 ms that only those pay who have a file
+
+    try:
+        table = tomllib.loads(content.decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"{path} is not valid TOML: {error}") from error
+    known = [variable.lower() for variable in _VARIABLES]
+    for key, value in table.items():
+        if key not in known:
+            raise UsageError(f"{path}: unknown setting {key!r}; known are {', '.join(known)}")
+        if not isinstance(value, str):
+            raise UsageError(f"{path}: {key} must be a string in quotes")
+    return {key: value.strip() for key, value in table.items()}
+
+
+def _ssh_command(value: str, where: str) -> tuple[str, ...] | None:
+    try:
+        return tuple(shlex.split(value)) or None
+    except ValueError as error:
+        raise UsageError(
+            f'{where} cannot be split into words ({error}): give a command as a shell takes it, e.g. "ssh me@relay"'
+        ) from error
+
+
+def _registry_dir(value: str, where: str) -> str:
+    directory = value or DEFAULT_REGISTRY_DIR
+    if not directory.startswith("/") or not directory.isprintable() or ".." in directory.split("/"):
+        raise UsageError(f"{where} must be an absolute path without '..', e.g. {DEFAULT_REGISTRY_DIR}")
+    return directory.rstrip("/") or "/"
+
+
+def _instance_name(value: str, where: str) -> str | None:
+    if value:
+        try:
+            names.validate_name(value)
+        except ValueError as error:
+            raise UsageError(
+                f"{where}: {error}; allowed are 1 to {names.MAX_CHARACTERS} printable characters, "
+                "no slash or backslash, no dot at the start"
+            ) from error
+    return value or None
+
+
+def _port_range(value: str, where: str) -> range:
+    if not value:
+        return DEFAULT_RELAY_PORTS
+    match = _PORTS.fullmatch(value)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1024 <= first <= last <= 65535:
+        raise UsageError(f"{where} must be FIRST-LAST within 1024-65535, e.g. 10000-19999")
+    return range(first, last + 1)
