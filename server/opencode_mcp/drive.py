@@ -72,7 +72,7 @@ class Driver:
         if not (wanted.startswith("ses_") and wanted.isascii() and wanted.replace("_", "").isalnum()):
             raise Refused(f"{one_line(wanted, 80)!r} is no session id; `instances` and `read` show them (ses_…)")
         try:
-            session = await instance.api.session(wanted)
+            session = await self._known(instance, wanted)
         except NotFound:
             raise NotFound(
                 f"{instance.name} has no session {wanted}; `read` without a session shows the newest"
@@ -80,6 +80,10 @@ class Driver:
         if session.directory != instance.state.directory:
             raise Refused(f"session {wanted} belongs to another directory than {instance.name}'s; nothing was done")
         return session
+
+    async def _known(self, instance: Instance, session_id: str) -> Session:
+        """Return a session, from memory where the events keep it true."""
+        return instance.state.sessions.get(session_id) or await instance.api.session(session_id)
 
     async def _ran_roots(self, instance: Instance) -> list[str]:
         roots = dict.fromkeys(instance.state.root_of(session_id) for session_id in reversed(instance.state.ran))
@@ -97,7 +101,7 @@ class Driver:
         if wanted is None:
             for root in await self._ran_roots(instance):
                 with suppress(NotFound):
-                    session = await instance.api.session(root)
+                    session = await self._known(instance, root)
                     if not session.is_archived and session.directory == instance.state.directory:
                         return session
             # A session that another living process runs, or was the last to run, is that one's: its screen would
@@ -123,7 +127,6 @@ class Driver:
             InstanceError: it could not be posted; the message says whether it may have arrived.
         """
         session = await self._session_to_drive(instance, wanted)
-        await instance.refresh_statuses()
         if instance.state.family_busy(session.id) or session.id in instance.posting:
             raise Refused(self._busy(instance, session.id))
         prompt_id, part_id = _new_id("msg"), _new_id("prt")
@@ -144,6 +147,7 @@ class Driver:
                     return
                 await instance.api.prompt(session_id, prompt.message_id, prompt.part_id, prompt.text)
             except NotFound:
+                instance.state.forget(session_id)
                 raise NotFound(f"session {session_id} is gone from {instance.name}; nothing was sent") from None
             except (Unreachable, Unresponsive) as error:
                 if not doubtful and isinstance(error, Unreachable) and error.refused:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 OFFLINE_KEPT = 24 * 3600.0
 """Seconds that an instance which vanished stays listed."""
+MAX_DEPARTED = 500
+"""Instances remembered after they vanished; the longest gone are forgotten first."""
 SETTLE_QUIET = 0.25
 """Seconds without progress after which a starting fleet is shown as it is: hung instances delay nobody."""
 MAX_CANDIDATES = 20
@@ -53,10 +55,8 @@ class Fleet:
         """Return all instances by name, from memory. A fleet that is just starting gets a moment to settle."""
         await self._settle()
         oldest = time.time() - OFFLINE_KEPT
-        for name, instance in list(self._instances.items()):
-            if instance.offline_since is not None and instance.offline_since < oldest:
-                del self._instances[name]
-        return sorted(self._instances.values(), key=lambda instance: instance.name)
+        shown = [i for i in self._instances.values() if i.offline_since is None or i.offline_since >= oldest]
+        return sorted(shown, key=lambda instance: instance.name)
 
     def problems(self) -> list[str]:
         """Return what keeps instances from being seen, a line each."""
@@ -131,18 +131,27 @@ class Fleet:
                 case Appeared(endpoint):
                     instance = self._instances.get(endpoint.name)
                     if instance is None:
+                        self._forget_departed()
                         instance = Instance(
                             endpoint, self._transport, self._credentials, self._settings.health_timeout
                         )
                         self._instances[endpoint.name] = instance
                     await instance.connect_to(endpoint)
                 case Departed(name, clean):
-                    instance = self._instances[name]
-                    await instance.depart()
+                    await self._instances[name].depart(closed=clean)
                     if clean:
                         del self._instances[name]
                 case ScanDone():
                     self._scanned.set()
+
+    def _forget_departed(self) -> None:
+        departed = [instance for instance in self._instances.values() if not instance.is_registered]
+        departed.sort(key=lambda instance: instance.offline_since or 0.0)
+        oldest = time.time() - OFFLINE_KEPT
+        too_many = len(departed) - MAX_DEPARTED
+        for index, instance in enumerate(departed):
+            if index < too_many or (instance.offline_since or 0.0) < oldest:
+                del self._instances[instance.name]
 
     async def _settle(self) -> None:
         try:

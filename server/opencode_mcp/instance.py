@@ -13,7 +13,7 @@ from opencode_mcp.errors import (
     BadAnswer,
     InstanceError,
     NotFound,
-    RelayError,
+    SettingsError,
     Unauthorized,
     Unreachable,
     Unresponsive,
@@ -25,7 +25,7 @@ from opencode_mcp.wire import Event, Permission
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from opencode_mcp.credentials import Credentials
+    from opencode_mcp.credentials import Credential, Credentials
     from opencode_mcp.transports.base import Endpoint, Transport
 
 log = logging.getLogger(__name__)
@@ -34,6 +34,9 @@ HEARTBEAT_GRACE = 13.0
 """Seconds of silence after which the stream is given up and opened anew; OpenCode sends a heartbeat every 10."""
 FIRST_RETRY = 0.1
 MAX_RETRY = 15.0
+MAX_DOUBLINGS = 10
+STABLE_AFTER = 5.0
+"""Seconds after which a connection counts as good, so that the next break is mended at once again."""
 SESSIONS_IN_SNAPSHOT = 20
 
 StateName = Literal[
@@ -58,6 +61,8 @@ class Instance:
         """Epoch seconds; None while it is registered and listens."""
         self.trouble = ""
         """Why it is not connected, for people."""
+        self.closed = False
+        """It said goodbye: what it was doing has ended, and a new instance of its name is another one."""
         self.version = 0
         """Grows with every change of what can be seen of the instance."""
         self.posting: set[str] = set()
@@ -66,6 +71,8 @@ class Instance:
         self._credentials = credentials
         self._health_timeout = health_timeout
         self._listeners: set[Callable[[Event | None], None]] = set()
+        self._connected_at = 0.0
+        self._no_credential_because = ""
         self._task: asyncio.Task[None] | None = None
         self._api: OpenCode | None = None
 
@@ -86,6 +93,11 @@ class Instance:
         if self._api is None:
             raise Unreachable(f"{self.name} is offline")
         return self._api
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether its transport knows it, reachable or not."""
+        return self._task is not None
 
     def state_name(self) -> StateName:
         """Return what the instance is doing, in one word."""
@@ -118,11 +130,13 @@ class Instance:
             InstanceError: it did not answer; the state is as it was.
         """
         directory = self.state.directory
-        statuses = await self.api.statuses(directory)
-        permissions = await self.api.permissions(directory)
-        questions = await self.api.questions(directory)
+        with self._events_since_now() as events:
+            statuses = await self.api.statuses(directory)
+            permissions = await self.api.permissions(directory)
+            questions = await self.api.questions(directory)
         self.state.refresh_statuses(statuses)
         self.state.refresh_asks([*permissions, *questions])
+        self.state.replay(events)
         self.version += 1
 
     async def refresh_statuses(self) -> None:
@@ -131,8 +145,23 @@ class Instance:
         Raises:
             InstanceError: it did not answer; the state is as it was.
         """
-        self.state.refresh_statuses(await self.api.statuses(self.state.directory))
+        with self._events_since_now() as events:
+            statuses = await self.api.statuses(self.state.directory)
+        self.state.refresh_statuses(statuses)
+        self.state.replay(events)
         self.version += 1
+
+    @contextmanager
+    def _events_since_now(self) -> Iterator[list[Event]]:
+        """Collect the events that come while OpenCode is asked: its answers may be older than they are."""
+        events: list[Event] = []
+
+        def collect(event: Event | None) -> None:
+            if event is not None:
+                events.append(event)
+
+        with self.listening(collect):
+            yield events
 
     # -- life ----------------------------------------------------------------------------------------------------
 
@@ -142,18 +171,15 @@ class Instance:
         self.endpoint = endpoint
         self.offline_since = None
         self.version += 1
-        try:
-            credential = self._credentials.for_instance(endpoint.name)
-        except RelayError as error:
-            log.warning("%s", error)
-            credential = None
-        self._api = OpenCode(endpoint, credential, self._health_timeout)
+        self._api = OpenCode(endpoint, self._health_timeout)
         self._task = asyncio.create_task(self._keep(self._api), name=f"instance {endpoint.name}")
 
-    async def depart(self) -> None:
-        """The registration is gone: stop, and remember since when."""
+    async def depart(self, *, closed: bool = False) -> None:
+        """The registration is gone: stop, and remember since when. `closed`: this OpenCode ended, for good."""
+        self.closed = closed
         await self._stop()
-        self._mark_offline("its registration is gone")
+        self._mark_offline("it was closed" if closed else "its registration is gone")
+        self._tell(None)
 
     async def _stop(self) -> None:
         task, self._task = self._task, None
@@ -168,20 +194,32 @@ class Instance:
     async def _keep(self, api: OpenCode) -> None:
         failures = 0
         while True:
+            self._connected_at = float("inf")
             try:
+                # Read anew each time: a password may be added while the server runs.
+                api.authenticate(self._credential())
                 await self._watch(api)
-                failures = 0
             except InstanceError as error:
-                failures = 0 if self.connected.is_set() else failures + 1
                 self._failed(error)
             except Exception:
                 # Whatever a hostile instance provokes stays its own problem.
                 log.exception("watching %r failed", self.name)
-                failures += 1
+            was_stable = time.monotonic() - self._connected_at >= STABLE_AFTER
+            failures = 0 if was_stable else min(failures + 1, MAX_DOUBLINGS)
             self._lost()
             self.settled.set()
+            self.version += 1
             delay = min(MAX_RETRY, FIRST_RETRY * 2**failures)
             await asyncio.sleep(delay * random.uniform(0.7, 1.3))  # noqa: S311 - jitter
+
+    def _credential(self) -> Credential | None:
+        try:
+            self._no_credential_because = ""
+            return self._credentials.for_instance(self.name)
+        except SettingsError as error:
+            # Told to those who ask for an instance that wants a password; it is no fault of the others.
+            self._no_credential_because = str(error)
+            return None
 
     async def _watch(self, api: OpenCode) -> None:
         """Hold one event stream: snapshot first, then every event; returns when the stream ended in good order."""
@@ -194,6 +232,7 @@ class Instance:
             self._transport.report_alive(self.endpoint)
             self.offline_since, self.trouble = None, ""
             self.connected.set()
+            self._connected_at = time.monotonic()
             self.settled.set()
             self._tell(None)
             clock = asyncio.get_running_loop().time
@@ -247,8 +286,8 @@ class Instance:
             return
         self.offline_since = None
         self._transport.report_alive(self.endpoint)
-        if isinstance(error, Unauthorized):
-            log.warning("%s", error)
+        if isinstance(error, Unauthorized) and self._no_credential_because:
+            self.trouble = f"{self.name} wants a password, and {self._no_credential_because}"
 
     def _mark_offline(self, why: str) -> None:
         if self.offline_since is None:

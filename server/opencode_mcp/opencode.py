@@ -65,17 +65,13 @@ _EVENT_STREAM = {"content-type": "text/event-stream"}
 class OpenCode:
     """The API of one instance. Close it with `aclose`."""
 
-    def __init__(self, endpoint: Endpoint, credential: Credential | None, health_timeout: float) -> None:
+    def __init__(self, endpoint: Endpoint, health_timeout: float) -> None:
         self.name = endpoint.name
         self._health_timeout = health_timeout
-        headers = {"accept-encoding": "identity"}
-        if credential is not None:
-            pair = f"{credential.username}:{credential.password.get_secret_value()}".encode()
-            headers["authorization"] = "Basic " + base64.b64encode(pair).decode()
         # A client per instance: httpx's pool takes time quadratic in its connections.
         self._http = httpx.AsyncClient(
             base_url=endpoint.url,
-            headers=headers,
+            headers={"accept-encoding": "identity"},
             verify=_NO_TLS,
             trust_env=False,
             follow_redirects=False,
@@ -83,6 +79,13 @@ class OpenCode:
             # One stays open: through a tunnel a new connection costs two round trips.
             limits=httpx.Limits(max_connections=20, max_keepalive_connections=1, keepalive_expiry=60),
         )
+
+    def authenticate(self, credential: Credential | None) -> None:
+        """Send `credential` with every request from now on."""
+        self._http.headers.pop("authorization", None)
+        if credential is not None:
+            pair = f"{credential.username}:{credential.password.get_secret_value()}".encode()
+            self._http.headers["authorization"] = "Basic " + base64.b64encode(pair).decode()
 
     async def aclose(self) -> None:
         """Close all connections."""

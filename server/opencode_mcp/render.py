@@ -149,7 +149,8 @@ def instances_text(lines: list[str], problems: list[str]) -> str:
         listing = (
             "no instance is registered; start one with `opencode-connected` on the machine that you want to reach"
         )
-    return "\n".join([listing, *(f"note: {problem}" for problem in problems)])
+    # The notes name files that anybody may have put there.
+    return f"{listing}\nnotes:\n{fence(chr(10).join(problems))}" if problems else listing
 
 
 def _instance_line(row: InstanceRow) -> str:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MAX_SESSIONS = 500
 """Sessions remembered of one instance; the least recently touched go first."""
-MAX_LIVE_PARTS = 50
+MAX_LIVE_PARTS = 20
 MAX_LIVE_CHARACTERS = 100_000
 
 
@@ -32,7 +32,6 @@ class Live:
     """
 
     parts: dict[str, str] = field(default_factory=dict)
-    ignored: set[str] = field(default_factory=set)
     tool: str = ""
     """The tool call under way, as `name argument`; not yet cleaned."""
 
@@ -43,8 +42,6 @@ class Live:
         elif part.type == "tool":
             running = part.state.status in {"pending", "running"}
             self.tool = f"{part.tool} {short_argument(part)}".strip() if running else ""
-        elif len(self.ignored) < MAX_SESSIONS:
-            self.ignored.add(part.id)
 
     def apply_delta(self, part_id: str, delta: str) -> None:
         """Append to a text part. Reasoning's deltas look the same: a part not known to be text is not shown."""
@@ -52,8 +49,10 @@ class Live:
             self._set(part_id, self.parts[part_id] + delta)
 
     def _set(self, part_id: str, text: str) -> None:
-        if part_id in self.parts or len(self.parts) < MAX_LIVE_PARTS:
-            self.parts[part_id] = text[-MAX_LIVE_CHARACTERS:]
+        self.parts[part_id] = text[-MAX_LIVE_CHARACTERS:]
+        if len(self.parts) > MAX_LIVE_PARTS:
+            # Only the one that is being written is needed: REST has those before it.
+            del self.parts[next(iter(self.parts))]
 
     @property
     def text(self) -> str:
@@ -171,6 +170,12 @@ class InstanceState:
         for session_id, status in statuses.items():
             self._set_status(session_id, status)
 
+    def replay(self, events: Iterable[Event]) -> None:
+        """Apply again what `events`, which came while lists were fetched, say of statuses and asks."""
+        for event in events:
+            if event.type in _RUN_STATE:
+                self.apply(event)
+
     def settled(self, ask_id: str) -> None:
         """Forget an ask that was just settled; the event that says so may come later."""
         self._asks.pop(ask_id, None)
@@ -195,7 +200,10 @@ class InstanceState:
         self._remember(Session.model_validate(properties["info"]))
 
     def _on_session_deleted(self, properties: dict[str, Any]) -> None:
-        session_id = Session.model_validate(properties["info"]).id
+        self.forget(Session.model_validate(properties["info"]).id)
+
+    def forget(self, session_id: str) -> None:
+        """Take over that the session is gone."""
         self.sessions.pop(session_id, None)
         self.ran.pop(session_id, None)
         self._set_status(session_id, Status(type="idle"))
@@ -228,6 +236,7 @@ class InstanceState:
 
     def _add_ask(self, ask: Ask) -> None:
         self._asks[ask.id] = ask
+        self._stale.pop(ask.id, None)  # a list of statuses older than the ask may have made it so
         # An ask proves that its session runs, also where the event saying so was lost.
         if ask.session_id not in self.statuses:
             self._set_status(ask.session_id, Status())
@@ -274,6 +283,19 @@ class InstanceState:
         "message.part.updated": _on_part,
         "message.part.delta": _on_delta,
     }
+
+
+_RUN_STATE = frozenset(
+    {
+        "session.status",
+        "session.idle",
+        "permission.asked",
+        "permission.replied",
+        "question.asked",
+        "question.replied",
+        "question.rejected",
+    }
+)
 
 
 def _text(properties: dict[str, Any], key: str) -> str:

@@ -1,7 +1,8 @@
 """Follow one turn of the agent to its end, whatever happens to the line in the meantime.
 
-The events tell when to look; OpenCode's REST has the last word. A turn is over when its session is idle *after* it
-was busy for this prompt: after an abort or an error an idle notice of the turn before may still come in late.
+The events tell how it goes; wherever they may be incomplete, OpenCode's REST has the last word. A turn is over when its
+session is idle *after* it was busy for this prompt: after an abort or an error an idle notice of the turn before may
+still come in late.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
@@ -30,6 +31,8 @@ UNANSWERED_AFTER = 15.0
 """Seconds that an idle session may leave a stored prompt unanswered before the turn counts as lost."""
 SETTLING = 2.0
 """Seconds in which an idle session's record may still be completed."""
+MAX_HEARD = 2_000_000
+MAX_UNSENT = 20_000
 BROKEN_ENDS = 5
 """Answers in a row that the model broke off. OpenCode asks again for ever, several times a second."""
 MESSAGES_LOOKED_AT = 50
@@ -48,6 +51,81 @@ class Outcome:
     asks: list[Ask] = field(default_factory=list)
 
 
+class Heard:
+    """What the events told of one turn: enough to know its end without asking, as long as none was missed."""
+
+    def __init__(self, instance: Instance, session_id: str, prompt_id: str, *, running: bool) -> None:
+        self.began = running
+        self.error = ""
+        self.broken: set[str] = set()
+        """Answers in a row that ended without the model's saying so."""
+        self.unsent = ""
+        """Text not yet passed on as progress."""
+        self._state = instance.state
+        self._session_id = session_id
+        self._prompt_id = prompt_id
+        self._missed = running
+        self._finished: MessageInfo | None = None
+        self._texts: dict[str, str] = {}
+        self._size = 0
+
+    def take(self, event: Event | None) -> None:
+        """Take an event after the instance's state took it; None says that some may have been missed."""
+        if event is None:
+            self._missed = True
+            return
+        # The shapes were not checked: a malformed event is one that did not come.
+        with suppress(ValidationError, KeyError, TypeError, ValueError):
+            self._take(event.type, event.properties)
+
+    def answer(self) -> str | None:
+        """Return the text of a turn that ended well, for an idle session; None where OpenCode must be asked."""
+        last = self._finished
+        if self._missed or self.error or last is None or last.parent_id != self._prompt_id:
+            return None
+        return "\n\n".join(text for text in self._texts.values() if text)
+
+    def _take(self, kind: str, properties: dict[str, Any]) -> None:
+        if kind == "message.updated":
+            self._take_message(MessageInfo.model_validate(properties["info"]))
+        elif kind == "message.part.updated":
+            part = Part.model_validate(properties["part"])
+            if part.session_id == self._session_id:
+                self._take_text(part.id, part.text, whole=True)
+        elif properties.get("sessionID") != self._session_id:
+            return
+        elif kind == "session.status":
+            self.began = self.began or properties["status"]["type"] != "idle"
+        elif kind == "session.error":
+            self.error = MessageError.model_validate(properties["error"]).describe()
+        elif kind == "message.part.delta":
+            self._take_text(str(properties["partID"]), str(properties["delta"]), whole=False)
+
+    def _take_message(self, info: MessageInfo) -> None:
+        if info.session_id != self._session_id or info.role != "assistant":
+            return
+        self.began = self.began or info.parent_id == self._prompt_id
+        ended_well = info.finish == "stop" and info.error is None and info.time.completed is not None
+        self._finished = info if ended_well else None
+        if info.finish == "unknown" and info.error is None:
+            self.broken.add(info.id)
+        elif info.finish:
+            self.broken.clear()
+
+    def _take_text(self, part_id: str, text: str, *, whole: bool) -> None:
+        """Take what is new in a text part. The instance's state knows which parts are text that the agent says."""
+        if part_id not in self._state.live(self._session_id).parts:
+            return
+        before = self._texts.get(part_id, "")
+        new = text[len(before) :] if whole else text
+        self.unsent = (self.unsent + new)[-MAX_UNSENT:]
+        self._size += len(new)
+        if self._size > MAX_HEARD:
+            self._missed = True
+        else:
+            self._texts[part_id] = text if whole else before + text
+
+
 class Turn:
     """Follows the turn that `prompt_id` (a user's message, perhaps not yet posted) starts in a root session."""
 
@@ -64,55 +142,15 @@ class Turn:
         self._session_id = session_id
         self._prompt_id = prompt_id
         self._on_text = on_text
-        self._began = running
-        self._error = ""
-        self._broken: set[str] = set()
-        self._shown: dict[str, int] = {}
-        self._unsent: list[str] = []
+        self._heard = Heard(instance, session_id, prompt_id, running=running)
         self._sent_at = 0.0
         self._woken = asyncio.Event()
         self._started = time.monotonic()
 
     def hear(self, event: Event | None) -> None:
         """Take an event from `Instance.listening`."""
-        if event is not None:
-            # The shapes were not checked: a malformed event is one that did not come.
-            with suppress(ValidationError, KeyError, TypeError, ValueError):
-                self._hear(event)
+        self._heard.take(event)
         self._woken.set()
-
-    def _hear(self, event: Event) -> None:
-        properties = event.properties
-        if event.type == "message.updated":
-            info = MessageInfo.model_validate(properties["info"])
-            if info.session_id == self._session_id and info.role == "assistant":
-                self._began = self._began or info.parent_id == self._prompt_id
-                if info.finish == "unknown" and info.error is None:
-                    self._broken.add(info.id)
-                elif info.finish:
-                    self._broken.clear()
-        elif event.type == "session.status":
-            if properties.get("sessionID") == self._session_id and properties["status"]["type"] != "idle":
-                self._began = True
-        elif event.type == "session.error":
-            if properties.get("sessionID") == self._session_id:
-                self._error = MessageError.model_validate(properties["error"]).describe()
-        elif event.type == "message.part.updated":
-            part = Part.model_validate(properties["part"])
-            if part.session_id == self._session_id:
-                self._show(part.id, part.text, whole=True)
-        elif event.type == "message.part.delta" and properties.get("sessionID") == self._session_id:
-            self._show(str(properties["partID"]), str(properties["delta"]), whole=False)
-
-    def _show(self, part_id: str, text: str, *, whole: bool) -> None:
-        """Queue what is new in a text part. The instance's state knows which parts are text the agent says."""
-        if part_id not in self._instance.state.live(self._session_id).parts:
-            return
-        before = self._shown.get(part_id, 0)
-        new = text[before:] if whole else text
-        self._shown[part_id] = before + len(new)
-        if new:
-            self._unsent.append(new)
 
     async def follow(self, timeout: float) -> Outcome:  # noqa: ASYNC109 - not an error when it passes
         """Wait, while `hear` is told the events, until the turn ends, needs a person, or `timeout` seconds passed."""
@@ -121,13 +159,18 @@ class Turn:
         while True:
             await self._send_progress()
             now = time.monotonic()
+            if self._instance.closed:
+                return self._failed("OpenCode was closed on its machine in the middle of it", await self._text())
             asks = self._instance.state.pending_asks(self._session_id)
             if asks:
                 return self._waiting(asks, await self._text())
-            if len(self._broken) >= BROKEN_ENDS:
+            if len(self._heard.broken) >= BROKEN_ENDS:
                 return await self._stop_broken()
             idle = not self._instance.state.is_busy(self._session_id)
-            if idle and (self._began or self._error or now - looked >= LOOK_INTERVAL):
+            answer = self._heard.answer() if idle else None
+            if answer is not None:
+                return Outcome("done", self._session_id, answer)
+            if idle and (self._heard.began or self._heard.error or now - looked >= LOOK_INTERVAL):
                 looked = now
                 outcome = await self._look()
                 if outcome is not None:
@@ -137,8 +180,8 @@ class Turn:
                 await self._refresh()
             if now >= deadline:
                 return Outcome("running", self._session_id, await self._text())
-            pause = min(deadline - now, LOOK_INTERVAL, PROGRESS_INTERVAL if self._unsent else LOOK_INTERVAL)
-            if idle and self._began:
+            pause = min(deadline - now, LOOK_INTERVAL, PROGRESS_INTERVAL if self._heard.unsent else LOOK_INTERVAL)
+            if idle and self._heard.began:
                 pause = min(pause, 0.5)  # idle, but OpenCode's record is not complete yet
             self._woken.clear()
             with suppress(TimeoutError):
@@ -147,9 +190,8 @@ class Turn:
 
     async def _send_progress(self) -> None:
         now = time.monotonic()
-        if self._unsent and now - self._sent_at >= PROGRESS_INTERVAL:
-            text = "".join(self._unsent)
-            self._unsent.clear()
+        if self._heard.unsent and now - self._sent_at >= PROGRESS_INTERVAL:
+            text, self._heard.unsent = self._heard.unsent, ""
             self._sent_at = now
             await self._on_text(text)
 
@@ -181,13 +223,13 @@ class Turn:
             if time.monotonic() - self._started < SETTLING:
                 return None
             return self._failed("it was interrupted: OpenCode ended or restarted in the middle of it", text)
-        if self._error and not text:
-            return self._failed(self._error, text)
+        if self._heard.error and not text:
+            return self._failed(self._heard.error, text)
         return Outcome("done", self._session_id, text)
 
     def _unanswered(self) -> Outcome | None:
-        if self._error:
-            return self._failed(self._error, "")
+        if self._heard.error:
+            return self._failed(self._heard.error, "")
         if time.monotonic() - self._started > UNANSWERED_AFTER:
             return self._failed("the message is stored, but nothing answers it: OpenCode may have restarted", "")
         return None

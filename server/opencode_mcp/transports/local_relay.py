@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # One stat of the directory each time. Polling outlives a directory that is missing, replaced or on a mount that
-# sends no notifications, and notices a rename within a tenth of a second; that is what a watch would give as well.
-POLL_INTERVAL = 0.1
+# sends no notifications, and notices a rename almost at once; that is what a watch would give as well.
+POLL_INTERVAL = 0.05
 # A file system's clock ticks coarsely: a directory changed this recently may change again under the same time stamp.
 SETTLING = 0.1
 # Not every file is replaced atomically: an invalid file this young is read again soon.
@@ -42,11 +42,17 @@ class FileIdentity(NamedTuple):
     inode: int
     size: int
     modified_ns: int
+    changed_ns: int
+    """Also grows when the mode is mended."""
 
     @classmethod
     def of(cls, status: os.stat_result) -> FileIdentity:
         """The identity in a stat result."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+UNSEEN = FileIdentity(0, 0, 0, 0, 0)
+"""Of a file whose identity could not be learned."""
 
 
 @dataclass(slots=True)
@@ -70,6 +76,7 @@ class LocalRelay(Transport):
         self._files: dict[str, KnownFile] = {}
         self._announced: dict[str, Endpoint] = {}
         self._directory_problem = ""
+        self._too_many = 0
 
     @classmethod
     def from_settings(cls, settings: Settings) -> LocalRelay:
@@ -118,6 +125,8 @@ class LocalRelay(Transport):
     def problems(self) -> list[str]:
         """See `Transport.problems`."""
         found = [self._directory_problem] if self._directory_problem else []
+        if self._too_many:
+            found.append(f"{self._too_many} registrations beyond {MAX_INSTANCES} are ignored")
         bad = sorted((name, known.problem) for name, known in self._files.items() if known.problem)
         found += [f"ignored {one_line(name, 80)!r}: {problem}" for name, problem in bad[:MAX_PROBLEMS]]
         if len(bad) > MAX_PROBLEMS:
@@ -173,15 +182,22 @@ class LocalRelay(Transport):
     def _list(self) -> list[str]:
         with os.scandir(self._directory) as found:
             names = [entry.name for entry in found if entry.name.endswith(".json") and not entry.name.startswith(".")]
-        # Known files first: a flood of new ones must not push out those that work.
-        return sorted(names, key=lambda name: (name not in self._files, name))
+        # A flood of files must not push out those that work, nor may what is known to be bad push out new ones.
+        return sorted(names, key=lambda name: (self._rank(name), name))
+
+    def _rank(self, name: str) -> int:
+        known = self._files.get(name)
+        if known is None:
+            return 1
+        return 2 if known.registration is None else 0
 
     def _read(self, name: str) -> KnownFile | None:
         path = self._directory / name
+        known = self._files.get(name)
+        identity = UNSEEN
         try:
             status = path.lstat()
             identity = FileIdentity.of(status)
-            known = self._files.get(name)
             if known is not None and known.identity == identity:
                 return known
             if not stat.S_ISREG(status.st_mode):
@@ -198,6 +214,7 @@ class LocalRelay(Transport):
     def _compare(self, files: dict[str, KnownFile]) -> list[Change]:
         present: dict[str, Endpoint] = {}
         closed: set[str] = set()
+        too_many = 0
         for known in files.values():
             registration = known.registration
             if registration is None:
@@ -206,12 +223,15 @@ class LocalRelay(Transport):
                 closed.add(registration.name)
             elif len(present) < MAX_INSTANCES:
                 present[registration.name] = _endpoint(registration, known.identity)
+            else:
+                too_many += 1
         changes: list[Change] = [
             Departed(name, clean=name in closed) for name in self._announced.keys() - present.keys()
         ]
         changes += [Appeared(endpoint) for name, endpoint in present.items() if self._announced.get(name) != endpoint]
         self._files = files
         self._announced = present
+        self._too_many = too_many
         return changes
 
     def _prune(self, name: str, known: KnownFile) -> None:
