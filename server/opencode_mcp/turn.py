@@ -1,8 +1,8 @@
 """Follow one turn of the agent to its end, whatever happens to the line in the meantime.
 
-The events tell how it goes; wherever they may be incomplete, OpenCode's REST has the last word. A turn is over when its
-session is idle *after* it was busy for this prompt: after an abort or an error an idle notice of the turn before may
-still come in late.
+The events tell how it goes; wherever they may be incomplete, OpenCode's REST has the last word. A turn is over when
+its session is idle *after* it was busy for this prompt: after an abort or an error an idle notice of the turn before
+may still come in late.
 """
 
 from __future__ import annotations
