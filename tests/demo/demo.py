@@ -143,7 +143,7 @@ class Screen:
     @property
     def text(self) -> str:
         """The end of what was shown, as plain text."""
-        return Text.from_ansi(self._shown).plain.strip()[-1000:]
+        return Text.from_ansi(self._shown.replace("\r", "")).plain.strip()[-1000:]
 
     def close(self) -> None:
         """Wait for the program's end."""
