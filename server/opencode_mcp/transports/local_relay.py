@@ -86,18 +86,19 @@ class LocalRelay(Transport):
     async def changes(self) -> AsyncIterator[Change]:
         """Yield the registered instances, then what changes. See `Transport.changes`."""
         scanned: object = None
+        again = True
         next_full = 0.0
         first = True
         while True:
             now = time.monotonic()
             seen = self._directory_identity()
-            if seen != scanned or now >= next_full:
+            if again or seen != scanned or now >= next_full:
                 # In a thread: the directory may be huge or on a slow disk.
                 files = await asyncio.to_thread(self._scan)
                 changes = self._compare(files)
                 for change in changes:
                     yield change
-                scanned = seen if self._settled(seen) else None
+                scanned, again = seen, not self._settled(seen)
                 next_full = time.monotonic() + self._interval
                 if first:
                     first = False
