@@ -95,7 +95,10 @@ class Heard:
         elif properties.get("sessionID") != self._session_id:
             return
         elif kind == "session.status":
-            self.began = self.began or properties["status"]["type"] != "idle"
+            busy = properties["status"]["type"] != "idle"
+            self.began = self.began or busy
+            # A late idle of the turn before: until the next busy, what streams is not kept.
+            self._missed = self._missed or (not busy and self._finished is None)
         elif kind == "session.error":
             self.error = MessageError.model_validate(properties["error"]).describe()
         elif kind == "message.part.delta":
@@ -145,7 +148,8 @@ class Turn:
         self._heard = Heard(instance, session_id, prompt_id, running=running)
         self._sent_at = 0.0
         self._woken = asyncio.Event()
-        self._started = time.monotonic()
+        self._idle_since: float | None = None
+        """When OpenCode was first seen to be idle, since it was last seen busy."""
 
     def hear(self, event: Event | None) -> None:
         """Take an event from `Instance.listening`."""
@@ -207,7 +211,9 @@ class Turn:
         try:
             await self._instance.refresh_statuses()
             if self._instance.state.is_busy(self._session_id):
+                self._idle_since = None
                 return None
+            self._idle_since = self._idle_since or time.monotonic()
             messages = await self._answers()
         except InstanceError:
             return None
@@ -220,9 +226,10 @@ class Turn:
         if last.error is not None:
             return self._failed(last.error.describe(), text)
         if last.time.completed is None:
-            if time.monotonic() - self._started < SETTLING:
+            if not self._idle_for(SETTLING):
                 return None
-            return self._failed("it was interrupted: OpenCode ended or restarted in the middle of it", text)
+            interrupted = "it was interrupted: OpenCode ended or restarted in the middle of it"
+            return self._failed(self._heard.error or interrupted, text)
         if self._heard.error and not text:
             return self._failed(self._heard.error, text)
         return Outcome("done", self._session_id, text)
@@ -230,9 +237,12 @@ class Turn:
     def _unanswered(self) -> Outcome | None:
         if self._heard.error:
             return self._failed(self._heard.error, "")
-        if time.monotonic() - self._started > UNANSWERED_AFTER:
+        if self._idle_for(UNANSWERED_AFTER):
             return self._failed("the message is stored, but nothing answers it: OpenCode may have restarted", "")
         return None
+
+    def _idle_for(self, seconds: float) -> bool:
+        return self._idle_since is not None and time.monotonic() - self._idle_since >= seconds
 
     async def _stop_broken(self) -> Outcome:
         with suppress(InstanceError):
@@ -253,10 +263,11 @@ class Turn:
         """Return the agent's messages since the prompt, oldest first."""
         messages = await self._instance.api.messages(self._session_id, MESSAGES_LOOKED_AT)
         ids = [message.info.id for message in messages]
-        after = messages[ids.index(self._prompt_id) + 1 :] if self._prompt_id in ids else messages
-        if self._prompt_id not in ids and len(messages) < MESSAGES_LOOKED_AT:
-            return []  # never stored
-        return [message for message in after if message.info.role == "assistant"]
+        if self._prompt_id in ids:
+            messages = messages[ids.index(self._prompt_id) + 1 :]
+        elif all(message.info.parent_id != self._prompt_id for message in messages):
+            return []  # never stored; else only so long ago that it is not among these
+        return [message for message in messages if message.info.role == "assistant"]
 
     async def _text(self) -> str:
         """Return what the agent said so far: what is finished by REST, what streams from memory."""
