@@ -43,56 +43,32 @@ install_packages() {
     fi
     printf 'Installing Debian packages: %s\n' "$*"
     # The tests run an sshd of their own; nobody who runs them wants one that listens to the world from now on.
-    local quiet_sshd=
+    local quiet_sshd='' installed=yes
     if [[ " $* " == *" openssh-server "* ]] && [ -d /run/systemd/system ]; then
         quiet_sshd=yes
         "${as_root[@]}" systemctl mask --quiet ssh.service ssh.socket
     fi
     log=$(mktemp)
-    if ! {
+    {
         "${as_root[@]}" apt-get update &&
             "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
-    } >"$log" 2>&1; then
+    } >"$log" 2>&1 || installed=''
+    if [ -n "$quiet_sshd" ]; then
+        "${as_root[@]}" systemctl unmask --quiet ssh.service ssh.socket
+        "${as_root[@]}" systemctl disable --quiet ssh.service ssh.socket 2>>"$log" || true
+    fi
+    if [ -z "$installed" ]; then
         tail -n 20 "$log" >&2
         fail "Debian packages could not be installed; the whole log is in $log."
     fi
     rm "$log"
-    if [ -n "$quiet_sshd" ]; then
-        "${as_root[@]}" systemctl unmask --quiet ssh.service ssh.socket
-        "${as_root[@]}" systemctl disable --quiet ssh.service ssh.socket
-    fi
-}
-
-packages() {
-    local as_root=()
-    if [ "$(id -u)" -ne 0 ]; then
-        as_root=(sudo)
-    fi
-    if ! command -v apt-get >/dev/null; then
-        fail "Missing: $*. Install what corresponds to these Debian packages, then run make again."
-    fi
-    if [ "$(id -u)" -ne 0 ] && ! command -v sudo >/dev/null; then
-        fail "Missing Debian packages. As root, run: apt-get update && apt-get install -y $*"
-    fi
-    printf 'Installing Debian packages: %s\n' "$*"
-    # The tests run an sshd of their own; nobody who runs them wants one that listens to the world from now on.
-    local quiet_sshd=
-    if [[ " $* " == *" openssh-server "* ]] && [ -d /run/systemd/system ]; then
-        quiet_sshd=yes
-        "${as_root[@]}" systemctl mask --quiet ssh.service ssh.socket
-    fi
-    "${as_root[@]}" apt-get update -qq
-    "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@"
-    if [ -n "$quiet_sshd" ]; then
-        "${as_root[@]}" systemctl unmask --quiet ssh.service ssh.socket
-        "${as_root[@]}" systemctl disable --quiet ssh.service ssh.socket
-    fi
 }
 
 packages() {
     local pairs=() wanted=() python
     case $1 in
         demo)
+            pairs+=(ps:procps)
             command -v opencode >/dev/null || pairs+=(node:nodejs npm:npm)
             if [ -n "${RELAY:-}" ]; then
                 pairs+=(ssh:openssh-client sshd:openssh-server)
