@@ -9,17 +9,50 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import get_completion_class
 
+from opencode_connected import settings
 from opencode_connected.errors import LauncherError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
+    from opencode_connected.result import Result
+
 PROGRAM = "opencode-connected"
+_COMPLETE_VARIABLE = "_OPENCODE_CONNECTED_COMPLETE"
+"""Where the completion script and click meet; click derives it from the program's name."""
+
+_HELP = """Start OpenCode here and make it reachable for an MCP client.
+
+Without COMMAND, OpenCode starts in this terminal with OPENCODE ARGS.
+
+\b
+Settings, from the environment or (in lower case) from config.toml in the user's
+configuration directory:
+  RELAY_SSH_CMD       how to reach the relay, e.g. "ssh me@relay"; unset: no relay
+  RELAY_REGISTRY_DIR  where instances are registered [/tmp/opencode-relay]
+  INSTANCE_NAME       this instance's name [HOSTNAME-DIRECTORY]
+  RELAY_PORTS         ports to use on the relay, e.g. 10000-10009 [any]
+
+\b
+Exit codes: OpenCode's own once it runs; before that, and for the commands:
+  0 fine   1 something is wrong   2 usage or settings   3 no usable OpenCode
+  4 the relay refuses   5 the name is taken   6 the registry directory is unsafe
+"""
+
+_COMPLETION_HELP = """Print the completion script for SHELL.
+
+\b
+For bash, in ~/.bashrc:  eval "$(opencode-connected completion bash)"
+For zsh, in ~/.zshrc:    eval "$(opencode-connected completion zsh)"
+For fish:                opencode-connected completion fish | source
+"""
 
 
 @click.group(
+    help=_HELP,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     subcommand_metavar="[COMMAND] [-- OPENCODE ARGS]",
@@ -29,34 +62,67 @@ PROGRAM = "opencode-connected"
 @click.version_option(package_name="opencode-relay", prog_name=PROGRAM)
 @click.pass_context
 def cli(context: click.Context, *, headless: bool, local: bool) -> None:
-    r"""Start OpenCode here and make it reachable for an MCP client.
-
-    Without COMMAND, OpenCode starts in this terminal with OPENCODE ARGS.
-
-    \b
-    Settings, from the environment or (in lower case) from config.toml in the user's
-    configuration directory:
-      RELAY_SSH_CMD       how to reach the relay, e.g. "ssh me@relay"; unset: no relay
-      RELAY_REGISTRY_DIR  where instances are registered [/tmp/opencode-relay]
-      INSTANCE_NAME       this instance's name [HOSTNAME-DIRECTORY]
-      RELAY_PORTS         ports to use on the relay [10000-19999]
-
-    \b
-    Exit codes: OpenCode's own once it runs; before that, and for the commands:
-      0 fine   1 something is wrong   2 usage or settings   3 no usable OpenCode
-      4 the relay refuses   5 the name is taken   6 the registry directory is unsafe
-    """
+    """Start OpenCode, or leave it to the command that was named."""
     if context.invoked_subcommand is not None:
         if headless or local:
             raise click.UsageError("--headless and --local are for starting OpenCode, not for commands")
         if context.obj:
             raise click.UsageError(f"{context.invoked_subcommand} passes nothing on to OpenCode: leave out `--`")
         return
-    from opencode_connected import settings  # noqa: PLC0415 - completion and --help need none of it
-    from opencode_connected.launcher import Launch, launch  # noqa: PLC0415
+    from opencode_connected.launcher import Launch, launch  # noqa: PLC0415 - each verb loads its own
 
     what = Launch(arguments=context.obj or (), headless=headless, local=local)
     _exit_like(launch(settings.load(), what, _say))
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of text.")
+
+
+@cli.command()
+@_json
+def status(*, as_json: bool) -> None:
+    """Show this machine's instances, their line and their registration."""
+    from opencode_connected.commands.status import status as run  # noqa: PLC0415 - each verb loads its own
+
+    _finish(run(settings.load()), as_json=as_json)
+
+
+@cli.command()
+@click.option("--limit", type=click.IntRange(1, 100), default=5, show_default=True, help="Sessions per instance.")
+@_json
+def sessions(*, limit: int, as_json: bool) -> None:
+    """Show the recent sessions of each instance of this machine."""
+    from opencode_connected.commands.sessions import sessions as run  # noqa: PLC0415 - each verb loads its own
+
+    _finish(run(settings.load(), limit=limit), as_json=as_json)
+
+
+@cli.command()
+@_json
+def cleanup(*, as_json: bool) -> None:
+    """Remove what instances that died left behind on this machine."""
+    from opencode_connected.commands.cleanup import cleanup as run  # noqa: PLC0415 - each verb loads its own
+
+    _finish(run(settings.load()), as_json=as_json)
+
+
+@cli.command()
+@_json
+def doctor(*, as_json: bool) -> None:
+    """Try each hop of the way and say what is wrong and how to mend it."""
+    from opencode_connected.commands.doctor import doctor as run  # noqa: PLC0415 - each verb loads its own
+
+    _finish(run(settings.load()), as_json=as_json)
+
+
+@cli.command(help=_COMPLETION_HELP)
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script for a shell."""
+    completer = get_completion_class(shell)
+    if completer is None:
+        raise AssertionError(f"click knows no {shell}")
+    click.echo(completer(cli, {}, PROGRAM, _COMPLETE_VARIABLE).source())
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -72,6 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _say(str(error))
         sys.exit(error.exit_code)
     sys.exit(0)
+
+
+def _finish(result: Result, *, as_json: bool) -> NoReturn:
+    from opencode_connected.result import show  # noqa: PLC0415 - pydantic; starting OpenCode does without
+
+    show(result, as_json=as_json)
+    sys.exit(result.exit_code)
 
 
 def _say(line: str) -> None:

@@ -128,6 +128,10 @@ class _Launcher:
         )
 
     def _enrolment(self, guardian: Guardian) -> Enrolment:
+        if self._use_relay:
+            from opencode_connected.relay import RelayEnrolment  # noqa: PLC0415 - not needed without a relay
+
+            return RelayEnrolment(self._settings, self._owner.instance_id, self._wanted, self._report, self._say)
         return LocalEnrolment(
             Registry(self._settings.registry_dir), self._owner, self._wanted, guardian, say=self._say, log=self._log
         )

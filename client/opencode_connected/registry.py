@@ -33,6 +33,7 @@ _LOCK_RETRY_SECONDS = 0.02
 _UNSIGNED_LOCK_SECONDS = 2.0
 """A lock without a pid is being made right now, or its maker died: the latter after this time."""
 _MAX_FILE_BYTES = 16 * 1024
+_CHECK_FILE = f".check-{os.getpid()}"
 _OWNER = re.compile(rb"([0-9a-f]{32}) (\d{1,10}) (\S*)\n?")
 _OWNER_FILE = re.compile(r"\.(.+)\.owner")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -82,6 +83,18 @@ class Registry:
                 return files == (content, owner.to_bytes())
         except RegistryRefused:
             return False
+
+    def holds(self, name: str, instance_id: str) -> bool:
+        """Tell whether `name` is registered here, and by `instance_id`."""
+        with suppress(FileNotFoundError), self._directory(create=False) as directory:
+            return _is_mine(directory, name, instance_id) and _read(directory, f"{name}.json") is not None
+        return False
+
+    def check(self) -> None:
+        """Make the directory if it is missing, and raise `RegistryRefused` if it cannot be used."""
+        with self._directory() as directory:
+            _replace(directory, _CHECK_FILE, b"")
+            os.unlink(_CHECK_FILE, dir_fd=directory)
 
     def withdraw(self, name: str, instance_id: str, *, goodbye: bytes | None = None) -> None:
         """Remove what `instance_id` registered as `name`, and nothing that has changed hands.

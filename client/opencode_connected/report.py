@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from opencode_connected import processes
 from opencode_connected.logs import LOGGER, log_file, open_log
-from opencode_connected.state import InstanceState, LineEvent, LineStatus, StateDirectory, now
+from opencode_connected.state import InstanceState, LineReport, StateDirectory, now
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
     from typing import Literal
 
+    from opencode_connected.line.state import LineState
     from opencode_connected.registration import Registration
     from opencode_connected.registry import Owner
     from opencode_connected.settings import Settings
@@ -40,6 +42,7 @@ class Report:
             cwd=cwd,
             mode=mode,
             headless=headless,
+            registry_dir=settings.registry_dir,
             log_file=log_file(settings.state_dir, owner.instance_id),
         )
         self._write()
@@ -48,16 +51,16 @@ class Report:
         """Note what happened."""
         LOGGER.info("%s", message)
 
-    def line(self, status: LineStatus, detail: str) -> None:
-        """Note a change of the line."""
-        self.log(f"line {status}: {detail}" if detail else f"line {status}")
-        self._state.note(LineEvent(at=now(), status=status, detail=printable(detail)))
+    def line(self, line: LineState) -> None:
+        """Note how the line is."""
+        self._state.line = LineReport.model_validate(line)
         self._write()
 
     def opencode(self, pid: int, local_port: int) -> None:
         """Note that OpenCode was started."""
         self.log(f"OpenCode is process {pid}, port {local_port}")
-        self._state.opencode_pid, self._state.local_port = pid, local_port
+        self._state.opencode_pid, self._state.opencode_start = pid, processes.start_of(pid)
+        self._state.local_port = local_port
         self._write()
 
     def registered(self, registration: Registration, version: str | None) -> None:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 APP = "opencode-relay"
 DEFAULT_REGISTRY_DIR = "/tmp/opencode-relay"  # noqa: S108 - the agreed place; its owner and mode are checked
-DEFAULT_RELAY_PORTS = range(10000, 20000)
 
 _VARIABLES = ("RELAY_SSH_CMD", "RELAY_REGISTRY_DIR", "INSTANCE_NAME", "RELAY_PORTS")
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
@@ -36,14 +35,14 @@ _DROPPED_FROM_CHILD = ("npm_config_package",)
 class Settings:
     """What the launcher was told, validated."""
 
-    relay_ssh_cmd: tuple[str, ...] | None
-    """RELAY_SSH_CMD, split as a shell would: how to reach the relay. None: work without one."""
+    relay_ssh_cmd: str | None
+    """RELAY_SSH_CMD: how to open a shell on the relay, as one would type it. None: work without one."""
     registry_dir: str
     """RELAY_REGISTRY_DIR: absolute; on the relay if there is one, else on this machine."""
     instance_name: str | None
     """INSTANCE_NAME: the name that was asked for explicitly, if any."""
-    relay_ports: range
-    """RELAY_PORTS: where the tunnel's end on the relay may listen, FIRST-LAST, both included."""
+    relay_ports: tuple[int, ...]
+    """RELAY_PORTS, FIRST-LAST: where the tunnel's end on the relay may listen. Empty: anywhere."""
     state_dir: Path
     """Runtime state and logs of this user's instances."""
     config_file: Path
@@ -106,9 +105,9 @@ def _config(path: Path) -> dict[str, str]:
     return {key: value.strip() for key, value in table.items()}
 
 
-def _ssh_command(value: str, where: str) -> tuple[str, ...] | None:
+def _ssh_command(value: str, where: str) -> str | None:
     try:
-        return tuple(shlex.split(value)) or None
+        return value if shlex.split(value) else None
     except ValueError as error:
         raise UsageError(
             f'{where} cannot be split into words ({error}): give a command as a shell takes it, e.g. "ssh me@relay"'
@@ -134,11 +133,11 @@ def _instance_name(value: str, where: str) -> str | None:
     return value or None
 
 
-def _port_range(value: str, where: str) -> range:
+def _port_range(value: str, where: str) -> tuple[int, ...]:
     if not value:
-        return DEFAULT_RELAY_PORTS
+        return ()
     match = _PORTS.fullmatch(value)
     first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
     if not 1024 <= first <= last <= 65535:
         raise UsageError(f"{where} must be FIRST-LAST within 1024-65535, e.g. 10000-19999")
-    return range(first, last + 1)
+    return tuple(range(first, last + 1))

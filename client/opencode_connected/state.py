@@ -13,16 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from opencode_connected import processes
+from opencode_connected.line.state import EventKind, Phase  # noqa: TC001 - pydantic reads the annotations
 
-_HISTORY_LENGTH = 30
 _MAX_FILE_BYTES = 256 * 1024
 _STATE_FILE = re.compile(r"[0-9a-f]{32}\.json")
-
-LineStatus = Literal["connecting", "connected", "waiting", "failed", "closed"]
-"""`waiting` for the next try after a fault that may pass; `failed` for good."""
 
 
 def now() -> datetime:
@@ -31,12 +28,29 @@ def now() -> datetime:
 
 
 class LineEvent(BaseModel):
-    """One change of the line to the relay."""
+    """Something that happened to the line to the relay."""
 
-    at: datetime
-    status: LineStatus
-    detail: str = ""
-    """What happened and what helps, one line."""
+    model_config = ConfigDict(from_attributes=True)
+
+    at: str
+    kind: EventKind
+    text: str
+    remedy: str
+
+
+class LineReport(BaseModel):
+    """The line to the relay, as `line.state.LineState` has it."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    phase: Phase
+    since: str
+    port: int | None
+    error: str | None
+    remedy: str | None
+    reconnects: int
+    history: list[LineEvent]
+    """The last events, oldest first."""
 
 
 class InstanceState(BaseModel):
@@ -51,24 +65,28 @@ class InstanceState(BaseModel):
     cwd: str
     mode: Literal["local", "relay"]
     headless: bool
+    registry_dir: str
+    """Where it registers: on this machine, or on the relay."""
     log_file: Path
     opencode_pid: int | None = None
+    opencode_start: str = ""
+    """As `launcher_start`."""
     opencode_version: str | None = None
     local_port: int | None = None
     port: int | None = None
     """Where a reader of the registry reaches it: the tunnel's port, or `local_port` without a relay."""
     name: str | None = None
     """The registered name; None until it is registered."""
-    line: list[LineEvent] = []
-    """The line's history, oldest first; empty without a relay."""
-
-    def note(self, event: LineEvent) -> None:
-        """Add to the line's history, which keeps its newest entries."""
-        self.line = [*self.line, event][-_HISTORY_LENGTH:]
+    line: LineReport | None = None
+    """None without a relay."""
 
     def launcher_lives(self) -> bool:
         """Tell whether the launcher that wrote this still runs."""
         return processes.lives(self.launcher_pid, self.launcher_start)
+
+    def opencode_lives(self) -> bool:
+        """Tell whether the OpenCode that the launcher started still runs."""
+        return self.opencode_pid is not None and processes.lives(self.opencode_pid, self.opencode_start)
 
 
 class StateDirectory:

@@ -1,0 +1,1 @@
+"""The subcommands: one module per verb, each with a function that returns a `Result`."""

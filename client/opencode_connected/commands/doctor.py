@@ -1,0 +1,221 @@
+"""`doctor`: each hop from OpenCode to a reader of the registry, with "ok" or the remedy."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel
+from rich.text import Text
+
+from opencode_connected import opencode
+from opencode_connected.errors import LauncherError
+from opencode_connected.line.command import LineSettings
+from opencode_connected.line.errors import LineError, RelayRefused
+from opencode_connected.line.inquiry import probe, query
+from opencode_connected.loopback import HOST
+from opencode_connected.registry import Registry
+from opencode_connected.result import Result
+from opencode_connected.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from opencode_connected.settings import Settings
+
+HopName = Literal[
+    "opencode", "port", "ssh", "network", "host key", "authentication", "forward", "registration", "tunnel", "privacy"
+]
+HopStatus = Literal["ok", "warning", "failed", "not-reached"]
+
+_VERSION_SECONDS = 20.0
+"""It takes half a second; the first start after an installation unpacks."""
+_VERSION = re.compile(r"\d+\.\d+\.\d+\S*")
+
+_RELAY_HOPS: tuple[HopName, ...] = (
+    "ssh",
+    "network",
+    "host key",
+    "authentication",
+    "forward",
+    "registration",
+    "tunnel",
+    "privacy",
+)
+_BROKEN_AT: dict[str, HopName] = {
+    "command": "ssh",
+    "network": "network",
+    "lost": "network",
+    "host-key": "host key",
+    "authentication": "authentication",
+    "forward": "forward",
+    "relay": "registration",
+    "local": "tunnel",
+}
+_FORWARD_CODES = ("bad-port", "exposed", "not-allowed")
+"""What a relay may hold against the tunnel; everything else that it refuses concerns the registration."""
+
+_PRIVACY = (
+    "every user of the relay can reach the tunnel's port, and OpenCode behind it is a shell on this machine: "
+    "use a relay that only you log in to, or one that was provisioned with a firewall for it"
+)
+
+
+class Hop(BaseModel):
+    """One step of the way."""
+
+    hop: HopName
+    status: HopStatus
+    detail: str = ""
+    remedy: str = ""
+
+
+class DoctorResult(Result):
+    """The whole way, in its order."""
+
+    mode: Literal["local", "relay"]
+    hops: list[Hop]
+
+    @property
+    def exit_code(self) -> int:
+        """1 if a hop failed."""
+        return int(any(hop.status == "failed" for hop in self.hops))
+
+    def as_text(self) -> list[RenderableType]:
+        """A line per hop, with the remedy below it."""
+        styles = {"ok": "green", "warning": "yellow", "failed": "red", "not-reached": "dim"}
+        lines: list[RenderableType] = []
+        for hop in self.hops:
+            line = Text(f"{hop.status:<12}", style=styles[hop.status])
+            lines.append(line.append(f"{hop.hop:<15}{hop.detail}".rstrip(), style="not dim"))
+            if hop.remedy:
+                lines.append(Text(f"{'':<12}{'':<15}→ {hop.remedy}"))
+        return lines
+
+
+def doctor(settings: Settings) -> DoctorResult:
+    """Try every hop. Nothing is registered, and what is made for the trial is gone afterwards."""
+    hops = [_opencode(settings), _port()]
+    if settings.relay_ssh_cmd is None:
+        return DoctorResult(mode="local", hops=[*hops, _local_registration(settings)])
+    return DoctorResult(mode="relay", hops=[*hops, *asyncio.run(_relay(settings))])
+
+
+def _opencode(settings: Settings) -> Hop:
+    try:
+        binary = opencode.find_binary(settings.environment)
+        answer = subprocess.run(
+            [binary, "--version"],
+            env=dict(settings.environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_VERSION_SECONDS,
+            check=True,
+        )
+    except LauncherError as error:
+        return Hop(hop="opencode", status="failed", detail="opencode is not on PATH", remedy=_after_colon(error))
+    except (OSError, subprocess.SubprocessError) as error:
+        detail = f"{binary} --version fails: {printable(str(error))}"
+        return Hop(hop="opencode", status="failed", detail=detail, remedy=opencode.INSTALL_HINT)
+    match = _VERSION.search(answer.stdout.decode(errors="replace"))
+    version = printable(match[0], limit=40) if match else "an unknown version"
+    detail = f"{version}, {binary}"
+    if version.startswith(f"{opencode.TESTED_VERSION}."):
+        return Hop(hop="opencode", status="ok", detail=detail)
+    remedy = f"tested is {opencode.TESTED_VERSION}.x; if something misbehaves, try that"
+    return Hop(hop="opencode", status="warning", detail=detail, remedy=remedy)
+
+
+def _after_colon(error: Exception) -> str:
+    return str(error).partition(": ")[2] or str(error)
+
+
+def _port() -> Hop:
+    first, last = opencode.LOCAL_PORTS[0], opencode.LOCAL_PORTS[-1]
+    try:
+        opencode.free_port()
+    except LauncherError as error:
+        return Hop(hop="port", status="failed", detail=f"{first}-{last} are all in use", remedy=_after_colon(error))
+    return Hop(hop="port", status="ok", detail=f"there are free ones in {first}-{last}")
+
+
+def _local_registration(settings: Settings) -> Hop:
+    try:
+        Registry(settings.registry_dir).check()
+    except LauncherError as error:
+        problem, _, remedy = str(error).partition("; ")
+        return Hop(hop="registration", status="failed", detail=problem, remedy=remedy)
+    return Hop(hop="registration", status="ok", detail=f"{settings.registry_dir} on this machine")
+
+
+async def _relay(settings: Settings) -> list[Hop]:
+    """Lead a tunnel to a little web server of our own, and let the relay try it."""
+    server = await asyncio.start_server(_answer, HOST, 0)
+    async with server:
+        line = LineSettings(
+            ssh_command=settings.relay_ssh_cmd or "",
+            registry_dir=settings.registry_dir,
+            ports=settings.relay_ports,
+            local_port=server.sockets[0].getsockname()[1],
+            instance_id="0" * 32,
+        )
+        try:
+            probed = await probe(line)
+        except LineError as error:
+            return _broken(error)
+        hops = [Hop(hop=name, status="ok") for name in _before("forward")]
+        hops.append(Hop(hop="forward", status="ok", detail=f"port {probed.port} of the relay"))
+        try:
+            await query(line)
+        except LineError as error:
+            hops.append(_failed("registration", error))
+        else:
+            hops.append(Hop(hop="registration", status="ok"))
+        hops.append(_tunnel(probed.health))
+        provisioned = probed.agent != "sh"
+        privacy = Hop(hop="privacy", status="ok", detail="a provisioned relay")
+        return [*hops, privacy if provisioned else Hop(hop="privacy", status="warning", detail=_PRIVACY)]
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Say 200 to whatever was asked, once the question is over."""
+    try:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok")
+        await writer.drain()
+    except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        pass
+    finally:
+        writer.close()
+
+
+def _tunnel(health: str) -> Hop:
+    if health == "ok":
+        return Hop(hop="tunnel", status="ok", detail="a request came through it from the relay")
+    if health == "unverified":
+        remedy = "nothing is wrong; install curl on the relay to have it verified"
+        return Hop(hop="tunnel", status="warning", detail="the relay has no program to try it with", remedy=remedy)
+    remedy = "something between sshd and that port may drop connections, such as a firewall on the relay"
+    return Hop(hop="tunnel", status="failed", detail="a request from the relay did not come through", remedy=remedy)
+
+
+def _broken(error: LineError) -> list[Hop]:
+    """Return all hops of a way that broke before the tunnel was tried."""
+    is_about_the_forward = isinstance(error, RelayRefused) and error.code in _FORWARD_CODES
+    broken: HopName = "forward" if is_about_the_forward else _BROKEN_AT[error.hop]
+    after = _RELAY_HOPS[_RELAY_HOPS.index(broken) + 1 :]
+    return [
+        *(Hop(hop=name, status="ok") for name in _before(broken)),
+        _failed(broken, error),
+        *(Hop(hop=name, status="not-reached") for name in after),
+    ]
+
+
+def _before(hop: HopName) -> tuple[HopName, ...]:
+    return _RELAY_HOPS[: _RELAY_HOPS.index(hop)]
+
+
+def _failed(hop: HopName, error: LineError) -> Hop:
+    return Hop(hop=hop, status="failed", detail=printable(str(error)), remedy=printable(error.remedy))

@@ -1,0 +1,219 @@
+"""`status`: this machine's instances, their line, and their registration as a reader of the registry sees it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime  # noqa: TC003 - pydantic reads the annotations
+from pathlib import Path  # noqa: TC003 - as above
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from rich.text import Text
+
+from opencode_connected import logs
+from opencode_connected.errors import RegistryRefused
+from opencode_connected.line.command import LineSettings
+from opencode_connected.line.errors import LineError
+from opencode_connected.line.inquiry import query
+from opencode_connected.loopback import Endpoint, Unanswered
+from opencode_connected.registry import Registry
+from opencode_connected.result import Result
+from opencode_connected.state import InstanceState, LineReport, StateDirectory
+from opencode_connected.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from opencode_connected.settings import Settings
+
+_LOG_LINES = 8
+_HISTORY_LINES = 5
+_HEALTH_SECONDS = 3.0
+
+State = Literal["registered", "not-registered", "starting", "not-answering", "dead"]
+"""`dead`: its launcher is gone. `not-registered`: OpenCode answers, but no reader of the registry finds it."""
+
+
+class RelayRegistration(BaseModel):
+    """A registration as the relay has it."""
+
+    model_config = ConfigDict(validate_by_name=True, validate_by_alias=True)
+
+    name: str = Field(max_length=64)
+    hostname: str = Field(default="", max_length=255)
+    port: int
+    local_port: int = Field(alias="localPort")
+    cwd: str = Field(default="", max_length=4096)
+    connected_at: str = Field(default="", alias="connectedAt", max_length=40)
+    client: str | None = Field(default=None, max_length=64)
+
+
+class RelayView(BaseModel):
+    """What the relay that RELAY_SSH_CMD names has of this account."""
+
+    error: str | None = None
+    """Why it could not be asked."""
+    remedy: str | None = None
+    registrations: list[RelayRegistration] = []
+
+
+class InstanceStatus(BaseModel):
+    """One instance of this machine."""
+
+    name: str | None
+    state: State
+    mode: Literal["local", "relay"]
+    headless: bool
+    cwd: str
+    port: int | None
+    local_port: int | None
+    launcher_pid: int
+    opencode_pid: int | None
+    opencode_version: str | None
+    started_at: datetime
+    line: LineReport | None
+    log_file: Path
+    recent_log: list[str]
+
+
+class StatusResult(Result):
+    """All of it."""
+
+    instances: list[InstanceStatus]
+    relay: RelayView | None
+    """None if no relay is configured here and now."""
+
+    @property
+    def exit_code(self) -> int:
+        """1 if an instance is not registered, or the relay cannot be asked."""
+        ill = any(instance.state not in ("registered", "starting") for instance in self.instances)
+        return int(ill or bool(self.relay and self.relay.error))
+
+    def as_text(self) -> list[RenderableType]:
+        """A block per instance."""
+        lines: list[RenderableType] = []
+        for instance in self.instances:
+            lines += [*_block(instance), Text()]
+        if not self.instances:
+            lines += [Text("no instance runs on this machine: start one with `opencode-connected`"), Text()]
+        if self.relay:
+            lines += _relay_block(self.relay)
+        return lines[:-1] if lines and not self.relay else lines
+
+
+def status(settings: Settings) -> StatusResult:
+    """Look at every instance of this user on this machine, and ask the relay if one is configured."""
+    states = StateDirectory(settings.state_dir).read_all()
+    relay = asyncio.run(_ask_relay(settings)) if settings.relay_ssh_cmd else None
+    return StatusResult(instances=[_look_at(state, relay, settings) for state in states], relay=relay)
+
+
+async def _ask_relay(settings: Settings) -> RelayView:
+    # Nothing listens behind a query: neither port nor id means anything to it.
+    line = LineSettings(settings.relay_ssh_cmd or "", settings.registry_dir, (), local_port=0, instance_id="0" * 32)
+    try:
+        files = await query(line)
+    except LineError as error:
+        return RelayView(error=printable(str(error)), remedy=printable(error.remedy) or None)
+    registrations = []
+    for file in files:
+        clean = {key: printable(value) if isinstance(value, str) else value for key, value in file.items()}
+        try:
+            registrations.append(RelayRegistration.model_validate(clean))
+        except ValidationError:
+            continue  # somebody else's format is not shown half
+    return RelayView(registrations=registrations)
+
+
+def _look_at(state: InstanceState, relay: RelayView | None, settings: Settings) -> InstanceStatus:
+    return InstanceStatus(
+        **state.model_dump(include=set(InstanceStatus.model_fields) - {"line", "cwd"}),
+        cwd=printable(state.cwd),
+        state=_state_of(state, relay, settings),
+        line=state.line,
+        recent_log=logs.tail(state.log_file, _LOG_LINES),
+    )
+
+
+def _state_of(state: InstanceState, relay: RelayView | None, settings: Settings) -> State:
+    if not state.launcher_lives():
+        return "dead"
+    if state.name is None and (state.line is None or state.line.error is None):
+        return "starting"
+    if not _answers(state, settings):
+        return "not-answering"
+    return "registered" if state.name and _is_registered(state, relay) else "not-registered"
+
+
+def _answers(state: InstanceState, settings: Settings) -> bool:
+    try:
+        code, _ = Endpoint(state.local_port or 0, settings.opencode_credentials).get(
+            "/global/health", timeout=_HEALTH_SECONDS
+        )
+    except Unanswered:
+        return False
+    return code in (200, 401)
+
+
+def _is_registered(state: InstanceState, relay: RelayView | None) -> bool:
+    """Ask the registry itself; where it cannot be asked, what the launcher last knew counts."""
+    if state.mode == "local":
+        try:
+            return Registry(state.registry_dir).holds(state.name or "", state.instance_id)
+        except RegistryRefused:
+            return False
+    if relay is None or relay.error:
+        return state.line is not None and state.line.phase == "registered"
+    return any(found.name == state.name and found.local_port == state.local_port for found in relay.registrations)
+
+
+_STYLES: dict[State, str] = {
+    "registered": "green",
+    "starting": "yellow",
+    "not-registered": "red",
+    "not-answering": "red",
+    "dead": "red",
+}
+
+
+def _block(instance: InstanceStatus) -> list[RenderableType]:
+    title = Text(instance.name or "(no name yet)", style="bold")
+    title.append("  ").append(instance.state, style=_STYLES[instance.state])
+    facts = [
+        ("directory", instance.cwd),
+        ("OpenCode", f"{instance.opencode_version or 'version unknown'}, process {instance.opencode_pid or '-'}"),
+        ("port", _ports(instance)),
+        ("since", instance.started_at.strftime("%Y-%m-%d %H:%M:%S UTC")),
+        ("log", str(instance.log_file)),
+    ]
+    if instance.state == "dead":
+        facts.append(("remedy", "`opencode-connected cleanup` removes what is left of it"))
+    lines: list[RenderableType] = [title, *(Text(f"  {what:<10}{fact}") for what, fact in facts)]
+    if instance.line:
+        lines += _line_block(instance.line)
+    return [*lines, *(Text(f"  | {entry}", style="dim") for entry in instance.recent_log)]
+
+
+def _line_block(line: LineReport) -> list[RenderableType]:
+    text = f"  {'line':<10}{line.phase} since {line.since}, {line.reconnects} reconnects"
+    lines: list[RenderableType] = [Text(text)]
+    if line.error:
+        lines.append(Text(f"  {'':<10}{line.error}" + (f": {line.remedy}" if line.remedy else ""), style="red"))
+    return lines + [Text(f"  {'':<10}{e.at} {e.text}", style="dim") for e in line.history[-_HISTORY_LINES:]]
+
+
+def _ports(instance: InstanceStatus) -> str:
+    if instance.mode == "local":
+        return f"{instance.local_port or '-'}"
+    return f"{instance.local_port or '-'} here, {instance.port or '-'} on the relay"
+
+
+def _relay_block(relay: RelayView) -> list[RenderableType]:
+    if relay.error:
+        return [Text(f"relay: {relay.error}" + (f": {relay.remedy}" if relay.remedy else ""), style="red")]
+    lines: list[RenderableType] = [
+        Text(f"on the relay, this account has {len(relay.registrations) or 'nothing'} registered")
+    ]
+    return lines + [
+        Text(f"  {found.name}  port {found.port}  {found.hostname}:{found.cwd}") for found in relay.registrations
+    ]

@@ -1,0 +1,138 @@
+"""Enrolment at a relay: the line that `line/` holds, as the launcher uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from opencode_connected.enrolment import Enrolment, WantedName
+from opencode_connected.errors import LauncherError, NameTaken, RelayRefused
+from opencode_connected.line import errors as line_errors
+from opencode_connected.line.command import LineSettings
+from opencode_connected.line.keeper import LineKeeper
+from opencode_connected.loopback import Endpoint, Unanswered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opencode_connected.line.state import LineEvent
+    from opencode_connected.registration import Registration
+    from opencode_connected.report import Report
+    from opencode_connected.settings import Settings
+
+_FIRST_CONTACT_SECONDS = 5.0
+"""How long a person waits for the relay before OpenCode starts without it."""
+_EARLY_SECONDS = 30.0
+"""A refusal that comes so soon ends OpenCode, for the person to mend it; later there may be work in it."""
+_HEALTH_SECONDS = 3.0
+
+
+def line_settings(settings: Settings, *, local_port: int, instance_id: str) -> LineSettings:
+    """Return what the line needs; there must be a RELAY_SSH_CMD."""
+    return LineSettings(
+        ssh_command=settings.relay_ssh_cmd or "",
+        registry_dir=settings.registry_dir,
+        ports=settings.relay_ports,
+        local_port=local_port,
+        instance_id=instance_id,
+    )
+
+
+class RelayEnrolment(Enrolment):
+    """A registration on the relay, and the tunnel that leads here. `say` as for `LocalEnrolment`."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        instance_id: str,
+        wanted: WantedName,
+        report: Report,
+        say: Callable[[str], None],
+    ) -> None:
+        self._settings = settings
+        self._instance_id = instance_id
+        self._wanted = wanted
+        self._report = report
+        self._say = say
+        self._endpoint = Endpoint(0)
+        self._keeper: LineKeeper | None = None
+
+    async def prepare(self, local_port: int) -> None:
+        """Connect, and say how that went, in one line. Only a refusal that lasts is an error."""
+        again = self._keeper is not None
+        if self._keeper:
+            await self._keeper.close(clean=False)
+        self._endpoint = Endpoint(local_port, self._settings.opencode_credentials)
+        line = line_settings(self._settings, local_port=local_port, instance_id=self._instance_id)
+        self._keeper = LineKeeper(line, self._on_event, self._is_healthy)
+        try:
+            await self._keeper.start()
+            state = await self._keeper.first_contact(_FIRST_CONTACT_SECONDS)
+        except line_errors.LineError as error:
+            raise RelayRefused(_advice(str(error), error.remedy)) from error
+        if state.phase == "refused":
+            raise RelayRefused(_advice(state.error or "the relay refuses", state.remedy))
+        if again:
+            return  # said already
+        if state.port:
+            self._say(f"connected to the relay, port {state.port}")
+        else:
+            trouble = _with_remedy(state.error or "the relay has not answered yet", state.remedy)
+            self._say(f"{trouble}. OpenCode starts, and the line is tried again in the background")
+
+    async def register(self, registration: Registration) -> Registration:
+        """Register at the relay, now or when it can be reached."""
+        keeper, began = self._started(), time.monotonic()
+        try:
+            name = await keeper.register(registration, name_is_default=self._wanted.is_default)
+        except line_errors.RelayRefused as error:
+            if time.monotonic() - began > _EARLY_SECONDS:
+                self._report.log(_with_remedy(f"not registered: {error}", error.remedy))
+                await asyncio.Event().wait()
+            if isinstance(error, line_errors.NameTaken):
+                raise NameTaken(_with_remedy(str(error), error.remedy)) from error
+            raise RelayRefused(_advice(str(error), error.remedy)) from error
+        return registration.model_copy(update={"name": name, "port": keeper.state.port or registration.port})
+
+    async def keep(self) -> None:
+        """Nothing to do but to wait: the keeper holds the line in a task of its own."""
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        """Take the registration back and end ssh."""
+        if self._keeper:
+            try:
+                await self._keeper.close()
+            except line_errors.LineError as error:
+                self._report.log(f"the line ended badly: {error}")
+            self._report.line(self._keeper.state)
+
+    def _started(self) -> LineKeeper:
+        if self._keeper is None:
+            raise LauncherError("prepare comes before register")
+        return self._keeper
+
+    def _on_event(self, event: LineEvent) -> None:
+        self._report.log(f"line: {_with_remedy(event.text, event.remedy)}")
+        # The state that the event leads to is set just after it is told.
+        asyncio.get_running_loop().call_soon(self._report_line)
+
+    def _report_line(self) -> None:
+        if self._keeper:
+            self._report.line(self._keeper.state)
+
+    async def _is_healthy(self) -> bool:
+        try:
+            status, _ = await asyncio.to_thread(self._endpoint.get, "/global/health", timeout=_HEALTH_SECONDS)
+        except Unanswered:
+            return False
+        return status in (200, 401)
+
+
+def _with_remedy(problem: str, remedy: str | None) -> str:
+    return f"{problem}: {remedy}" if remedy else problem
+
+
+def _advice(problem: str, remedy: str | None) -> str:
+    return f"{_with_remedy(problem, remedy)}; --local works without the relay"
