@@ -97,7 +97,13 @@ class OpenCodeHome:
 
     def __init__(self, root: Path, model_url: str, *, binary: Path, asks: bool = True) -> None:
         self.root = root
-        self.binary = binary
+        self.binary = binary.absolute()
+        # Under its usual name, and nothing else of the directory that it lies in, goes on the PATH.
+        commands = root / "bin"
+        commands.mkdir(parents=True, exist_ok=True)
+        command = commands / "opencode"
+        command.unlink(missing_ok=True)
+        command.symlink_to(self.binary)
         configuration = root / ".config" / "opencode"
         configuration.mkdir(parents=True, exist_ok=True)
         (configuration / "opencode.json").write_text(json.dumps(opencode_config(model_url, asks=asks)))
@@ -107,10 +113,10 @@ class OpenCodeHome:
 
         Little is passed on from the test's own environment, so that nobody's keys or settings leak in.
         """
-        passed_on = {name: os.environ[name] for name in ("PATH", "LANG", "TERM", "TMPDIR") if name in os.environ}
+        passed_on = {name: os.environ[name] for name in ("LANG", "TERM", "TMPDIR") if name in os.environ}
         return {
             **passed_on,
-            "PATH": f"{self.binary.parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{self.root / 'bin'}{os.pathsep}{os.environ['PATH']}",
             "HOME": str(self.root),
             "XDG_CONFIG_HOME": str(self.root / ".config"),
             "XDG_DATA_HOME": str(self.root / ".local" / "share"),
