@@ -29,5 +29,5 @@ def test_a_demo_that_fails_says_why_and_exits_with_an_error(tmp_path: Path) -> N
     broken.chmod(0o755)
     demo = run_demo(OPENCODE_BIN=str(broken))
     assert demo.returncode == 1
-    assert "The demo failed: the launcher ended: opencode-connected: " in demo.stdout
+    assert "The demo failed: the launcher ended: cannot run here" in demo.stdout
     assert "Traceback" not in demo.stderr
