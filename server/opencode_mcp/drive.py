@@ -179,8 +179,11 @@ class Driver:
     def _busy(self, instance: Instance, session_id: str) -> str:
         live = instance.state.live(session_id)
         asks = instance.state.pending_asks(session_id)
+        status = instance.state.statuses.get(session_id)
         if asks:
             doing = "it waits for a person: see `reply`"
+        elif status is not None and status.type == "retry":
+            doing = f"the model's service failed, it tries again: {quote(status.message, 160)}"
         elif live.tool:
             doing = f"it runs {quote(live.tool, 100)}"
         elif live.text:

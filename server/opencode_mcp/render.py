@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 MAX_TEXT = 12_000
 """Characters of one answer, unless asked otherwise: what a chat's model can well take in."""
+OWN_WORDS = 600
+"""Of these, what is kept for our own words around the instance's."""
 TITLE_LENGTH = 60
 ARGUMENT_LENGTH = 160
 
@@ -218,14 +220,15 @@ def asks_text(asks: list[AskRow]) -> str:
 
 
 def turn_result(instance: Instance, outcome: Outcome) -> TurnResult:
-    """Return a turn's result, its text cut to `MAX_TEXT` from the beginning: the end matters most."""
+    """Return a turn's result, its text cut at its beginning: the end matters most."""
     hint = f"`read` session {outcome.session_id} with a larger max_chars for all of it"
+    problem = one_line(outcome.problem, 500)
     return TurnResult(
         instance=instance.name,
         session=outcome.session_id,
         result=outcome.result,
-        text=cut_head(clean(outcome.text), MAX_TEXT, hint),
-        problem=one_line(outcome.problem, 500),
+        text=cut_head(clean(outcome.text), MAX_TEXT - OWN_WORDS - len(problem), hint),
+        problem=problem,
         asks=[ask_row(instance, ask) for ask in outcome.asks],
     )
 
@@ -256,9 +259,9 @@ def turn_text(turn: TurnResult) -> str:
 
 
 def message_rows(messages: list[Message], live: dict[str, str], max_chars: int) -> list[MessageRow]:
-    """Return the messages, newest last, whose texts together fit `max_chars`: older ones are cut first, visibly."""
+    """Return the messages, newest last, that fit an answer of `max_chars`: older ones are cut first, visibly."""
     rows: list[MessageRow] = []
-    left = max_chars
+    left = max_chars - OWN_WORDS
     for index, message in enumerate(reversed(messages)):
         text = _message_text(message, live)
         if not text:
@@ -269,7 +272,7 @@ def message_rows(messages: list[Message], live: dict[str, str], max_chars: int) 
             break
         role = message.info.role if message.info.role in {"user", "assistant"} else "other"
         rows.append(MessageRow(role=role, text=cut_tail(text, left, "ask for a larger max_chars")))
-        left -= len(text)
+        left -= len(text) + len(f"{role}: \n\n")
     return rows[::-1]
 
 

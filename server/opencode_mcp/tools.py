@@ -7,8 +7,9 @@ from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 from mcp.server.mcpserver import Context, MCPServer
-from mcp_types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import BaseModel, Field, WithJsonSchema
+from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
+from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
 
 from opencode_mcp.drive import Driver
 from opencode_mcp.errors import Refused, RelayError
@@ -58,6 +59,25 @@ def _optional_text(description: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "description": description})
 
 
+class _Server(MCPServer[Fleet]):
+    """An MCP server that refuses bad arguments in plain words."""
+
+    async def call_tool(
+        self, name: str, arguments: dict[str, Any], context: Context[Fleet, Any] | None = None
+    ) -> CallToolResult | InputRequiredResult:
+        """Call a tool; what is wrong with its arguments becomes one line."""
+        try:
+            return await super().call_tool(name, arguments, context)
+        except UnexpectedToolError:
+            raise
+        except ToolError as error:
+            if not isinstance(error.__cause__, ValidationError):
+                raise
+            wrong = error.__cause__.errors(include_url=False, include_context=False, include_input=False)
+            told = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in wrong)
+            return _failure(f"{told}; nothing was done")
+
+
 def build_server(settings: Settings, transport: Transport, version: str) -> MCPServer[Fleet]:
     """Return the MCP server; its fleet lives as long as the server runs."""
     fleet = Fleet(transport, settings)
@@ -69,7 +89,7 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
         async with fleet.running():
             yield fleet
 
-    server: MCPServer[Fleet] = MCPServer(
+    server = _Server(
         "opencode-mcp", title="OpenCode relay", instructions=INSTRUCTIONS, version=version, lifespan=lifespan
     )
 
@@ -110,7 +130,7 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
         instance: InstanceName,
         message_limit: Annotated[int, Field(ge=1, le=200)] = 10,
         session: Annotated[str | None, _optional_text("ses_… id; default: the current one")] = None,
-        max_chars: Annotated[int, Field(ge=200, le=200_000)] = MAX_TEXT,
+        max_chars: Annotated[int, Field(ge=1_000, le=200_000)] = MAX_TEXT,
     ) -> Annotated[CallToolResult, ReadResult]:
         """Show the last messages of an instance's conversation, tool calls and what streams right now included."""
         target = await fleet.find_live(instance)
@@ -170,9 +190,13 @@ def _user_errors(tool: Callable[_P, Awaitable[CallToolResult]]) -> Callable[_P, 
         try:
             return await tool(*args, **kwargs)
         except RelayError as error:
-            return CallToolResult(content=[TextContent(type="text", text=clean(str(error)))], is_error=True)
+            return _failure(str(error))
 
     return guarded
+
+
+def _failure(text: str) -> CallToolResult:
+    return CallToolResult(content=[TextContent(type="text", text=clean(text))], is_error=True)
 
 
 def _result(text: str, structured: BaseModel) -> CallToolResult:
