@@ -1,0 +1,93 @@
+"""Instances on one machine without a relay, headless ones and their registration."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import httpx
+import psutil
+
+from client.launched import Launched
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from client.launched import Machine
+
+PASSWORD = "correct horse"
+
+
+def test_two_instances_in_one_directory_are_both_visible_and_the_second_says_its_name(machine: Machine) -> None:
+    with Launched(machine, "--headless") as first, Launched(machine, "--headless") as second:
+        names = sorted(state.registered()["name"] for state in (first, second))
+        assert names[1] == f"{names[0]}-2"
+        assert set(machine.registrations()) == set(names)
+        said = [launched for launched in (first, second) if "is already running, so this one is" in launched.screen]
+        assert len(said) == 1
+        assert said[0].registered()["name"] == names[1]
+
+        taken = machine.run("--headless", env={"INSTANCE_NAME": names[0]})
+        assert taken.returncode == 5
+        assert taken.stderr.count("\n") == 1
+        assert "is held by the OpenCode of process" in taken.stderr
+        assert len(machine.states()) == 2, "OpenCode was not left running"
+
+        # What was swept away, the whole directory even, comes back.
+        for path in machine.registry_dir.iterdir():
+            path.unlink()
+        machine.registry_dir.rmdir()
+        eventually(lambda: set(machine.registrations()) == set(names), "both are registered again")
+
+        status = machine.run("status")
+        assert status.returncode == 0
+        assert all(name in status.stdout for name in names)
+        assert "swept away" in status.stdout
+
+
+def test_a_headless_instance_ends_its_running_tools_with_it(machine: Machine) -> None:
+    with Launched(machine, "--headless", env={"OPENCODE_SERVER_PASSWORD": PASSWORD}) as launched:
+        state = launched.registered()
+        assert PASSWORD not in str(state)
+        assert all(PASSWORD not in path.read_text() for path in machine.registry_dir.iterdir() if path.is_file())
+        assert all(PASSWORD not in path.read_text() for path in machine.state_dir.glob("log/*"))
+        assert all(PASSWORD not in str(process.cmdline()) for process in launched.family())
+
+        url = f"http://127.0.0.1:{state['local_port']}"
+        with httpx.Client(base_url=url, auth=("opencode", PASSWORD), trust_env=False) as client:
+            session = client.post("/session", json={"permission": [_ALLOW_BASH]}).json()["id"]
+            prompt = {"parts": [{"type": "text", "text": "[BASH:sleep 987]"}]}
+            client.post(f"/session/{session}/prompt_async", json=prompt).raise_for_status()
+        tool = eventually(lambda: _running("sleep 987"), "the tool runs", within=40)
+        assert tool is not None
+
+        listed = machine.run("sessions", env={"OPENCODE_SERVER_PASSWORD": PASSWORD})
+        assert listed.returncode == 0, listed.stdout
+        assert session in listed.stdout
+        without = machine.run("sessions")
+        assert without.returncode == 1
+        assert "set OPENCODE_SERVER_PASSWORD" in without.stdout
+
+        launched.launcher().send_signal(signal.SIGTERM)
+        assert launched.ended() == -signal.SIGTERM
+        eventually(lambda: not tool.is_running(), "the tool has ended")
+        assert machine.registrations() == {}
+
+
+def test_a_headless_instance_outlives_no_killed_launcher(machine: Machine) -> None:
+    with Launched(machine, "--headless") as launched:
+        launched.registered()
+        opencode, guardian = launched.opencode(), launched.guardian()
+        launched.launcher().kill()
+        eventually(lambda: not opencode.is_running(), "OpenCode ends")
+        eventually(lambda: not guardian.is_running(), "the guardian ends")
+        assert machine.registrations() == {}
+
+
+_ALLOW_BASH = {"permission": "bash", "pattern": "*", "action": "allow"}
+
+
+def _running(command: str) -> psutil.Process | None:
+    for process in psutil.process_iter(["cmdline"]):
+        if " ".join(process.info["cmdline"] or []) == command:
+            return process
+    return None

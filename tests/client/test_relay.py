@@ -1,0 +1,97 @@
+"""The launcher through a real sshd."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from client.launched import Launched
+from support.ports import is_open
+from support.sshd import Sshd
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import psutil
+
+    from client.launched import Machine
+
+
+@pytest.fixture
+def relay(tmp_path: Path) -> Iterator[Sshd]:
+    """A relay of this test's own."""
+    with Sshd(tmp_path / "relay") as running:
+        yield running
+
+
+def ssh_of(launched: Launched) -> psutil.Process:
+    """Return the line's ssh."""
+    found = eventually(lambda: [p for p in launched.launcher().children() if p.name() == "ssh"], "ssh")
+    assert found
+    return found[0]
+
+
+def test_an_instance_is_registered_at_the_relay_and_comes_back_when_the_line_breaks(
+    machine: Machine, relay: Sshd
+) -> None:
+    env = {"RELAY_SSH_CMD": relay.ssh_command}
+    with Launched(machine, env=env) as launched:
+        state = launched.registered()
+        assert "connected to the relay, port " in launched.screen
+        registration = machine.registrations()[state["name"]]
+        assert registration["port"] == state["port"] != state["local_port"] == registration["localPort"]
+        assert is_open(registration["port"])
+
+        before = len(launched.screen)
+        ssh_of(launched).kill()
+        eventually(lambda: _line(machine)["reconnects"] == 1 and _line(machine)["phase"] == "registered", "it is back")
+        assert "opencode-connected:" not in launched.screen[before:], "nothing is printed over the interface"
+
+        # An explicit name that a living instance holds: known only after OpenCode is up, which must not stay.
+        taken = machine.run("--headless", env={**env, "INSTANCE_NAME": state["name"]})
+        assert taken.returncode == 5
+        assert f"the name {state['name']!r} is held by" in taken.stderr
+        assert len(machine.states()) == 1
+
+        status = json.loads(machine.run("status", "--json", env=env).stdout)
+        assert [i["state"] for i in status["instances"]] == ["registered"]
+        assert [r["name"] for r in status["relay"]["registrations"]] == [state["name"]]
+
+        ssh = ssh_of(launched)
+        launched.launcher().kill()
+        eventually(lambda: not machine.registrations() and not ssh.is_running(), "neither tunnel nor registration stay")
+
+
+def test_an_unreachable_relay_is_said_in_one_line_and_opencode_starts_all_the_same(
+    machine: Machine, relay: Sshd
+) -> None:
+    relay.stop()
+    with Launched(machine, "--headless", env={"RELAY_SSH_CMD": relay.ssh_command}) as launched:
+        launched.opencode()
+        eventually(lambda: "OpenCode starts, and the line is tried again" in launched.screen, "the line says so")
+        assert machine.run("status").returncode in (0, 1)
+        relay.start()
+        state = launched.registered()
+        assert machine.registrations()[state["name"]]["port"] == state["port"]
+
+
+def test_a_relay_that_refuses_for_good_is_said_before_opencode_starts_with_the_remedy(
+    machine: Machine, relay: Sshd
+) -> None:
+    relay.authorized_keys.write_text("")
+    refused = machine.run("--headless", env={"RELAY_SSH_CMD": relay.ssh_command})
+    assert refused.returncode == 4
+    assert refused.stderr.count("\n") == 1
+    assert "--local works without the relay" in refused.stderr
+    assert machine.states() == []
+    assert machine.registrations() == {}
+
+
+def _line(machine: Machine) -> dict[str, Any]:
+    (state,) = machine.states()
+    line: dict[str, Any] = state["line"]
+    return line

@@ -1,0 +1,99 @@
+"""Settings from the environment and the user's configuration file."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from opencode_connected import settings
+from opencode_connected.errors import UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the user's configuration file would be."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = settings.load({}).config_file
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def test_without_any_setting_the_defaults_hold(config_file: Path) -> None:
+    loaded = settings.load({})
+    assert loaded.relay_ssh_cmd is None
+    assert loaded.registry_dir == "/tmp/opencode-relay"
+    assert loaded.instance_name is None
+    assert loaded.relay_ports == ()
+    assert loaded.config_file == config_file
+
+
+def test_the_environment_beats_the_file_setting_by_setting(config_file: Path) -> None:
+    config_file.write_text('relay_ssh_cmd = "ssh me@file"\ninstance_name = "from file"\nrelay_ports = "2000-2002"\n')
+    loaded = settings.load({"RELAY_SSH_CMD": "ssh -p 22 me@environment", "INSTANCE_NAME": ""})
+    assert loaded.relay_ssh_cmd == "ssh -p 22 me@environment"
+    assert loaded.instance_name == "from file"
+    assert loaded.relay_ports == (2000, 2001, 2002)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "allowed"),
+    [
+        ("RELAY_SSH_CMD", "ssh 'me@relay", "as a shell takes it"),
+        ("RELAY_REGISTRY_DIR", "relative/path", "absolute path"),
+        ("RELAY_REGISTRY_DIR", "/tmp/../etc", "absolute path"),
+        ("RELAY_REGISTRY_DIR", "/tmp/a\x1bb", "absolute path"),
+        ("INSTANCE_NAME", "a/b", "1 to 64 printable characters"),
+        ("RELAY_PORTS", "80-90", "1024-65535"),
+        ("RELAY_PORTS", "2000-1999", "1024-65535"),
+        ("RELAY_PORTS", "all", "1024-65535"),
+    ],
+)
+def test_a_bad_value_is_one_line_naming_the_variable_and_what_is_allowed(
+    config_file: Path, variable: str, value: str, allowed: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        settings.load({variable: value})
+    line = str(caught.value)
+    assert line.startswith(variable)
+    assert allowed in line
+    assert line.isprintable()
+    assert caught.value.exit_code == 2
+    assert config_file.parent.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ('relay_ports = "80"', "relay_ports in "),
+        ("relay_ports = 10000", "must be a string"),
+        ('relay_port = "10000"', "unknown setting 'relay_port'"),
+        ("not toml", "not valid TOML"),
+        ("x" * 70_000, "larger than"),
+    ],
+)
+def test_a_bad_configuration_file_is_named_with_what_is_wrong_in_it(
+    config_file: Path, content: str, named: str
+) -> None:
+    config_file.write_text(content)
+    with pytest.raises(UsageError, match=named) as caught:
+        settings.load({})
+    assert str(config_file) in str(caught.value)
+
+
+def test_opencode_inherits_the_environment_but_for_what_npm_exec_left_in_it(config_file: Path) -> None:
+    inherited = {"OPENCODE_CONFIG": "/x.json", "PATH": "/bin", "RELAY_PORTS": "2000", "npm_config_cache": "/c"}
+    loaded = settings.load({**inherited, "npm_config_package": "opencode-relay"})
+    assert loaded.environment == inherited
+    assert config_file.parent.is_dir()
+
+
+def test_a_password_shows_in_no_representation(config_file: Path) -> None:
+    loaded = settings.load({"OPENCODE_SERVER_PASSWORD": "hunter2", "OPENCODE_SERVER_USERNAME": "ann"})
+    assert loaded.opencode_credentials == ("ann", "hunter2")
+    assert "hunter2" not in repr(loaded)
+    assert config_file.parent.is_dir()
