@@ -193,9 +193,9 @@ class LineKeeper:
         )
         if pulse.refusal is not None:
             self._is_registered = self._is_registered and pulse.refusal.code != "name-taken"
-            self._record.trouble(str(pulse.refusal), hop="relay", remedy=pulse.refusal.remedy)
+            self._refused(pulse.refusal)
         elif pulse.health == "failed":
-            self._record.trouble("OpenCode does not answer", hop="local")
+            self._record.trouble("OpenCode does not answer", hop="local", is_registered=self._is_registered)
 
     async def _register_on(self, connection: Connection, wanted: _Wanted) -> None:
         for name in self._names(wanted):
@@ -216,10 +216,13 @@ class LineKeeper:
                 if not wanted.first.done():
                     wanted.first.set_result(registered.name)
                 return
-        self._record.trouble(str(refusal), hop="relay", remedy=refusal.remedy)
+        self._refused(refusal)
         if refusal.permanent and not wanted.first.done():
             wanted.first.set_exception(refusal)
             self._wanted = None
+
+    def _refused(self, error: RelayRefused) -> None:
+        self._record.trouble(str(error), hop=error.hop, remedy=error.remedy, is_registered=self._is_registered)
 
     def _names(self, wanted: _Wanted) -> Iterable[str]:
         """Return what to register as, in order: first of all what it was before."""

@@ -93,7 +93,7 @@ lock() {
 	[ -z "$held" ] || return 0
 	tries=0
 	until reason=$(mkdir "$dir/.$name.lock" 2>&1); do
-		[ -d "$dir/.$name.lock" ] || fail write-failed "cannot write to $dir on the relay: ${reason##*: }" || return
+		[ "${reason##*: }" = 'File exists' ] || fail write-failed "cannot write to $dir on the relay: ${reason##*: }" || return
 		{ IFS= read -r locker <"$dir/.$name.lock/pid"; } 2>/dev/null || locker=''
 		tries=$((tries + 1))
 		# Its holder writes the pid right after mkdir: two seconds without one, and it died in between.
@@ -105,7 +105,7 @@ lock() {
 		fi
 	done
 	held=yes
-	{ echo "$$" >"$dir/.$name.lock/pid"; } 2>/dev/null # on a full disk what is staged next says so
+	{ echo "$$" >"$dir/.$name.lock/pid"; } 2>/dev/null || : # on a full disk what is staged next says so
 }
 
 unlock() {
@@ -190,37 +190,40 @@ exposed() { # port; whether it listens beyond loopback (GatewayPorts yes). Where
 		done | grep -q .
 }
 
-has() {
-	command -v "$1" >/dev/null 2>&1
+ask() { # tool port; asks OpenCode for its health, for at most 3 s, and prints at least the status
+	case $1 in
+	curl) curl -q -s -o /dev/null -m 3 --noproxy '*' -w '%{http_code}' "http://127.0.0.1:$2/global/health" ;;
+	wget) wget -q -S -O /dev/null -T 3 -t 1 "http://127.0.0.1:$2/global/health" ;;
+	python3)
+		python3 -ISc 'import socket, sys
+relay = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 3)
+relay.sendall(b"GET /global/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+print(relay.recv(99))' "$2"
+		;;
+	perl)
+		perl -MIO::Socket::INET -e '$SIG{ALRM} = sub { exit 1 }; alarm 3;
+$relay = IO::Socket::INET->new(PeerAddr => "127.0.0.1", PeerPort => $ARGV[0]) or exit 1;
+print $relay "GET /global/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
+print scalar <$relay>' "$2"
+		;;
+	nc)
+		printf 'GET /global/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n' | nc -w 3 127.0.0.1 "$2"
+		;;
+	esac
 }
 
-health() { # port; asks OpenCode through the tunnel with the first of several tools that is there, for at most 3 s
-	request="GET /global/health HTTP/1.1\r\nHost: 127.0.0.1:$1\r\nConnection: close\r\n\r\n"
-	url=http://127.0.0.1:$1/global/health
-	if has curl; then
-		status=$(curl -q -s -o /dev/null -m 3 --noproxy '*' -w '%{http_code}' "$url" 2>/dev/null)
-	elif has wget; then
-		status=$(wget -q -S -O /dev/null -T 3 -t 1 "$url" 2>&1)
-	elif has python3; then
-		status=$(python3 -ISc 'import socket, sys
-relay = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 3)
-relay.sendall(sys.argv[2].encode().decode("unicode_escape").encode())
-print(relay.recv(99))' "$1" "$request" 2>/dev/null)
-	elif has perl; then
-		status=$(perl -MIO::Socket::INET -e 'alarm 3;
-$relay = IO::Socket::INET->new(PeerAddr => "127.0.0.1", PeerPort => $ARGV[0]) or exit 1;
-$ARGV[1] =~ s/\\r\\n/\r\n/g; print $relay $ARGV[1]; print scalar <$relay>' "$1" "$request" 2>/dev/null)
-	elif has nc; then
-		# shellcheck disable=SC2059 # the request is the format, for its \r\n
-		status=$(printf "$request" | nc -w 3 127.0.0.1 "$1" 2>/dev/null)
-	else
-		printf unverified
-		return
-	fi
-	case $status in
-	200 | 401 | *'HTTP/1.'?' 200'* | *'HTTP/1.'?' 401'*) printf ok ;;
-	*) printf failed ;;
-	esac
+health() { # port; the first tool that is there and runs decides
+	for tool in curl wget python3 perl nc; do
+		command -v "$tool" >/dev/null 2>&1 || continue
+		status=$(ask "$tool" "$1" 2>&1)
+		code=$?
+		case $status in
+		200 | 401 | *'HTTP/1.'?' 200'* | *'HTTP/1.'?' 401'*) printf ok && return ;;
+		*[Uu]'sage:'*) continue ;; # a small build of it
+		esac
+		[ "$code" -ge 126 ] || { printf failed && return; } # else it crashed, or may not be run
+	done
+	printf unverified
 }
 
 # ---- what the launcher asks for
@@ -270,7 +273,7 @@ query() {
 	check_directory || return
 	set +f
 	for path in "$dir"/*.json; do
-		[ -f "$path" ] && [ ! -L "$path" ] || continue
+		if [ ! -f "$path" ] || [ -L "$path" ]; then continue; fi
 		there=$(head -c 16384 "$path" | head -n 1)
 		case $there in '{"name":"'*'}') printf '{"type":"registration","file":%s}\n' "$there" ;; esac
 	done
@@ -291,7 +294,7 @@ bye() { # a note for whoever watches the directory, then the name is free; the n
 			rm -f "$dir/.$name.owner"
 			stage json "${file%\}},\"closedAt\":\"$(date -u +%Y-%m-%dT%H:%M:%SZ)\"}" && put json "$dir/$name.json"
 			# Whoever registers in the meantime has an owner again.
-			(nap 0.5 && [ ! -e "$dir/.$name.owner" ] && rm -f "$dir/$name.json") </dev/null >/dev/null 2>&1 &
+			(exec </dev/null >/dev/null 2>&1 && nap 0.5 && [ ! -e "$dir/.$name.owner" ] && rm -f "$dir/$name.json") &
 		fi
 		unlock
 	fi
@@ -314,7 +317,7 @@ case $dir in /*) ;; *) dir=./$dir ;; esac
 start=$(start_of "$$")
 case $(command_of "$PPID") in *sshd* | *dropbear*) sshd=$PPID ;; *) sshd='' ;; esac
 trap '' PIPE USR1 # a dead connection is learned from the end of the input; USR1 must not end a watchdog that just begins
-watchdog </dev/null >/dev/null 2>&1 &
+(exec </dev/null >/dev/null 2>&1 && watchdog) & # exec, as a redirection alone is kept beside what it replaces
 guard=$!
 trap leave TERM HUP INT
 

@@ -80,17 +80,16 @@ class LineRecord:
 
     def registered(self, name: str, asked: str, health: Health) -> None:
         """The relay has the registration."""
-        if name != self._state.name:
-            self._note("registered", f"registered as {name!r}")
-            if name != asked:
-                self._note("renamed", f"the relay has this instance as {name!r} instead of {asked!r}")
+        is_renamed = name not in (asked, self._state.name)
         self._phase("registered", name=name, health=health, error=None, remedy=None, hop=None)
+        self._note("registered", f"registered as {name!r}")
+        if is_renamed:
+            self._note("renamed", f"the relay has this instance as {name!r} instead of {asked!r}")
 
     def lost(self, error: LineError) -> None:
         """There is no connection."""
         was_connected = self._state.phase in ("connected", "registered")
-        if was_connected or str(error) != self._state.error:  # said once, not with every try
-            self._note("lost", str(error), error.remedy)
+        is_news = was_connected or str(error) != self._state.error  # said once, not with every try
         self._phase(
             "refused" if error.permanent else "retrying",
             port=None,
@@ -100,23 +99,22 @@ class LineRecord:
             hop=error.hop,
             reconnects=self._state.reconnects + was_connected,
         )
+        if is_news:
+            self._note("lost", str(error), error.remedy)
 
-    def trouble(self, text: str, *, hop: Hop, remedy: str = "") -> None:
+    def trouble(self, text: str, *, hop: Hop, remedy: str = "", is_registered: bool) -> None:
         """The connection stands, but something is wrong with it."""
-        if text != self._state.error:
+        is_news = text != self._state.error
+        self._phase("registered" if is_registered else "connected", error=text, remedy=remedy or None, hop=hop)
+        if is_news:
             self._note("trouble", text, remedy)
-        self._state = replace(self._state, error=text, remedy=remedy or None, hop=hop)
-
-    def unregistered(self) -> None:
-        """The connection stands, but the registration is not ours any more."""
-        self._phase("connected")
 
     def pulse(self, health: Health, *, is_well: bool) -> None:
         """A ping came back. `is_well`: whatever was wrong is over."""
-        if is_well and self._state.error is not None:
-            self._note("recovered", "all is well again")
-            self._state = replace(self._state, error=None, remedy=None, hop=None)
         self._state = replace(self._state, health=health)
+        if is_well and self._state.error is not None:
+            self._state = replace(self._state, error=None, remedy=None, hop=None)
+            self._note("recovered", "all is well again")
 
     def closed(self) -> None:
         """The line is no more."""

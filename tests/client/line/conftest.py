@@ -1,0 +1,55 @@
+"""What the tests of the line share: a relay, and an OpenCode of which only the health matters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from opencode_connected.line.command import LineSettings
+from opencode_connected.registration import Registration
+from support.fake_health import FakeHealth
+from support.sshd import Sshd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+INSTANCE_ID = "0123456789abcdef0123456789abcdef"
+
+
+@pytest.fixture
+def opencode() -> Iterator[FakeHealth]:
+    """A stand-in for OpenCode."""
+    with FakeHealth() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="session")
+def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
+    """A relay that tests share: it keeps running, and they leave no session behind."""
+    with Sshd(tmp_path_factory.mktemp("relay") / "it's a relay") as sshd:
+        yield sshd
+
+
+@pytest.fixture
+def settings(relay: Sshd, opencode: FakeHealth, registry_dir: Path) -> LineSettings:
+    """A line through the shared relay."""
+    return line_settings(relay, opencode, registry_dir)
+
+
+def line_settings(
+    relay: Sshd, opencode: FakeHealth, registry_dir: Path | str, *, instance_id: str = INSTANCE_ID
+) -> LineSettings:
+    return LineSettings(relay.ssh_command, str(registry_dir), (), opencode.port, instance_id)
+
+
+def registration(opencode: FakeHealth, name: str = "laptop-api") -> Registration:
+    return Registration(
+        name=name,
+        hostname="laptop",
+        port=opencode.port,
+        local_port=opencode.port,
+        cwd='/home/ann/it\'s "mine" & ünïcode',
+        connected_at="2026-11-24T16:00:00Z",
+    )
