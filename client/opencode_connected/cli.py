@@ -81,7 +81,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for pro
 @cli.command()
 @_json
 def status(*, as_json: bool) -> None:
-    """Show this machine's instances, their line and their registration."""
+    """Show this machine's instances and their line."""
     from opencode_connected.commands.status import status as run  # noqa: PLC0415 - each verb loads its own
 
     _finish(run(settings.load()), as_json=as_json)
@@ -91,7 +91,7 @@ def status(*, as_json: bool) -> None:
 @click.option("--limit", type=click.IntRange(1, 100), default=5, show_default=True, help="Sessions per instance.")
 @_json
 def sessions(*, limit: int, as_json: bool) -> None:
-    """Show the recent sessions of each instance of this machine."""
+    """Show the recent sessions of each instance here."""
     from opencode_connected.commands.sessions import sessions as run  # noqa: PLC0415 - each verb loads its own
 
     _finish(run(settings.load(), limit=limit), as_json=as_json)
@@ -100,7 +100,7 @@ def sessions(*, limit: int, as_json: bool) -> None:
 @cli.command()
 @_json
 def cleanup(*, as_json: bool) -> None:
-    """Remove what instances that died left behind on this machine."""
+    """Remove what dead instances left behind here."""
     from opencode_connected.commands.cleanup import cleanup as run  # noqa: PLC0415 - each verb loads its own
 
     _finish(run(settings.load()), as_json=as_json)
@@ -109,7 +109,7 @@ def cleanup(*, as_json: bool) -> None:
 @cli.command()
 @_json
 def doctor(*, as_json: bool) -> None:
-    """Try each hop of the way and say what is wrong and how to mend it."""
+    """Try each hop; say what is wrong and how to mend it."""
     from opencode_connected.commands.doctor import doctor as run  # noqa: PLC0415 - each verb loads its own
 
     _finish(run(settings.load()), as_json=as_json)

@@ -45,6 +45,7 @@ class Report:
             registry_dir=settings.registry_dir,
             log_file=log_file(settings.state_dir, owner.instance_id),
         )
+        self._is_closed = False
         self._write()
 
     def log(self, message: str) -> None:
@@ -71,7 +72,8 @@ class Report:
         self._write()
 
     def close(self) -> None:
-        """Remove the state file and end the log."""
+        """Remove the state file and end the log. What is reported afterwards is dropped."""
+        self._is_closed = True
         try:
             self._directory.remove(self._state.instance_id)
         except OSError as error:
@@ -81,6 +83,8 @@ class Report:
         self._log.close()
 
     def _write(self) -> None:
+        if self._is_closed:
+            return
         try:
             self._directory.write(self._state)
         except OSError as error:

@@ -182,7 +182,7 @@ class Launched:
         """Close the terminal, as its window's close button does."""
         self._stop_reading.set()
         self._reader.join()
-        self.terminal.ptyproc.fileobj.close()
+        self.terminal.ptyproc.fileobj.close()  # type: ignore[attr-defined] # the stubs leave it out
 
     def ended(self) -> int:
         """Wait for the end; return the exit code, or minus the signal's number."""

@@ -32,7 +32,7 @@ def gone(process: psutil.Process) -> bool:
 
 
 def type_until(launched: Launched, text: str, process: psutil.Process, status: str) -> None:
-    """Type `text` until `process` is in `status`: the interface ignores keys while it draws itself for the first time."""
+    """Type `text` until `process` is in `status`: the interface ignores keys until it has drawn itself."""
 
     def reached() -> bool:
         if process.status() != status:
@@ -120,7 +120,9 @@ def test_kill_9_of_the_launcher_leaves_nothing_behind(machine: Machine) -> None:
         assert machine.states() == []
 
 
-def test_an_opencode_that_is_killed_gives_the_launcher_its_end_and_the_terminal_its_order_back(machine: Machine) -> None:
+def test_an_opencode_that_is_killed_gives_the_launcher_its_end_and_the_terminal_its_order_back(
+    machine: Machine,
+) -> None:
     with Launched(machine, program=SHELL) as shell:
         shell.send(f"{LAUNCHER}; echo code=$?\n")
         shell.registered()
@@ -153,7 +155,8 @@ def test_a_port_that_another_program_takes_first_is_left_to_it(machine: Machine,
     rival.chmod(0o755)
     path = f"{rival.parent}{os.pathsep}{machine.environment()['PATH']}"
     with Launched(machine, env={"PATH": path}) as launched:
-        rival_pid, taken = map(int, eventually(lambda: marker.exists() and marker.read_text().split(), "the rival"))
+        eventually(lambda: marker.exists() and marker.read_text().endswith("\n"), "the rival")
+        rival_pid, taken = map(int, marker.read_text().split())
         try:
             state = launched.registered()
         finally:

@@ -22,7 +22,7 @@ SCHEMA = json.loads((Path(__file__).parents[1] / "contract" / "registration.sche
         ("laptop", "/home/ann/api", "laptop-api"),
         ("laptop", "/home/ann/api/", "laptop-api"),
         ("laptop", "/", "laptop-root"),
-        ("laptop", "/home/ann/it's \"mine\" & ünïcode", "laptop-it's \"mine\" & ünïcode"),
+        ("laptop", '/home/ann/it\'s "mine" & ünïcode', 'laptop-it\'s "mine" & ünïcode'),
         ("laptop", "/srv/a\tb\\c", "laptop-a-b-c"),
         ("", "/srv/.hidden", "hidden"),
         ("..", "/srv/x", "-x"),

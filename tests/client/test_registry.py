@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +17,7 @@ from opencode_connected.registry import Owner, Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 CONTENT = b'{"name":"a"}'
 
@@ -96,7 +96,9 @@ def test_a_goodbye_note_stands_before_the_file_goes(
     shared = Registry(registry_dir)
     shared.publish("a", CONTENT, me)
     seen: list[bytes] = []
-    monkeypatch.setattr(registry.time, "sleep", lambda _: seen.append((registry_dir / "a.json").read_bytes()))
+    monkeypatch.setattr(
+        "opencode_connected.registry.time.sleep", lambda _: seen.append((registry_dir / "a.json").read_bytes())
+    )
     shared.withdraw("a", me.instance_id, goodbye=b"bye")
     assert seen == [b"bye"]
     assert files(registry_dir) == set()
@@ -127,9 +129,11 @@ def test_a_symlink_is_refused_even_to_a_directory_of_ones_own(registry_dir: Path
     assert files(target) == set()
 
 
-def test_a_directory_of_somebody_else_is_refused(registry_dir: Path, me: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_of_somebody_else_is_refused(
+    registry_dir: Path, me: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
     registry_dir.mkdir(mode=0o700)
-    monkeypatch.setattr(registry.os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr("opencode_connected.registry.os.geteuid", lambda: os.getuid() + 1)
     with pytest.raises(RegistryRefused, match="belongs to another user"):
         Registry(registry_dir).claim("a", me)
     assert files(registry_dir) == set()
@@ -149,7 +153,9 @@ def test_a_file_in_the_directorys_place_is_refused(registry_dir: Path, me: Owner
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory", "huge", "garbage"])
-def test_an_owner_file_that_is_none_neither_hangs_nor_holds_the_name(registry_dir: Path, me: Owner, kind: str) -> None:
+def test_an_owner_file_that_is_none_neither_hangs_nor_holds_the_name(
+    registry_dir: Path, me: Owner, kind: str
+) -> None:
     registry_dir.mkdir(mode=0o700)
     owner = registry_dir / ".a.owner"
     match kind:
@@ -233,7 +239,7 @@ def test_a_full_disk_is_said_and_leaves_no_half_file(
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(registry.os, "write", full)
+    monkeypatch.setattr("opencode_connected.registry.os.write", full)
     with pytest.raises(RegistryRefused, match="No space left on device"):
         shared.publish("a", CONTENT, me)
     assert files(registry_dir) == {".a.owner"}
@@ -252,7 +258,7 @@ def test_only_what_has_a_dead_owner_is_cleaned_up(registry_dir: Path, me: Owner,
 
 
 def test_names_with_quotes_blanks_and_umlauts_make_the_round_trip(registry_dir: Path, me: Owner) -> None:
-    name = "büro it's \"mine\" $HOME `x`"
+    name = 'büro it\'s "mine" $HOME `x`'
     shared = Registry(registry_dir)
     shared.publish(name, CONTENT, me)
     assert shared.holds(name, me.instance_id)

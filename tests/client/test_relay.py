@@ -48,7 +48,9 @@ def test_an_instance_is_registered_at_the_relay_and_comes_back_when_the_line_bre
 
         before = len(launched.screen)
         ssh_of(launched).kill()
-        eventually(lambda: _line(machine)["reconnects"] == 1 and _line(machine)["phase"] == "registered", "it is back")
+        eventually(
+            lambda: _line(machine)["reconnects"] == 1 and _line(machine)["phase"] == "registered", "it is back"
+        )
         assert "opencode-connected:" not in launched.screen[before:], "nothing is printed over the interface"
 
         # An explicit name that a living instance holds: known only after OpenCode is up, which must not stay.
@@ -63,7 +65,9 @@ def test_an_instance_is_registered_at_the_relay_and_comes_back_when_the_line_bre
 
         ssh = ssh_of(launched)
         launched.launcher().kill()
-        eventually(lambda: not machine.registrations() and not ssh.is_running(), "neither tunnel nor registration stay")
+        eventually(
+            lambda: not machine.registrations() and not ssh.is_running(), "neither tunnel nor registration stay"
+        )
 
 
 def test_an_unreachable_relay_is_said_in_one_line_and_opencode_starts_all_the_same(
