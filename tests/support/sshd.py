@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import getpass
 import os
+import secrets
 import shlex
 import shutil
 import signal
 import subprocess
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -18,9 +19,30 @@ from support.ports import free_port
 from support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 _SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
+
+
+@contextmanager
+def unix_user(shell: str) -> Iterator[str]:
+    """Make a user with this login shell and a home, for as long as the context lasts. Needs root. Yields the name."""
+    name = f"oc{secrets.token_hex(5)}"
+    where = shutil.which(shell)
+    if where is None:
+        raise RuntimeError(f"{shell} must be installed for this test")
+    # "*": no password fits, but unlike "!" the account is not locked, which sshd would refuse.
+    subprocess.run(["useradd", "--create-home", "--shell", where, "--password", "*", name], check=True)
+    try:
+        yield name
+    finally:
+        # What this user's programs leave behind for a moment must not keep the account.
+        for process in psutil.process_iter(["username"]):
+            if process.info["username"] == name:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        subprocess.run(["userdel", "--remove", "--force", name], check=True, stderr=subprocess.DEVNULL)
 
 
 class Sshd:
@@ -30,7 +52,7 @@ class Sshd:
             subprocess.run([*shlex.split(relay.ssh_command), "true"])
 
     `directory` takes keys, configuration and log. `user` is who logs in; another than oneself needs root. `options`
-    are further lines of sshd_config. `address` is where it listens, in the namespace whose command prefix is `inside`.
+    are further lines of sshd_config. `address` is where it listens, in the namespace that `inside` is the prefix of.
     """
 
     def __init__(

@@ -106,6 +106,7 @@ class Connection:
         except LineError:
             if not is_old_ssh(self._pipes.stderr):
                 raise
+            await self._reap()
             self._failure, self._inbox, self._pipes = None, asyncio.Queue(), _Pipes(self)
             self.ended.clear()
             ready = await self._start(deadline, old_ssh=True)
@@ -198,15 +199,7 @@ class Connection:
     async def close(self) -> None:
         """End ssh and whatever a wrapper started beside it. When this returns, or is cancelled, they are gone."""
         self.abort(LineError("the line was closed", hop="lost"))
-        try:
-            async with asyncio.timeout(_TERM_SECONDS):
-                await self._pipes.exited.wait()
-        except TimeoutError:
-            pass
-        finally:
-            self._signal(signal.SIGKILL)
-            if self._transport is not None:
-                self._transport.close()
+        await self._reap()
 
     def over(self, pipes: _Pipes) -> None:
         """Take note that the ssh of `pipes` has ended, or its output has."""
@@ -220,6 +213,17 @@ class Connection:
             self.abort(LineError("the relay sends without end", hop="relay", permanent=True))
         elif self._failure is None:
             self._inbox.put_nowait(message)
+
+    async def _reap(self) -> None:
+        try:
+            async with asyncio.timeout(_TERM_SECONDS):
+                await self._pipes.exited.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._signal(signal.SIGKILL)
+            if self._transport is not None:
+                self._transport.close()
 
     async def _start(self, deadline: float, *, old_ssh: bool) -> protocol.Ready:
         argv = ssh_argv(self._settings, self._forward, old_ssh=old_ssh)

@@ -578,14 +578,15 @@ def test_nothing_holds_the_channel_when_the_program_is_killed(
 ) -> None:
     with Program(registry_dir, shell) as program:
         program.register(registration(opencode))
+        assert program.process.stdout is not None
         program.process.kill()
 
         # Readable is the end of the file here: the last process that held it is gone. sshd waits for that.
         assert select.select([program.process.stdout], [], [], 2)[0]
 
 
-def test_nothing_of_the_program_outlives_it(shell: str, registry_dir: Path, opencode: FakeHealth) -> None:
-    with Program(registry_dir, shell) as program:
+def test_nothing_of_the_program_outlives_it(registry_dir: Path, opencode: FakeHealth) -> None:
+    with Program(registry_dir) as program:
         program.register(registration(opencode))
         program.end()
 

@@ -1,0 +1,350 @@
+"""One connection, through a real ssh and a real sshd."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from client.line.conftest import line_settings, registration
+from opencode_connected.line.connection import Connection
+from opencode_connected.line.errors import ForwardRefused, LineError, NameTaken, RelayRefused
+from opencode_connected.line.inquiry import probe, query
+from support.ports import free_port, is_open
+from support.sshd import Sshd, unix_user
+from support.waiting import eventually, eventually_async
+
+if TYPE_CHECKING:
+    from opencode_connected.line.command import LineSettings
+    from support.fake_health import FakeHealth
+
+HERE = Path(__file__).parent
+
+
+@pytest.mark.parametrize("login_shell", ["bash", "dash", "fish", "tcsh", "zsh"])
+async def test_any_login_shell_of_any_user_will_do(login_shell: str, tmp_path: Path, opencode: FakeHealth) -> None:
+    directory = 'a registry/it\'s "mine" $HOME `x` !bang \\ ünïcode'
+    with unix_user(login_shell) as user, Sshd(tmp_path / "relay", user=user) as relay:
+        async with Connection(line_settings(relay, opencode, directory), forward=0) as connection:
+            await connection.open()
+            what = registration(opencode, 'it\'s "mine" $HOME `x` !bang ünïcode').model_copy(
+                update={"port": connection.port}
+            )
+
+            registered = await connection.register(what)
+
+            assert (registered.name, registered.health) == (what.name, "ok")
+            file = Path(f"~{user}").expanduser() / directory / f"{what.name}.json"
+            assert file.read_text("utf-8") == what.to_json() + "\n"
+            assert file.owner() == user
+            assert (await connection.ping()).health == "ok"
+            await connection.bye()
+        eventually(lambda: not file.exists(), "the note is gone")
+        assert relay.sessions() == []
+
+
+async def test_the_tunnel_leads_to_opencode_and_listens_on_loopback_only(
+    settings: LineSettings, opencode: FakeHealth
+) -> None:
+    async with Connection(settings, forward=0) as connection:
+        await connection.open()
+
+        assert await connection.probe() == "ok"
+        assert opencode.requests == 1
+        listeners = [c.laddr for c in psutil.net_connections("tcp") if c.status == psutil.CONN_LISTEN and c.laddr]
+        assert {address.ip for address in listeners if address.port == connection.port} == {"127.0.0.1"}
+    await eventually_async(lambda: not is_open(connection.port), "the port is free")
+
+
+async def test_the_port_may_be_told(settings: LineSettings) -> None:
+    port = free_port()
+    async with Connection(settings, forward=port) as connection:
+        await connection.open()
+
+        assert connection.port == port
+        assert await connection.probe() == "ok"
+
+
+async def test_a_port_that_somebody_has_is_an_error_that_names_it(
+    settings: LineSettings, opencode: FakeHealth
+) -> None:
+    async with Connection(settings, forward=opencode.port) as connection:
+        with pytest.raises(ForwardRefused, match=f"does not listen on port {opencode.port}"):
+            await connection.open()
+
+
+async def test_a_second_instance_learns_who_has_the_name(settings: LineSettings, opencode: FakeHealth) -> None:
+    other = replace(settings, instance_id="f" * 32)
+    async with Connection(settings, forward=0) as first, Connection(other, forward=0) as second:
+        for connection in (first, second):
+            await connection.open()
+        await first.register(registration(opencode).model_copy(update={"port": first.port}))
+
+        with pytest.raises(NameTaken, match="the name 'laptop-api' is held by laptop"):
+            await second.register(registration(opencode).model_copy(update={"port": second.port}))
+
+        assert (await second.ping()).refusal is None
+
+
+async def test_gateway_ports_are_refused_before_anybody_can_find_them(
+    tmp_path: Path, opencode: FakeHealth, registry_dir: Path
+) -> None:
+    with Sshd(tmp_path / "relay", options=("GatewayPorts yes",)) as relay:
+        async with Connection(line_settings(relay, opencode, registry_dir), forward=0) as connection:
+            await connection.open()
+
+            with pytest.raises(RelayRefused, match="listens beyond the relay's loopback") as refused:
+                await connection.register(registration(opencode).model_copy(update={"port": connection.port}))
+
+    assert refused.value.code == "exposed"
+    assert refused.value.permanent
+    assert not registry_dir.exists()
+
+
+async def test_query_and_probe_register_nothing(
+    settings: LineSettings, opencode: FakeHealth, registry_dir: Path
+) -> None:
+    assert await query(settings) == []
+    probed = await probe(settings)
+    assert (probed.health, probed.agent) == ("ok", "sh")
+    opencode.status = 0
+    assert (await probe(settings)).health == "failed"
+    assert list(registry_dir.iterdir()) == []
+
+    opencode.status = 200
+    async with Connection(settings, forward=0) as connection:
+        await connection.open()
+        what = registration(opencode).model_copy(update={"port": connection.port})
+        await connection.register(what)
+        assert await query(settings) == [json.loads(what.to_json())]
+
+
+async def test_gcloud_works_as_a_prefix_with_its_noise_and_its_children(
+    settings: LineSettings, monkeypatch: pytest.MonkeyPatch, opencode: FakeHealth, relay: Sshd
+) -> None:
+    monkeypatch.setenv("FAKE_GCLOUD_SSH", relay.ssh_command)
+    gcloud = replace(settings, ssh_command=f"{shlex.quote(str(HERE / 'fake_gcloud'))} compute ssh vm --zone z --")
+
+    async with Connection(gcloud, forward=0) as connection:
+        await connection.open()
+        await connection.register(registration(opencode).model_copy(update={"port": connection.port}))
+        ssh = [p for p in psutil.Process().children(recursive=True) if p.name() == "ssh"]
+        assert ssh
+
+    # Whatever it had started is gone with it, not only gcloud.
+    eventually(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in ssh), "ssh is gone")
+    await eventually_async(lambda: relay.sessions() == [], "no session is left on the relay")
+
+
+async def test_an_ssh_before_8_7_will_do(settings: LineSettings, opencode: FakeHealth) -> None:
+    old = replace(settings, ssh_command=settings.ssh_command.replace("ssh", str(HERE / "fake_old_ssh"), 1))
+
+    assert (await probe(old)).health == "ok"
+
+
+@pytest.mark.parametrize("quiet", ["-q", "-xqT", "-o LogLevel=QUIET", "-oLogLevel=ERROR"])
+async def test_a_prefix_that_silences_ssh_will_do(quiet: str, settings: LineSettings) -> None:
+    silenced = replace(settings, ssh_command=settings.ssh_command.replace("ssh", f"ssh {quiet}", 1))
+
+    assert (await probe(silenced)).health == "ok"
+
+
+async def test_a_hostile_ssh_config_does_not_break_the_line(
+    settings: LineSettings, relay: Sshd, tmp_path: Path, opencode: FakeHealth
+) -> None:
+    config = tmp_path / "ssh config"
+    config.write_text(
+        f"""
+        Host *
+          ControlMaster auto
+          ControlPath {tmp_path}/control
+          ControlPersist yes
+          RequestTTY force
+          RemoteCommand echo nothing of ours
+          SessionType none
+          StdinNull yes
+          ForkAfterAuthentication yes
+          ForwardAgent yes
+          ForwardX11 yes
+          ExitOnForwardFailure yes
+          LocalForward 127.0.0.1:{opencode.port} 127.0.0.1:9
+          RemoteForward 127.0.0.1:{relay.port} 127.0.0.1:9
+          RemoteForward 127.0.0.1:0 127.0.0.1:9
+          PermitLocalCommand yes
+          LocalCommand touch {tmp_path}/local-command
+          LogLevel QUIET
+          ConnectTimeout 1
+        """
+    )
+    hostile = replace(settings, ssh_command=settings.ssh_command.replace("-F none", f"-F '{config}'"))
+
+    assert (await probe(hostile)).health == "ok"
+
+    assert not (tmp_path / "control").exists()
+    assert not (tmp_path / "local-command").exists()
+    await eventually_async(lambda: relay.sessions() == [], "no session is left on the relay")
+
+
+def fake_relay(settings: LineSettings, what: str) -> LineSettings:
+    return replace(settings, ssh_command=shlex.join([sys.executable, str(HERE / "fake_relay.py"), what]))
+
+
+async def test_banners_garbage_and_endless_lines_before_ready_are_ignored(settings: LineSettings) -> None:
+    async with Connection(fake_relay(settings, "noise"), forward=0) as connection:
+        await connection.open()
+
+        assert (connection.port, connection.agent) == (10001, "fake")
+
+
+async def test_a_relay_of_another_version_is_an_error_that_says_which_side_to_update(settings: LineSettings) -> None:
+    async with Connection(fake_relay(settings, "version"), forward=0) as connection:
+        with pytest.raises(LineError, match="speaks version 2") as error:
+            await connection.open()
+
+    assert error.value.permanent
+    assert error.value.remedy == "update opencode-relay on this machine"
+
+
+async def test_a_relay_that_floods_is_hung_up_on(settings: LineSettings) -> None:
+    async with Connection(fake_relay(settings, "flood"), forward=0) as connection:
+        await connection.open()
+        await connection.ended.wait()
+
+        with pytest.raises(LineError, match="sends without end"):
+            await connection.ping()
+
+
+async def test_a_line_without_end_costs_no_memory(settings: LineSettings) -> None:
+    async with Connection(fake_relay(settings, "endless"), forward=0) as connection:
+        await connection.open()
+        before = psutil.Process().memory_info().rss
+        transferred = psutil.Process(connection._transport.get_pid()) if connection._transport else None
+        assert transferred is not None
+        start = transferred.io_counters().write_chars
+        await eventually_async(lambda: transferred.io_counters().write_chars > start + 200_000_000, "200 MB came")
+
+        assert psutil.Process().memory_info().rss < before + 30_000_000
+
+
+async def test_a_name_that_no_relay_may_give_is_not_taken(
+    settings: LineSettings, opencode: FakeHealth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opencode_connected.line.connection._ANSWER_SECONDS", 0.5)
+    async with Connection(fake_relay(settings, "evil-name"), forward=0) as connection:
+        await connection.open()
+
+        with pytest.raises(LineError, match="does not answer"):
+            await connection.register(registration(opencode))
+
+
+async def test_a_relay_that_falls_silent_is_given_up(settings: LineSettings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opencode_connected.line.connection._ANSWER_SECONDS", 0.5)
+    async with Connection(fake_relay(settings, "silent"), forward=0) as connection:
+        await connection.open()
+
+        with pytest.raises(LineError, match="the relay does not answer"):
+            await connection.ping()
+
+
+async def test_whatever_waits_learns_why_the_connection_ended(settings: LineSettings) -> None:
+    async with Connection(fake_relay(settings, "silent"), forward=0) as connection:
+        await connection.open()
+        waiting = asyncio.create_task(connection.ping())
+        await asyncio.wait({waiting}, timeout=0)
+        connection.abort(LineError("somebody pulled the plug", hop="lost"))
+
+        with pytest.raises(LineError, match="pulled the plug"):
+            await waiting
+        with pytest.raises(LineError, match="pulled the plug"):
+            await connection.ping()
+
+
+async def test_a_program_that_ignores_sigterm_is_killed(settings: LineSettings, tmp_path: Path) -> None:
+    stubborn = tmp_path / "stubborn"
+    stubborn.write_text(f'#!/bin/sh\ntrap "" TERM\n{sys.executable} {HERE / "fake_relay.py"} silent "$@"\n')
+    stubborn.chmod(0o755)
+
+    async with Connection(replace(settings, ssh_command=str(stubborn)), forward=0) as connection:
+        await connection.open()
+        assert connection._transport is not None
+        group = connection._transport.get_pid()
+
+    with pytest.raises(ProcessLookupError):
+        eventually(lambda: os.killpg(group, 0), "the process group is gone")
+
+
+async def test_cancelling_leaves_no_ssh_behind(settings: LineSettings, relay: Sshd) -> None:
+    before = {p.pid for p in psutil.Process().children(recursive=True)}
+    for moment in range(12):
+
+        async def use() -> None:
+            async with Connection(settings, forward=0) as connection:
+                await connection.open()
+                await connection.ended.wait()
+
+        task = asyncio.create_task(use())
+        await asyncio.wait({task}, timeout=moment * 0.05)
+        task.cancel()
+        await asyncio.wait({task})
+
+    def strays() -> set[int]:
+        return {
+            p.pid for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE
+        } - before
+
+    await eventually_async(lambda: strays() <= {p.pid for p in relay.sessions()} | _pid_of(relay), "no ssh is left")
+    await eventually_async(lambda: relay.sessions() == [], "no session is left on the relay")
+
+
+def _pid_of(relay: Sshd) -> set[int]:
+    return {relay._process.pid} if relay._process else set()
+
+
+async def test_the_death_of_the_launcher_by_sigkill_ends_everything(
+    settings: LineSettings, relay: Sshd, registry_dir: Path
+) -> None:
+    program = f"""
+import asyncio, sys
+from client.line.conftest import registration
+from opencode_connected.line.command import LineSettings
+from opencode_connected.line.connection import Connection
+from opencode_connected.registration import Registration
+
+async def main():
+    async with Connection({settings!r}, forward=0) as connection:
+        await connection.open()
+        await connection.register(Registration(name="n", hostname="h", port=connection.port,
+            local_port={settings.local_port}, cwd="/", connected_at=""))
+        print(connection.port, flush=True)
+        await connection.ended.wait()
+
+asyncio.run(main())
+"""
+    launcher = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        program,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
+    )
+    assert launcher.stdout is not None
+    port = int(await launcher.stdout.readline())
+    ssh = psutil.Process(launcher.pid).children(recursive=True)
+    assert [p.name() for p in ssh] == ["ssh"]
+    assert (registry_dir / "n.json").exists()
+
+    launcher.kill()
+    await launcher.wait()
+
+    await eventually_async(lambda: not ssh[0].is_running() or ssh[0].status() == psutil.STATUS_ZOMBIE, "ssh is gone")
+    await eventually_async(lambda: relay.sessions() == [], "no session is left on the relay")
+    assert not is_open(port)
+    assert list(registry_dir.iterdir()) == []
