@@ -69,7 +69,7 @@ def ssh_words(command: str) -> list[str]:
         raise LineError(
             f"RELAY_SSH_CMD cannot be split into words: {error}",
             hop="command",
-            remedy="write it as one would type it in a shell",
+            remedy="write it as one would type it in a shell, such as `ssh user@relay`",
             permanent=True,
         ) from error
     if not words:

@@ -37,6 +37,8 @@ _TERM_SECONDS: Final = 1.0
 _DRAIN_SECONDS: Final = 0.2
 """The end of ssh to the end of its pipes, which a child of a wrapper may hold."""
 _STDERR_LINES: Final = 200
+_NOISE_LINES: Final = 20
+"""Of stdout: why there is no shell is said there."""
 _INBOX_MESSAGES: Final = 4096
 """More registrations than any account has; a relay that sends more at once is none of ours."""
 
@@ -205,7 +207,7 @@ class Connection:
         """Take note that the ssh of `pipes` has ended, or its output has."""
         if pipes is self._pipes:
             status = self._transport.get_returncode() if self._transport else None
-            self.abort(diagnose(pipes.stderr, status))
+            self.abort(diagnose([*pipes.noise, *pipes.stderr], status))
 
     def received(self, message: protocol.RelayMessage) -> None:
         """Take a message of the relay's."""
@@ -215,6 +217,8 @@ class Connection:
             self._inbox.put_nowait(message)
 
     async def _reap(self) -> None:
+        if self._transport is None:
+            return
         try:
             async with asyncio.timeout(_TERM_SECONDS):
                 await self._pipes.exited.wait()
@@ -222,8 +226,7 @@ class Connection:
             pass
         finally:
             self._signal(signal.SIGKILL)
-            if self._transport is not None:
-                self._transport.close()
+            self._transport.close()
 
     async def _start(self, deadline: float, *, old_ssh: bool) -> protocol.Ready:
         argv = ssh_argv(self._settings, self._forward, old_ssh=old_ssh)
@@ -301,6 +304,7 @@ class _Pipes(asyncio.SubprocessProtocol):
         self._loop = asyncio.get_running_loop()
         self._stdout = protocol.LineSplitter()
         self._stderr = protocol.LineSplitter()
+        self.noise: deque[str] = deque(maxlen=_NOISE_LINES)
         self.stderr: deque[str] = deque(maxlen=_STDERR_LINES)
         self.stderr_came = asyncio.Event()
         self.exited = asyncio.Event()
@@ -310,8 +314,10 @@ class _Pipes(asyncio.SubprocessProtocol):
             for line in self._stdout.feed(data):
                 if message := protocol.decode(line):
                     self._connection.received(message)
+                else:
+                    self.noise.append(_text(line))
         else:
-            self.stderr.extend(line.decode(errors="replace").rstrip("\r") for line in self._stderr.feed(data))
+            self.stderr.extend(_text(line) for line in self._stderr.feed(data))
             self.stderr_came.set()
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
@@ -326,6 +332,10 @@ class _Pipes(asyncio.SubprocessProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         del exc
         self._connection.over(self)
+
+
+def _text(line: bytes) -> str:
+    return line.decode(errors="replace").rstrip("\r")
 
 
 def _refused(refusal: protocol.Refusal, name: str = "") -> RelayRefused:

@@ -85,7 +85,7 @@ _RULES: Final = (
         permanent=True,
     ),
     _rule(
-        r"^(?:unknown option|ssh: illegal option|usage: ssh)",
+        r"^(?:unknown option|ssh: illegal option|usage: ssh|hostname contains invalid characters)",
         "command",
         "ssh does not understand the command line",
         "RELAY_SSH_CMD must be what opens a shell on the relay, such as `ssh user@relay`",
@@ -181,13 +181,14 @@ _ALLOCATED: Final = re.compile(r"^Allocated port (\d{1,5}) for remote forward to
 _FORWARD_FAILED: Final = re.compile(r"remote port forwarding failed for listen port (\d{1,5})$")
 
 
-def diagnose(stderr: Sequence[str], status: int | None) -> LineError:
+def diagnose(output: Sequence[str], status: int | None) -> LineError:
     """Return what ended ssh.
 
-    `stderr` are its last lines, `status` its exit status (negative: the signal that ended it; None: not known).
+    `output` are its last lines, those of stderr at the end. `status` is its exit status (negative: the signal that
+    ended it; None: it has not ended, but its output has).
     """
     for rule in _RULES:
-        for line in stderr:
+        for line in output:
             if match := rule.pattern.search(line):
                 groups = [printable(group, limit=200) for group in match.groups() if group is not None] or [
                     "the relay"
@@ -196,7 +197,7 @@ def diagnose(stderr: Sequence[str], status: int | None) -> LineError:
                 return LineError(message, hop=rule.hop, remedy=rule.remedy, permanent=rule.permanent)
     if status is not None and status < 0:
         return LineError(f"ssh was ended by signal {-status}", hop="lost")
-    telling = [line for line in stderr if not _NOISE.search(line)]
+    telling = [line for line in output if not _NOISE.search(line)]
     said = f": {printable(telling[-1], limit=200)}" if telling else ""
     ended = "the relay's end of the line ended" if status is None else f"ssh ended with status {status}"
     return LineError(
