@@ -1,195 +1,23 @@
-"""Where the support could lie: real OpenCode behind the scripted model, and the fakes against the real one.
-
-The event sequences are the canary for new versions of OpenCode: the server's turn algorithm stands on them.
-"""
+"""Where the support could lie: the fakes against the real OpenCode, and how a served one starts and ends."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
-from support.events import outline, session_of, tapped
+from support.events import PLAIN_TURN, Session, new_session
 from support.fake_fleet import FakeFleet
 from support.fake_hostile import BEHAVIOURS, HostileInstance
 from support.opencode import OpenCodeHome, ServedOpenCode
-from support.waiting import eventually, eventually_async
+from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from support.events import Event
-    from support.scripted_model import ScriptedModel
-
-PLAIN = [
-    "user",
-    "text full",
-    "busy",
-    "assistant",
-    "step-start",
-    "text",
-    "delta",
-    "text full",
-    "step-finish",
-    "assistant stop",
-    "busy",
-    "idle",
-    "session.idle",
-]
-"""A plain turn, from the prompt to the end."""
-
-
-class Session:
-    """A fresh session of a served OpenCode, with the events of its whole process tapped."""
-
-    def __init__(self, client: httpx.AsyncClient, session_id: str, events: list[Event]) -> None:
-        self.client, self.id, self.events = client, session_id, events
-
-    async def prompt(self, text: str) -> None:
-        body = {"parts": [{"type": "text", "text": text}]}
-        (await self.client.post(f"/session/{self.id}/prompt_async", json=body)).raise_for_status()
-
-    async def seen(self, kind: str, *, times: int = 1) -> Event:
-        """Wait until an event of that type has come so many times, in whatever session, and return the last."""
-
-        def found() -> list[Event]:
-            return [event for event in self.events if event["type"] == kind]
-
-        await eventually_async(lambda: len(found()) >= times, f"{times} x {kind}", within=30)
-        return found()[-1]
-
-    async def turn(self, text: str) -> list[str]:
-        """Prompt, wait for the end, and return the outline of this session."""
-        await self.prompt(text)
-        await eventually_async(lambda: "session.idle" in self.outline(), "the end of the turn", within=30)
-        return self.outline()
-
-    def outline(self) -> list[str]:
-        return outline(self.events, self.id)
-
-
-@asynccontextmanager
-async def a_session(url: str) -> AsyncIterator[Session]:
-    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client, tapped(client) as events:
-        session_id = (await client.post("/session", json={})).json()["id"]
-        yield Session(client, session_id, events)
-
-
-async def test_a_plain_turn_has_the_order_of_events_that_the_notes_list(opencode: ServedOpenCode) -> None:
-    async with a_session(opencode.url) as session:
-        assert await session.turn("plain words") == PLAIN
-
-
-async def test_reasoning_streams_before_the_text_and_its_deltas_are_told_apart_by_their_part(
-    opencode: ServedOpenCode,
-) -> None:
-    async with a_session(opencode.url) as session:
-        words = await session.turn("THINK first")
-        assert words.index("reasoning") < words.index("reasoning full") < words.index("text")
-        deltas = [e["properties"] for e in session.events if e["type"] == "message.part.delta"]
-        assert {delta["field"] for delta in deltas} == {"text"}
-        assert len({delta["partID"] for delta in deltas}) == 2
-
-
-async def test_text_streams_up_to_a_gate_and_goes_on_when_it_is_released(
-    opencode: ServedOpenCode, model: ScriptedModel
-) -> None:
-    async with a_session(opencode.url) as session:
-        await session.prompt("before GATE:support-gate after")
-        await eventually_async(lambda: "before" in streamed(session.events))
-        assert model.reached("support-gate")
-        assert "after" not in streamed(session.events)
-        model.release("support-gate")
-        await session.seen("session.idle")
-        assert streamed(session.events) == "echo: before  after"
-
-
-async def test_a_command_waits_for_a_permission_and_goes_on_once_it_is_given(opencode: ServedOpenCode) -> None:
-    async with a_session(opencode.url) as session:
-        await session.prompt("[BASH:echo asked-for]")
-        asked = await session.seen("permission.asked")
-        assert asked["properties"]["metadata"] == {"command": "echo asked-for"}
-        listed = (await session.client.get("/permission")).json()
-        assert listed == [asked["properties"]]
-        await session.client.post(f"/permission/{listed[0]['id']}/reply", json={"reply": "once"})
-        await session.seen("session.idle")
-        words = session.outline()
-        assert words.index("permission.asked") < words.index("permission.replied") < words.index("bash completed")
-        assert streamed(session.events) == "done. result: asked-for\n"
-
-
-async def test_a_question_waits_for_its_answer(opencode: ServedOpenCode) -> None:
-    async with a_session(opencode.url) as session:
-        await session.prompt("[ASK:which colour?]")
-        asked = await session.seen("question.asked")
-        await session.client.post(f"/question/{asked['properties']['id']}/reply", json={"answers": [["blue"]]})
-        await session.seen("session.idle")
-        assert "question.replied" in session.outline()
-        assert '"which colour?"="blue"' in streamed(session.events)
-
-
-async def test_a_subagent_has_a_session_of_its_own_and_asks_there(opencode: ServedOpenCode) -> None:
-    async with a_session(opencode.url) as session:
-        await session.prompt("[TASK:{BASH:echo below}]")
-        asked = await session.seen("permission.asked")
-        child = session_of(asked)
-        created = [e["properties"]["info"] for e in session.events if e["type"] == "session.created"]
-        assert [info["parentID"] for info in created if info["id"] == child] == [session.id]
-        busy = (await session.client.get("/session/status")).json()
-        assert busy[session.id] == busy[child] == {"type": "busy"}
-        await session.client.post(f"/permission/{asked['properties']['id']}/reply", json={"reply": "once"})
-        await session.seen("session.idle", times=2)
-        assert "below" in streamed(session.events)
-
-
-async def test_an_abort_ends_in_an_error_and_a_second_idle(opencode: ServedOpenCode) -> None:
-    async with a_session(opencode.url) as session:
-        await session.prompt("words GATE:never-released")
-        await eventually_async(lambda: "words" in streamed(session.events))
-        await session.client.post(f"/session/{session.id}/abort")
-        await session.seen("session.idle", times=2)
-        assert "session.error" in session.outline()
-        assert "assistant MessageAbortedError" in session.outline()
-
-
-async def test_a_client_error_of_the_model_ends_the_turn_and_a_server_error_is_retried(
-    opencode: ServedOpenCode, model: ScriptedModel
-) -> None:
-    async with a_session(opencode.url) as session:
-        assert "session.error" in await session.turn("FAIL401 refused")
-    async with a_session(opencode.url) as session:
-        words = await session.turn("FAIL503x1 RETRYAFTER overloaded")
-        assert words.index("retry") < words.index("assistant stop")
-        assert len(model.turns("overloaded")) == 2
-
-
-async def test_several_calls_run_one_after_another_or_all_at_once(
-    opencode: ServedOpenCode, model: ScriptedModel
-) -> None:
-    async with a_session(opencode.url) as session:
-        await session.turn("[TODO:one;two] [READ:missing]")
-        assert {r.step for r in model.requests if r.session == session.id} >= {0, 1, 2}
-    async with a_session(opencode.url) as session:
-        await session.turn("PARALLEL [TODO:three] [TODO:four]")
-        assert max(r.step for r in model.requests if r.session == session.id) == 2
-        assert len([r for r in model.requests if r.session == session.id and not r.for_title]) == 2
-
-
-async def test_edits_go_to_the_file(opencode: ServedOpenCode) -> None:
-    file = opencode.cwd / "edited.txt"
-    async with a_session(opencode.url) as session:
-        await session.prompt(f"[WRITE:{file}=old text] [EDIT:{file}=old=new]")
-        for times in (1, 2):
-            asked = await session.seen("permission.asked", times=times)
-            await session.client.post(f"/permission/{asked['properties']['id']}/reply", json={"reply": "once"})
-        await session.seen("session.idle")
-    assert file.read_text() == "new text"
 
 
 async def test_the_fake_instance_agrees_with_the_real_one(opencode: ServedOpenCode, tmp_path: Path) -> None:
@@ -197,8 +25,8 @@ async def test_the_fake_instance_agrees_with_the_real_one(opencode: ServedOpenCo
         (port,) = fleet.add(1).values()
         shapes = []
         for url in (opencode.url, f"http://127.0.0.1:{port}"):
-            async with a_session(url) as session:
-                assert await session.turn("the same words") == PLAIN
+            async with new_session(url) as session:
+                assert await session.turn("the same words") == PLAIN_TURN
                 shapes.append(await shapes_of(session))
     real, fake = shapes
     assert fake == real
@@ -247,11 +75,6 @@ def is_alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
-
-
-def streamed(events: list[Event]) -> str:
-    """Return all text of the deltas, in their order."""
-    return "".join(e["properties"]["delta"] for e in events if e["type"] == "message.part.delta")
 
 
 NOT_READ = frozenset({"agent", "model", "summary"})

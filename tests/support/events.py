@@ -1,4 +1,4 @@
-"""OpenCode's event stream, tapped by a test beside whatever else listens."""
+"""OpenCode driven without the relay: its event stream tapped, its sessions prompted, what happened outlined."""
 
 from __future__ import annotations
 
@@ -7,17 +7,32 @@ import time
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from httpx_sse import aconnect_sse
 
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
-
-    import httpx
-
 Event = dict[str, Any]
 """One event as sent (`id`, `type`, `properties`), and `at`: when it came (`time.monotonic`, seconds)."""
+
+PLAIN_TURN = [
+    "user",
+    "text full",
+    "busy",
+    "assistant",
+    "step-start",
+    "text",
+    "delta",
+    "text full",
+    "step-finish",
+    "assistant stop",
+    "busy",
+    "idle",
+    "session.idle",
+]
+"""The outline of a plain turn, from the prompt to the end."""
 
 
 @asynccontextmanager
@@ -40,6 +55,62 @@ async def tapped(client: httpx.AsyncClient) -> AsyncIterator[list[Event]]:
         listener.cancel()
         with suppress(asyncio.CancelledError):
             await listener
+
+
+class Session:
+    """A fresh session of an OpenCode, with the events of that whole process tapped."""
+
+    def __init__(self, client: httpx.AsyncClient, session_id: str, events: list[Event]) -> None:
+        self.client = client
+        self.id = session_id
+        self.events = events
+
+    async def prompt(self, text: str, **body: object) -> None:
+        """Post a prompt; `body` replaces or adds fields. Returns once it is accepted."""
+        body = {"parts": [{"type": "text", "text": text}], **body}
+        (await self.client.post(f"/session/{self.id}/prompt_async", json=body)).raise_for_status()
+
+    async def turn(self, text: str, **body: object) -> list[str]:
+        """Post a prompt, wait for the next end of a turn, and return the outline of all that happened so far."""
+        before = self.outline().count("session.idle")
+        await self.prompt(text, **body)
+        await eventually_async(
+            lambda: self.outline().count("session.idle") > before, "the end of the turn", within=30
+        )
+        return self.outline()
+
+    async def seen(self, kind: str, *, times: int = 1) -> Event:
+        """Wait until an event of that type has come so many times, in whatever session, and return the last."""
+        await eventually_async(lambda: len(self._all(kind)) >= times, f"{times} x {kind}", within=30)
+        return self._all(kind)[-1]
+
+    async def messages(self) -> list[dict[str, Any]]:
+        """Return all messages of this session, oldest first."""
+        found: list[dict[str, Any]] = (await self.client.get(f"/session/{self.id}/message")).json()
+        return found
+
+    async def abort(self) -> None:
+        """Abort what runs."""
+        await self.client.post(f"/session/{self.id}/abort")
+
+    def outline(self) -> list[str]:
+        """Return what happened in this session, see `outline`."""
+        return outline(self.events, self.id)
+
+    def streamed(self) -> str:
+        """Return the text of all deltas so far, subagents' and reasoning's too."""
+        return "".join(event["properties"]["delta"] for event in self._all("message.part.delta"))
+
+    def _all(self, kind: str) -> list[Event]:
+        return [event for event in self.events if event["type"] == kind]
+
+
+@asynccontextmanager
+async def new_session(url: str) -> AsyncIterator[Session]:
+    """Make a session in the OpenCode at `url`."""
+    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client, tapped(client) as events:
+        session_id = (await client.post("/session", json={})).json()["id"]
+        yield Session(client, session_id, events)
 
 
 def session_of(event: Event) -> str | None:
