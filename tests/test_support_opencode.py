@@ -255,7 +255,9 @@ async def test_an_event_stream_ends_when_its_instance_is_disposed(
             listener = asyncio.create_task(listen())
 
             async def ended() -> bool:
-                # One that comes right after the connection is not noticed (the stream lives on and loses nothing).
+                # A disposal right after the connection goes unnoticed: that stream lives on, and loses nothing. And
+                # there is nothing to dispose of until something is asked for.
+                await client.post("/session", json={})
                 await client.post("/global/dispose")
                 return listener.done()
 
