@@ -49,7 +49,12 @@ class FakeFleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
-        self._process.communicate(timeout=10)
+        try:
+            self._process.communicate(timeout=10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
 
     def add(self, count: int, *, sessions: int = 1, hung: bool = False) -> dict[str, int]:
         """Start `count` instances, register them, and return their ports by name.
@@ -68,7 +73,9 @@ class FakeFleet:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps(request), file=self._process.stdin, flush=True)
-        return json.loads(self._process.stdout.readline())
+        answer = self._process.stdout.readline()
+        assert answer, "the fleet's process ended; its stderr says why"
+        return json.loads(answer)
 
 
 class _Server(uvicorn.Server):

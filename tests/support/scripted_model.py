@@ -82,7 +82,7 @@ class ModelRequest:
         )
 
 
-class _Gate:
+class Gate:
     """A place in an answer: `reached` by the model, `opened` by the test."""
 
     def __init__(self) -> None:
@@ -100,7 +100,7 @@ class ScriptedModel:
         self._server = _Server(self, port)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._lock = threading.Lock()
-        self._gates: dict[str, _Gate] = {}
+        self._gates: dict[str, Gate] = {}
         self._requests: list[ModelRequest] = []
         self._failures: Counter[tuple[str, str]] = Counter()
         self.stopping = threading.Event()
@@ -141,10 +141,10 @@ class ScriptedModel:
         """Open the gate, for the answers that wait there and for all that come."""
         self.gate(gate).opened.set()
 
-    def gate(self, name: str) -> _Gate:
+    def gate(self, name: str) -> Gate:
         """Return the gate of that name, closed if it is new."""
         with self._lock:
-            return self._gates.setdefault(name, _Gate())
+            return self._gates.setdefault(name, Gate())
 
     def record(self, request: ModelRequest) -> None:
         """Note a request."""
