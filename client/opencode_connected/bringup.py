@@ -11,18 +11,22 @@ import json
 import socket
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opencode_connected.errors import LauncherError
 from opencode_connected.loopback import HOST, Endpoint, Unanswered
-from opencode_connected.opencode import PortTaken, listening_process
+from opencode_connected.opencode import PortTaken, listening_process, working_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _POLL_SECONDS = 0.02
-_REQUEST_SECONDS = 5.0
+_LEAST_PATIENCE_SECONDS = 0.2
+_MOST_PATIENCE_SECONDS = 5.0
+"""A request that comes just as OpenCode begins to listen is never answered, and a later one at once. So the first ones
+are given up early; the longer it takes, the more time each gets, as a busy machine needs it."""
+_PATIENCE_SHARE = 0.25
+"""Of the time since OpenCode listens."""
 _SLOW_START_SECONDS = 60.0
 """OpenCode needs 3 to 6 s; after this time the log says that it has not come up."""
 
@@ -36,7 +40,7 @@ class Answering:
     version: str | None
     """None if OpenCode tells it to nobody without a password that we do not know."""
     directory: str | None
-    """Where it works; None as for `version`."""
+    """Where it works: not where the launcher does if it was given a project. None if that cannot be told."""
 
 
 async def wait_until_answering(pid: int, endpoint: Endpoint, log: Callable[[str], None]) -> Answering:
@@ -49,12 +53,15 @@ async def wait_until_answering(pid: int, endpoint: Endpoint, log: Callable[[str]
     """
     began = time.monotonic()
     slow = False
+    listens_since: float | None = None
     while True:
         if await asyncio.to_thread(_accepts, endpoint.port):
+            listens_since = listens_since or time.monotonic()
             server_pid = await _owner_on_loopback(pid, endpoint.port)
-            version = await asyncio.to_thread(_version, endpoint)
+            patience = max(_LEAST_PATIENCE_SECONDS, _PATIENCE_SHARE * (time.monotonic() - listens_since))
+            version = await asyncio.to_thread(_version, endpoint, min(patience, _MOST_PATIENCE_SECONDS))
             if server_pid is not None and version is not None:
-                return Answering(server_pid, version or None, await asyncio.to_thread(_directory, endpoint))
+                return Answering(server_pid, version or None, working_directory(server_pid))
         if not slow and time.monotonic() - began > _SLOW_START_SECONDS:
             slow = True
             log(f"OpenCode has not answered on port {endpoint.port} for {_SLOW_START_SECONDS:.0f} s")
@@ -83,35 +90,26 @@ async def _owner_on_loopback(pid: int, port: int) -> int | None:
 
 def _accepts(port: int) -> bool:
     try:
-        socket.create_connection((HOST, port), timeout=_REQUEST_SECONDS).close()
+        socket.create_connection((HOST, port), timeout=_MOST_PATIENCE_SECONDS).close()
     except OSError:
         return False
     return True
 
 
-def _version(endpoint: Endpoint) -> str | None:
+def _version(endpoint: Endpoint, timeout: float) -> str | None:
     """Return OpenCode's version, empty where it wants a password, None if it does not answer yet."""
     try:
-        status, body = endpoint.get("/global/health", timeout=_REQUEST_SECONDS)
+        status, body = endpoint.get("/global/health", timeout=timeout)
     except Unanswered:
         return None
     if status == 401:
         return ""
-    return _text(body, "version") if status == 200 else None
+    return _version_in(body) if status == 200 else None
 
 
-def _directory(endpoint: Endpoint) -> str | None:
+def _version_in(body: bytes) -> str:
     try:
-        status, body = endpoint.get("/path", timeout=_REQUEST_SECONDS)
-    except Unanswered:
-        return None
-    directory = _text(body, "directory") if status == 200 else ""
-    return directory if Path(directory).is_absolute() else None
-
-
-def _text(body: bytes, key: str) -> str:
-    try:
-        value = json.loads(body)[key]
+        value = json.loads(body)["version"]
     except (ValueError, LookupError, TypeError, RecursionError):
         return ""
     return value if isinstance(value, str) else ""

@@ -92,6 +92,16 @@ def is_free(port: int) -> bool:
     return True
 
 
+def working_directory(pid: int) -> str | None:
+    """Return the current directory of process `pid`, None if it cannot be told."""
+    import psutil  # noqa: PLC0415 - see `listening_process`
+
+    try:
+        return str(psutil.Process(pid).cwd()) or None
+    except psutil.Error:
+        return None
+
+
 def listening_process(pid: int, port: int) -> tuple[int, frozenset[str]] | None:
     """Return who of process `pid` and its descendants listens on `port`, and at which addresses; None if nobody.
 
