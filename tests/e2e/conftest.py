@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -39,7 +39,10 @@ async def shared_client(shared_registry: Path) -> AsyncIterator[RelayClient]:
             await done.wait()
 
     holder = asyncio.create_task(hold())
-    holder.add_done_callback(lambda ended: connected.done() or connected.set_exception(ended.exception()))
+    either: set[asyncio.Future[Any]] = {holder, connected}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if holder.done():
+        await holder  # it could not start, and says why
     yield await connected
     done.set()
     await holder
