@@ -246,7 +246,7 @@ async def test_a_name_that_no_relay_may_give_is_not_taken(
 
 
 async def test_a_relay_that_falls_silent_is_given_up(settings: LineSettings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opencode_connected.line.connection._ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("opencode_connected.line.connection._PONG_SECONDS", 0.5)
     async with Connection(fake_relay(settings, "silent"), forward=0) as connection:
         await connection.open()
 

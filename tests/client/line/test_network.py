@@ -1,0 +1,98 @@
+"""Faults of the network, between two hosts that are network namespaces."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.line_program import LineProgram
+from support.netns import TwoHosts
+from support.sshd import Sshd
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def hosts() -> Iterator[TwoHosts]:
+    with TwoHosts() as both:
+        yield both
+
+
+@pytest.fixture
+def far_relay(hosts: TwoHosts, tmp_path: Path) -> Iterator[Sshd]:
+    with Sshd(tmp_path / "relay", address=hosts.relay_address, inside=hosts.relay) as sshd:
+        yield sshd
+
+
+@pytest.fixture
+def launcher(hosts: TwoHosts, far_relay: Sshd, registry_dir: Path) -> Iterator[LineProgram]:
+    with LineProgram(far_relay.ssh_command, registry_dir, inside=hosts.laptop) as program:
+        program.wait_for("registered")
+        yield program
+
+
+def test_a_link_that_was_down_is_noticed_when_it_is_back(launcher: LineProgram, hosts: TwoHosts) -> None:
+    hosts.link_down()
+    began = time.monotonic()
+    eventually(lambda: time.monotonic() - began > 1.2, "two looks of the watch are over")
+    hosts.link_up()
+
+    lost = launcher.wait_for("lost", within=3)
+    assert lost.text == "this machine is back on the network"
+    assert launcher.wait_for("registered", since=lost.at).state["health"] == "ok"
+
+
+def test_a_changed_address_is_noticed_and_the_old_session_ended(
+    launcher: LineProgram, hosts: TwoHosts, registry_dir: Path, far_relay: Sshd
+) -> None:
+    old_port = launcher.events[-1].state["port"]
+    hosts.change_address()
+
+    lost = launcher.wait_for("lost")
+    assert lost.text == "this machine's address changed"
+    again = launcher.wait_for("registered", since=lost.at)
+
+    assert again.at - lost.at < 15
+    assert json.loads((registry_dir / "laptop-api.json").read_bytes())["port"] == again.state["port"]
+    # The old session hangs on an address that is no more: only the takeover ends it at once, listener included.
+    eventually(lambda: old_port not in hosts.relay_listeners(), "the old listener is gone", within=5)
+
+
+def test_a_half_open_line_is_noticed_by_both_sides(
+    launcher: LineProgram, hosts: TwoHosts, registry_dir: Path
+) -> None:
+    port = launcher.events[-1].state["port"]
+    began = time.monotonic()
+    hosts.cut()
+
+    assert launcher.wait_for("lost").at - began < 12
+    eventually(lambda: not list(registry_dir.iterdir()), "the relay gave it up", within=25)
+    eventually(lambda: port not in hosts.relay_listeners(), "the relay's listener is gone", within=5)
+    hosts.mend()
+
+    assert launcher.wait_for("registered", since=began).state["health"] == "ok"
+
+
+def test_a_tunnel_that_silently_drops_is_reported(launcher: LineProgram, hosts: TwoHosts) -> None:
+    hosts.drop_at_relay(launcher.events[-1].state["port"])
+
+    assert "the tunnel does not carry" in launcher.wait_for("lost").text
+
+
+def test_kill_9_of_the_launcher_leaves_no_ssh_no_listener_and_no_registration(
+    launcher: LineProgram, hosts: TwoHosts, registry_dir: Path, far_relay: Sshd
+) -> None:
+    port = launcher.events[-1].state["port"]
+    assert port in hosts.relay_listeners()
+
+    launcher.kill()
+
+    eventually(lambda: not list(registry_dir.iterdir()), "the registration is gone")
+    eventually(lambda: port not in hosts.relay_listeners(), "the listener is gone")
+    eventually(lambda: far_relay.sessions() == [], "no session is left")
