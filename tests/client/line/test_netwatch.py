@@ -1,0 +1,119 @@
+"""What the watch of the network decides on; that it notices real changes is `test_network`'s."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from opencode_connected.line import netwatch
+from support.waiting import eventually_async
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+
+class Sources:
+    """The addresses that packets would leave from, set by the test: one for each target."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now: tuple[str | None, ...] = ("192.0.2.5", None)
+        self.targets: tuple[object, ...] = ()
+        self.looks = 0
+        monkeypatch.setattr(netwatch, "_sources", self._look)
+        monkeypatch.setattr(netwatch, "_LOOK_SECONDS", 0.01)
+
+    def _look(self, targets: tuple[object, ...]) -> tuple[str | None, ...]:
+        self.targets = targets
+        self.looks += 1
+        return self.now
+
+    async def become(self, *now: str | None) -> None:
+        """Change, and wait until that has been seen."""
+        self.now = now
+        seen = self.looks
+        await eventually_async(lambda: self.looks >= seen + 3)
+
+
+@pytest.fixture
+def sources(monkeypatch: pytest.MonkeyPatch) -> Sources:
+    return Sources(monkeypatch)
+
+
+@asynccontextmanager
+async def watch(on_change: Callable[[str], None], command: str = "ssh -F none 192.0.2.1") -> AsyncIterator[None]:
+    task = asyncio.create_task(netwatch.NetWatch(command, on_change).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def test_another_address_is_a_change_and_a_further_one_is_not(sources: Sources) -> None:
+    changes: list[str] = []
+    async with watch(changes.append):
+        await sources.become("192.0.2.5", None)
+        await sources.become("192.0.2.5", "2001:db8::5")
+        assert changes == []
+
+        await sources.become("192.0.2.6", "2001:db8::5")
+        assert changes == ["this machine's address changed"]
+
+
+async def test_going_offline_is_no_change_but_coming_back_is(sources: Sources) -> None:
+    changes: list[str] = []
+    async with watch(changes.append):
+        await sources.become("192.0.2.5", None)
+        await sources.become(None, None)
+        assert changes == []
+
+        await sources.become("192.0.2.5", None)
+        assert changes == ["this machine is back on the network"]
+
+
+async def test_a_machine_that_slept_counts_as_changed(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: list[str] = []
+    asleep = [0.0]
+    wall = time.time
+    monkeypatch.setattr("opencode_connected.line.netwatch.time.time", lambda: wall() + asleep[0])
+    async with watch(changes.append):
+        await sources.become("192.0.2.5", None)
+        # Slewed little by little, a clock runs as far ahead, but it is not sleep.
+        for _ in range(8):
+            asleep[0] += 1
+            await sources.become("192.0.2.5", None)
+        assert changes == []
+
+        asleep[0] += 60
+        await eventually_async(lambda: changes)
+
+    assert changes == ["this machine slept"]
+
+
+async def test_the_way_to_the_relay_is_watched_if_ssh_connects_directly(sources: Sources) -> None:
+    async with watch(print, "ssh -F none -p 2222 ann@192.0.2.77"):
+        await sources.become("192.0.2.5")
+
+    assert [target.address[0] for target in sources.targets if isinstance(target, netwatch._Target)] == ["192.0.2.77"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "gcloud compute ssh vm --zone z --",
+        "no-such-directory/ssh vm",
+        "ssh -F none -J jump 192.0.2.77",
+        "ssh -F none -o ProxyCommand='nc %h %p' 192.0.2.77",
+        "ssh -F none relay.invalid",
+        "ssh -F none",
+    ],
+)
+async def test_the_default_route_is_watched_if_that_cannot_be_told(sources: Sources, command: str) -> None:
+    async with watch(print, command):
+        await sources.become("192.0.2.5")
+
+    assert sources.targets == netwatch._DEFAULT_ROUTE
