@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _POLL_SECONDS = 0.02
-_LEAST_PATIENCE_SECONDS = 0.2
+_LEAST_PATIENCE_SECONDS = 0.1
 _MOST_PATIENCE_SECONDS = 5.0
-"""A request that comes just as OpenCode begins to listen is never answered, and a later one at once. So the first ones
-are given up early; the longer it takes, the more time each gets, as a busy machine needs it."""
+"""A request that comes just as OpenCode begins to listen is never answered, and a later one at once. So the first
+ones are given up early; the longer it takes, the more time each gets, as a busy machine needs it."""
 _PATIENCE_SHARE = 0.25
 """Of the time since OpenCode listens."""
 _SLOW_START_SECONDS = 60.0
@@ -54,10 +54,11 @@ async def wait_until_answering(pid: int, endpoint: Endpoint, log: Callable[[str]
     began = time.monotonic()
     slow = False
     listens_since: float | None = None
+    server_pid: int | None = None
     while True:
         if await asyncio.to_thread(_accepts, endpoint.port):
             listens_since = listens_since or time.monotonic()
-            server_pid = await _owner_on_loopback(pid, endpoint.port)
+            server_pid = server_pid or await _owner_on_loopback(pid, endpoint.port)
             patience = max(_LEAST_PATIENCE_SECONDS, _PATIENCE_SHARE * (time.monotonic() - listens_since))
             version = await asyncio.to_thread(_version, endpoint, min(patience, _MOST_PATIENCE_SECONDS))
             if server_pid is not None and version is not None:

@@ -37,6 +37,8 @@ _PORTS_TRIED = 5
 _OWN_END_SECONDS = 1.0
 """The terminal's own signals reach OpenCode as well: this long it may end by itself."""
 _DISPOSE_SECONDS = 5.0
+_INTERFACE_SECONDS = 2.0
+"""From OpenCode's first answer to an interface that shows what it is told."""
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -198,6 +200,13 @@ class _Launcher:
         self._report.registered(registered, self._answering.version)
         if self._headless:
             self._say(f"{registered.name!r} is registered, OpenCode is on port {endpoint.port}")
+        elif self._use_relay and registered.name != self._wanted.name:
+            # Known only now, with the interface on the screen: so the interface says it.
+            await asyncio.sleep(_INTERFACE_SECONDS)
+            message = f"{self._wanted.name} is already running, so this one is {registered.name}"
+            with suppress(Unanswered):
+                toast = {"message": message, "variant": "info"}
+                await asyncio.to_thread(endpoint.post, "/tui/show-toast", toast, timeout=_INTERFACE_SECONDS)
         await enrolment.keep()
 
     async def _end_by_signal(self, number: signal.Signals, child: Child, endpoint: Endpoint) -> None:
