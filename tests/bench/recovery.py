@@ -1,0 +1,202 @@
+"""Prints how fast the line comes back, through a real sshd between two network namespaces. Needs root.
+
+python tests/bench/recovery.py [--json] [--runs N]
+
+Each run has two hosts, an sshd and a line of its own. All of a fault's runs live at the same time, and fail one after
+the other, so that twenty link losses of twenty seconds take a minute and no run disturbs another one's recovery.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import statistics
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+from support.line_program import LineProgram
+from support.netns import TwoHosts
+from support.sshd import Sshd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_STAGGER_SECONDS = 1.5
+"""Between the ends of two runs' faults: longer than a recovery should take."""
+_DOWN_SECONDS = 20.0
+
+
+class Scene:
+    """Two hosts and a line between them that is up."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recovery-")))
+        self.hosts = stack.enter_context(TwoHosts())
+        self.relay = stack.enter_context(
+            Sshd(directory / "relay", address=self.hosts.relay_address, inside=self.hosts.relay)
+        )
+        self.line = stack.enter_context(
+            LineProgram(self.relay.ssh_command, directory / "registry", inside=self.hosts.laptop)
+        )
+        self.port = self.line.wait_for("registered", within=60).state["port"]
+
+    def back_after(self, fault_is_over: float) -> float:
+        """Return the seconds from the end of the fault to a registration that was probed through its new tunnel."""
+        again = self.line.wait_for("registered", since=fault_is_over, within=60)
+        if again.state["health"] != "ok":
+            raise RuntimeError(f"registered, but {again.state['health']}")
+        return again.at - fault_is_over
+
+
+def ssh_killed(scene: Scene) -> float:
+    """Kill the line's ssh."""
+    for process in psutil.Process(scene.line.pid).children():
+        if process.name() == "ssh":
+            os.kill(process.pid, signal.SIGKILL)
+    return scene.back_after(time.monotonic())
+
+
+def session_killed(scene: Scene) -> float:
+    """Kill the relay's sshd processes of this connection."""
+    scene.relay.kill_sessions()
+    return scene.back_after(time.monotonic())
+
+
+def relay_restarted(scene: Scene) -> float:
+    """Stop sshd and its sessions, and start it again. From: it listens."""
+    scene.relay.restart()
+    return scene.back_after(time.monotonic())
+
+
+def link_down(scene: Scene) -> float:
+    """Switch the laptop's interface off for 20 s. From: it is on again."""
+    scene.hosts.link_down()
+    time.sleep(_DOWN_SECONDS)
+    scene.hosts.link_up()
+    return scene.back_after(time.monotonic())
+
+
+def packets_lost(scene: Scene) -> float:
+    """Lose every packet for 20 s behind an interface that stays up. From: none is lost any more."""
+    scene.hosts.cut()
+    time.sleep(_DOWN_SECONDS)
+    scene.hosts.mend()
+    return scene.back_after(time.monotonic())
+
+
+def address_changed(scene: Scene) -> float:
+    """Change the laptop's address; packets for the old one are lost."""
+    scene.hosts.change_address()
+    return scene.back_after(time.monotonic())
+
+
+def half_open(scene: Scene) -> float:
+    """Lose every packet. To: the launcher says so."""
+    began = time.monotonic()
+    scene.hosts.cut()
+    return scene.line.wait_for("lost", within=60).at - began
+
+
+def silent_drop(scene: Scene) -> float:
+    """Lose what goes through the tunnel, while ssh is well. To: the launcher says so."""
+    began = time.monotonic()
+    scene.hosts.drop_at_relay(scene.port)
+    lost = scene.line.wait_for("lost", within=60)
+    if "does not carry" not in lost.text:
+        raise RuntimeError(f"reported something else: {lost.text}")
+    return lost.at - began
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is done to the line, and how long it may take to come back or to notice."""
+
+    name: str
+    measure: Callable[[Scene], float]
+    limit: float | None
+
+
+FAULTS = (
+    Fault("ssh killed", ssh_killed, 1.0),
+    Fault("session killed", session_killed, 1.0),
+    Fault("relay restarted", relay_restarted, 1.0),
+    Fault("link down 20 s", link_down, 1.0),
+    Fault("packets lost 20 s, link up", packets_lost, None),
+    Fault("address changed", address_changed, 1.5),
+    Fault("half-open noticed", half_open, 12.0),
+    Fault("silent drop reported", silent_drop, None),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """The seconds of one fault's runs."""
+
+    fault: str
+    runs: int
+    median: float
+    worst: float
+    limit: float | None
+
+    @property
+    def verdict(self) -> str:
+        """Say whether the promise is kept, by the worst run."""
+        if self.limit is None:
+            return ""
+        return "ok" if self.worst <= self.limit else "OVER"
+
+
+def measure(fault: Fault, runs: int) -> Result:
+    """Run one fault `runs` times."""
+    everybody_is_up = threading.Barrier(runs)
+
+    def run(number: int) -> float:
+        with ExitStack() as stack:
+            try:
+                scene = Scene(stack)
+            except BaseException:
+                everybody_is_up.abort()
+                raise
+            everybody_is_up.wait()
+            time.sleep(number * _STAGGER_SECONDS)
+            return fault.measure(scene)
+
+    with ThreadPoolExecutor(runs) as pool:
+        seconds = list(pool.map(run, range(runs)))
+    return Result(fault.name, runs, round(statistics.median(seconds), 2), round(max(seconds), 2), fault.limit)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--runs", type=int, default=20, help="runs of each fault")
+    parser.add_argument("--fault", help="only the faults whose name contains this")
+    arguments = parser.parse_args()
+    results = [measure(fault, arguments.runs) for fault in FAULTS if (arguments.fault or "") in fault.name]
+    if arguments.json:
+        print(json.dumps([asdict(result) for result in results]))
+        return
+    table = Table(
+        "fault", "median", "worst", "at most", "", title=f"The line comes back, s (of {arguments.runs} runs)"
+    )
+    for result in results:
+        limit = "" if result.limit is None else f"{result.limit:g}"
+        table.add_row(result.fault, f"{result.median:.2f}", f"{result.worst:.2f}", limit, result.verdict)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
