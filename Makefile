@@ -11,6 +11,7 @@ OPENCODE_BIN ?= $(CURDIR)/.work/opencode/node_modules/.bin/opencode
 SOURCES := server client tests
 
 export PYTHONPATH := $(CURDIR)/tests
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help
 help: ## Say what there is

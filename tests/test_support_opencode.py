@@ -106,7 +106,7 @@ async def test_a_client_error_of_the_model_ends_the_turn_and_a_server_error_is_r
     async with new_session(opencode.url) as session:
         words = await session.turn("FAIL503x1 RETRYAFTER overloaded")
         assert words.index("retry") < words.index("assistant stop")
-        assert len(model.turns("overloaded")) == 2
+        assert len(model.turns("overloaded", session.id)) == 2
 
 
 async def test_several_calls_run_one_after_another_or_all_at_once(
@@ -156,7 +156,7 @@ async def test_a_prompt_posted_again_with_the_same_ids_is_not_sent_twice(
         asked, answered = await session.messages()
         assert (asked["info"]["id"], [part["text"] for part in asked["parts"]]) == (message_id, ["only once"])
         assert answered["info"]["parentID"] == message_id
-        assert len(model.turns("only once")) == 1
+        assert len(model.turns("only once", session.id)) == 1
 
 
 async def test_prompts_to_a_busy_session_are_accepted_and_get_one_answer_together(
@@ -211,7 +211,7 @@ async def test_a_model_that_drops_its_stream_is_asked_again_and_again_until_the_
         await eventually_async(lambda: session.outline().count("assistant unknown") >= 3, within=30)
         await session.abort()
         await session.seen("session.idle")
-        assert len(model.turns("DROPMID")) >= 3
+        assert len(model.turns("DROPMID", session.id)) >= 3
 
 
 async def test_an_unknown_agent_ends_in_an_error_without_ever_being_busy(opencode: ServedOpenCode) -> None:

@@ -129,9 +129,13 @@ class ScriptedModel:
         with self._lock:
             return list(self._requests)
 
-    def turns(self, text: str) -> list[ModelRequest]:
-        """Return the requests that opened a turn whose prompt contains `text`: one per prompt sent once."""
-        return [r for r in self.requests if not r.for_title and r.step == 0 and text in r.prompt]
+    def turns(self, text: str, session: str | None = None) -> list[ModelRequest]:
+        """Return the requests that opened a turn whose prompt contains `text`: one per prompt sent once.
+
+        With `session`, only those of that session: a model may be shared by tests that use the same words.
+        """
+        opened = [r for r in self.requests if not r.for_title and r.step == 0 and text in r.prompt]
+        return [r for r in opened if session in (None, r.session)]
 
     def reached(self, gate: str) -> bool:
         """Tell whether an answer has arrived at the gate (everything before it is streamed)."""

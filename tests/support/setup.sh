@@ -76,7 +76,8 @@ packages() {
             ;;
         test)
             pairs+=(node:nodejs npm:npm ssh:openssh-client sshd:openssh-server ip:iproute2 nft:nftables)
-            pairs+=(fish:fish tcsh:tcsh zsh:zsh dash:dash busybox:busybox tmux:tmux curl:curl ps:procps git:git)
+            pairs+=(fish:fish tcsh:tcsh zsh:zsh dash:dash busybox:busybox tmux:tmux ps:procps git:git)
+            pairs+=(curl:curl wget:wget nc:netcat-openbsd perl:perl)
             ;;
         lint) pairs+=(git:git) ;;
         *) fail "unknown set of packages: $1" ;;
