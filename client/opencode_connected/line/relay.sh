@@ -166,8 +166,9 @@ write_claim() {
 	stage owner "$id $$ $start" && stage json "$file" || return
 	put owner "$dir/.$name.owner" && put json "$dir/$name.json" || return
 	claimed=yes
-	# Only now, as a moment without a registration would be a lost instance.
-	[ -z "$older" ] || kill "$older" 2>/dev/null || :
+	# Only now, as a moment without a registration would be a lost instance. Without a start, the pid may be anybody's by now:
+	# then the older session ends by its own watchdog.
+	[ -z "$older" ] || [ -z "$owner_start" ] || kill "$older" 2>/dev/null || :
 }
 
 release() {
@@ -298,7 +299,7 @@ bye() { # a note for whoever watches the directory, then the name is free; the n
 		fi
 		unlock
 	fi
-	kill "$guard"
+	kill "$guard" 2>/dev/null
 	exit
 }
 
@@ -306,7 +307,7 @@ leave() {
 	trap '' TERM HUP INT
 	release
 	unlock
-	kill "$guard"
+	kill "$guard" 2>/dev/null
 	end_sshd
 	exit
 }
@@ -327,7 +328,7 @@ peer=${peer##* }
 case $peer in *[!0-9A-Za-z.:%]*) peer='' ;; esac
 printf '{"type":"ready","v":1,"agent":"sh","peer":"%s"}\n' "$peer"
 while IFS= read -r line; do
-	kill -USR1 "$guard"
+	kill -USR1 "$guard" 2>/dev/null
 	case $line in
 	'{"type":"ping",'*) ping ;;
 	'{"type":"hello","v":1,"id":"'*'","file":{"name":"'*'","hostname":"'*'","port":'*'}}') hello ;;

@@ -32,8 +32,9 @@ HERE = Path(__file__).parent
 @pytest.mark.parametrize("login_shell", ["bash", "dash", "fish", "tcsh", "zsh"])
 async def test_any_login_shell_of_any_user_will_do(login_shell: str, tmp_path: Path, opencode: FakeHealth) -> None:
     directory = 'a registry/it\'s "mine" $HOME `x` !bang \\ ünïcode'
+    configured = f"~/{directory}" if login_shell == "bash" else directory
     with unix_user(login_shell) as user, Sshd(tmp_path / "relay", user=user) as relay:
-        async with Connection(line_settings(relay, opencode, directory), forward=0) as connection:
+        async with Connection(line_settings(relay, opencode, configured), forward=0) as connection:
             await connection.open()
             what = registration(opencode, 'it\'s "mine" $HOME `x` !bang ünïcode').model_copy(
                 update={"port": connection.port}

@@ -19,7 +19,7 @@ def test_the_first_try_is_quick_then_two_a_second_for_a_minute_then_ever_fewer(c
     schedule = RetrySchedule()
     assert 0.05 <= schedule.delay(permanent=False) <= 0.25
     for _ in range(100):
-        assert 0.4 <= schedule.delay(permanent=False) <= 0.6
+        assert 0.3 <= schedule.delay(permanent=False) <= 0.5
 
     clock[0] += 60
     for longest in (1, 2, 4, 8, 15, 15, 15):
