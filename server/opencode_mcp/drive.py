@@ -6,6 +6,7 @@ All of it is safe to interrupt: the agent's work goes on when a caller goes away
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 import string
 import time
@@ -32,6 +33,8 @@ STOP_TIMEOUT = 15.0
 STOP_LOOK_INTERVAL = 0.25
 STOP_QUIET_LOOKS = 2
 """Looks in a row that must find it idle: a parent may begin one more step when its subagent is stopped."""
+_SESSION_ID = re.compile(r"ses_[A-Za-z0-9]{1,76}")
+"""What may stand in a URL."""
 _BASE62 = string.digits + string.ascii_letters
 
 
@@ -69,7 +72,7 @@ class Driver:
         return sessions[0] if sessions else None
 
     async def _named(self, instance: Instance, wanted: str) -> Session:
-        if not (wanted.startswith("ses_") and wanted.isascii() and wanted.replace("_", "").isalnum()):
+        if not _SESSION_ID.fullmatch(wanted):
             raise Refused(f"{one_line(wanted, 80)!r} is no session id; `instances` and `read` show them (ses_…)")
         try:
             session = await self._known(instance, wanted)

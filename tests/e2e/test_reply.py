@@ -1,0 +1,215 @@
+"""`reply`: what an agent waits for is shown whole, and settled only by an answer that fits it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.waiting import eventually_async
+
+if TYPE_CHECKING:
+    from support.mcp_client import Answer, RelayClient
+    from support.opencode import ServedOpenCode
+    from support.scripted_model import ScriptedModel
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+
+async def asked(client: RelayClient, message: str) -> dict[str, Any]:
+    """Send what makes the agent ask, and return its one ask."""
+    answer = await client.call("send", on_progress=None, instance="laptop", message=message, session="new")
+    (ask,) = answer.structured["asks"]
+    return dict(ask)
+
+
+async def reply(client: RelayClient, ask: dict[str, Any], answer: str | list[str]) -> Answer:
+    return await client.call("reply", on_progress=None, instance="laptop", ask=ask["id"], answer=answer)
+
+
+async def test_without_an_ask_it_only_lists(client: RelayClient, opencode: ServedOpenCode) -> None:
+    ask = await asked(client, "[BASH:echo listed; echo twice]")
+    for _ in range(2):
+        listed = await client.call("reply", instance="laptop", answer="once")
+        assert listed.structured == {"instance": "laptop", "session": "", "result": "waits", "asks": [ask]}
+        assert ask["text"] in listed.text
+    assert "command: echo listed; echo twice" in ask["text"]
+    assert "`always` would also allow, until that OpenCode ends: echo *" in ask["text"]
+    with opencode.client() as http:
+        assert len(http.get("/permission").json()) == 1
+
+
+async def test_once_lets_it_run_and_the_turn_goes_on_to_its_end(client: RelayClient) -> None:
+    ask = await asked(client, "[BASH:echo ran-once]")
+    answer = await reply(client, ask, "once")
+    assert answer.structured["result"] == "done"
+    assert answer.structured["text"] == "done. result: ran-once\n"
+    assert "".join(note.message for note in answer.progress) == answer.structured["text"]
+    assert await asked(client, "[BASH:echo ran-once]")
+
+
+async def test_always_covers_what_it_said_it_would(client: RelayClient) -> None:
+    ask = await asked(client, "[BASH:printf always-one]")
+    assert "printf *" in ask["text"]
+    assert (await reply(client, ask, "always")).structured["result"] == "done"
+    again = await client.call(
+        "send", on_progress=None, instance="laptop", message="[BASH:printf always-two]", session="new"
+    )
+    assert again.structured["text"] == "done. result: always-two"
+
+
+async def test_reject_ends_the_turn_and_nothing_runs(client: RelayClient, opencode: ServedOpenCode) -> None:
+    file = opencode.cwd / "rejected"
+    ask = await asked(client, f"[BASH:touch {file}]")
+    answer = await reply(client, ask, "reject")
+    assert answer.structured["result"] == "done"
+    assert "ended without a text" in answer.text
+    assert not file.exists()
+
+
+async def test_a_reason_is_told_to_the_agent_which_goes_on(client: RelayClient) -> None:
+    ask = await asked(client, "[BASH:echo unreasonable]")
+    answer = await reply(client, ask, "reject: do it: differently")
+    assert answer.structured["result"] == "done"
+    assert "do it: differently" in answer.structured["text"]
+
+
+async def test_the_whole_of_an_edit_is_shown_however_long_it_is(
+    client: RelayClient, opencode: ServedOpenCode
+) -> None:
+    file = opencode.cwd / "long-edit.txt"
+    old = "\n".join(f"old line {number}" for number in range(2000))
+    new = "\n".join(f"new line {number}" for number in range(2000))
+    file.write_text(old)
+    with opencode.client() as http:  # an edit needs the file to have been read in its session
+        session = http.post("/session", json={}).json()["id"]
+    message = f"[READ:{file}] [EDIT:{file}={old}={new}]"
+    answer = await client.call("send", on_progress=None, instance="laptop", message=message, session=session)
+    (ask,) = answer.structured["asks"]
+    assert len(ask["text"]) > 50_000
+    for line in ("-old line 0", "-old line 1999", "+new line 0", "+new line 1999"):
+        assert line in ask["text"]
+        assert line in answer.text
+    assert "cut" not in ask["text"]
+    assert (await reply(client, ask, "once")).structured["result"] == "done"
+    assert file.read_text() == new
+
+
+@pytest.mark.parametrize(
+    "answer", ["", "yes", "y", "ok", "once please", "once: but carefully", "always: really", ["once", "once"]]
+)
+async def test_nothing_near_to_a_yes_is_taken_for_one(
+    client: RelayClient, opencode: ServedOpenCode, answer: str | list[str]
+) -> None:
+    ask = await asked(client, "[BASH:echo unsure]")
+    refused = await reply(client, ask, answer)
+    assert refused.is_error
+    assert "nothing was settled" in refused.text
+    with opencode.client() as http:
+        assert [pending["id"] for pending in http.get("/permission").json()] == [ask["id"]]
+
+
+@pytest.mark.parametrize("answer", ["once", " ONCE ", ["once"]])
+async def test_a_plain_yes_is_understood_in_its_usual_forms(client: RelayClient, answer: str | list[str]) -> None:
+    assert (await reply(client, await asked(client, "[BASH:echo sure]"), answer)).structured["result"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("blue", '"which colour?"="blue"'),
+        ("BLUE", '"which colour?"="blue"'),
+        ("a dark green", '"which colour?"="a dark green"'),
+        (["red"], '"which colour?"="red"'),
+    ],
+)
+async def test_a_question_takes_an_offered_label_or_a_text_of_ones_own(
+    client: RelayClient, answer: str | list[str], told: str
+) -> None:
+    ask = await asked(client, "[ASK:which colour?]")
+    assert ask["kind"] == "question"
+    assert "- red: choose red" in ask["text"]
+    assert told in (await reply(client, ask, answer)).structured["text"]
+
+
+async def test_several_questions_want_as_many_answers_in_their_order(
+    client: RelayClient, opencode: ServedOpenCode
+) -> None:
+    ask = await asked(client, "[ASK:which colour?;which size?]")
+    assert "question 2 of 2: which size?" in ask["text"]
+    for wrong in ("red", ["red"], ["red", "big", "more"], ["red", " "], []):
+        refused = await reply(client, ask, wrong)
+        assert refused.is_error
+        assert "nothing was answered" in refused.text
+    with opencode.client() as http:
+        assert [pending["id"] for pending in http.get("/question").json()] == [ask["id"]]
+    answer = await reply(client, ask, ["red", "big"])
+    assert '"which colour?"="red", "which size?"="big"' in answer.structured["text"]
+
+
+async def test_a_question_that_is_rejected_ends_the_turn(client: RelayClient) -> None:
+    answer = await reply(client, await asked(client, "[ASK:declined?]"), "reject")
+    assert answer.structured["result"] in {"done", "failed"}
+    assert (await client.call("reply", instance="laptop")).text == "laptop waits for nothing."
+
+
+async def test_what_was_settled_at_the_screen_is_refused(client: RelayClient, opencode: ServedOpenCode) -> None:
+    ask = await asked(client, "[BASH:echo settled-elsewhere]")
+    with opencode.client() as http:
+        http.post(f"/permission/{ask['id']}/reply", json={"reply": "once"}).raise_for_status()
+    refused = await reply(client, ask, "once")
+    assert refused.is_error
+    assert "does not wait for" in refused.text
+
+
+async def test_an_unknown_ask_is_refused_and_nothing_is_called(client: RelayClient) -> None:
+    for ask in ("per_0000000000000000000000000", "../session", "\u202eper_x"):
+        refused = await client.call("reply", instance="laptop", ask=ask, answer="once")
+        assert refused.is_error
+        assert "does not wait for" in refused.text
+
+
+async def test_a_subagents_ask_is_shown_and_settled_under_its_root(client: RelayClient) -> None:
+    sent = await client.call(
+        "send", on_progress=None, instance="laptop", message="[TASK:{BASH:echo from-below}]", session="new"
+    )
+    (ask,) = sent.structured["asks"]
+    assert ask["session"] == sent.structured["session"]
+    assert ask["text"].startswith("(asked by a subagent, ses_")
+    read = await client.call("read", instance="laptop", session=sent.structured["session"])
+    assert read.structured["asks"] == [ask]
+    answer = await reply(client, ask, "once")
+    assert answer.structured["session"] == sent.structured["session"]
+    assert answer.structured["result"] == "done"
+    assert "from-below" in answer.structured["text"]
+
+
+async def test_one_ask_after_another_is_settled_step_by_step(client: RelayClient) -> None:
+    ask = await asked(client, "[BASH:echo step-one] [BASH:echo step-two]")
+    answer = await reply(client, ask, "once")
+    assert answer.structured["result"] == "needs-permission"
+    (second,) = answer.structured["asks"]
+    assert "step-two" in second["text"]
+    assert (await reply(client, second, "once")).structured["text"] == "done. result: step-two\n"
+
+
+async def test_asks_of_several_sessions_are_listed_together_and_settled_apart(client: RelayClient) -> None:
+    one = await asked(client, "[BASH:echo session-one]")
+    two = await asked(client, "[BASH:echo session-two]")
+    listed = await client.call("reply", instance="laptop")
+    assert {ask["id"] for ask in listed.structured["asks"]} == {one["id"], two["id"]}
+    (row,) = (await client.call("instances")).structured["instances"]
+    assert row["waits_for"].endswith("(+1 more)")
+    assert "session-two" in (await reply(client, two, "once")).structured["text"]
+    assert (await client.call("reply", instance="laptop")).structured["asks"] == [one]
+
+
+async def test_of_two_answers_at_once_one_settles_it_and_the_other_is_told(
+    client: RelayClient, model: ScriptedModel
+) -> None:
+    ask = await asked(client, "[BASH:echo settled-once]")
+    answers = await asyncio.gather(reply(client, ask, "once"), reply(client, ask, "once"))
+    await eventually_async(lambda: any(r.step for r in model.requests if "settled-once" in r.prompt))
+    assert [answer.is_error for answer in answers].count(False) >= 1
+    assert all("result: settled-once" in a.text or "settled by somebody else" in a.text for a in answers)
