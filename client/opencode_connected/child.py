@@ -50,16 +50,19 @@ class Child:
         """Wait for the end and return the exit code, or minus the number of the signal that ended it."""
         return await asyncio.shield(self._ended)
 
-    async def terminate(self, others: Sequence[int] = ()) -> int:
-        """End it, by force if it must be, and return what `wait` does; `others` of its family are ended with it."""
-        for pid in (self.pid, *others):
-            if not self._ended.done():
-                _send(pid, signal.SIGTERM)
-                _send(pid, signal.SIGCONT)  # a stopped process does not see SIGTERM
+    async def terminate(self, server_pid: int | None = None) -> int:
+        """End it, by force if it must be, and return what `wait` does.
+
+        `server_pid` is the process that serves, if a script started it: the script ends with it.
+        """
+        if not self._ended.done():
+            target = server_pid or self.pid
+            _send(target, signal.SIGTERM)
+            _send(target, signal.SIGCONT)  # a stopped process does not see SIGTERM
         try:
             return await asyncio.wait_for(self.wait(), _TERMINATE_SECONDS)
         except TimeoutError:
-            for pid in (self.pid, *others):
+            for pid in {self.pid, server_pid or self.pid}:
                 _send(pid, signal.SIGKILL)
             return await self.wait()
 

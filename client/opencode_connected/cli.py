@@ -13,6 +13,7 @@ from click.shell_completion import get_completion_class
 
 from opencode_connected import settings
 from opencode_connected.errors import LauncherError
+from opencode_connected.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 PROGRAM = "opencode-connected"
 _COMPLETE_VARIABLE = "_OPENCODE_CONNECTED_COMPLETE"
 """Where the completion script and click meet; click derives it from the program's name."""
+
+_MAX_LINE = 2000
 
 _HELP = """Start OpenCode here and make it reachable for an MCP client.
 
@@ -149,7 +152,7 @@ def _finish(result: Result, *, as_json: bool) -> NoReturn:
 
 def _say(line: str) -> None:
     with suppress(OSError):  # a terminal that was closed
-        click.echo(f"{PROGRAM}: {line}", err=True)
+        click.echo(f"{PROGRAM}: {printable(line, limit=_MAX_LINE)}", err=True)
 
 
 def _exit_like(code: int) -> NoReturn:

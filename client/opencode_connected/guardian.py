@@ -47,8 +47,8 @@ class Guardian:
             cwd="/",
         )
 
-    def watch_opencode(self, pid: int, port: int, *, headless: bool, credentials: tuple[str, str] | None) -> None:
-        """Have OpenCode, process `pid`, ended if the launcher is killed. It must be a child not waited for yet."""
+    def watch_opencode(self, pid: int, *, port: int, headless: bool, credentials: tuple[str, str] | None) -> None:
+        """Have OpenCode, process `pid` (instead of an earlier one), ended if the launcher is killed."""
         self._tell({"opencode": {"pid": pid, "port": port, "headless": headless, "credentials": credentials}})
 
     def watch_registration(self, directory: Path, name: str, instance_id: str) -> None:

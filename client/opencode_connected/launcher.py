@@ -11,7 +11,7 @@ import signal
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -163,9 +163,10 @@ class _Launcher:
             child = Child(command, self._settings.environment, headless=self._headless)
         except OSError as error:
             raise OpenCodeMissing(f"{command[0]} cannot be started: {error.strerror}") from error
-        guardian.watch_opencode(child.pid, port, headless=self._headless, credentials=endpoint.credentials)
+        watch = partial(guardian.watch_opencode, port=port, headless=self._headless, credentials=endpoint.credentials)
+        watch(child.pid)
         ended = asyncio.ensure_future(child.wait())
-        visible = asyncio.ensure_future(self._make_visible(child, endpoint, enrolment))
+        visible = asyncio.ensure_future(self._make_visible(child.pid, endpoint, enrolment, watch))
         try:
             await asyncio.wait((ended, visible, self._stop), return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
@@ -176,17 +177,27 @@ class _Launcher:
                 visible.result()  # raises why it cannot be made visible
             else:
                 await self._end_by_signal(self._stop.result(), child, endpoint)
-            return await ended
+            code = await ended
+            self._report.log(f"OpenCode ended, {f'signal {-code}' if code < 0 else f'exit code {code}'}")
+            return code
         finally:
             await _cancel(visible)
 
-    async def _make_visible(self, child: Child, endpoint: Endpoint, enrolment: Enrolment) -> None:
-        """Register once OpenCode answers, and keep it registered until cancelled."""
+    async def _make_visible(
+        self, pid: int, endpoint: Endpoint, enrolment: Enrolment, watch: Callable[[int], None]
+    ) -> None:
+        """Register OpenCode, process `pid`, once it answers, and keep it registered until cancelled.
+
+        `watch` tells the guardian which process serves.
+        """
         from opencode_connected.bringup import wait_until_answering  # noqa: PLC0415 - heavy, see above
         from opencode_connected.registration import Registration, now_utc  # noqa: PLC0415
 
-        self._report.opencode(child.pid, endpoint.port)
-        self._answering = await wait_until_answering(child.pid, endpoint, self._report.log)
+        self._report.opencode(pid, endpoint.port)
+        self._answering = await wait_until_answering(pid, endpoint, self._report.log)
+        if self._answering.server_pid != pid:  # a script has started the real program
+            watch(self._answering.server_pid)
+            self._report.opencode(self._answering.server_pid, endpoint.port)
         directory = self._answering.directory  # another one if OpenCode was given a project
         wanted = Registration(
             name=self._wanted.name,
@@ -222,8 +233,7 @@ class _Launcher:
             # `opencode serve` leaves its running tools behind on SIGTERM; disposing ends them.
             with suppress(Unanswered):
                 await asyncio.to_thread(endpoint.post, "/global/dispose", timeout=_DISPOSE_SECONDS)
-        server = self._answering.server_pid if self._answering else child.pid
-        await child.terminate([server] if server != child.pid else [])
+        await child.terminate(self._answering.server_pid if self._answering else None)
 
 
 def _working_directory(settings: Settings) -> str:

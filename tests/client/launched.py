@@ -154,6 +154,8 @@ class Launched:
         pids = {process.pid for process in self.family()}
 
         def mine() -> dict[str, Any] | None:
+            if not self.terminal.isalive():
+                raise RuntimeError(f"ended: {self.screen}")
             pids.update(process.pid for process in self.family())
             states = (s for s in self.machine.states() if s["launcher_pid"] in pids and s["opencode_pid"])
             return next(states, None)
@@ -166,7 +168,6 @@ class Launched:
         """Wait for the registration and return the state file then."""
 
         def named() -> dict[str, Any] | None:
-            assert self.terminal.isalive(), f"ended: {self.screen}"
             state = self.state()
             return state if state["name"] else None
 

@@ -56,6 +56,8 @@ def test_an_instance_is_registered_while_it_runs_and_ends_with_the_shell_back_in
         assert (machine.registry_dir / f"{registration['name']}.json").stat().st_mode & 0o777 == 0o600
 
         launcher, opencode, guardian = shell.launcher(), shell.opencode(), shell.guardian()
+        # Before it draws, OpenCode does not handle the signal yet, and dies of it.
+        eventually(lambda: "\x1b[?1049h" in shell.screen, "the interface is on the screen")
         launcher.send_signal(signal.SIGTERM)
         eventually(lambda: "code=0" in shell.screen, "the shell is back with OpenCode's exit code")
         assert machine.registrations() == {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from client.launched import Launched
 from support.waiting import eventually
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from client.launched import Machine
 
 PASSWORD = "correct horse"
@@ -73,9 +76,15 @@ def test_a_headless_instance_ends_its_running_tools_with_it(machine: Machine) ->
         assert machine.registrations() == {}
 
 
-def test_a_headless_instance_outlives_no_killed_launcher(machine: Machine) -> None:
-    with Launched(machine, "--headless") as launched:
+def test_an_opencode_behind_a_script_outlives_no_killed_launcher(machine: Machine, tmp_path: Path) -> None:
+    script = tmp_path / "bin" / "opencode"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\n"{machine.home.binary}" "$@"\nexit $?\n')
+    script.chmod(0o755)
+    path = f"{script.parent}{os.pathsep}{machine.environment()['PATH']}"
+    with Launched(machine, "--headless", env={"PATH": path}) as launched:
         launched.registered()
+        assert launched.opencode().name().startswith("opencode")
         opencode, guardian = launched.opencode(), launched.guardian()
         launched.launcher().kill()
         eventually(lambda: not opencode.is_running(), "OpenCode ends")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -93,6 +94,17 @@ def test_a_relay_that_refuses_for_good_is_said_before_opencode_starts_with_the_r
     assert "--local works without the relay" in refused.stderr
     assert machine.states() == []
     assert machine.registrations() == {}
+
+
+def test_ctrl_c_while_the_relay_is_tried_ends_the_launcher_as_ctrl_c_does(machine: Machine, tmp_path: Path) -> None:
+    silent = tmp_path / "silent-ssh"
+    silent.write_text("#!/bin/sh\nexec sleep 600\n")
+    silent.chmod(0o755)
+    with Launched(machine, "--headless", env={"RELAY_SSH_CMD": str(silent)}) as launched:
+        eventually(lambda: [p for p in launched.family() if p.name() == "sleep"], "the relay is tried")
+        launched.send("\x03")
+        assert launched.ended() == -signal.SIGINT
+    assert machine.states() == []
 
 
 def _line(machine: Machine) -> dict[str, Any]:
