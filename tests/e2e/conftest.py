@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
 
-from support.mcp_client import RelayClient, relay_client
+from support.mcp_client import held_relay_client
 from support.registry import register, registration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from support.mcp_client import RelayClient
     from support.opencode import ServedOpenCode
 
 
@@ -29,23 +29,8 @@ def shared_registry(tmp_path_factory: pytest.TempPathFactory, opencode: ServedOp
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def shared_client(shared_registry: Path) -> AsyncIterator[RelayClient]:
     """A client of one server for many tests: starting one takes longer than most of them."""
-    connected: asyncio.Future[RelayClient] = asyncio.get_running_loop().create_future()
-    done = asyncio.Event()
-
-    async def hold() -> None:
-        # A task of its own, since a client must be left in the task that entered it.
-        async with relay_client(shared_registry) as client:
-            connected.set_result(client)
-            await done.wait()
-
-    holder = asyncio.create_task(hold())
-    either: set[asyncio.Future[Any]] = {holder, connected}
-    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    if holder.done():
-        await holder  # it could not start, and says why
-    yield await connected
-    done.set()
-    await holder
+    async with held_relay_client(shared_registry) as client:
+        yield client
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import tempfile
 import time
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 SERVER_COMMAND = Path(sys.executable).parent / "opencode-mcp"
 """The server as this environment has it installed."""
 
-Era = Literal["legacy", "2026-07-28"]
-"""Protocol era: the initialize handshake (2025-11-25), or the version without one."""
+Era = Literal["legacy", "auto", "2026-07-28"]
+"""Protocol era: the initialize handshake (2025-11-25), the version without one, or whatever the server offers."""
 
 _CALL_SECONDS = 120.0
 """A call that takes longer than this hangs."""
@@ -122,3 +123,24 @@ async def relay_client(
                 failure = error
     if failure:
         raise failure
+
+
+@asynccontextmanager
+async def held_relay_client(registry_dir: Path, *, era: Era = "2026-07-28") -> AsyncIterator[RelayClient]:
+    """Like `relay_client`, for fixtures, whose two halves may run in different tasks."""
+    connected: asyncio.Future[RelayClient] = asyncio.get_running_loop().create_future()
+    done = asyncio.Event()
+
+    async def hold() -> None:
+        async with relay_client(registry_dir, era=era) as client:
+            connected.set_result(client)
+            await done.wait()
+
+    holder = asyncio.create_task(hold())
+    either: set[asyncio.Future[Any]] = {holder, connected}
+    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+    if holder.done():
+        await holder  # it could not start, and says why
+    yield await connected
+    done.set()
+    await holder
