@@ -241,10 +241,12 @@ def turn_text(turn: TurnResult) -> str:
         case "done":
             return "\n".join([f"{where}: done.", *(said or ["It ended without a text; `read` shows what it did."])])
         case "running":
+            lost = [f"the connection to it is lost: {fence(turn.problem)}"] if turn.problem else []
             return "\n".join(
                 [
                     f"{where}: still working; it goes on by itself. So far:",
                     *(said or ["(nothing yet)"]),
+                    *lost,
                     f"Pick it up with `read` (session {turn.session}); do not send the message again.",
                 ]
             )

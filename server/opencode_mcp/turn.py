@@ -42,7 +42,10 @@ Result = Literal["done", "needs-permission", "needs-answer", "running", "failed"
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a turn stands. `text` is what the agent said since the prompt (not yet cleaned)."""
+    """How a turn stands; no text in it is cleaned yet.
+
+    `text` is what the agent said since the prompt; `problem` why it failed, or why nothing is heard of it any more.
+    """
 
     result: Result
     session_id: str
@@ -183,7 +186,8 @@ class Turn:
                 looked = now
                 await self._refresh()
             if now >= deadline:
-                return Outcome("running", self._session_id, await self._text())
+                trouble = "" if self._instance.connected.is_set() else self._instance.trouble
+                return Outcome("running", self._session_id, await self._text(), trouble)
             pause = min(deadline - now, LOOK_INTERVAL, PROGRESS_INTERVAL if self._heard.unsent else LOOK_INTERVAL)
             if idle and self._heard.began:
                 pause = min(pause, 0.5)  # idle, but OpenCode's record is not complete yet
