@@ -13,13 +13,13 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from support.fake_health import FakeHealth
 from support.waiting import eventually
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import TracebackType
 
     from opencode_connected.line.state import LineEvent
@@ -62,7 +62,7 @@ class LineProgram:
             [*inside, sys.executable, "-m", "support.line_program", json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         )
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True)
         self._reader.start()

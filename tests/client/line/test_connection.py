@@ -186,10 +186,17 @@ async def test_a_hostile_ssh_config_does_not_break_the_line(
         """
     )
     hostile = replace(settings, ssh_command=settings.ssh_command.replace("-F none", f"-F '{config}'"))
+    # The user is logged in already: a tunnel of that connection would stay when ours ends.
+    shared = ["-o", "ControlMaster=yes", "-o", f"ControlPath={tmp_path}/control", "-N"]
+    master = await asyncio.create_subprocess_exec(*shlex.split(settings.ssh_command), *shared)
+    await eventually_async((tmp_path / "control").exists, "the user's own connection")
 
-    assert (await probe(hostile)).health == "ok"
+    probed = await probe(hostile)
 
-    assert not (tmp_path / "control").exists()
+    assert probed.health == "ok"
+    await eventually_async(lambda: not is_open(probed.port), "the port is free")
+    master.terminate()
+    await master.wait()
     assert not (tmp_path / "local-command").exists()
     await eventually_async(lambda: relay.sessions() == [], "no session is left on the relay")
 
@@ -334,7 +341,7 @@ asyncio.run(main())
         "-c",
         program,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(HERE.parents[1])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
     assert launcher.stdout is not None
     port = int(await launcher.stdout.readline())

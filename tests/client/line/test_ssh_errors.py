@@ -290,6 +290,6 @@ def test_what_is_seldom_met_is_understood_too(
 
 def test_only_the_tunnels_own_port_counts() -> None:
     assert allocated_port("Allocated port 41234 for remote forward to 127.0.0.1:4096", 4096) == 41234
-    assert allocated_port("Allocated port 41234 for remote forward to localhost:22", 4096) is None
+    assert allocated_port("Allocated port 41234 for remote forward to 127.0.0.1:4095", 4096) is None
     assert is_forward_failure("Warning: remote port forwarding failed for listen port 10001", 10001)
     assert not is_forward_failure("Warning: remote port forwarding failed for listen port 8022", 10001)
