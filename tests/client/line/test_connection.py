@@ -186,19 +186,29 @@ async def test_a_hostile_ssh_config_does_not_break_the_line(
         """
     )
     hostile = replace(settings, ssh_command=settings.ssh_command.replace("-F none", f"-F '{config}'"))
-    # The user is logged in already: a tunnel of that connection would stay when ours ends.
-    shared = ["-o", "ControlMaster=yes", "-o", f"ControlPath={tmp_path}/control", "-N"]
-    master = await asyncio.create_subprocess_exec(*shlex.split(settings.ssh_command), *shared)
-    await eventually_async((tmp_path / "control").exists, "the user's own connection")
 
-    probed = await probe(hostile)
+    assert (await probe(hostile)).health == "ok"
+
+    assert not (tmp_path / "control").exists()
+    assert not (tmp_path / "local-command").exists()
+    await eventually_async(lambda: relay.sessions() == [], "no session is left on the relay")
+
+
+async def test_a_connection_that_the_user_shares_is_left_alone(settings: LineSettings, tmp_path: Path) -> None:
+    control = tmp_path / "control"
+    words = [*shlex.split(settings.ssh_command), "-o", f"ControlPath={control}"]
+    master = await asyncio.create_subprocess_exec(*words, "-o", "ControlMaster=yes", "-N")
+    await eventually_async(control.exists, "the user's own connection")
+    config = tmp_path / "config"
+    config.write_text(f"ControlPath {control}\n")
+
+    # Shared, it would not tell the port, and keep the listener when ours ends.
+    probed = await probe(replace(settings, ssh_command=settings.ssh_command.replace("-F none", f"-F '{config}'")))
 
     assert probed.health == "ok"
     await eventually_async(lambda: not is_open(probed.port), "the port is free")
     master.terminate()
     await master.wait()
-    assert not (tmp_path / "local-command").exists()
-    await eventually_async(lambda: relay.sessions() == [], "no session is left on the relay")
 
 
 def fake_relay(settings: LineSettings, what: str) -> LineSettings:
