@@ -26,11 +26,11 @@ def main() -> int:
     parser.parse_args()
     try:
         import anyio
-        import httpx_sse  # noqa: F401 - only whether it is there
-        import mcp  # noqa: F401
+        import mcp  # noqa: F401 - only whether it is there
     except ImportError as missing:
         return _fail(
-            f"{missing.name} is not installed; install the server with: pipx install 'opencode-relay[server]'"
+            f"{missing.name} is not installed: the server needs its extra. In a clone of opencode-relay: "
+            "pipx install --force '.[server]'"
         )
 
     from opencode_mcp.errors import SettingsError
@@ -39,10 +39,10 @@ def main() -> int:
     from opencode_mcp.transports import TRANSPORTS
 
     level = os.environ.get("LOG_LEVEL", "").strip() or "WARNING"
-    if level not in LOG_LEVELS:
+    if level.upper() not in LOG_LEVELS:
         return _fail(f"LOG_LEVEL is {level[:80]!r}; it must be one of: {', '.join(LOG_LEVELS)}")
     # Standard output is the protocol's.
-    logging.basicConfig(level=level, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("httpx").setLevel("WARNING")  # a line for every request says nothing
     try:
         settings = load_settings(os.environ, TRANSPORTS)

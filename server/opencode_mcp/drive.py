@@ -10,25 +10,28 @@ import re
 import secrets
 import string
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opencode_mcp.errors import InstanceError, NotFound, Refused, Unreachable, Unresponsive
 from opencode_mcp.text import one_line, quote
 from opencode_mcp.turn import Outcome, Turn
-from opencode_mcp.wire import Ask, Permission, Question, Session
+from opencode_mcp.wire import MAX_ASK_SHOWN, Ask, Permission, Question, Session
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from opencode_mcp.fleet import Fleet
     from opencode_mcp.instance import Instance
+    from opencode_mcp.wire import Event
 
     OnText = Callable[[str], Awaitable[None]]
 
 NEW_SESSION = "new"
 """What to give as a session for a fresh one."""
+TAKEN_FOR = 10.0
+"""Seconds after which a prompt that nobody follows any more no longer holds its session."""
 STOP_TIMEOUT = 15.0
 STOP_LOOK_INTERVAL = 0.25
 STOP_QUIET_LOOKS = 2
@@ -54,6 +57,7 @@ class Driver:
     def __init__(self, fleet: Fleet, timeout: float) -> None:
         self._fleet = fleet
         self._timeout = timeout
+        self._background: set[asyncio.Task[None]] = set()
 
     # -- sessions ------------------------------------------------------------------------------------------------
 
@@ -75,7 +79,7 @@ class Driver:
         if not _SESSION_ID.fullmatch(wanted):
             raise Refused(f"{one_line(wanted, 80)!r} is no session id; `instances` and `read` show them (ses_…)")
         try:
-            session = await self._known(instance, wanted)
+            session = await instance.api.session(wanted)
         except NotFound:
             raise NotFound(
                 f"{instance.name} has no session {wanted}; `read` without a session shows the newest"
@@ -84,10 +88,6 @@ class Driver:
             raise Refused(f"session {wanted} belongs to another directory than {instance.name}'s; nothing was done")
         return session
 
-    async def _known(self, instance: Instance, session_id: str) -> Session:
-        """Return a session, from memory where the events keep it true."""
-        return instance.state.sessions.get(session_id) or await instance.api.session(session_id)
-
     async def _ran_roots(self, instance: Instance) -> list[str]:
         roots = dict.fromkeys(instance.state.root_of(session_id) for session_id in reversed(instance.state.ran))
         return [root for root in roots if self._fleet.runner_of(root, besides=instance) is None][:5]
@@ -95,6 +95,11 @@ class Driver:
     async def _session_to_drive(self, instance: Instance, wanted: str | None) -> Session:
         if wanted and wanted != NEW_SESSION:
             session = await self._named(instance, wanted)
+            if session.parent_id is not None:
+                raise Refused(
+                    f"session {session.id} is a subagent's; send to session {instance.state.root_of(session.id)} "
+                    "instead. Nothing was sent"
+                )
             runner = self._fleet.runner_of(session.id, besides=instance)
             if runner is not None:
                 raise Refused(
@@ -104,7 +109,8 @@ class Driver:
         if wanted is None:
             for root in await self._ran_roots(instance):
                 with suppress(NotFound):
-                    session = await self._known(instance, root)
+                    # Fetched, as another process that shares the database may have archived it.
+                    session = await instance.api.session(root)
                     if not session.is_archived and session.directory == instance.state.directory:
                         return session
             # A session that another living process runs, or was the last to run, is that one's: its screen would
@@ -135,10 +141,42 @@ class Driver:
         prompt_id, part_id = _new_id("msg"), _new_id("prt")
         turn = Turn(instance, session.id, prompt_id, on_text=on_text)
         deadline = time.monotonic() + self._timeout
-        with instance.listening(turn.hear), _posting(instance, session.id):
-            prompt = Prompt(session.id, prompt_id, part_id, message)
-            await self._post(instance, prompt, deadline)
-            return await turn.follow(deadline - time.monotonic())
+        with instance.listening(turn.hear):
+            instance.posting.add(session.id)
+            post = self._in_background(
+                self._post(instance, Prompt(session.id, prompt_id, part_id, message), deadline)
+            )
+            try:
+                # Shielded: a caller who goes away must not leave it unknown whether the message was sent.
+                await asyncio.shield(post)
+                outcome = await turn.follow(deadline - time.monotonic())
+            except BaseException:
+                self._in_background(self._release(instance, session.id, post))
+                raise
+            instance.posting.discard(session.id)
+            return outcome
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+    async def _release(self, instance: Instance, session_id: str, post: asyncio.Task[None]) -> None:
+        """Keep the session taken until OpenCode shows it busy: a moment after the prompt, not at once."""
+        await asyncio.wait([post])
+        busy = asyncio.Event()
+
+        def look(_event: Event | None) -> None:
+            if instance.state.is_busy(session_id):
+                busy.set()
+
+        with instance.listening(look), suppress(TimeoutError):
+            look(None)
+            if not post.cancelled() and post.exception() is None:
+                async with asyncio.timeout(TAKEN_FOR):
+                    await busy.wait()
+        instance.posting.discard(session_id)
 
     async def _post(self, instance: Instance, prompt: Prompt, deadline: float) -> None:
         """Post the prompt once. A post whose answer was lost is looked for before it is posted again."""
@@ -151,7 +189,8 @@ class Driver:
                 await instance.api.prompt(session_id, prompt.message_id, prompt.part_id, prompt.text)
             except NotFound:
                 instance.state.forget(session_id)
-                raise NotFound(f"session {session_id} is gone from {instance.name}; nothing was sent") from None
+                sent = "the message may have arrived before" if doubtful else "nothing was sent"
+                raise NotFound(f"session {session_id} is gone from {instance.name}; {sent}") from None
             except (Unreachable, Unresponsive) as error:
                 if not doubtful and isinstance(error, Unreachable) and error.refused:
                     raise Unreachable(f"{error}; nothing was sent") from None
@@ -268,6 +307,12 @@ class Driver:
                 f"{instance.name} does not wait for {one_line(ask_id, 80)!r} (any more); `reply` without `ask` lists "
                 "what it waits for"
             )
+        refusing = isinstance(answer, str) and answer.strip().lower().startswith("reject")
+        if ask.size > MAX_ASK_SHOWN and not refusing:
+            raise Refused(
+                f"{ask.id} is too large to be shown here whole, so it can only be rejected here; settle it on the "
+                "machine itself. Nothing was settled"
+            )
         root = instance.state.root_of(ask.session_id)
         prompt_id = await self._current_prompt(instance, root)
         turn = Turn(instance, root, prompt_id, on_text=on_text, running=True)
@@ -286,7 +331,7 @@ class Driver:
 
     async def _settle(self, instance: Instance, ask: Ask, answer: str | list[str]) -> None:
         if isinstance(ask, Question):
-            if answer == "reject":
+            if isinstance(answer, str) and answer.strip().lower() == "reject":
                 await self._reject(instance, ask, None)
             else:
                 await instance.api.reply_question(instance.state.directory, ask.id, question_answers(ask, answer))
@@ -351,13 +396,3 @@ def _new_id(prefix: str) -> str:
     """Make an id as OpenCode does: the time makes it sort, the rest unique. The same id is the same prompt."""
     ticks = (time.time_ns() // 1_000_000 * 4096 + secrets.randbelow(4096)) % (1 << 48)
     return f"{prefix}_{ticks:012x}" + "".join(secrets.choice(_BASE62) for _ in range(14))
-
-
-@contextmanager
-def _posting(instance: Instance, session_id: str) -> Iterator[None]:
-    """Mark the session as taken from before its prompt is posted: OpenCode shows it busy only a moment later."""
-    instance.posting.add(session_id)
-    try:
-        yield
-    finally:
-        instance.posting.discard(session_id)

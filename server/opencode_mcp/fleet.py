@@ -23,6 +23,8 @@ OFFLINE_KEPT = 24 * 3600.0
 """Seconds that an instance which vanished stays listed."""
 MAX_DEPARTED = 500
 """Instances remembered after they vanished; the longest gone are forgotten first."""
+SCAN_TIMEOUT = 5.0
+"""Seconds that a caller waits for the first scan, on a slow disk or a busy machine."""
 SETTLE_QUIET = 0.25
 """Seconds without progress after which a starting fleet is shown as it is: hung instances delay nobody."""
 MAX_CANDIDATES = 20
@@ -60,7 +62,8 @@ class Fleet:
 
     def problems(self) -> list[str]:
         """Return what keeps instances from being seen, a line each."""
-        return self._transport.problems()
+        unread = [] if self._scanned.is_set() else ["what is registered is still being read; ask again"]
+        return unread + self._transport.problems()
 
     async def find(self, name: str) -> Instance:
         """Return the one instance that `name` means: exactly, else ignoring case, else as a part of its name.
@@ -108,12 +111,17 @@ class Fleet:
                 await instance.connected.wait()
         except TimeoutError:
             why = instance.trouble or "it accepts connections but does not answer"
-            raise Unresponsive(f"{instance.name} is unresponsive: {why}; nothing was sent. Try again soon") from None
+            raise Unresponsive(f"{instance.name} is unresponsive: {why}; nothing was sent") from None
         return instance
 
     def runner_of(self, session_id: str, besides: Instance) -> Instance | None:
         """Return the living instance other than `besides` that runs the session or was the last to run it."""
-        others = [other for other in self._instances.values() if other is not besides and other.connected.is_set()]
+        # One whose line is broken for a moment is alive all the same, and runs what it was last seen to run.
+        others = [
+            other
+            for other in self._instances.values()
+            if other is not besides and other.is_registered and other.offline_since is None
+        ]
         for other in others:
             if other.state.is_busy(session_id):
                 return other
@@ -155,8 +163,9 @@ class Fleet:
 
     async def _settle(self) -> None:
         try:
-            async with asyncio.timeout(self._settings.health_timeout):
+            async with asyncio.timeout(SCAN_TIMEOUT):
                 await self._scanned.wait()
+            async with asyncio.timeout(self._settings.health_timeout):
                 waiting = [i for i in self._instances.values() if not i.settled.is_set()]
                 while waiting:
                     before = len(waiting)

@@ -14,7 +14,6 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import httpx
-from httpx_sse import EventSource
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
@@ -38,6 +37,7 @@ from opencode_mcp.wire import (
     Question,
     Session,
     Status,
+    is_id,
 )
 
 if TYPE_CHECKING:
@@ -52,14 +52,15 @@ SMALL_BODY = 1 << 20
 """Bytes: what anything but messages and asks may answer."""
 LARGE_BODY = 8 << 20
 """Bytes: messages carry whole tool outputs, asks whole diffs."""
-MAX_EVENT_BYTES = 4 << 20
+MAX_EVENTS_PER_SECOND = 1000
+"""Of one instance; a real one sends some hundred while several agents write."""
+MAX_EVENT_BYTES = 1 << 20
 """Bytes of one event; a longer one is dropped, and the state fetched anew."""
 REQUEST_TIMEOUT = 20.0
 """Seconds for calls other than health checks: the first call in a directory loads it, which takes seconds."""
 
 # Nothing but http is spoken on this machine; one shared context spares each client the loading of certificates.
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-_EVENT_STREAM = {"content-type": "text/event-stream"}
 
 
 class OpenCode:
@@ -106,7 +107,7 @@ class OpenCode:
         answer = await self._call("GET", "/session/status", params={"directory": directory})
         if not isinstance(answer, dict):
             raise self._bad("a status list of another shape")
-        return {str(key): self._one(Status, value) for key, value in answer.items()}
+        return {key: self._one(Status, value) for key, value in answer.items() if is_id(key)}
 
     async def permissions(self, directory: str) -> list[Permission]:
         """Return the permission asks, also those left over from aborted turns."""
@@ -204,16 +205,21 @@ class OpenCode:
             await response.aclose()
 
     async def _decode(self, response: httpx.Response) -> AsyncIterator[Event | None]:
+        pace = _Pace()
         with _named_errors(self.name):
             async for frame in _frames(response.aiter_raw()):
                 if frame is None:
                     yield None
                     continue
-                for event in EventSource(httpx.Response(200, headers=_EVENT_STREAM, content=frame)).iter_sse():
-                    try:
-                        yield EVENT.validate_python(parse_json(event.data))
-                    except ValueError:
-                        yield None
+                # All that is left of the format once the frames are bounded.
+                data = b"\n".join(line[5:].strip() for line in frame.splitlines() if line.startswith(b"data:"))
+                if not data:
+                    continue
+                await pace.step()
+                try:
+                    yield EVENT.validate_python(parse_json(data))
+                except ValueError:
+                    yield None
 
     # -- the one way to call ---------------------------------------------------------------------------------------
 
@@ -309,6 +315,8 @@ class _named_errors:  # noqa: N801 - reads as a statement where it is used
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, InstanceError):
             return
+        if isinstance(error, httpx.InvalidURL):
+            raise BadAnswer(f"{self._name} gave an id that cannot be") from error
         if isinstance(error, TimeoutError | httpx.TimeoutException):
             raise Unresponsive(f"{self._name} did not answer in time") from error
         if isinstance(error, httpx.ConnectError):
@@ -340,6 +348,23 @@ def _error_message(content: bytes) -> str:
     except (ValueError, KeyError, TypeError):
         return "no reason given"
     return quote(str(message), 300)
+
+
+class _Pace:
+    """Slows a stream down to `MAX_EVENTS_PER_SECOND`, so that a flood costs the one who makes it, not the others."""
+
+    def __init__(self) -> None:
+        self._clock = asyncio.get_running_loop().time
+        self._since = self._clock()
+        self._count = 0
+
+    async def step(self) -> None:
+        """Wait until the next event may be taken."""
+        self._count += 1
+        if self._count < MAX_EVENTS_PER_SECOND:
+            return
+        await asyncio.sleep(self._since + 1.0 - self._clock())
+        self._since, self._count = self._clock(), 0
 
 
 async def _frames(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes | None]:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
+from opencode_mcp.text import clean
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -29,7 +31,7 @@ def _check_name(name: str) -> str:
         raise ValueError(f"longer than {MAX_NAME_BYTES} bytes")
     if name.startswith(".") or name != name.strip() or "/" in name or "\\" in name:
         raise ValueError("starts with a dot, has a slash or backslash, or blanks at an end")
-    if not name.isprintable():
+    if not name.isprintable() or clean(name) != name:
         raise ValueError("has characters that cannot be shown")
     return name
 

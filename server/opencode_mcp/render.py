@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict
 
 from opencode_mcp.state import short_argument
 from opencode_mcp.text import clean, cut_head, cut_tail, fence, one_line
-from opencode_mcp.wire import Ask, Message, Part, Permission, Question
+from opencode_mcp.wire import MAX_ASK_SHOWN, Ask, Message, Part, Permission, Question
 
 if TYPE_CHECKING:
     from opencode_mcp.instance import Instance
@@ -127,6 +127,8 @@ def _instance_row(instance: Instance) -> InstanceRow:
     if asks:
         more = f" (+{len(asks) - 1} more)" if len(asks) > 1 else ""
         waits_for = one_line(_gist(asks[0]), ARGUMENT_LENGTH) + more
+    elif retries := state.retries():
+        waits_for = one_line(retries[0].describe(), ARGUMENT_LENGTH)
     elif not instance.connected.is_set():
         waits_for = one_line(instance.trouble, ARGUMENT_LENGTH)
     return InstanceRow.model_construct(
@@ -173,7 +175,10 @@ def _instance_line(row: InstanceRow) -> str:
 def ask_row(instance: Instance, ask: Ask) -> AskRow:
     """Return an ask with the whole of what would run or change: nobody can approve what was cut."""
     root = instance.state.root_of(ask.session_id)
-    text = _permission_text(ask) if isinstance(ask, Permission) else _question_text(ask)
+    if ask.size > MAX_ASK_SHOWN:
+        text = f"[{ask.size:,} characters, too large to show whole: reject it, or settle it on the machine itself]"
+    else:
+        text = _permission_text(ask) if isinstance(ask, Permission) else _question_text(ask)
     if root != ask.session_id:
         text = f"(asked by a subagent, {ask.session_id})\n{text}"
     kind: Literal["permission", "question"] = "permission" if isinstance(ask, Permission) else "question"
@@ -181,22 +186,27 @@ def ask_row(instance: Instance, ask: Ask) -> AskRow:
 
 
 def _permission_text(ask: Permission) -> str:
-    lines = [f"permission: {ask.permission}", *(f"for: {pattern}" for pattern in ask.patterns)]
+    lines = [f"permission: {_indented(ask.permission)}", *(f"for: {_indented(pattern)}" for pattern in ask.patterns)]
     for key, value in ask.metadata.items():
         shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         if shown and shown not in ask.patterns:
-            lines.append(f"{key}:\n{shown}" if "\n" in shown else f"{key}: {shown}")
-    covers = ", ".join(ask.always) if ask.always else "nothing more than this"
+            lines.append(f"{_indented(key)}: {_indented(shown)}")
+    covers = _indented(", ".join(ask.always)) if ask.always else "nothing more than this"
     lines.append(f"`always` would also allow, until that OpenCode ends: {covers}")
     return "\n".join(lines)
+
+
+def _indented(value: str) -> str:
+    """Set off the further lines of a value: at the beginning of a line stand only our own words."""
+    return "\n    ".join(["", *value.splitlines()]) if "\n" in value else value
 
 
 def _question_text(ask: Question) -> str:
     lines = []
     for number, item in enumerate(ask.questions, 1):
         several = " (several may be chosen, separated by commas)" if item.multiple else ""
-        lines.append(f"question {number} of {len(ask.questions)}: {item.question}{several}")
-        lines += [f"- {option.label}: {option.description}".removesuffix(": ") for option in item.options]
+        lines.append(f"question {number} of {len(ask.questions)}: {_indented(item.question)}{several}")
+        lines += [_indented(f"- {option.label}: {option.description}").removesuffix(": ") for option in item.options]
     return "\n".join(lines)
 
 
@@ -235,18 +245,18 @@ def turn_result(instance: Instance, outcome: Outcome) -> TurnResult:
 
 def turn_text(turn: TurnResult) -> str:
     """Return a turn's result for the model: our words outside of the delimiters, the instance's inside."""
-    where = f"{turn.instance}, session {turn.session}"
+    where = f"instance “{turn.instance}”, session {turn.session}"
     said = [fence(turn.text)] if turn.text else []
     match turn.result:
         case "done":
             return "\n".join([f"{where}: done.", *(said or ["It ended without a text; `read` shows what it did."])])
         case "running":
-            lost = [f"the connection to it is lost: {fence(turn.problem)}"] if turn.problem else []
+            trouble = [f"Not all is well: {fence(turn.problem)}"] if turn.problem else []
             return "\n".join(
                 [
                     f"{where}: still working; it goes on by itself. So far:",
                     *(said or ["(nothing yet)"]),
-                    *lost,
+                    *trouble,
                     f"Pick it up with `read` (session {turn.session}); do not send the message again.",
                 ]
             )
@@ -303,7 +313,7 @@ def _part_text(part: Part, live: dict[str, str]) -> str:
 
 def read_text(read: ReadResult) -> str:
     """Return a conversation for the model."""
-    head = f"{read.instance}, session {read.session}, {read.state}:"
+    head = f"instance “{read.instance}”, session {read.session}, {read.state}:"
     blocks = [f"{row.role}: {row.text}" for row in read.messages]
     text = "\n".join([head, fence("\n\n".join([f"“{read.title}”", *blocks]))])
     return f"{text}\nIt waits:\n{asks_text(read.asks)}" if read.asks else text

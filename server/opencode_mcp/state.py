@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
 
-from opencode_mcp.wire import Ask, Event, MessageInfo, Part, Permission, Question, Session, Status
+from opencode_mcp.wire import ID, Ask, Event, MessageInfo, Part, Permission, Question, Session, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
 MAX_SESSIONS = 500
 """Sessions remembered of one instance; the least recently touched go first."""
 MAX_LIVE_PARTS = 20
-MAX_LIVE_CHARACTERS = 100_000
+MAX_LIVE_CHARACTERS = 20_000
+MAX_TOOL_CHARACTERS = 1_000
+MAX_BUSY = 50
+"""Sessions of one instance that run at once."""
+MAX_ASKS = 100
+MAX_ASK_CHARACTERS = 5_000_000
+"""Of all asks of one instance together."""
 
 
 @dataclass(slots=True)
@@ -41,7 +47,8 @@ class Live:
             self._set(part.id, part.text)
         elif part.type == "tool":
             running = part.state.status in {"pending", "running"}
-            self.tool = f"{part.tool} {short_argument(part)}".strip() if running else ""
+            call = f"{part.tool} {short_argument(part)}".strip() if running else ""
+            self.tool = call[:MAX_TOOL_CHARACTERS]
 
     def apply_delta(self, part_id: str, delta: str) -> None:
         """Append to a text part. Reasoning's deltas look the same: a part not known to be text is not shown."""
@@ -116,6 +123,10 @@ class InstanceState:
         """Return the root sessions of everything that runs, each once."""
         return list(dict.fromkeys(self.root_of(session_id) for session_id in self.statuses))
 
+    def retries(self) -> list[Status]:
+        """Return what waits for the model's service to come back."""
+        return [status for status in self.statuses.values() if status.type == "retry"]
+
     def family_busy(self, root: str) -> bool:
         """Whether the root session or one of its subagents runs."""
         return any(self.root_of(session_id) == root for session_id in self.statuses)
@@ -159,7 +170,7 @@ class InstanceState:
         """Take over the list of asks. One whose session does not run is left over from an aborted turn, for good."""
         self._asks = {}
         for ask in asks:
-            self._asks[ask.id] = ask
+            self._keep_ask(ask)
             if ask.session_id not in self.statuses:
                 self._mark_stale(ask.id)
 
@@ -191,10 +202,10 @@ class InstanceState:
             return
 
     def _on_status(self, properties: dict[str, Any]) -> None:
-        self._set_status(_text(properties, "sessionID"), Status.model_validate(properties["status"]))
+        self._set_status(_id(properties, "sessionID"), Status.model_validate(properties["status"]))
 
     def _on_idle(self, properties: dict[str, Any]) -> None:
-        self._set_status(_text(properties, "sessionID"), Status(type="idle"))
+        self._set_status(_id(properties, "sessionID"), Status(type="idle"))
 
     def _on_session(self, properties: dict[str, Any]) -> None:
         self._remember(Session.model_validate(properties["info"]))
@@ -234,8 +245,13 @@ class InstanceState:
         if live is not None and properties.get("field") == "text":
             live.apply_delta(_text(properties, "partID"), _text(properties, "delta"))
 
+    def _keep_ask(self, ask: Ask) -> None:
+        size = ask.size + sum(kept.size for kept in self._asks.values())
+        if len(self._asks) < MAX_ASKS and size <= MAX_ASK_CHARACTERS:
+            self._asks[ask.id] = ask
+
     def _add_ask(self, ask: Ask) -> None:
-        self._asks[ask.id] = ask
+        self._keep_ask(ask)
         self._stale.pop(ask.id, None)  # a list of statuses older than the ask may have made it so
         # An ask proves that its session runs, also where the event saying so was lost.
         if ask.session_id not in self.statuses:
@@ -249,7 +265,7 @@ class InstanceState:
                 if ask.session_id == session_id:
                     self._mark_stale(ask.id)
             return
-        if session_id not in self.statuses and len(self.statuses) >= MAX_SESSIONS:
+        if session_id not in self.statuses and len(self.statuses) >= MAX_BUSY:
             return
         self.statuses[session_id] = status
         self._live.setdefault(session_id, Live())
@@ -296,6 +312,10 @@ _RUN_STATE = frozenset(
         "question.rejected",
     }
 )
+
+
+def _id(properties: dict[str, Any], key: str) -> str:
+    return ID.validate_python(properties[key])
 
 
 def _text(properties: dict[str, Any], key: str) -> str:

@@ -143,9 +143,14 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
             instance=target.name,
             session=found.id,
             title=one_line(found.title, 200),
-            state="busy" if state.family_busy(found.id) else "idle",
+            state="busy" if state.is_busy(found.id) or state.family_busy(found.id) else "idle",
             messages=message_rows(messages, state.live(found.id).parts, max_chars),
-            asks=[ask_row(target, ask) for ask in state.pending_asks(found.id)],
+            # Of a root session its subagents' asks too.
+            asks=[
+                ask_row(target, ask)
+                for ask in state.pending_asks()
+                if found.id in {ask.session_id, state.root_of(ask.session_id)}
+            ],
         )
         return _result(read_text(result), result)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from opencode_mcp.errors import InstanceError
+from opencode_mcp.errors import InstanceError, NotFound
 from opencode_mcp.wire import Ask, Event, Message, MessageError, MessageInfo, Part, Permission
 
 if TYPE_CHECKING:
@@ -148,6 +148,7 @@ class Turn:
         self._session_id = session_id
         self._prompt_id = prompt_id
         self._on_text = on_text
+        self._directory = instance.state.directory
         self._heard = Heard(instance, session_id, prompt_id, running=running)
         self._sent_at = 0.0
         self._woken = asyncio.Event()
@@ -186,8 +187,7 @@ class Turn:
                 looked = now
                 await self._refresh()
             if now >= deadline:
-                trouble = "" if self._instance.connected.is_set() else self._instance.trouble
-                return Outcome("running", self._session_id, await self._text(), trouble)
+                return Outcome("running", self._session_id, await self._text(), self._trouble())
             pause = min(deadline - now, LOOK_INTERVAL, PROGRESS_INTERVAL if self._heard.unsent else LOOK_INTERVAL)
             if idle and self._heard.began:
                 pause = min(pause, 0.5)  # idle, but OpenCode's record is not complete yet
@@ -212,6 +212,8 @@ class Turn:
         """Ask OpenCode whether the turn is over; None if it is not, or cannot be told yet."""
         if not self._instance.connected.is_set():
             return None
+        if self._instance.state.directory != self._directory:
+            return self._failed("another OpenCode, in another directory, has taken the instance's place", "")
         try:
             await self._instance.refresh_statuses()
             if self._instance.state.is_busy(self._session_id):
@@ -219,6 +221,8 @@ class Turn:
                 return None
             self._idle_since = self._idle_since or time.monotonic()
             messages = await self._answers()
+        except NotFound:
+            return self._failed("the session was deleted meanwhile", "")
         except InstanceError:
             return None
         return self._verdict(messages) if messages else self._unanswered()
@@ -255,6 +259,13 @@ class Turn:
             f"the model broke off {BROKEN_ENDS} answers in a row, so the turn was stopped: check the model's service",
             await self._text(),
         )
+
+    def _trouble(self) -> str:
+        """Say what keeps a running turn from going on."""
+        if not self._instance.connected.is_set():
+            return f"the connection to it is lost: {self._instance.trouble}"
+        status = self._instance.state.statuses.get(self._session_id)
+        return status.describe() if status is not None and status.type == "retry" else ""
 
     def _failed(self, problem: str, text: str) -> Outcome:
         return Outcome("failed", self._session_id, text, problem)

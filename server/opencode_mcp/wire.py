@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 # Identifiers go into URLs: nothing but what OpenCode's own look like.
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,80}$")]
+ID = TypeAdapter(Id)
+MAX_ASK_SHOWN = 100_000
+"""Characters of an ask. It is never cut, as nobody can approve what they do not see; a larger one is not offered."""
 Text = Annotated[str, BeforeValidator(lambda value: value if isinstance(value, str) else "")]
+# What is kept in memory of every session and shown on one line.
+Short = Annotated[str, BeforeValidator(lambda value: value[:1000] if isinstance(value, str) else "")]
 Mapping = Annotated[dict[str, Any], BeforeValidator(lambda value: value if isinstance(value, dict) else {})]
 Number = Annotated[float, BeforeValidator(lambda value: value if isinstance(value, int | float) else 0.0)]
 Strings = Annotated[
     list[str], BeforeValidator(lambda v: [s for s in v if isinstance(s, str)] if isinstance(v, list) else [])
 ]
+
+
+def is_id(value: object) -> bool:
+    """Whether `value` can be an id of OpenCode's."""
+    try:
+        ID.validate_python(value)
+    except ValidationError:
+        return False
+    return True
 
 
 class Wire(BaseModel):
@@ -34,8 +49,8 @@ class Session(Wire):
     """A session; `parent_id` is set for a subagent's."""
 
     id: Id
-    directory: Text = ""
-    title: Text = ""
+    directory: Text = Field("", max_length=4096)
+    title: Short = ""
     parent_id: Id | None = Field(None, alias="parentID")
     time: SessionTime = SessionTime()
 
@@ -48,17 +63,31 @@ class Session(Wire):
 class Status(Wire):
     """What a session does: `idle`, `busy` or `retry` (the model's service failed; `next` is epoch milliseconds)."""
 
-    type: Text = "busy"
+    type: Short = "busy"
     attempt: Number = 0
-    message: Text = ""
+    message: Short = ""
     next: Number = 0
 
+    def describe(self) -> str:
+        """Return why the model's service is asked again, not yet cleaned."""
+        return f"the model's service fails, attempt {self.attempt:g}: {self.message}"
 
-class Permission(Wire):
-    """The agent asks whether it may."""
+
+class Asking(Wire):
+    """What both kinds of asks have."""
 
     id: Id
     session_id: Id = Field(alias="sessionID")
+
+    @cached_property
+    def size(self) -> int:
+        """Characters that showing it whole would take, about."""
+        return len(self.model_dump_json())
+
+
+class Permission(Asking):
+    """The agent asks whether it may."""
+
     permission: Text = ""
     patterns: Strings = []
     metadata: Mapping = {}
@@ -81,11 +110,9 @@ class QuestionItem(Wire):
     multiple: bool = False
 
 
-class Question(Wire):
+class Question(Asking):
     """The agent asks the person."""
 
-    id: Id
-    session_id: Id = Field(alias="sessionID")
     questions: list[QuestionItem] = []
 
 

@@ -58,12 +58,13 @@ def test_the_end_of_its_client_is_a_clean_exit_and_a_registry_that_is_missing_is
     assert not (tmp_path / "missing").exists()
 
 
-@pytest.mark.parametrize("package", ["mcp", "httpx_sse"])
+@pytest.mark.parametrize("package", ["mcp", "anyio"])
 def test_without_its_extra_the_command_says_in_one_line_what_to_install(package: str) -> None:
     ended = run(sys.executable, "-c", BLOCKED_IMPORT.format(name=package))
     assert ended.returncode == 2
     assert ended.stderr == (
-        f"opencode-mcp: {package} is not installed; install the server with: pipx install 'opencode-relay[server]'\n"
+        f"opencode-mcp: {package} is not installed: the server needs its extra. In a clone of opencode-relay: "
+        "pipx install --force '.[server]'\n"
     )
 
 

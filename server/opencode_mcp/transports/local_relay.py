@@ -158,6 +158,9 @@ class LocalRelay(Transport):
     def _scan(self) -> dict[str, KnownFile]:
         """Read the directory; files that did not change since the last scan are not read again."""
         try:
+            self._directory_problem = _distrust(self._directory)
+            if self._directory_problem:
+                return {}
             entries = self._list()
         except FileNotFoundError:
             self._directory_problem = ""  # nobody has registered yet
@@ -246,6 +249,22 @@ class LocalRelay(Transport):
         except OSError as error:
             # A read-only mount is normal; the instance is shown as offline all the same.
             log.debug("not pruning %r: %s", name, error.strerror)
+
+
+def _distrust(directory: Path) -> str:
+    """Say why what lies in the directory may be anybody's; empty if only its owner, whom we trust, can write there.
+
+    The owner may be another user (on a provisioned relay the agent's), but not where anybody can make a directory.
+    """
+    status = directory.stat()
+    if status.st_mode & stat.S_IWOTH:
+        return f"the registry directory is not trusted, as every user can write to it: chmod o-w {directory}"
+    if status.st_uid not in {0, os.geteuid()} and directory.resolve().parent.stat().st_mode & stat.S_IWOTH:
+        return (
+            f"the registry directory is not trusted: it was made by user {status.st_uid} in a place where everybody "
+            "can make one; set RELAY_REGISTRY_DIR to another"
+        )
+    return ""
 
 
 def _endpoint(registration: Registration, identity: FileIdentity) -> Endpoint:
