@@ -42,7 +42,9 @@ def main() -> int:
     if level.upper() not in LOG_LEVELS:
         return _fail(f"LOG_LEVEL is {level[:80]!r}; it must be one of: {', '.join(LOG_LEVELS)}")
     # Standard output is the protocol's.
-    logging.basicConfig(level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
     logging.getLogger("httpx").setLevel("WARNING")  # a line for every request says nothing
     try:
         settings = load_settings(os.environ, TRANSPORTS)

@@ -38,10 +38,6 @@ MAX_DOUBLINGS = 10
 STABLE_AFTER = 5.0
 """Seconds after which a connection counts as good, so that the next break is mended at once again."""
 SESSIONS_IN_SNAPSHOT = 20
-EVENTS_PER_SECOND = 1000
-"""What is taken of one instance; what comes faster waits, so that a flood does not starve the others."""
-COST_OF_A_GAP = 100
-"""In events: after an event that was dropped the state is fetched anew."""
 
 StateName = Literal[
     "connecting", "idle", "busy", "retry", "needs-permission", "needs-answer", "unresponsive", "offline"
@@ -240,12 +236,10 @@ class Instance:
             self.settled.set()
             self._tell(None)
             clock = asyncio.get_running_loop().time
-            pace = _Pace(EVENTS_PER_SECOND)
             try:
                 async with asyncio.timeout(HEARTBEAT_GRACE) as silence:
                     async for event in events:
                         await self._take(event)
-                        await pace.keep(COST_OF_A_GAP if event is None else 1)
                         silence.reschedule(clock() + HEARTBEAT_GRACE)
             except TimeoutError:
                 raise Unresponsive(f"{self.name} went silent") from None
@@ -310,21 +304,3 @@ class Instance:
         self.version += 1
         for listener in tuple(self._listeners):
             listener(event)
-
-
-class _Pace:
-    """Lets through so many a second, the first second's worth at once."""
-
-    def __init__(self, per_second: int) -> None:
-        self._per_second = per_second
-        self._left = per_second
-        self._until = time.monotonic() + 1
-
-    async def keep(self, count: int) -> None:
-        """Take `count`, and wait for the next second if this one's are used up."""
-        self._left -= count
-        if self._left > 0:
-            return
-        await asyncio.sleep(max(0.0, self._until - time.monotonic()))
-        self._left = self._per_second
-        self._until = time.monotonic() + 1

@@ -54,6 +54,8 @@ LARGE_BODY = 8 << 20
 """Bytes: messages carry whole tool outputs, asks whole diffs."""
 MAX_EVENTS_PER_SECOND = 1000
 """Of one instance; a real one sends some hundred while several agents write."""
+COST_OF_A_GAP = 100
+"""In events: after one that was dropped the state is fetched anew."""
 MAX_EVENT_BYTES = 1 << 20
 """Bytes of one event; a longer one is dropped, and the state fetched anew."""
 REQUEST_TIMEOUT = 20.0
@@ -209,17 +211,19 @@ class OpenCode:
         with _named_errors(self.name):
             async for frame in _frames(response.aiter_raw()):
                 if frame is None:
+                    await pace.step(COST_OF_A_GAP)
                     yield None
                     continue
                 # All that is left of the format once the frames are bounded.
                 data = b"\n".join(line[5:].strip() for line in frame.splitlines() if line.startswith(b"data:"))
                 if not data:
                     continue
-                await pace.step()
                 try:
-                    yield EVENT.validate_python(parse_json(data))
+                    event = EVENT.validate_python(parse_json(data))
                 except ValueError:
-                    yield None
+                    event = None
+                await pace.step(COST_OF_A_GAP if event is None else 1)
+                yield event
 
     # -- the one way to call ---------------------------------------------------------------------------------------
 
@@ -358,9 +362,9 @@ class _Pace:
         self._since = self._clock()
         self._count = 0
 
-    async def step(self) -> None:
-        """Wait until the next event may be taken."""
-        self._count += 1
+    async def step(self, cost: int) -> None:
+        """Wait until an event of that cost may be taken."""
+        self._count += cost
         if self._count < MAX_EVENTS_PER_SECOND:
             return
         await asyncio.sleep(self._since + 1.0 - self._clock())

@@ -14,6 +14,7 @@ from jsonschema import Draft202012Validator
 from opencode_connected.registration import Registration as Written
 from opencode_connected.registration import now_utc
 from opencode_mcp.registration import InvalidRegistration, parse_registration
+from opencode_mcp.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -148,4 +149,5 @@ def test_launcher_and_server_allow_the_same_names(name: str) -> None:
         allowed = False
     else:
         allowed = True
-    assert server_takes({**PLAIN, "name": name}) == allowed
+    # What Unicode calls printable and nobody sees, such as the Hangul filler, is for the launcher to print as it is.
+    assert server_takes({**PLAIN, "name": name}) == (allowed and clean(name) == name)
