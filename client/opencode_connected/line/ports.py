@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from opencode_connected.line.errors import ForwardRefused
 
 
+_MAX_IN_A_ROW = 16
+"""Refusals after which it is the forward that is refused, not a port. Each try is a log-in, and relays count."""
+
+
 class PortChoice:
     """Any port on a plain account, one of a block where this client is enrolled. Stays with one that worked."""
 
@@ -24,7 +28,7 @@ class PortChoice:
         return self._ports[self._next] if self._ports else 0
 
     def refused(self, error: ForwardRefused) -> bool:
-        """Choose another port; False if all have been refused in a row."""
+        """Choose another port; False if all, or many, have been refused in a row."""
         if error.free_ports is not None and not set(error.free_ports) <= set(self._ports):
             self._ports, self._next, self._refusals = _shuffled(error.free_ports), 0, 0
             return bool(self._ports)
@@ -32,8 +36,9 @@ class PortChoice:
             return False
         self._next = (self._next + 1) % len(self._ports)
         self._refusals += 1
-        if self._refusals < len(self._ports):
+        if self._refusals < min(len(self._ports), _MAX_IN_A_ROW):
             return True
+        error.permanent = self._refusals >= _MAX_IN_A_ROW  # a person has to act
         self._refusals = 0
         return False
 
