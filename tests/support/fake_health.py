@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: the other side hung up, as tests of broken lines have it do."""
+
+
 class FakeHealth:
     """Answers `GET /global/health` on a free loopback port with `status`; 0 closes the connection without a word."""
 
@@ -32,7 +37,7 @@ class FakeHealth:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # the base class's name
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})

@@ -178,10 +178,16 @@ class Sshd:
         # Frozen first, so that it starts no session that escapes the list.
         with suppress(psutil.NoSuchProcess):
             psutil.Process(self._process.pid).suspend()
+        sessions = self.sessions()
         self.kill_sessions()
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
         self._process = None
+        # The programs of the sessions end by themselves, and may have something to clear away before.
+        _, stubborn = psutil.wait_procs(sessions, timeout=10)
+        for process in stubborn:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def restart(self) -> None:
         """Stop, and listen again on the same port."""
