@@ -262,3 +262,38 @@ async def test_the_server_ends_with_its_client_even_while_a_turn_runs(
         stderr = client.stderr
     assert stderr == ""
     model.release("send-left-alone")
+
+
+async def test_a_session_stays_taken_by_a_message_whose_caller_went_away(
+    client: RelayClient, model: ScriptedModel
+) -> None:
+    first = await send(client, "so that there is a session to cancel in", session="new")
+    session = first.structured["session"]
+    turn = asyncio.create_task(send(client, "left-behind GATE:send-left-behind", session=session))
+    # Cancelled as soon as it is on its way: OpenCode shows the session busy only a moment later.
+    await asyncio.sleep(0)
+    turn.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await turn
+    answer = await send(client, "not-queued behind it", session=session)
+    model.release("send-left-behind")
+    if answer.is_error:
+        assert model.turns("not-queued") == []
+    else:  # the first was cancelled before it was sent at all
+        assert model.turns("left-behind") == []
+    assert len(model.turns("left-behind")) + len(model.turns("not-queued")) <= 1
+
+
+async def test_a_session_deleted_in_mid_turn_ends_the_turn_with_that_reason(
+    client: RelayClient, opencode: ServedOpenCode, model: ScriptedModel
+) -> None:
+    turn = asyncio.create_task(send(client, "deleted GATE:send-deleted", session="new"))
+    await eventually_async(lambda: model.reached("send-deleted"), within=30)
+    (session,) = model.turns("send-deleted")
+    with opencode.client() as http:
+        http.post(f"/session/{session.session}/abort").raise_for_status()
+        http.delete(f"/session/{session.session}").raise_for_status()
+    model.release("send-deleted")
+    answer = await turn
+    assert answer.structured["result"] == "failed"
+    assert answer.structured["problem"]

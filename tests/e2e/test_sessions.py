@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -171,3 +173,42 @@ async def test_new_always_means_a_fresh_session(client: RelayClient) -> None:
     first = await send(client, "laptop", "one", session="new")
     second = await send(client, "laptop", "two", session="new")
     assert first.structured["session"] != second.structured["session"]
+
+
+async def test_a_subagents_session_is_not_driven_beside_its_parent_and_reads_as_busy_while_it_runs(
+    client: RelayClient, opencode: ServedOpenCode, model: ScriptedModel
+) -> None:
+    turn = await send(client, "laptop", "[TASK:{BASH:echo sub-busy}]", session="new")
+    (ask,) = turn.structured["asks"]
+    with opencode.client() as http:
+        (child,) = http.get(f"/session/{ask['session']}/children").json()
+    refused = await send(client, "laptop", "never-sent to a subagent", session=child["id"])
+    assert refused.is_error
+    assert ask["session"] in refused.text
+    assert model.turns("never-sent") == []
+    read = await client.call("read", instance="laptop", session=child["id"])
+    assert read.structured["state"] == "busy"
+    assert [found["id"] for found in read.structured["asks"]] == [ask["id"]]
+
+
+async def test_a_session_that_an_instance_runs_stays_its_own_while_the_line_to_it_is_cut(
+    left: ServedOpenCode, twins: tuple[ServedOpenCode, ServedOpenCode], registry_dir: Path, model: ScriptedModel
+) -> None:
+    async with relay_client(registry_dir, env={"HEALTH_CHECK_TIMEOUT_MS": "500"}) as client:
+        turn = asyncio.create_task(send(client, "left", "GATE:stalled-left", session="new"))
+        await eventually_async(lambda: model.reached("stalled-left"), within=30)
+        session = model.turns("stalled-left")[0].session
+        os.kill(left.pid, signal.SIGSTOP)
+        try:
+            await eventually_async(lambda: state_is(client, "left", "unresponsive"), within=40)
+            beside = await send(client, "right", "beside-the-stalled one")
+            assert beside.structured["session"] != session
+        finally:
+            os.kill(left.pid, signal.SIGCONT)
+        model.release("stalled-left")
+        assert (await turn).structured["session"] == session
+
+
+async def state_is(client: RelayClient, instance: str, wanted: str) -> bool:
+    rows = (await client.call("instances")).structured["instances"]
+    return any(row["name"] == instance and row["state"] == wanted for row in rows)

@@ -334,3 +334,36 @@ async def test_two_servers_on_one_directory_see_the_same_and_either_may_prune(re
         register(registry_dir, registration("dead", 4097))
         await one.has("a", "dead")
         await other.has("a", "dead")
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o702])
+async def test_a_directory_that_everybody_can_write_to_is_not_trusted(tmp_path: Path, mode: int) -> None:
+    directory = tmp_path / "registry"
+    register(directory, registration("laptop", 4096))
+    directory.chmod(mode)
+    relay = LocalRelay(directory, ports=range(1024, 65536), discovery_interval=60)
+    assert await anext(aiter(relay.changes())) == ScanDone()
+    (problem,) = relay.problems()
+    assert "not trusted" in problem
+    assert f"chmod o-w {directory}" in problem
+
+
+async def test_a_directory_that_somebody_else_made_where_everybody_can_is_not_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shared").mkdir()
+    directory = tmp_path / "shared" / "registry"
+    register(directory, registration("laptop", 4096))
+    owner = 65534 if os.geteuid() == 0 else os.geteuid()
+    if os.geteuid() == 0:
+        os.chown(directory, owner, -1)
+    else:  # who cannot give it away is somebody else instead
+        monkeypatch.setattr("os.geteuid", lambda: owner + 1)
+    (tmp_path / "shared").chmod(0o1777)
+    relay = LocalRelay(directory, ports=range(1024, 65536), discovery_interval=60)
+    assert await anext(aiter(relay.changes())) == ScanDone()
+    assert f"made by user {owner}" in relay.problems()[0]
+    # In a place of root's, another user's directory is what a provisioned relay has.
+    (tmp_path / "shared").chmod(0o755)
+    provisioned = LocalRelay(directory, ports=range(1024, 65536), discovery_interval=60)
+    assert isinstance(await anext(aiter(provisioned.changes())), Appeared)

@@ -1,0 +1,107 @@
+"""An OpenCode with a screen: a session made for it is shown there, and nobody's screen is switched otherwise."""
+
+from __future__ import annotations
+
+import re
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import pexpect
+import pytest
+
+from support.mcp_client import relay_client
+from support.ports import free_port
+from support.registry import register, registration
+from support.waiting import eventually, eventually_async
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.opencode import OpenCodeHome
+
+_ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[()][A-Z0-9]")
+
+
+class Screen:
+    """OpenCode's screen in a terminal of its own: all that was ever drawn on it."""
+
+    def __init__(self, home: OpenCodeHome, cwd: Path, port: int) -> None:
+        cwd.mkdir()
+        self._drawn: list[str] = []
+        self._child = pexpect.spawn(
+            str(home.binary),
+            ["--port", str(port)],
+            cwd=str(cwd),
+            env=home.environment({"TERM": "xterm-256color"}),  # type: ignore[arg-type] # wants os._Environ, takes any
+            dimensions=(50, 140),
+            encoding="utf-8",
+            codec_errors="replace",
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                self._drawn.append(self._child.read_nonblocking(65_536, timeout=None))
+            except (pexpect.EOF, ValueError):
+                return
+
+    @property
+    def text(self) -> str:
+        """What was drawn, without escapes."""
+        return _ESCAPES.sub("", "".join(self._drawn))
+
+    def end(self) -> None:
+        """End OpenCode as a person does who closes the terminal."""
+        self._child.kill(15)
+        self._reader.join(20)
+        self._child.close(force=True)
+
+
+@contextmanager
+def on_screen(home: OpenCodeHome, cwd: Path, port: int) -> Iterator[Screen]:
+    """Run OpenCode with a screen until it serves and shows its prompt."""
+    screen = Screen(home, cwd, port)
+    try:
+        eventually(lambda: is_healthy(port), f"OpenCode on port {port}", within=60)
+        eventually(lambda: "Ask anything" in screen.text, "its prompt", within=60)
+        yield screen
+    finally:
+        screen.end()
+
+
+def is_healthy(port: int) -> bool:
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/global/health").status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.mark.timeout(240)
+async def test_a_new_session_is_shown_on_the_screen_and_others_do_not_switch_it(
+    opencode_home: OpenCodeHome, tmp_path: Path, registry_dir: Path
+) -> None:
+    port = free_port()
+    with on_screen(opencode_home, tmp_path / "project", port) as screen:
+        register(registry_dir, registration("desk", port))
+        async with relay_client(registry_dir) as client:
+            shown = await client.call("send", instance="desk", message="shown-at-once", session="new")
+            assert shown.structured["result"] == "done"
+            await eventually_async(lambda: "echo: shown-at-once" in screen.text)
+
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+                hidden = http.post("/session", json={}).json()["id"]
+            answer = await client.call("send", instance="desk", message="in-another-session", session=hidden)
+            assert answer.structured["result"] == "done"
+            session = shown.structured["session"]
+            await client.call("send", instance="desk", message="still-the-first", session=session)
+            await eventually_async(lambda: "echo: still-the-first" in screen.text)
+            assert "echo: in-another-session" not in screen.text
+
+            asked = await client.call("send", instance="desk", message="[BASH:echo at-the-screen]", session=session)
+            assert asked.structured["result"] == "needs-permission"
+            await eventually_async(lambda: "Permission required" in screen.text)
