@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import socket
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -97,17 +97,13 @@ class _Launcher:
         for number in _STOP_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and background jobs want it ignored
                 loop.add_signal_handler(number, self._on_signal, number)
-        guardian = Guardian()
-        try:
+        async with AsyncExitStack() as at_the_end:
+            guardian = Guardian()
+            at_the_end.callback(guardian.dismiss)
+            at_the_end.callback(self._close_report)
             enrolment = self._enrolment(guardian)
-            try:
-                return await self._run_on_some_port(enrolment, guardian)
-            finally:
-                await enrolment.close()
-                if "_report" in self.__dict__:
-                    self._report.close()
-        finally:
-            guardian.dismiss()
+            at_the_end.push_async_callback(enrolment.close)
+            return await self._run_on_some_port(enrolment, guardian)
 
     def _on_signal(self, number: signal.Signals) -> None:
         if not self._stop.done():
@@ -128,6 +124,10 @@ class _Launcher:
             mode="relay" if self._use_relay else "local",
             headless=self._headless,
         )
+
+    def _close_report(self) -> None:
+        if "_report" in self.__dict__:  # it is made when there is something to report
+            self._report.close()
 
     def _enrolment(self, guardian: Guardian) -> Enrolment:
         if self._use_relay:

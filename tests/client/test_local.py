@@ -58,9 +58,10 @@ def test_a_headless_instance_ends_its_running_tools_with_it(machine: Machine) ->
         url = f"http://127.0.0.1:{state['local_port']}"
         with httpx.Client(base_url=url, auth=("opencode", PASSWORD), trust_env=False) as client:
             session = client.post("/session", json={"permission": [_ALLOW_BASH]}).json()["id"]
-            prompt = {"parts": [{"type": "text", "text": "[BASH:sleep 987]"}]}
+            command = f"sleep 987.{os.getpid()}"  # no other run's
+            prompt = {"parts": [{"type": "text", "text": f"[BASH:{command}]"}]}
             client.post(f"/session/{session}/prompt_async", json=prompt).raise_for_status()
-        tool = eventually(lambda: _running("sleep 987"), "the tool runs", within=40)
+        tool = eventually(lambda: _running(command), "the tool runs", within=40)
         assert tool is not None
 
         listed = machine.run("sessions", env={"OPENCODE_SERVER_PASSWORD": PASSWORD})

@@ -82,11 +82,14 @@ def test_a_process_id_that_was_used_again_is_no_owner(registry_dir: Path, me: Ow
     assert me.instance_id in (registry_dir / ".a.owner").read_text()
 
 
-def test_what_changed_hands_is_not_withdrawn(registry_dir: Path, me: Owner, dead: Owner) -> None:
+@pytest.mark.parametrize("goodbye", [None, b"bye"])
+def test_what_changed_hands_is_not_withdrawn(
+    registry_dir: Path, me: Owner, dead: Owner, goodbye: bytes | None
+) -> None:
     shared = Registry(registry_dir)
     shared.publish("a", b"old", dead)
     shared.publish("a", CONTENT, me)
-    shared.withdraw("a", dead.instance_id, goodbye=b"bye")
+    shared.withdraw("a", dead.instance_id, goodbye=goodbye)
     assert (registry_dir / "a.json").read_bytes() == CONTENT
 
 
