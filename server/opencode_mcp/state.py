@@ -305,6 +305,7 @@ _RUN_STATE = frozenset(
     {
         "session.status",
         "session.idle",
+        "session.deleted",
         "permission.asked",
         "permission.replied",
         "question.asked",

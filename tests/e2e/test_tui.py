@@ -35,7 +35,7 @@ class Screen:
             str(home.binary),
             ["--port", str(port)],
             cwd=str(cwd),
-            env=home.environment({"TERM": "xterm-256color"}),  # type: ignore[arg-type] # wants os._Environ, takes any
+            env=home.environment({"TERM": "xterm-256color"}),
             dimensions=(50, 140),
             encoding="utf-8",
             codec_errors="replace",
@@ -93,8 +93,8 @@ async def test_a_new_session_is_shown_on_the_screen_and_others_do_not_switch_it(
             assert shown.structured["result"] == "done"
             await eventually_async(lambda: "echo: shown-at-once" in screen.text)
 
-            with httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
-                hidden = http.post("/session", json={}).json()["id"]
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+                hidden = (await http.post("/session", json={})).json()["id"]
             answer = await client.call("send", instance="desk", message="in-another-session", session=hidden)
             assert answer.structured["result"] == "done"
             session = shown.structured["session"]

@@ -40,6 +40,8 @@ class HostileInstance:
         self.port = 0
         self.paths: list[str] = []
         """The paths that were asked for, queries included, in their order."""
+        self.heads: list[bytes] = []
+        """The heads of these requests, as they came."""
         self._behave = BEHAVIOURS[behaviour]
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -73,6 +75,7 @@ class HostileInstance:
                 head = await reader.readuntil(b"\r\n\r\n")
                 path = head.split(b" ", 2)[1].decode()
                 self.paths.append(path)
+                self.heads.append(head)
                 await self._behave(path.partition("?")[0], writer)
             finally:
                 writer.close()
