@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opencode_connected import names
 from opencode_connected.line.connection import Connection
 from opencode_connected.line.errors import ForwardRefused, LineError, NameTaken, RelayRefused
-from opencode_connected.line.netwatch import NetWatch
+from opencode_connected.line.netwatch import Change, NetWatch
 from opencode_connected.line.ports import PortChoice
 from opencode_connected.line.retry import RetrySchedule
 from opencode_connected.line.state import LineEvent, LineRecord, LineState
@@ -231,11 +231,13 @@ class LineKeeper:
         before = [self._asked_name] if self._asked_name else []
         return dict.fromkeys([*before, *names.candidates(wanted.registration.name)])
 
-    def _network_changed(self, how: str) -> None:
-        self._schedule.reset()
+    def _network_changed(self, change: Change) -> None:
+        self._schedule.hurry()
         self._wake.set()
-        if self._connection is not None:
-            self._connection.abort(LineError(how, hop="lost"))
+        # Without a network a try fails at once: one that is under way has found the new one by itself.
+        is_new = change is Change.ONLINE and self._record.state.phase not in ("connected", "registered")
+        if self._connection is not None and not is_new:
+            self._connection.abort(LineError(change.value, hop="lost"))
 
 
 def _not_carrying(port: int) -> LineError:

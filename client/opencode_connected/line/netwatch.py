@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _LOOK_SECONDS: Final = 0.5
+_OFFLINE_LOOK_SECONDS: Final = 0.2
 _RESOLVE_SECONDS: Final = 5.0
 _ASLEEP_SECONDS: Final = 5.0
 """By which the wall clock ran ahead of the monotonic one, which then stands still. Setting it costs a reconnect."""
@@ -38,14 +40,22 @@ _DEFAULT_ROUTE: Final = (
 )
 
 
-class NetWatch:
-    """Calls `on_change` with the reason whenever a connection of before is likely dead.
+class Change(Enum):
+    """Why a connection of before is likely dead. Going offline is no reason, as it may pass."""
 
-    Going offline is no reason, as it may pass; coming back is one. What is watched is the way to the relay where the
+    SLEPT = "this machine slept"
+    ONLINE = "this machine is back on the network"
+    ADDRESS = "this machine's address changed"
+
+
+class NetWatch:
+    """Calls `on_change` whenever a connection of before is likely dead.
+
+    What is watched is the way to the relay where the
     prefix is an ssh that connects directly, else the default route.
     """
 
-    def __init__(self, ssh_command: str, on_change: Callable[[str], None]) -> None:
+    def __init__(self, ssh_command: str, on_change: Callable[[Change], None]) -> None:
         """Raises `LineError` if the prefix is no command."""
         self._words = ssh_words(ssh_command)
         self._on_change = on_change
@@ -58,23 +68,23 @@ class NetWatch:
             self._on_change(await _until_changed(targets or _DEFAULT_ROUTE))
 
 
-async def _until_changed(targets: tuple[_Target, ...]) -> str:
+async def _until_changed(targets: tuple[_Target, ...]) -> Change:
     known = _sources(targets)
     was_offline = not any(known)
     lag = time.time() - time.monotonic()
     while True:
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_OFFLINE_LOOK_SECONDS if was_offline else _LOOK_SECONDS)
         slept = time.time() - time.monotonic() - lag
         if slept > _ASLEEP_SECONDS:
-            return "this machine slept"
+            return Change.SLEPT
         lag += slept  # a clock that is slewed adds up to nothing
         now = _sources(targets)
         if not any(now):
             was_offline = True
         elif was_offline:
-            return "this machine is back on the network"
+            return Change.ONLINE
         elif any(old and new != old for old, new in zip(known, now, strict=True)):
-            return "this machine's address changed"
+            return Change.ADDRESS
         else:
             known = now
 

@@ -16,19 +16,28 @@ _PERMANENT_SECONDS: Final = 60.0
 
 
 class RetrySchedule:
-    """Soon at first, then ever more seldom. `reset` it when there is a new reason for hope."""
+    """Soon at first, then ever more seldom. `reset` it, or `hurry`, when there is a new reason for hope."""
 
     def __init__(self) -> None:
         self._began: float | None = None
         self._doubled = 0
+        self._is_in_a_hurry = False
 
     def reset(self) -> None:
-        """Begin anew: a line held for a while, or the network changed."""
+        """Begin anew: a line held for a while."""
         self._began = None
         self._doubled = 0
 
+    def hurry(self) -> None:
+        """Begin anew, and at once: the network changed, for this machine alone."""
+        self.reset()
+        self._is_in_a_hurry = True
+
     def delay(self, *, permanent: bool) -> float:
         """Return the seconds to wait after a failure; `permanent`: one that only a person can mend."""
+        if self._is_in_a_hurry:
+            self._is_in_a_hurry = False
+            return 0
         if permanent:
             return _PERMANENT_SECONDS
         now = time.monotonic()

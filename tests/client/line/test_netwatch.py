@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_connected.line import netwatch
+from opencode_connected.line.netwatch import Change
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Sources:
         self.looks = 0
         monkeypatch.setattr(netwatch, "_sources", self._look)
         monkeypatch.setattr(netwatch, "_LOOK_SECONDS", 0.01)
+        monkeypatch.setattr(netwatch, "_OFFLINE_LOOK_SECONDS", 0.01)
 
     def _look(self, targets: tuple[object, ...]) -> tuple[str | None, ...]:
         self.targets = targets
@@ -44,7 +46,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> Sources:
 
 
 @asynccontextmanager
-async def watch(on_change: Callable[[str], None], command: str = "ssh -F none 192.0.2.1") -> AsyncIterator[None]:
+async def watch(on_change: Callable[[Change], None], command: str = "ssh -F none 192.0.2.1") -> AsyncIterator[None]:
     task = asyncio.create_task(netwatch.NetWatch(command, on_change).run())
     try:
         yield
@@ -54,29 +56,29 @@ async def watch(on_change: Callable[[str], None], command: str = "ssh -F none 19
 
 
 async def test_another_address_is_a_change_and_a_further_one_is_not(sources: Sources) -> None:
-    changes: list[str] = []
+    changes: list[Change] = []
     async with watch(changes.append):
         await sources.become("192.0.2.5", None)
         await sources.become("192.0.2.5", "2001:db8::5")
         assert changes == []
 
         await sources.become("192.0.2.6", "2001:db8::5")
-        assert changes == ["this machine's address changed"]
+        assert changes == [Change.ADDRESS]
 
 
 async def test_going_offline_is_no_change_but_coming_back_is(sources: Sources) -> None:
-    changes: list[str] = []
+    changes: list[Change] = []
     async with watch(changes.append):
         await sources.become("192.0.2.5", None)
         await sources.become(None, None)
         assert changes == []
 
         await sources.become("192.0.2.5", None)
-        assert changes == ["this machine is back on the network"]
+        assert changes == [Change.ONLINE]
 
 
 async def test_a_machine_that_slept_counts_as_changed(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes: list[str] = []
+    changes: list[Change] = []
     asleep = [0.0]
     wall = time.time
     monkeypatch.setattr("opencode_connected.line.netwatch.time.time", lambda: wall() + asleep[0])
@@ -91,7 +93,7 @@ async def test_a_machine_that_slept_counts_as_changed(sources: Sources, monkeypa
         asleep[0] += 60
         await eventually_async(lambda: changes)
 
-    assert changes == ["this machine slept"]
+    assert changes == [Change.SLEPT]
 
 
 async def test_the_way_to_the_relay_is_watched_if_ssh_connects_directly(sources: Sources) -> None:

@@ -37,6 +37,16 @@ def test_hope_begins_anew_after_a_reset(clock: list[float]) -> None:
     assert schedule.delay(permanent=False) <= 0.25
 
 
+def test_a_change_of_the_network_is_used_at_once_whatever_was_wrong(clock: list[float]) -> None:
+    schedule = RetrySchedule()
+    schedule.delay(permanent=False)
+    clock[0] += 1000
+    schedule.hurry()
+
+    assert schedule.delay(permanent=True) == 0
+    assert 0.05 <= schedule.delay(permanent=False) <= 0.25
+
+
 def test_what_a_person_has_to_mend_is_tried_once_a_minute() -> None:
     assert RetrySchedule().delay(permanent=True) == 60
 
