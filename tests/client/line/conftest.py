@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -53,3 +54,9 @@ def registration(opencode: FakeHealth, name: str = "laptop-api") -> Registration
         cwd='/home/ann/it\'s "mine" & ünïcode',
         connected_at="2026-11-24T16:00:00Z",
     )
+
+
+def make_key(path: Path) -> Path:
+    """Make a key that no relay knows."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return path

@@ -6,7 +6,9 @@ import asyncio
 import json
 import os
 import shlex
+import shutil
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from client.line.conftest import line_settings, registration
+from client.line.conftest import line_settings, make_key, registration
 from opencode_connected.line.connection import Connection
 from opencode_connected.line.errors import ForwardRefused, LineError, NameTaken, RelayRefused
 from opencode_connected.line.inquiry import probe, query
@@ -50,6 +52,18 @@ async def test_any_login_shell_of_any_user_will_do(login_shell: str, tmp_path: P
             await connection.bye()
         eventually(lambda: not file.exists(), "the note is gone")
         assert relay.sessions() == []
+
+
+async def test_an_sshd_that_runs_without_root_will_do(opencode: FakeHealth) -> None:
+    # Not in pytest's own directory, which only root can look into.
+    with tempfile.TemporaryDirectory() as temporary, unix_user("bash") as user:
+        directory = Path(temporary)
+        directory.chmod(0o711)
+        shutil.chown(await asyncio.to_thread(make_key, directory / "host_key"), user)
+        with Sshd(directory, user=user, inside=("runuser", "--user", user, "--")) as relay:
+            probed = await probe(line_settings(relay, opencode, "registry"))
+
+    assert probed.health == "ok"
 
 
 async def test_the_tunnel_leads_to_opencode_and_listens_on_loopback_only(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from client.line.conftest import line_settings, registration
+from client.line.conftest import line_settings, make_key, registration
 from opencode_connected.line.errors import LineError, NameTaken, RelayRefused
 from opencode_connected.line.keeper import LineKeeper
 from opencode_connected.line.retry import RetrySchedule
@@ -227,10 +227,7 @@ async def test_the_first_contact_tells_a_failure_at_once_and_the_line_comes_up_l
 async def test_what_only_a_person_can_mend_is_not_hammered(
     settings: LineSettings, opencode: FakeHealth, relay: Sshd, tmp_path: Path
 ) -> None:
-    key = tmp_path / "wrong"
-    await asyncio.to_thread(
-        subprocess.run, ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True
-    )
+    key = await asyncio.to_thread(make_key, tmp_path / "wrong")
     words = [str(key) if word == str(relay.client_key) else word for word in shlex.split(settings.ssh_command)]
 
     async with line(replace(settings, ssh_command=shlex.join(words)), opencode) as held:

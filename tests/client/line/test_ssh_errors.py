@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from client.line.conftest import line_settings
+from client.line.conftest import line_settings, make_key
 from opencode_connected.line.connection import Connection
 from opencode_connected.line.errors import Hop, LineError
 from opencode_connected.line.inquiry import query
@@ -39,12 +39,6 @@ def check(error: LineError, hop: Hop, says: str, remedy: str, *, permanent: bool
     assert says in str(error)
     assert remedy in error.remedy
     assert (error.hop, error.permanent) == (hop, permanent)
-
-
-def make_key(path: Path) -> Path:
-    """Make a key that no relay knows."""
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
-    return path
 
 
 def locked_copy(key: Path, path: Path) -> Path:
