@@ -146,7 +146,7 @@ async def test_gcloud_works_as_a_prefix_with_its_noise_and_its_children(
     settings: LineSettings, monkeypatch: pytest.MonkeyPatch, opencode: FakeHealth, relay: Sshd
 ) -> None:
     monkeypatch.setenv("FAKE_GCLOUD_SSH", relay.ssh_command)
-    gcloud = replace(settings, ssh_command=f"{shlex.quote(str(HERE / 'fake_gcloud'))} compute ssh vm --zone z --")
+    gcloud = replace(settings, ssh_command=f"{shlex.quote(str(HERE / 'fake_gcloud.sh'))} compute ssh vm --zone z --")
 
     async with Connection(gcloud, forward=0) as connection:
         await connection.open()
