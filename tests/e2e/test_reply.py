@@ -79,8 +79,8 @@ async def test_the_whole_of_an_edit_is_shown_however_long_it_is(
     client: RelayClient, opencode: ServedOpenCode
 ) -> None:
     file = opencode.cwd / "long-edit.txt"
-    old = "\n".join(f"old line {number}" for number in range(2000))
-    new = "\n".join(f"new line {number}" for number in range(2000))
+    old = "\n".join(f"old line {number} {'x' * 100}" for number in range(300))
+    new = "\n".join(f"new line {number} {'y' * 100}" for number in range(300))
     file.write_text(old)
     with opencode.client() as http:  # an edit needs the file to have been read in its session
         session = http.post("/session", json={}).json()["id"]
@@ -88,7 +88,7 @@ async def test_the_whole_of_an_edit_is_shown_however_long_it_is(
     answer = await client.call("send", on_progress=None, instance="laptop", message=message, session=session)
     (ask,) = answer.structured["asks"]
     assert len(ask["text"]) > 50_000
-    for line in ("-old line 0", "-old line 1999", "+new line 0", "+new line 1999"):
+    for line in ("-old line 0 x", "-old line 299 x", "+new line 0 y", "+new line 299 y"):
         assert line in ask["text"]
         assert line in answer.text
     assert "cut" not in ask["text"]

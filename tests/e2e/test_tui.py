@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from support.mcp_client import RelayClient
     from support.opencode import OpenCodeHome
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[()][A-Z0-9]")
@@ -81,6 +82,10 @@ def is_healthy(port: int) -> bool:
         return False
 
 
+async def is_idle(client: RelayClient) -> bool:
+    return [row["state"] for row in (await client.call("instances")).structured["instances"]] == ["idle"]
+
+
 @pytest.mark.timeout(240)
 async def test_a_new_session_is_shown_on_the_screen_and_others_do_not_switch_it(
     opencode_home: OpenCodeHome, tmp_path: Path, registry_dir: Path
@@ -89,6 +94,7 @@ async def test_a_new_session_is_shown_on_the_screen_and_others_do_not_switch_it(
     with on_screen(opencode_home, tmp_path / "project", port) as screen:
         register(registry_dir, registration("desk", port))
         async with relay_client(registry_dir) as client:
+            await eventually_async(lambda: is_idle(client), within=30)
             shown = await client.call("send", instance="desk", message="shown-at-once", session="new")
             assert shown.structured["result"] == "done"
             await eventually_async(lambda: "echo: shown-at-once" in screen.text)
