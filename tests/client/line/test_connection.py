@@ -160,7 +160,7 @@ async def test_gcloud_works_as_a_prefix_with_its_noise_and_its_children(
 
 
 async def test_an_ssh_before_8_7_will_do(settings: LineSettings, opencode: FakeHealth) -> None:
-    old = replace(settings, ssh_command=settings.ssh_command.replace("ssh", str(HERE / "fake_old_ssh"), 1))
+    old = replace(settings, ssh_command=settings.ssh_command.replace("ssh", str(HERE / "fake_old_ssh.sh"), 1))
 
     assert (await probe(old)).health == "ok"
 
