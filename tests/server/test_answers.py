@@ -35,6 +35,12 @@ def test_a_permission_is_settled_by_its_three_words(
     assert permission_decision(answer) == decision
 
 
+@pytest.mark.parametrize("answer", ["yes", "once: but carefully", "always: all of it", "once once", "rejected", ""])
+def test_nothing_near_to_a_word_is_taken_for_it(answer: str) -> None:
+    with pytest.raises(Refused, match="nothing was settled"):
+        permission_decision(answer)
+
+
 @given(st.text() | st.lists(st.text()))
 def test_nothing_else_settles_a_permission(answer: str | list[str]) -> None:
     text = answer if isinstance(answer, str) else " ".join(answer)

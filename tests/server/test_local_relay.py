@@ -255,7 +255,10 @@ async def test_registrations_beyond_the_largest_fleet_are_ignored_and_said(
 
 async def refused_for(watched: Watched, name: str, checks: int, seconds: float) -> None:
     """Report `checks` refusals, and the last one only after `seconds`."""
-    endpoint = watched.present[name]
+    await refused_at(watched, watched.present[name], checks, seconds)
+
+
+async def refused_at(watched: Watched, endpoint: Endpoint, checks: int, seconds: float) -> None:
     until = time.monotonic() + seconds
     for _ in range(checks - 1):
         watched.transport.report_refused(endpoint)
@@ -291,17 +294,25 @@ async def test_a_sign_of_life_in_between_starts_the_count_again(registry_dir: Pa
         assert path.exists()
 
 
-@pytest.mark.parametrize("seen", [True, False], ids=["seen", "not yet seen"])
-async def test_a_file_that_changed_meanwhile_is_not_pruned(registry_dir: Path, *, seen: bool) -> None:
+async def test_a_file_that_changed_since_it_was_last_read_is_not_pruned(registry_dir: Path) -> None:
     fields = registration("back", 4096)
     register(registry_dir, fields)
     async with watching(registry_dir) as watched:
         before = watched.present["back"]
         await refused_for(watched, "back", local_relay.REFUSALS_TO_PRUNE - 1, INTERVAL * 1.1)
         path = register(registry_dir, fields)
-        if seen:
-            await eventually_async(lambda: watched.present["back"] != before, "the new registration")
         watched.transport.report_refused(before)
+        assert path.exists()
+
+
+async def test_refusals_of_an_older_registration_do_not_count_against_a_newer_one(registry_dir: Path) -> None:
+    fields = registration("back", 4096)
+    path = register(registry_dir, fields)
+    async with watching(registry_dir) as watched:
+        before = watched.present["back"]
+        register(registry_dir, fields)
+        await eventually_async(lambda: watched.present["back"] != before, "the new registration")
+        await refused_at(watched, before, local_relay.REFUSALS_TO_PRUNE * 2, INTERVAL * 1.1)
         assert path.exists()
 
 

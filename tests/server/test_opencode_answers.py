@@ -47,6 +47,24 @@ async def test_an_event_beyond_the_limit_is_told_as_a_gap_and_the_next_one_is_wh
     assert await framed(pieces) == [b"data: 1\n\n", None, b"data: 2\n\n"]
 
 
+async def test_events_beyond_so_many_a_second_wait_for_the_next_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(opencode, "MAX_EVENTS_PER_SECOND", 10)
+    waited: list[float] = []
+
+    async def note(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr("opencode_mcp.opencode.asyncio.sleep", note)
+    pace = opencode._Pace()
+    for _ in range(9):
+        await pace.step(1)
+    assert waited == []
+    await pace.step(1)
+    await pace.step(opencode.COST_OF_A_GAP)
+    assert len(waited) == 2
+    assert all(0 < seconds <= 1 for seconds in waited)
+
+
 @given(st.recursive(st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), st.lists, max_leaves=8))
 def test_json_is_read_as_it_was_written(value: object) -> None:
     assert parse_json(json.dumps(value)) == value

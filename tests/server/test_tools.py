@@ -34,7 +34,7 @@ def fleet_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory = tmp_path_factory.mktemp("fleet") / "registry"
     with FakeFleet(directory) as fleet:
         (port,) = fleet.add(1).values()
-        for name in ("Laptop", "laptop", "office-api", "office-web"):
+        for name in ("Laptop", "laptop", "office-api", "office-api-2", "office-web"):
             register(directory, registration(name, port, cwd="/home/fake"))
         (directory / f"fake-{port}.json").unlink()
         yield directory
@@ -154,9 +154,13 @@ async def test_a_name_is_matched_exactly_then_without_case_then_as_a_part(
     ("name", "candidates", "said"),
     [
         ("LAPTOP", ["Laptop", "laptop"], "fits several instances"),
-        ("office", ["office-api", "office-web"], "fits several instances"),
-        ("nowhere", ["Laptop", "laptop", "office-api", "office-web"], "no instance is named 'nowhere'; there are"),
-        ("", ["Laptop", "laptop", "office-api", "office-web"], "no instance is named ''"),
+        ("office", ["office-api", "office-api-2", "office-web"], "fits several instances"),
+        (
+            "nowhere",
+            ["Laptop", "laptop", "office-api", "office-api-2", "office-web"],
+            "no instance is named 'nowhere'; there are",
+        ),
+        ("", ["Laptop", "laptop", "office-api", "office-api-2", "office-web"], "no instance is named ''"),
     ],
 )
 @pytest.mark.asyncio(loop_scope="module")
