@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from opencode_mcp.settings import Settings
-    from opencode_mcp.transports.base import Transport
+    from opencode_mcp.transports.base import Change, Transport
+
+log = logging.getLogger(__name__)
 
 OFFLINE_KEPT = 24 * 3600.0
 """Seconds that an instance which vanished stays listed."""
@@ -39,6 +42,7 @@ class Fleet:
         self._credentials = Credentials(settings.credentials_file)
         self._instances: dict[str, Instance] = {}
         self._scanned = asyncio.Event()
+        self._broken = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Fleet]:
@@ -62,8 +66,12 @@ class Fleet:
 
     def problems(self) -> list[str]:
         """Return what keeps instances from being seen, a line each."""
-        unread = [] if self._scanned.is_set() else ["what is registered is still being read; ask again"]
-        return unread + self._transport.problems()
+        found = self._transport.problems()
+        if self._broken:
+            found.insert(0, "instances are no longer discovered, by a fault of this server: restart it; see its log")
+        elif not self._scanned.is_set():
+            found.insert(0, "what is registered is still being read; ask again")
+        return found
 
     async def find(self, name: str) -> Instance:
         """Return the one instance that `name` means: exactly, else ignoring case, else as a part of its name.
@@ -134,23 +142,30 @@ class Fleet:
     # -- life --------------------------------------------------------------------------------------------------
 
     async def _follow(self) -> None:
-        async for change in self._transport.changes():
-            match change:
-                case Appeared(endpoint):
-                    instance = self._instances.get(endpoint.name)
-                    if instance is None:
-                        self._forget_departed()
-                        instance = Instance(
-                            endpoint, self._transport, self._credentials, self._settings.health_timeout
-                        )
-                        self._instances[endpoint.name] = instance
-                    await instance.connect_to(endpoint)
-                case Departed(name, clean):
-                    await self._instances[name].depart(closed=clean)
-                    if clean:
-                        del self._instances[name]
-                case ScanDone():
-                    self._scanned.set()
+        try:
+            async for change in self._transport.changes():
+                await self._apply(change)
+        except Exception:
+            # What is known goes on working; that nothing new is seen must not go unnoticed.
+            log.exception("discovery ended")
+            self._broken = True
+            self._scanned.set()
+
+    async def _apply(self, change: Change) -> None:
+        match change:
+            case Appeared(endpoint):
+                instance = self._instances.get(endpoint.name)
+                if instance is None:
+                    self._forget_departed()
+                    instance = Instance(endpoint, self._transport, self._credentials, self._settings.health_timeout)
+                    self._instances[endpoint.name] = instance
+                await instance.connect_to(endpoint)
+            case Departed(name, clean):
+                await self._instances[name].depart(closed=clean)
+                if clean:
+                    del self._instances[name]
+            case ScanDone():
+                self._scanned.set()
 
     def _forget_departed(self) -> None:
         departed = [instance for instance in self._instances.values() if not instance.is_registered]

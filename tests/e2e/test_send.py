@@ -238,6 +238,22 @@ async def test_of_two_messages_at_once_to_one_session_one_is_refused_and_none_is
     assert len(model.turns("at-once")) == 1
 
 
+async def test_a_session_that_another_server_keeps_busy_is_not_sent_to(
+    client: RelayClient, shared_registry: Path, model: ScriptedModel
+) -> None:
+    async with relay_client(shared_registry) as other:
+        sent = await send(other, "so that both know it", session="new")
+        turn = asyncio.create_task(send(client, "GATE:send-two-servers", session=sent.structured["session"]))
+        await eventually_async(lambda: model.reached("send-two-servers"), within=30)
+        await eventually_async(lambda: state_is(other, "busy"))
+        refused = await send(other, "beside the other server")
+        assert refused.is_error
+        assert "is busy in session" in refused.text
+        model.release("send-two-servers")
+        assert (await turn).structured["result"] == "done"
+        assert not model.turns("beside the other server")
+
+
 @pytest.mark.parametrize("message", ["", "  \n"])
 async def test_an_empty_message_is_refused(client: RelayClient, message: str) -> None:
     refused = await send(client, message)

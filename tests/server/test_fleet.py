@@ -217,8 +217,23 @@ async def has_lost(fleet: Fleet, name: str) -> bool:
     return any(i.name == name and not i.is_registered for i in await fleet.instances())
 
 
-async def test_a_server_that_ends_leaves_no_connection_open(registry_dir: Path, fakes: FakeFleet) -> None:
-    fakes.add(3)
+async def test_a_fleet_that_ends_leaves_nothing_running(registry_dir: Path, fakes: FakeFleet) -> None:
+    names = dict.fromkeys(fakes.add(3), "idle")
     async with running_fleet(registry_dir) as fleet:
-        await eventually_async(fleet.instances)
-    assert {task.get_name() for task in asyncio.all_tasks()} & {"fleet", "instance fake"} == set()
+        await eventually_async(lambda: lists(fleet, names))
+        assert len(asyncio.all_tasks()) > 3
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_two_servers_on_one_directory_do_not_disturb_each_other(registry_dir: Path, fakes: FakeFleet) -> None:
+    names = dict.fromkeys(fakes.add(2), "idle")
+    async with relay_client(registry_dir, env=SHORT) as one, relay_client(registry_dir, env=SHORT) as other:
+        path = register(registry_dir, registration("dead", free_port()))
+        for client in (one, other):
+            await becomes(client, names | {"dead": "offline"})
+            for name in names:
+                answer = await client.call("send", instance=name, message="from both sides")
+                assert answer.structured["text"] == "echo: from both sides"
+        await eventually_async(lambda: not path.exists(), "the pruning by either")
+        for client in (one, other):
+            await becomes(client, names | {"dead": "offline"})

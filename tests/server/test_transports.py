@@ -1,0 +1,79 @@
+"""Transports can be exchanged: the fleet lives on what any of them tells, and no fault of one goes unnoticed."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from opencode_mcp.fleet import Fleet
+from opencode_mcp.settings import Settings, load_settings
+from opencode_mcp.transports import TRANSPORTS
+from opencode_mcp.transports.base import Transport
+from opencode_mcp.transports.local_relay import LocalRelay
+from support.fake_fleet import FakeFleet
+from support.fake_transport import FakeTransport
+from support.ports import free_port
+from support.waiting import eventually_async
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    import pytest
+
+
+@asynccontextmanager
+async def a_fleet() -> AsyncIterator[tuple[Fleet, FakeTransport]]:
+    transport = FakeTransport()
+    async with Fleet(transport, Settings(health_timeout=1)).running() as fleet:
+        yield fleet, transport
+
+
+async def states(fleet: Fleet) -> dict[str, str]:
+    return {instance.name: instance.state_name() for instance in await fleet.instances()}
+
+
+async def show(fleet: Fleet, wanted: dict[str, str]) -> bool:
+    return await states(fleet) == wanted
+
+
+def test_the_setting_names_them_and_makes_the_one_it_names() -> None:
+    settings = load_settings({"TRANSPORT": "local-relay"}, TRANSPORTS)
+    transport = TRANSPORTS[settings.transport](settings)
+    assert isinstance(transport, Transport)
+    assert isinstance(transport, LocalRelay)
+
+
+async def test_the_fleet_needs_nothing_but_the_interface(tmp_path: Path) -> None:
+    with FakeFleet(tmp_path / "elsewhere") as fakes:
+        (port,) = fakes.add(1).values()
+        async with a_fleet() as (fleet, transport):
+            assert await states(fleet) == {}
+            transport.announce("near", f"http://127.0.0.1:{port}")
+            await eventually_async(lambda: show(fleet, {"near": "idle"}))
+            assert transport.alive == ["near"]
+            transport.withdraw("near")
+            await eventually_async(lambda: show(fleet, {"near": "offline"}))
+
+
+async def test_it_hears_of_every_refusal() -> None:
+    async with a_fleet() as (fleet, transport):
+        transport.announce("dead", f"http://127.0.0.1:{free_port()}")
+        await eventually_async(lambda: len(transport.refused) >= 3)
+        assert await states(fleet) == {"dead": "offline"}
+        assert transport.alive == []
+
+
+async def test_one_that_breaks_down_is_noted_and_what_is_known_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with FakeFleet(tmp_path / "elsewhere") as fakes:
+        (port,) = fakes.add(1).values()
+        async with a_fleet() as (fleet, transport):
+            transport.announce("near", f"http://127.0.0.1:{port}")
+            await eventually_async(lambda: show(fleet, {"near": "idle"}))
+            transport.break_down(RuntimeError("a bug"))
+            await eventually_async(fleet.problems)
+            assert "restart it" in fleet.problems()[0]
+            assert await states(fleet) == {"near": "idle"}
+            assert "a bug" in caplog.text
