@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 NEW_SESSION = "new"
 """What to give as a session for a fresh one."""
+FRESH_FOR = 60.0
+"""Seconds after its last turn for which a session is taken to be as the events told."""
 TAKEN_FOR = 10.0
 """Seconds after which a prompt that nobody follows any more no longer holds its session."""
 STOP_TIMEOUT = 15.0
@@ -79,7 +81,7 @@ class Driver:
         if not _SESSION_ID.fullmatch(wanted):
             raise Refused(f"{one_line(wanted, 80)!r} is no session id; `instances` and `read` show them (ses_…)")
         try:
-            session = await instance.api.session(wanted)
+            session = await self._known(instance, wanted)
         except NotFound:
             raise NotFound(
                 f"{instance.name} has no session {wanted}; `read` without a session shows the newest"
@@ -87,6 +89,17 @@ class Driver:
         if session.directory != instance.state.directory:
             raise Refused(f"session {wanted} belongs to another directory than {instance.name}'s; nothing was done")
         return session
+
+    async def _known(self, instance: Instance, session_id: str) -> Session:
+        """Return a session, from memory if this process ran it just now.
+
+        Else it is fetched: another process that shares the database may have archived it.
+        """
+        known = instance.state.sessions.get(session_id)
+        ran = instance.state.ran.get(session_id)
+        if known is not None and ran is not None and time.monotonic() - ran < FRESH_FOR:
+            return known
+        return await instance.api.session(session_id)
 
     async def _ran_roots(self, instance: Instance) -> list[str]:
         roots = dict.fromkeys(instance.state.root_of(session_id) for session_id in reversed(instance.state.ran))
@@ -109,8 +122,7 @@ class Driver:
         if wanted is None:
             for root in await self._ran_roots(instance):
                 with suppress(NotFound):
-                    # Fetched, as another process that shares the database may have archived it.
-                    session = await instance.api.session(root)
+                    session = await self._known(instance, root)
                     if not session.is_archived and session.directory == instance.state.directory:
                         return session
             # A session that another living process runs, or was the last to run, is that one's: its screen would
