@@ -28,7 +28,7 @@ from rich.table import Table
 
 from support.line_program import LineProgram
 from support.netns import TwoHosts
-from support.sshd import Sshd
+from support.sshd import Sshd, unix_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,14 +41,14 @@ _DOWN_SECONDS = 20.0
 class Scene:
     """Two hosts and a line between them that is up."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, user: str) -> None:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recovery-")))
         self.hosts = stack.enter_context(TwoHosts())
         self.relay = stack.enter_context(
-            Sshd(directory / "relay", address=self.hosts.relay_address, inside=self.hosts.relay)
+            Sshd(directory / "relay", user=user, address=self.hosts.relay_address, inside=self.hosts.relay)
         )
         self.line = stack.enter_context(
-            LineProgram(self.relay.ssh_command, directory / "registry", inside=self.hosts.laptop)
+            LineProgram(self.relay.ssh_command, Path(directory.name), inside=self.hosts.laptop)
         )
         self.port = self.line.wait_for("registered", within=60).state["port"]
 
@@ -158,14 +158,14 @@ class Result:
         return "ok" if self.worst <= self.limit else "OVER"
 
 
-def measure(fault: Fault, runs: int) -> Result:
-    """Run one fault `runs` times."""
+def measure(fault: Fault, runs: int, user: str) -> Result:
+    """Run one fault `runs` times, with an ordinary account on the relay."""
     everybody_is_up = threading.Barrier(runs)
 
     def run(number: int) -> float:
         with ExitStack() as stack:
             try:
-                scene = Scene(stack)
+                scene = Scene(stack, user)
             except BaseException:
                 everybody_is_up.abort()
                 raise
@@ -185,7 +185,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=20, help="runs of each fault")
     parser.add_argument("--fault", help="only the faults whose name contains this")
     arguments = parser.parse_args()
-    results = [measure(fault, arguments.runs) for fault in FAULTS if (arguments.fault or "") in fault.name]
+    chosen = [fault for fault in FAULTS if (arguments.fault or "") in fault.name]
+    with unix_user("bash") as user:
+        results = [measure(fault, arguments.runs, user) for fault in chosen]
     if arguments.json:
         print(json.dumps([asdict(result) for result in results]))
         return

@@ -168,7 +168,7 @@ class Sshd:
         """Kill every sshd process that holds a connection; the relay programs see it as the end of their input."""
         for process in self.sessions():
             with suppress(psutil.NoSuchProcess):
-                if process.name().startswith("sshd"):
+                if _name(process).startswith("sshd"):
                     process.kill()
 
     def stop(self) -> None:
@@ -183,8 +183,9 @@ class Sshd:
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
         self._process = None
-        # The programs of the sessions end by themselves, and may have something to clear away before.
-        _, stubborn = psutil.wait_procs(sessions, timeout=10)
+        # The sessions' programs end by themselves, and may have something to clear away before. A sleep has not.
+        programs = [process for process in sessions if _name(process) != "sleep"]
+        _, stubborn = psutil.wait_procs(programs, timeout=10)
         for process in stubborn:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -193,3 +194,11 @@ class Sshd:
         """Stop, and listen again on the same port."""
         self.stop()
         self.start()
+
+
+def _name(process: psutil.Process) -> str:
+    """Return the process's name; nothing if it is gone."""
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""

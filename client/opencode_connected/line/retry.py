@@ -6,9 +6,9 @@ import random
 import time
 from typing import Final
 
-_FIRST_SECONDS: Final = (0.05, 0.25)
+_FIRST_SECONDS: Final = (0.02, 0.2)
 """What broke a line is often over already. Spread, as a relay that restarts loses all its clients at once."""
-_SOON_SECONDS: Final = (0.3, 0.5)
+_SOON_SECONDS: Final = (0.25, 0.45)
 _SOON_FOR_SECONDS: Final = 60.0
 _LONGEST_SECONDS: Final = 15.0
 _PERMANENT_SECONDS: Final = 60.0
