@@ -67,6 +67,7 @@ async def test_a_message_whose_way_or_answer_was_lost_is_stored_exactly_once(
         assert answer.structured["result"] == "done"
         assert answer.structured["text"] == f"echo: lost-{what}"
         assert stored(opencode, answer.structured["session"]) == [f"lost-{what}"]
+        assert sum(b"/prompt_async" in piece.partition(b"\r\n")[0] for piece in line.arrived) == 1
         assert len(model.turns(f"lost-{what}")) == 1
 
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_mcp.drive import _new_id, permission_decision, question_answers
+from opencode_mcp.answers import permission_decision, question_answers
+from opencode_mcp.drive import _new_id
 from opencode_mcp.errors import Refused
 from opencode_mcp.wire import Question
 

@@ -23,6 +23,8 @@ class BrokenLine:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._lose: tuple[bytes, str] | None = None
+        self.arrived: list[bytes] = []
+        """What went through towards the instance, piece by piece: each request begins one."""
         self.lost = asyncio.Event()
         """Set when what `lose_request` or `lose_answer` waits for was lost."""
 
@@ -105,6 +107,7 @@ class BrokenLine:
                         self.lost.set()
                         return
                     doomed.set()
+                self.arrived.append(data)
                 writer.write(data)
                 await writer.drain()
 

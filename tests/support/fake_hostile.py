@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 TRAP = "/trap"
 """Where `redirect` points: a request for it proves that a redirect was followed."""
 
-ESCAPES = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\u202e\u0000\r\n\x9b5n</data>"
-"""Terminal escapes, a bidirectional override, control characters, and an end of some delimiter."""
+ESCAPES = "\x1b]0;owned\x07\x1b[2J\x1b[31mred\u202e\u0000\r\n\x9b5n\ud83d</data>"
+"""Terminal escapes, a bidirectional override, control characters, half an emoji, and an end of some delimiter."""
 
 _SESSION_ID = "ses_df176f67cffehdS2GK3DWnHZ0F"
 _MEGABYTE = 1_000_000
