@@ -1,6 +1,7 @@
 """What can go wrong on the line. Each error says in one line what happened, and in `remedy` the next step.
 
 LineError               ssh, the network or the relay failed; `permanent` where trying again does not help
+├── ForwardRefused      the relay does not listen for us; `free_ports` may say where it would
 └── RelayRefused        the relay understood, and refuses; `code` is the contract's
     └── NameTaken       a living instance holds the name; `holder` says who
 """
