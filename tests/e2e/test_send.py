@@ -222,7 +222,7 @@ async def test_when_the_client_cancels_the_agents_work_goes_on(
         turn.cancel()
         with pytest.raises(asyncio.CancelledError):
             await turn
-        assert await state(client) == "busy"
+        await eventually_async(lambda: state_is(client, "busy"))
         model.release(gate)
         await eventually_async(lambda: state_is(client, "idle"))
         read = await client.call("read", instance="laptop")
