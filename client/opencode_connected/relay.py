@@ -26,6 +26,9 @@ _FIRST_CONTACT_SECONDS = 5.0
 _EARLY_SECONDS = 30.0
 """A refusal that comes so soon ends OpenCode, for the person to mend it; later there may be work in it."""
 _HEALTH_SECONDS = 3.0
+_DEAD_SESSION_SECONDS = 20.0
+"""The relay ends a session 15 to 18 s after its last message, whatever became of the connection."""
+_ASK_AGAIN_SECONDS = 1.0
 
 
 def line_settings(settings: Settings, *, local_port: int, instance_id: str) -> LineSettings:
@@ -85,7 +88,7 @@ class RelayEnrolment(Enrolment):
         """Register at the relay, now or when it can be reached."""
         keeper, began = self._started(), time.monotonic()
         try:
-            name = await keeper.register(registration, name_is_default=self._wanted.is_default)
+            name = await self._register_as_wanted(keeper, registration)
         except line_errors.RelayRefused as error:
             if time.monotonic() - began > _EARLY_SECONDS:
                 self._report.log(_with_remedy(f"not registered: {error}", error.remedy))
@@ -94,6 +97,18 @@ class RelayEnrolment(Enrolment):
                 raise NameTaken(_with_remedy(str(error), error.remedy)) from error
             raise RelayRefused(_advice(str(error), error.remedy)) from error
         return registration.model_copy(update={"name": name, "port": keeper.state.port or registration.port})
+
+    async def _register_as_wanted(self, keeper: LineKeeper, registration: Registration) -> str:
+        """Register; a name that one's own dead launcher holds is waited for, as the relay gives it up by itself."""
+        deadline = time.monotonic() + _DEAD_SESSION_SECONDS
+        while True:
+            try:
+                return await keeper.register(registration, name_is_default=self._wanted.is_default)
+            except line_errors.NameTaken:
+                if time.monotonic() > deadline or not self._report.was_left_behind(registration.name):
+                    raise
+                self._report.log(f"the relay still holds {registration.name!r} for a launcher that died; waiting")
+                await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     async def keep(self) -> None:
         """Nothing to do but to wait: the keeper holds the line in a task of its own."""

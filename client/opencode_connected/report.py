@@ -71,6 +71,11 @@ class Report:
         self._state.opencode_version = printable(version or "", limit=40) or None
         self._write()
 
+    def was_left_behind(self, name: str) -> bool:
+        """Tell whether the last launcher of this machine that held `name` at the relay has died without a goodbye."""
+        holders = [state for state in self._directory.read_all() if state.mode == "relay" and state.name == name]
+        return bool(holders) and not any(state.launcher_lives() for state in holders)
+
     def close(self) -> None:
         """Remove the state file and end the log. What is reported afterwards is dropped."""
         self._is_closed = True

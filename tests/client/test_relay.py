@@ -71,6 +71,28 @@ def test_an_instance_is_registered_at_the_relay_and_comes_back_when_the_line_bre
         )
 
 
+def test_a_name_that_ones_own_dead_launcher_still_holds_is_taken_over(machine: Machine, relay: Sshd) -> None:
+    env = {"RELAY_SSH_CMD": relay.ssh_command, "INSTANCE_NAME": "mine"}
+    with Launched(machine, "--headless", env=env) as died:
+        died.registered()
+        ssh = ssh_of(died)
+        ssh.suspend()  # a line that is cut without anybody's noticing: the relay goes on holding the name
+        died.launcher().kill()
+        try:
+            (dead,) = machine.states()
+            held = machine.registrations()["mine"]
+            assert held["localPort"] == dead["local_port"]
+            with Launched(machine, "--headless", env=env) as again:
+                eventually(
+                    lambda: machine.registrations().get("mine", held)["localPort"] != dead["local_port"],
+                    "the name is taken over",
+                    within=60,
+                )
+                assert again.launcher().is_running()
+        finally:
+            ssh.kill()
+
+
 def test_an_unreachable_relay_is_said_in_one_line_and_opencode_starts_all_the_same(
     machine: Machine, relay: Sshd
 ) -> None:
