@@ -45,7 +45,9 @@ async def test_once_lets_it_run_and_the_turn_goes_on_to_its_end(client: RelayCli
     answer = await reply(client, ask, "once")
     assert answer.structured["result"] == "done"
     assert answer.structured["text"] == "done. result: ran-once\n"
-    assert "".join(note.message for note in answer.progress) == answer.structured["text"]
+    told = "".join(note.message for note in answer.progress)
+    assert told  # what comes within a tenth of a second of the first text is in the answer only
+    assert answer.structured["text"].startswith(told)
     assert await asked(client, "[BASH:echo ran-once]")
 
 

@@ -37,7 +37,9 @@ async def test_a_message_is_answered_and_its_text_streams(registry_dir: Path, er
         assert not answer.is_error
         assert answer.structured["result"] == "done"
         assert answer.structured["text"] == f"echo: several plain words in {era}"
-        assert "".join(note.message for note in answer.progress) == answer.structured["text"]
+        told = "".join(note.message for note in answer.progress)
+        assert told  # what comes within a tenth of a second of the first text is in the answer only
+        assert answer.structured["text"].startswith(told)
         assert answer.structured["text"] in answer.text
 
 
