@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# Build the hosts of the scenarios: build.sh bookworm|trixie|noble…
+# The base is the distribution's own image. Where no registry answers, debootstrap makes one from its package archive
+# (needs root); the engine keeps it, so that only the first time is slow.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+PATH=/usr/bin:$PATH:/usr/sbin # Debian's docker client first: it carries BuildKit
+
+fail() {
+    printf '%s\n' "$1" >&2
+    exit 1
+}
+
+stock_image() {
+    case $1 in
+        bookworm | trixie) printf 'debian:%s' "$1" ;;
+        noble) printf 'ubuntu:24.04' ;;
+        *) fail "unknown distribution: $1 (known: bookworm, trixie, noble)" ;;
+    esac
+}
+
+present() {
+    docker image inspect "$1" >/dev/null 2>&1
+}
+
+# Ubuntu's archive is signed by keys that Debian does not ship. The digest vouches for the package with them.
+fetch_ubuntu_keyring() {
+    local package=$1/ubuntu-keyring.deb
+    curl -fsSo "$package" "$UBUNTU_ARCHIVE"/ubuntu/pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb
+    printf '36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8  %s\n' "$package" | sha256sum --quiet -c
+    dpkg-deb -x "$package" "$1/keyring"
+}
+
+bootstrap() {
+    local distribution=$1 image=$2 work
+    [ "$(id -u)" -eq 0 ] || fail "$(stock_image "$distribution") cannot be pulled; as root, this makes it with debootstrap."
+    command -v debootstrap >/dev/null ||
+        fail "$(stock_image "$distribution") cannot be pulled and debootstrap is missing: install debootstrap."
+    printf 'No registry has %s: making it with debootstrap.\n' "$(stock_image "$distribution")"
+    work=$(mktemp -d)
+    # shellcheck disable=SC2064 # the directory of now
+    trap "rm -rf '$work'" EXIT
+    local options=(--variant=minbase) source=()
+    if [ "$distribution" = noble ]; then
+        fetch_ubuntu_keyring "$work"
+        options+=(--keyring="$work/keyring/usr/share/keyrings/ubuntu-archive-keyring.gpg" '--components=main,universe')
+        # All of Ubuntu's releases share one script, which older debootstraps do not know by this name yet.
+        source=("$UBUNTU_ARCHIVE"/ubuntu /usr/share/debootstrap/scripts/gutsy)
+    fi
+    if ! debootstrap "${options[@]}" "$distribution" "$work/root" "${source[@]}" >"$work/log" 2>&1; then
+        tail -n 20 "$work/log" >&2
+        fail "debootstrap of $distribution failed."
+    fi
+    tar -C "$work/root" -c . | docker import - "$image" >/dev/null
+}
+
+build() {
+    local distribution=$1 base own=opencode-relay-base:$1
+    base=$(stock_image "$distribution")
+    if ! present "$base"; then
+        if present "$own" || ! docker pull --quiet "$base" >/dev/null 2>&1; then
+            base=$own
+            present "$base" || bootstrap "$distribution" "$base"
+        fi
+    fi
+    # The host's network: a private engine has no default bridge.
+    DOCKER_BUILDKIT=1 docker build --quiet --network host --build-arg BASE_IMAGE="$base" \
+        --tag "opencode-relay-test-host:$distribution" "$here" >/dev/null
+}
+
+# One process each: downloading and unpacking take turns with the processors.
+jobs=()
+for distribution in "$@"; do
+    build "$distribution" &
+    jobs+=("$!")
+done
+for job in "${jobs[@]}"; do
+    wait "$job"
+done
