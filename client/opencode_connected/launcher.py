@@ -1,4 +1,4 @@
-"""The launcher: OpenCode in the foreground, its enrolment beside it, and order afterwards whatever happened.
+"""The launcher: OpenCode in the foreground, its presence beside it, and order afterwards whatever happened.
 
 Nothing heavy is imported before OpenCode runs: a person waits for it.
 """
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 from opencode_connected import names, opencode, processes
 from opencode_connected.child import Child
-from opencode_connected.enrolment import LocalEnrolment, WantedName
 from opencode_connected.errors import OpenCodeMissing, UsageError
 from opencode_connected.guardian import Guardian
 from opencode_connected.loopback import Endpoint, Unanswered
+from opencode_connected.presence import LocalPresence, WantedName
 from opencode_connected.registry import Owner, Registry
 from opencode_connected.terminal import Terminal
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from opencode_connected.bringup import Answering
-    from opencode_connected.enrolment import Enrolment
+    from opencode_connected.presence import Presence
     from opencode_connected.report import Report
     from opencode_connected.settings import Settings
 
@@ -101,9 +101,9 @@ class _Launcher:
             guardian = Guardian()
             at_the_end.callback(guardian.dismiss)
             at_the_end.callback(self._close_report)
-            enrolment = self._enrolment(guardian)
-            at_the_end.push_async_callback(enrolment.close)
-            return await self._run_on_some_port(enrolment, guardian)
+            presence = self._presence(guardian)
+            at_the_end.push_async_callback(presence.close)
+            return await self._run_on_some_port(presence, guardian)
 
     def _on_signal(self, number: signal.Signals) -> None:
         if not self._stop.done():
@@ -129,33 +129,33 @@ class _Launcher:
         if "_report" in self.__dict__:  # it is made when there is something to report
             self._report.close()
 
-    def _enrolment(self, guardian: Guardian) -> Enrolment:
+    def _presence(self, guardian: Guardian) -> Presence:
         if self._use_relay:
-            from opencode_connected.relay import RelayEnrolment  # noqa: PLC0415 - not needed without a relay
+            from opencode_connected.relay import RelayPresence  # noqa: PLC0415 - not needed without a relay
 
-            return RelayEnrolment(self._settings, self._owner.instance_id, self._wanted, self._report, self._say)
-        return LocalEnrolment(
+            return RelayPresence(self._settings, self._owner.instance_id, self._wanted, self._report, self._say)
+        return LocalPresence(
             Registry(self._settings.registry_dir), self._owner, self._wanted, guardian, say=self._say, log=self._log
         )
 
-    async def _run_on_some_port(self, enrolment: Enrolment, guardian: Guardian) -> int:
+    async def _run_on_some_port(self, presence: Presence, guardian: Guardian) -> int:
         tried: set[int] = set()
         while len(tried) < _PORTS_TRIED:
             port = opencode.free_port(tried)
             tried.add(port)
-            preparing = asyncio.ensure_future(enrolment.prepare(port))
+            preparing = asyncio.ensure_future(presence.prepare(port))
             await asyncio.wait((preparing, self._stop), return_when=asyncio.FIRST_COMPLETED)
             if self._stop.done():
                 await _cancel(preparing)
                 return -self._stop.result()
             preparing.result()
             try:
-                return await self._run_on(port, enrolment, guardian)
+                return await self._run_on(port, presence, guardian)
             except opencode.PortTaken:
                 self._report.log(f"another program has taken port {port}")
         raise OpenCodeMissing(f"{_PORTS_TRIED} ports in a row were taken by other programs while OpenCode started")
 
-    async def _run_on(self, port: int, enrolment: Enrolment, guardian: Guardian) -> int:
+    async def _run_on(self, port: int, presence: Presence, guardian: Guardian) -> int:
         """Run OpenCode on `port` to its end; `PortTaken` if another program was faster."""
         command = opencode.command(self._program[0], port, self._program[1:], headless=self._headless)
         endpoint = Endpoint(port, self._settings.opencode_credentials)
@@ -166,7 +166,7 @@ class _Launcher:
         watch = partial(guardian.watch_opencode, port=port, headless=self._headless, credentials=endpoint.credentials)
         watch(child.pid)
         ended = asyncio.ensure_future(child.wait())
-        visible = asyncio.ensure_future(self._make_visible(child.pid, endpoint, enrolment, watch))
+        visible = asyncio.ensure_future(self._make_visible(child.pid, endpoint, presence, watch))
         try:
             await asyncio.wait((ended, visible, self._stop), return_when=asyncio.FIRST_COMPLETED)
             if ended.done():
@@ -184,7 +184,7 @@ class _Launcher:
             await _cancel(visible)
 
     async def _make_visible(
-        self, pid: int, endpoint: Endpoint, enrolment: Enrolment, watch: Callable[[int], None]
+        self, pid: int, endpoint: Endpoint, presence: Presence, watch: Callable[[int], None]
     ) -> None:
         """Register OpenCode, process `pid`, once it answers, and keep it registered until cancelled.
 
@@ -207,18 +207,18 @@ class _Launcher:
             cwd=self._cwd if not directory or _is_same(directory, self._cwd) else directory,
             connected_at=now_utc(),
         )
-        registered = await enrolment.register(wanted)
+        registered = await presence.register(wanted)
         self._report.registered(registered, self._answering.version)
         if self._headless:
             self._say(f"{registered.name!r} is registered, OpenCode is on port {endpoint.port}")
         elif self._use_relay and registered.name != self._wanted.name:
             # Known only now, with the interface on the screen: so the interface says it.
             await asyncio.sleep(_INTERFACE_SECONDS)
-            message = f"{self._wanted.name} is already running, so this one is {registered.name}"
+            message = f"the relay has this instance as {registered.name} instead of {self._wanted.name}"
             with suppress(Unanswered):
                 toast = {"message": message, "variant": "info"}
                 await asyncio.to_thread(endpoint.post, "/tui/show-toast", toast, timeout=_INTERFACE_SECONDS)
-        await enrolment.keep()
+        await presence.keep()
 
     async def _end_by_signal(self, number: signal.Signals, child: Child, endpoint: Endpoint) -> None:
         if number != signal.SIGTERM and not self._headless:

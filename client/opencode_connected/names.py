@@ -47,9 +47,14 @@ def default_name(hostname: str, directory: str) -> str:
     return _shortened(safe.lstrip(". "), "") or "opencode"
 
 
+def with_client(name: str, client: str | None) -> str:
+    """Return `name` as a provisioned relay has it, behind the client's own name: `CLIENT-NAME` unless it is there."""
+    return name if client is None or name.startswith(client) else f"{client}-{name}"
+
+
 def candidates(name: str) -> Iterator[str]:
-    """Yield `name`, then `name-2`, `name-3` and so on, each within the limits."""
-    yield name
+    """Yield `name`, then `name-2`, `name-3` and so on, each cut to the limits."""
+    yield _shortened(name, "")
     for number in range(2, _LAST_SUFFIX + 1):
         suffix = f"-{number}"
         yield _shortened(name, suffix) + suffix

@@ -1,4 +1,4 @@
-"""Enrolment at a relay: the line that `line/` holds, as the launcher uses it."""
+"""Presence at a relay: the line that `line/` holds, as the launcher uses it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from opencode_connected.enrolment import Enrolment, WantedName
 from opencode_connected.errors import LauncherError, NameTaken, RelayRefused
 from opencode_connected.line import errors as line_errors
 from opencode_connected.line.command import LineSettings
 from opencode_connected.line.keeper import LineKeeper
 from opencode_connected.loopback import Endpoint, Unanswered
+from opencode_connected.presence import Presence, WantedName
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,8 @@ _HEALTH_SECONDS = 3.0
 _DEAD_SESSION_SECONDS = 20.0
 """The relay ends a session 15 to 18 s after its last message, whatever became of the connection."""
 _ASK_AGAIN_SECONDS = 1.0
+_PROVISIONED_MARK = "/etc/opencode-relay/relay.json"
+"""The settings of a provisioned relay's agent. Whoever names a registry directory is let past it."""
 
 
 def line_settings(settings: Settings, *, local_port: int, instance_id: str) -> LineSettings:
@@ -37,13 +39,14 @@ def line_settings(settings: Settings, *, local_port: int, instance_id: str) -> L
         ssh_command=settings.relay_ssh_cmd or "",
         registry_dir=settings.registry_dir,
         ports=settings.relay_ports,
+        provisioned_mark=_PROVISIONED_MARK if settings.registry_dir_is_default else None,
         local_port=local_port,
         instance_id=instance_id,
     )
 
 
-class RelayEnrolment(Enrolment):
-    """A registration on the relay, and the tunnel that leads here. `say` as for `LocalEnrolment`."""
+class RelayPresence(Presence):
+    """A registration on the relay, and the tunnel that leads here. `say` as for `LocalPresence`."""
 
     def __init__(
         self,
@@ -104,10 +107,10 @@ class RelayEnrolment(Enrolment):
         while True:
             try:
                 return await keeper.register(registration, name_is_default=self._wanted.is_default)
-            except line_errors.NameTaken:
-                if time.monotonic() > deadline or not self._report.was_left_behind(registration.name):
+            except line_errors.NameTaken as taken:
+                if time.monotonic() > deadline or not self._report.was_left_behind(taken.name):
                     raise
-                self._report.log(f"the relay still holds {registration.name!r} for a launcher that died; waiting")
+                self._report.log(f"the relay still holds {taken.name!r} for a launcher that died; waiting")
                 await asyncio.sleep(_ASK_AGAIN_SECONDS)
 
     async def keep(self) -> None:

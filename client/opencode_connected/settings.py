@@ -39,6 +39,8 @@ class Settings:
     """RELAY_SSH_CMD: how to open a shell on the relay, as one would type it. None: work without one."""
     registry_dir: str
     """RELAY_REGISTRY_DIR: absolute; on the relay if there is one, else on this machine."""
+    registry_dir_is_default: bool
+    """It was not asked for: a provisioned relay, which has a registry of its own, is free to say so."""
     instance_name: str | None
     """INSTANCE_NAME: the name that was asked for explicitly, if any."""
     relay_ports: tuple[int, ...]
@@ -69,9 +71,11 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
             return value, variable
         return from_file.get(variable.lower(), ""), f"{variable.lower()} in {config_file}"
 
+    registry_dir, registry_dir_name = setting("RELAY_REGISTRY_DIR")
     return Settings(
         relay_ssh_cmd=_ssh_command(*setting("RELAY_SSH_CMD")),
-        registry_dir=_registry_dir(*setting("RELAY_REGISTRY_DIR")),
+        registry_dir=_registry_dir(registry_dir, registry_dir_name),
+        registry_dir_is_default=not registry_dir,
         instance_name=_instance_name(*setting("INSTANCE_NAME")),
         relay_ports=_port_range(*setting("RELAY_PORTS")),
         state_dir=platformdirs.user_state_path(APP),

@@ -87,6 +87,8 @@ class Connection:
         """The relay's port of the tunnel."""
         self.agent = ""
         """What answers at the relay's end: `sh`, or a provisioned relay's agent."""
+        self.client: str | None = None
+        """The name that a provisioned relay knows this machine by: its instances' names begin with it."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -122,7 +124,7 @@ class Connection:
                 remedy=f"update opencode-relay on {older}",
                 permanent=True,
             )
-        self.agent = ready.agent
+        self.agent, self.client = ready.agent, ready.client
         if self._forward is not None:
             self.port = await self._learn_port(self._forward, ready)
 
@@ -242,10 +244,13 @@ class Connection:
                 remedy="RELAY_SSH_CMD must begin with an installed program, such as ssh",
                 permanent=True,
             ) from error
-        self._send(protocol.program(self._settings.registry_dir))
-        while not isinstance(ready := await self._receive(deadline), protocol.Ready):
-            pass
-        return ready
+        self._send(protocol.program(self._settings.registry_dir, self._settings.provisioned_mark))
+        while True:
+            message = await self._receive(deadline)
+            if isinstance(message, protocol.Ready):
+                return message
+            if isinstance(message, protocol.Refusal):
+                raise _turned_away(message)
 
     async def _learn_port(self, asked: int, ready: protocol.Ready) -> int:
         if asked:
@@ -338,6 +343,13 @@ class _Pipes(asyncio.SubprocessProtocol):
 
 def _text(line: bytes) -> str:
     return line.decode(errors="replace").rstrip("\r")
+
+
+def _turned_away(refusal: protocol.Refusal) -> RelayRefused:
+    """Return why the relay would not even begin: it is about who we are, or about its own state, which may pass."""
+    is_lasting = refusal.code == "not-allowed"
+    remedy = "run `opencode-connected enroll` and do what it says" if is_lasting else "the line tries again by itself"
+    return RelayRefused(refusal.message, code=refusal.code, hop="account", remedy=remedy, permanent=is_lasting)
 
 
 def _refused(refusal: protocol.Refusal, name: str = "") -> RelayRefused:

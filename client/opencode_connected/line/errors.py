@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from opencode_connected.line.protocol import ErrorCode
 
-Hop = Literal["command", "network", "host-key", "authentication", "forward", "relay", "lost", "local"]
-"""Where it broke, in the order in which a connection meets them; "lost" is a line that was up,
-"local" is OpenCode itself."""
+Hop = Literal["command", "network", "host-key", "authentication", "account", "forward", "relay", "lost", "local"]
+"""Where it broke, in the order in which a connection meets them; "account" is one that the relay lets in and will not
+serve, "lost" is a line that was up, "local" is OpenCode itself."""
 
 
 class LineError(Exception):
@@ -32,12 +32,15 @@ class ForwardRefused(LineError):
     """The relay does not listen on `port` (0: on any port). `free_ports`: those that it offers instead, or None."""
 
     def __init__(self, port: int, free_ports: tuple[int, ...] | None) -> None:
-        super().__init__(
-            f"the relay does not listen on port {port} for us" if port else "the relay does not listen for us",
-            hop="forward",
-            remedy="its sshd needs `AllowTcpForwarding remote` (or `yes`), and the port must be free and permitted",
-            permanent=port == 0 and free_ports is None,
-        )
+        remedy = "its sshd needs `AllowTcpForwarding remote` (or `yes`), and the port must be free and permitted"
+        if free_ports == ():
+            message = "all ports that the relay has for this machine are in use"
+            remedy = "end an instance, or have the relay's administrator give its clients larger blocks"
+        elif port:
+            message = f"the relay does not listen on port {port} for us"
+        else:
+            message = "the relay does not listen for us"
+        super().__init__(message, hop="forward", remedy=remedy, permanent=port == 0 and free_ports is None)
         self.port = port
         self.free_ports = free_ports
 
@@ -45,13 +48,15 @@ class ForwardRefused(LineError):
 class RelayRefused(LineError):
     """The relay answered a request with an error message."""
 
-    def __init__(self, message: str, *, code: ErrorCode, remedy: str = "", permanent: bool = False) -> None:
-        super().__init__(message, hop="relay", remedy=remedy, permanent=permanent)
+    def __init__(
+        self, message: str, *, code: ErrorCode, hop: Hop = "relay", remedy: str = "", permanent: bool = False
+    ) -> None:
+        super().__init__(message, hop=hop, remedy=remedy, permanent=permanent)
         self.code: ErrorCode = code
 
 
 class NameTaken(RelayRefused):
-    """A living instance holds the name. `holder` describes it for a person."""
+    """A living instance holds `name`. `holder` describes it for a person."""
 
     def __init__(self, name: str, holder: str) -> None:
         super().__init__(
@@ -60,4 +65,5 @@ class NameTaken(RelayRefused):
             remedy="end that instance, or set INSTANCE_NAME to another name",
             permanent=True,
         )
+        self.name = name
         self.holder = holder

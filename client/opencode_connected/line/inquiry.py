@@ -24,6 +24,8 @@ class ProbeResult:
     """What came back through the tunnel; `unverified` if the relay has nothing to ask with."""
     agent: str
     """What answers at the relay's end: `sh`, or a provisioned relay's agent."""
+    client: str | None
+    """The name that a provisioned relay knows this machine by."""
 
 
 async def query(settings: LineSettings) -> list[dict[str, object]]:
@@ -57,4 +59,4 @@ async def probe(settings: LineSettings) -> ProbeResult:
                 if ports.refused(refused):
                     continue
                 raise
-            return ProbeResult(connection.port, await connection.probe(), connection.agent)
+            return ProbeResult(connection.port, await connection.probe(), connection.agent, connection.client)

@@ -198,7 +198,7 @@ class LineKeeper:
             self._record.trouble("OpenCode does not answer", hop="local", is_registered=self._is_registered)
 
     async def _register_on(self, connection: Connection, wanted: _Wanted) -> None:
-        for name in self._names(wanted):
+        for name in self._names(wanted, connection.client):
             update = {"name": name, "port": connection.port, "connected_at": now_utc()}
             try:
                 registered = await connection.register(wanted.registration.model_copy(update=update))
@@ -224,12 +224,13 @@ class LineKeeper:
     def _refused(self, error: RelayRefused) -> None:
         self._record.trouble(str(error), hop=error.hop, remedy=error.remedy, is_registered=self._is_registered)
 
-    def _names(self, wanted: _Wanted) -> Iterable[str]:
+    def _names(self, wanted: _Wanted, client: str | None) -> Iterable[str]:
         """Return what to register as, in order: first of all what it was before."""
+        name = names.with_client(wanted.registration.name, client)
         if not wanted.name_is_default:
-            return [wanted.registration.name]
+            return [name]  # too long a one is for the relay to refuse
         before = [self._asked_name] if self._asked_name else []
-        return dict.fromkeys([*before, *names.candidates(wanted.registration.name)])
+        return dict.fromkeys([*before, *names.candidates(name)])
 
     def _network_changed(self, change: Change) -> None:
         self._schedule.hurry()

@@ -14,39 +14,33 @@ _MAX_IN_A_ROW = 16
 
 
 class PortChoice:
-    """Any port on a plain account, one of a block where this client is enrolled. Stays with one that worked."""
+    """Any port on a plain account, one of a block where this machine is enrolled. Stays with one that worked."""
 
     def __init__(self, ports: tuple[int, ...]) -> None:
         """`ports`: the block, empty for any port."""
-        self._ports = _shuffled(ports)
-        self._next = 0
-        self._refusals = 0
-
-    @property
-    def port(self) -> int:
+        # Several instances of one machine share a block: each begins elsewhere.
+        self._ports = random.sample(ports, len(ports))
+        self._refused: set[int] = set()
+        self.port = self._ports[0] if self._ports else 0
         """The port to ask for; 0 for any."""
-        return self._ports[self._next] if self._ports else 0
 
     def refused(self, error: ForwardRefused) -> bool:
-        """Choose another port; False if all, or many, have been refused in a row."""
-        if error.free_ports is not None and not set(error.free_ports) <= set(self._ports):
-            self._ports, self._next, self._refusals = _shuffled(error.free_ports), 0, 0
-            return bool(self._ports)
-        if not self._ports:
-            return False
-        self._next = (self._next + 1) % len(self._ports)
-        self._refusals += 1
-        if self._refusals < min(len(self._ports), _MAX_IN_A_ROW):
-            return True
-        error.permanent = self._refusals >= _MAX_IN_A_ROW  # a person has to act
-        self._refusals = 0
-        return False
+        """Choose another port; False if all, or many, have been refused in a row.
+
+        A relay that tells which ports are free is believed, whatever block this machine was told before.
+        """
+        self._refused.add(error.port)
+        if error.free_ports:
+            self._ports = random.sample(error.free_ports, len(error.free_ports))
+        left = [] if error.free_ports == () else [port for port in self._ports if port not in self._refused]
+        goes_on = bool(left) and len(self._refused) < _MAX_IN_A_ROW
+        if not goes_on:
+            error.permanent = error.permanent or len(self._refused) >= _MAX_IN_A_ROW  # a person has to act
+            self._refused.clear()
+        if left:
+            self.port = left[0]
+        return goes_on
 
     def worked(self) -> None:
         """Stay with this port."""
-        self._refusals = 0
-
-
-def _shuffled(ports: tuple[int, ...]) -> tuple[int, ...]:
-    # Several instances of one client share a block: each begins elsewhere.
-    return tuple(random.sample(ports, len(ports)))
+        self._refused.clear()

@@ -151,16 +151,18 @@ BYE: Final = _line(type="bye")
 QUERY: Final = _line(type="query")
 
 
-def program(registry_dir: str) -> bytes:
+def program(registry_dir: str, provisioned_mark: str | None = None) -> bytes:
     """Return the relay program as the one line that `LOADER` evaluates. A forced command ignores it: it is no JSON.
 
     ``registry_dir`` is a path on the relay; a relative one, or one behind ``~/``, starts at the account's home.
+    Where there is a file ``provisioned_mark``, the program refuses to register.
     """
     source = files("opencode_connected.line").joinpath("relay.sh").read_text("utf-8")
     lines = (line.strip() for line in source.splitlines())
     # Quotes and the escapes of `printf %b` make any path safe; a trailing slash would hide a symbolic link.
     directory = shlex.quote(registry_dir.removeprefix("~/").rstrip("/") or "/")
-    text = "\n".join([f"dir={directory}", *(line for line in lines if line and not line.startswith("#"))])
+    parameters = f"dir={directory} mark={shlex.quote(provisioned_mark or '')}"
+    text = "\n".join([parameters, *(line for line in lines if line and not line.startswith("#"))])
     return text.replace("\\", "\\\\").replace("\n", "\\n").encode("utf-8", "surrogateescape") + b"\n"
 
 

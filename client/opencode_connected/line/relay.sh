@@ -1,7 +1,7 @@
 # shellcheck shell=sh
 # The relay's end of the line on a plain shell account: docs/contract.md in POSIX sh.
-# The launcher sends this text as its first line, with `dir='…'` (the registry directory) before it, and the account's sh
-# evaluates it. It parses no JSON: it knows its launcher's messages by their fixed order, and copies the registration as it came.
+# The launcher sends this text as its first line, with `dir='…'` (the registry directory) and `mark='…'` (the file that a
+# provisioned relay has, or nothing) before it, and the account's sh evaluates it. It parses no JSON: it knows its launcher's messages by their fixed order, and copies the registration as it came.
 
 set -fu # -f: nothing here is a pattern for file names, except where `query` says so
 umask 077
@@ -314,6 +314,10 @@ leave() {
 
 # ---- the session
 
+if [ -n "$mark" ] && [ -e "$mark" ]; then
+	fail not-allowed 'this relay is provisioned: it takes machines that were enrolled there, and no ordinary accounts'
+	exit
+fi
 case $dir in /*) ;; *) dir=./$dir ;; esac
 start=$(start_of "$$")
 case $(command_of "$PPID") in *sshd* | *dropbear*) sshd=$PPID ;; *) sshd='' ;; esac

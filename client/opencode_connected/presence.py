@@ -32,7 +32,7 @@ class WantedName:
     """A default name gives way to a living holder (`-2` is added); an explicit one is insisted on."""
 
 
-class Enrolment(ABC):
+class Presence(ABC):
     """Makes one instance visible to the server, and keeps it so."""
 
     @abstractmethod
@@ -55,7 +55,7 @@ class Enrolment(ABC):
         """Say goodbye and take everything back. Never raises for what cannot be reached any more."""
 
 
-class LocalEnrolment(Enrolment):
+class LocalPresence(Presence):
     """A registration file on this machine, for a server that runs here too.
 
     `say` shows a line to the person before OpenCode takes the terminal; `log` takes what happens afterwards.
