@@ -1,0 +1,197 @@
+"""One client's session: the line protocol, from `ready` to the reason why it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Final
+
+from opencode_relay import protocol
+from opencode_relay.channel import EndlessLine
+from opencode_relay.listeners import Listeners
+from opencode_relay.probe import probe
+from opencode_relay.protocol import Refusal
+from opencode_relay.registrar import validated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opencode_relay.channel import Channel
+    from opencode_relay.clients import Client
+    from opencode_relay.probe import Health
+    from opencode_relay.registrar import Entry, Registrar
+
+log = logging.getLogger(__name__)
+
+_SILENCE_SECONDS: Final = 15.0
+"""Without a message; a launcher pings every 5 s. The same for a client that does not read."""
+_BURST: Final = 120
+"""Messages at once: a launcher may try a hundred names in a row."""
+_PER_SECOND: Final = 5.0
+"""Messages after that. The rest waits in the client's own connection."""
+GOODBYE: Final = "it was quit"
+
+
+class Over(Exception):  # noqa: N818, RUF100 # reads better as what happened
+    """The session is over; the text says why."""
+
+
+class Conversation:
+    """Speaks with one session."""
+
+    def __init__(
+        self,
+        client: Client,
+        channel: Channel,
+        *,
+        peer: str,
+        tunnel_uid: int,
+        registrar: Registrar,
+        superseded: Callable[[Entry], None],
+    ) -> None:
+        """`superseded` is told which older registrations of the same instance the new one took the place of."""
+        self._client = client
+        self._channel = channel
+        self._peer = peer
+        self._tunnel_uid = tunnel_uid
+        self._registrar = registrar
+        self._superseded = superseded
+        self.entry: Entry | None = None
+        """What this session registered."""
+
+    async def hold(self) -> str:
+        """Answer until the session is over; return why it is."""
+        pace = _Pace()
+        try:
+            await self._send(
+                protocol.encode(
+                    type="ready",
+                    v=protocol.VERSION,
+                    agent=protocol.AGENT,
+                    client=self._client.name,
+                    peer=self._peer or None,
+                    ports=Listeners().free(self._client.ports),
+                )
+            )
+            while True:
+                line = await self._receive()
+                try:
+                    await self._answer(protocol.decode(line))
+                except Refusal as refusal:
+                    await self._send(protocol.error(refusal))
+                await pace.wait()
+        except Over as over:
+            return str(over)
+
+    async def _receive(self) -> bytes:
+        try:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                line = await self._channel.read_line()
+        except TimeoutError:
+            raise Over(f"it said nothing for {_SILENCE_SECONDS:.0f} s") from None
+        except EndlessLine:
+            raise Over("it sent a line without end") from None
+        except OSError as error:
+            raise Over(f"its connection broke: {error.strerror}") from error
+        if line is None:
+            raise Over("its connection ended")
+        return line
+
+    async def _send(self, message: bytes) -> None:
+        await _send(self._channel, message)
+
+    async def _answer(self, message: protocol.Message | None) -> None:
+        match message:
+            case protocol.Hello():
+                await self._register(message)
+            case protocol.Ping():
+                await self._pong(message)
+            case protocol.Probe():
+                port = self._own_port(message.port)
+                await self._send(protocol.encode(type="probed", port=port, health=await probe(port)))
+            case protocol.Query():
+                for entry in self._registrar.of_client(self._client.name):
+                    file = entry.registration.model_dump(by_alias=True, exclude_none=True)
+                    await self._send(protocol.encode(type="registration", file=file))
+                await self._send(protocol.encode(type="end"))
+            case protocol.Bye():
+                if self.entry:
+                    self._registrar.say_goodbye(self.entry)
+                raise Over(GOODBYE)
+
+    async def _register(self, hello: protocol.Hello) -> None:
+        self._own_port(hello.file.get("port"))
+        registration = validated(self._client.name, hello.file)
+        health = await probe(registration.port)
+        if health == "failed":
+            raise Refusal("not-carrying", f"OpenCode does not answer through port {registration.port} of the relay")
+        # From here on without waiting: what is checked must be so when it is written.
+        before = self.entry
+        self.entry, older = self._registrar.register(self._client.name, hello.id, registration)
+        log.info("client %s registered %s on port %d", self._client.name, self.entry.name, self.entry.port)
+        for entry in older:
+            if entry is not before:
+                self._superseded(entry)
+        if before is not None:
+            self._registrar.release(before)  # of another instance id
+        await self._send(protocol.encode(type="registered", name=self.entry.name, health=health))
+
+    async def _pong(self, ping: protocol.Ping) -> None:
+        health: Health = "unverified"
+        if self.entry is not None:
+            try:
+                self._registrar.confirm(self.entry)
+            except Refusal as refusal:
+                await self._send(protocol.error(refusal))
+            health = await probe(self.entry.port)
+        await self._send(protocol.encode(type="pong", n=ping.n, health=health))
+
+    def _own_port(self, port: object) -> int:
+        """Return `port` if it is this client's, and sshd listens there for it."""
+        if not isinstance(port, int) or isinstance(port, bool) or port not in self._client.ports:
+            raise Refusal(
+                "bad-port",
+                f"client {self._client.name} has the ports {self._client.first}-{self._client.last} of this relay",
+            )
+        match Listeners().verdict(port, self._tunnel_uid):
+            case "exposed":
+                raise Refusal(
+                    "exposed", f"port {port} listens beyond the relay's loopback: its sshd needs GatewayPorts no"
+                )
+            case "foreign":
+                raise Refusal("bad-port", f"no tunnel listens on port {port} of the relay")
+        return port
+
+
+async def refuse(channel: Channel, refusal: Refusal) -> None:
+    """Say why there will be no conversation."""
+    try:
+        await _send(channel, protocol.error(refusal))
+    except Over as over:
+        log.debug("the refusal was not heard: %s", over)
+
+
+async def _send(channel: Channel, message: bytes) -> None:
+    try:
+        async with asyncio.timeout(_SILENCE_SECONDS):
+            await channel.write(message)
+    except TimeoutError:
+        raise Over("it does not read what it is told") from None
+    except OSError as error:
+        raise Over("its connection ended") from error
+
+
+class _Pace:
+    """Lets a client send a burst of messages, then so many a second."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._left = float(_BURST)
+        self._at = self._loop.time()
+
+    async def wait(self) -> None:
+        now = self._loop.time()
+        self._left = min(_BURST, self._left + (now - self._at) * _PER_SECOND) - 1
+        self._at = now
+        if self._left < 0:
+            await asyncio.sleep(-self._left / _PER_SECOND)

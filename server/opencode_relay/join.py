@@ -1,0 +1,48 @@
+"""The join line: all that a client must know to use this relay, in one word without a secret (docs/contract.md)."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from opencode_relay.errors import EnrolmentError
+from opencode_relay.keys import parse_key
+
+if TYPE_CHECKING:
+    from opencode_relay.clients import Client
+
+HOST_KEY: Final = Path("/etc/ssh/ssh_host_ed25519_key.pub")
+_PREFIX: Final = "ocr1:"
+
+
+def join_line(client: Client, *, host: str, port: int, user: str, host_key: str) -> str:
+    """Return the join line of `client`. `host_key`: kind and base64; `user`: whom clients log in as."""
+    fields = {
+        "host": host,
+        "port": port,
+        "user": user,
+        "hostKey": host_key,
+        "client": client.name,
+        "ports": f"{client.first}-{client.last}",
+    }
+    text = json.dumps(fields, separators=(",", ":")).encode()
+    return _PREFIX + base64.urlsafe_b64encode(text).decode().rstrip("=")
+
+
+def read_host_key(path: Path) -> str:
+    """Read a `.pub` file of sshd's.
+
+    Raises:
+        EnrolmentError: there is none, or it is no key that a client can be told.
+    """
+    try:
+        return str(parse_key(path.read_text("ascii").strip()))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise EnrolmentError(
+            f"the host key {path} cannot be read ({reason}): name another by --host-key-file"
+        ) from error
+    except EnrolmentError as error:
+        raise EnrolmentError(f"the host key {path} {error}") from error

@@ -1,0 +1,172 @@
+"""Connections of the tunnel user, seen as processes: whose they are, and how they are ended.
+
+sshd keeps a connection in a process of the user who logged in, below one of root's, and starts below it what the
+key's line in authorized_keys commands. Nothing else ever runs as the tunnel user, so that the arguments of that, the
+client and the fingerprint, are sshd's own word on which key opened the connection.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+_SSHD: Final = frozenset({"sshd", "sshd-session"})
+"""What the process is called; the second since OpenSSH 9.8."""
+_FINGERPRINT: Final = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+_POLL_SECONDS: Final = 0.02
+_TERM_SECONDS: Final = 1.0
+"""SIGTERM to SIGKILL. sshd ends at once, if it runs at all."""
+
+
+class Identity(NamedTuple):
+    """A client and the fingerprint of the key that it logged in with."""
+
+    client: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One line of the process table."""
+
+    pid: int
+    parent: int
+    uid: int
+    """The real one."""
+    name: str
+
+    @classmethod
+    def read(cls, pid: int) -> Process | None:
+        """Return the process, or None if it is gone."""
+        try:
+            descriptor = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            fields = dict(line.split(b":\t", 1) for line in os.read(descriptor, 2048).splitlines() if b":\t" in line)
+        except OSError:  # gone between the two
+            return None
+        finally:
+            os.close(descriptor)
+        name = fields[b"Name"].decode(errors="replace")
+        return cls(pid, int(fields[b"PPid"]), int(fields[b"Uid"].split()[0]), name)
+
+
+class Connection:
+    """One sshd process of the tunnel user, held so that its number cannot come to mean another."""
+
+    def __init__(self, process: Process, handle: int) -> None:
+        self.pid = process.pid
+        self.monitor = process.parent
+        """Root's process above it, by which sshd's own log lines go."""
+        self._handle = handle
+
+    @classmethod
+    def open(cls, pid: int, uid: int) -> Self | None:
+        """Return the connection of user `uid` that process `pid` keeps; None if it keeps none (any more)."""
+        try:
+            handle = os.pidfd_open(pid)
+        except OSError:
+            return None
+        # Only now, as the handle pins what is looked at.
+        process = Process.read(pid)
+        above = Process.read(process.parent) if process and process.uid == uid and process.name in _SSHD else None
+        if process and above and above.uid == 0 and above.name in _SSHD:
+            return cls(process, handle)
+        os.close(handle)
+        return None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> bool:
+        """Ask sshd to end the connection, which frees its ports; False if it has ended."""
+        try:
+            signal.pidfd_send_signal(self._handle, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Let go of the process."""
+        os.close(self._handle)
+
+
+def connections(uid: int, skip: Iterable[int] = ()) -> set[int]:
+    """Return the processes that keep connections of user `uid`, except those in `skip`."""
+    table = {process.pid: process for process in _all_processes(frozenset(skip))}
+    return {
+        process.pid
+        for process in table.values()
+        if process.uid == uid and process.name in _SSHD and _is_monitor(table.get(process.parent))
+    }
+
+
+def identities(uid: int) -> dict[int, Identity | None]:
+    """Return each connection of user `uid` with who it is; None for one that runs nothing (`ssh -N`)."""
+    found: dict[int, Identity | None] = dict.fromkeys(connections(uid))
+    for process in _all_processes(frozenset()):
+        if process.uid == uid and process.parent in found:
+            found[process.parent] = _identity(process.pid) or found[process.parent]
+    return found
+
+
+def end_connections(uid: int, doomed: Callable[[], set[int]], *, within: float) -> int:
+    """End what `doomed` returns until it returns nothing; return how many ended. Needs root or CAP_KILL.
+
+    `within`: seconds. SIGTERM first; SIGKILL for what ignores it for a second.
+    """
+    since: dict[int, float] = {}
+    deadline = time.monotonic() + within
+    while pids := doomed():
+        now = time.monotonic()
+        for pid in pids:
+            is_stubborn = now - since.setdefault(pid, now) > _TERM_SECONDS
+            with suppress(PermissionError):
+                connection = Connection.open(pid, uid)
+                if connection is not None:
+                    with connection:
+                        connection.signal(signal.SIGKILL if is_stubborn else signal.SIGTERM)
+        if now > deadline:
+            return len(since) - len(pids)
+        time.sleep(_POLL_SECONDS)
+    return len(since)
+
+
+def _is_monitor(process: Process | None) -> bool:
+    return process is not None and process.uid == 0 and process.name in _SSHD
+
+
+def _identity(pid: int) -> Identity | None:
+    try:
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return None
+    # Split at blanks too: for a moment it is the shell that was given the whole command as one argument.
+    words = arguments.decode(errors="replace").replace("\0", " ").split()
+    for client, fingerprint in itertools.pairwise(words):
+        if _FINGERPRINT.fullmatch(fingerprint):
+            return Identity(client, fingerprint)
+    return None
+
+
+def _all_processes(skip: frozenset[int]) -> Iterable[Process]:
+    for entry in os.listdir("/proc"):  # noqa: PTH208 # names are all that is needed, of thousands
+        if entry.isdigit() and int(entry) not in skip and (process := Process.read(int(entry))):
+            yield process

@@ -1,0 +1,49 @@
+"""Ends connections that run no session, such as those of `ssh -N -R`: without the forced command nobody is known."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from typing import Final
+
+from opencode_relay.processes import Connection, connections
+
+log = logging.getLogger(__name__)
+
+_SECONDS: Final = 10.0
+"""From the log-in to the session. A launcher needs a round trip; on a relay that 300 of them log in to, seconds."""
+_HURRIED_SECONDS: Final = 2.0
+"""The same after a key was revoked: its connection may be one of those."""
+
+
+class Reaper:
+    """Looks for such connections whenever it is told to, about every two seconds."""
+
+    def __init__(self, uid: int) -> None:
+        self._uid = uid
+        self._deadlines: dict[int, float] = {}
+        self._asked: set[int] = set()
+
+    def sweep(self, served: set[int], now: float) -> None:
+        """End what is overdue. `served`: the processes of connections with a session; `now`: a monotonic time."""
+        bare = connections(self._uid, served)
+        self._deadlines = {pid: self._deadlines.get(pid, now + _SECONDS) for pid in bare}
+        self._asked &= bare
+        for pid, deadline in self._deadlines.items():
+            if now >= deadline:
+                self._end(pid)
+
+    def hurry(self, now: float) -> None:
+        """Wait less for those that are known: a key was revoked."""
+        for pid, deadline in self._deadlines.items():
+            self._deadlines[pid] = min(deadline, now + _HURRIED_SECONDS)
+
+    def _end(self, pid: int) -> None:
+        connection = Connection.open(pid, self._uid)
+        if connection is None:
+            return
+        with connection:
+            if pid not in self._asked:
+                log.warning("ended a connection without a session (sshd's process %d)", connection.monitor)
+            connection.signal(signal.SIGKILL if pid in self._asked else signal.SIGTERM)
+            self._asked.add(pid)

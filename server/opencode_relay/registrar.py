@@ -1,0 +1,176 @@
+"""Who is registered, and the files that say so. One per relay: it alone writes in the registry directory.
+
+Everything here happens at once, without waiting, so that no two sessions are ever half-way through it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from pydantic import ValidationError
+
+from opencode_mcp.registration import MAX_FILE_BYTES, MAX_NAME_CHARACTERS, Registration
+from opencode_relay.files import write_atomically
+from opencode_relay.protocol import Refusal
+from opencode_relay.settings import describe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+_MODE: Final = 0o640
+"""The directory is set-group-id, so that the group is the gateway's."""
+
+
+@dataclass(eq=False, slots=True)
+class Entry:
+    """One registration that stands. Compared by identity: a session removes only its own."""
+
+    client: str
+    instance_id: str
+    registration: Registration
+    written: os.stat_result = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The registered name."""
+        return self.registration.name
+
+    @property
+    def port(self) -> int:
+        """The tunnel's."""
+        return self.registration.port
+
+
+def validated(client: str, file: dict[str, object]) -> Registration:
+    """Return what a client wants to register, under its own name.
+
+    Raises:
+        Refusal: a field is missing or not allowed.
+    """
+    name = file.get("name")
+    if isinstance(name, str) and not name.startswith(client):
+        name = f"{client}-{name}"
+        if len(name) > MAX_NAME_CHARACTERS:
+            raise Refusal(
+                "bad-name", f"with {client}- before it the name is longer than {MAX_NAME_CHARACTERS} characters"
+            )
+    try:
+        registration = Registration.model_validate({**file, "name": name, "client": client, "closedAt": None})
+    except ValidationError as error:
+        is_name = error.errors(include_input=False, include_url=False)[0]["loc"] == ("name",)
+        raise Refusal("bad-name" if is_name else "bad-hello", describe(error)) from None
+    if len(_content(registration)) > MAX_FILE_BYTES:
+        raise Refusal("bad-hello", f"the registration is larger than {MAX_FILE_BYTES} bytes")
+    return registration
+
+
+class Registrar:
+    """All registrations of the relay."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._entries: dict[str, Entry] = {}
+
+    def empty(self) -> None:
+        """Remove what an earlier run left; the directory itself stays. Raises `OSError`."""
+        with os.scandir(self._directory) as found:
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    log.warning("%s is a directory, and none of the agent's: remove it", entry.path)
+                else:
+                    os.unlink(entry.path)  # noqa: PTH108 # a string already
+
+    def register(self, client: str, instance_id: str, registration: Registration) -> tuple[Entry, list[Entry]]:
+        """Write the registration; return it and what it takes the place of: older ones of the same instance.
+
+        Raises:
+            Refusal: another living instance has the name or the port, or the file cannot be written.
+        """
+        older = []
+        for entry in self.of_client(client):
+            if entry.instance_id == instance_id:
+                older.append(entry)
+            elif entry.name == registration.name:
+                raise Refusal("name-taken", "a living instance has this name", holder=entry.registration.hostname)
+            elif entry.port == registration.port:
+                raise Refusal("bad-port", f"port {entry.port} carries the instance {entry.name}")
+        entry = Entry(client, instance_id, registration, self._write(registration))
+        for old in older:
+            if old.name != entry.name:
+                self._remove(old)
+        self._entries[entry.name] = entry
+        return entry, older
+
+    def confirm(self, entry: Entry) -> None:
+        """Write the file again if it is not there as it was written. Raises `Refusal` if that fails."""
+        try:
+            status = self._path(entry.name).lstat()
+        except OSError:
+            status = None
+        if status is None or _identity(status) != _identity(entry.written):
+            entry.written = self._write(entry.registration)
+
+    def release(self, entry: Entry) -> None:
+        """Remove a registration, if it still stands."""
+        if self._entries.get(entry.name) is entry:
+            self._remove(entry)
+
+    def say_goodbye(self, entry: Entry) -> None:
+        """Leave a note that the instance was quit, and the name free. Follow it by `clear_goodbye`."""
+        if self._entries.get(entry.name) is not entry:
+            return
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        try:
+            self._write(entry.registration.model_copy(update={"closed_at": now}))
+        except Refusal as refusal:
+            log.warning("no goodbye note for %s: %s", entry.name, refusal)
+        del self._entries[entry.name]
+
+    def clear_goodbye(self, name: str) -> None:
+        """Remove the note, unless the name is registered again."""
+        if name not in self._entries:
+            self._unlink(name)
+
+    def of_client(self, client: str) -> list[Entry]:
+        """Return a client's registrations."""
+        return [entry for entry in self._entries.values() if entry.client == client]
+
+    def entries(self) -> list[Entry]:
+        """Return all registrations."""
+        return list(self._entries.values())
+
+    def _remove(self, entry: Entry) -> None:
+        del self._entries[entry.name]
+        self._unlink(entry.name)
+
+    def _unlink(self, name: str) -> None:
+        try:
+            self._path(name).unlink(missing_ok=True)
+        except OSError as error:
+            log.error("the registration of %s cannot be removed: %s", name, error.strerror)  # noqa: TRY400 # no bug
+
+    def _write(self, registration: Registration) -> os.stat_result:
+        path = self._path(registration.name)
+        try:
+            return write_atomically(path, _content(registration), mode=_MODE, durable=False)
+        except OSError as error:
+            log.error("the registration of %s cannot be written: %s", registration.name, error.strerror)  # noqa: TRY400
+            raise Refusal("write-failed", f"the relay cannot write the registration: {error.strerror}") from error
+
+    def _path(self, name: str) -> Path:
+        return self._directory / f"{name}.json"
+
+
+def _content(registration: Registration) -> bytes:
+    return registration.model_dump_json(by_alias=True, exclude_none=True).encode() + b"\n"
+
+
+def _identity(status: os.stat_result) -> tuple[int, ...]:
+    return stat.S_IFMT(status.st_mode), status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

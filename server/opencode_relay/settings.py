@@ -1,0 +1,99 @@
+"""The relay's settings: `relay.json`, written by whoever provisions the relay and only read here.
+
+{"portRange":"10000-19999","blockSize":16,"registryDir":"/var/lib/opencode-relay","tunnelUser":"opencode-tunnel",
+ "agentUser":"opencode-relay","gatewayUser":"opencode-gateway","socket":"/run/opencode-relay.sock"}
+"""
+
+from __future__ import annotations
+
+import pwd
+from pathlib import Path
+from typing import Annotated, Final, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic.alias_generators import to_camel
+
+from opencode_relay.errors import ConfigError
+
+ETC: Final = Path("/etc/opencode-relay")
+MAX_BLOCK: Final = 256
+"""Ports of one client: each is an entry in its line of authorized_keys, of which sshd takes 4,096."""
+
+_User = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
+
+
+class Settings(BaseModel):
+    """What `relay.json` says, validated."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=to_camel, extra="forbid")
+
+    port_range: Annotated[str, Field(pattern=r"^[0-9]{4,5}-[0-9]{4,5}$")]
+    """`LOW-HIGH`: the tunnel ports of all clients, cut into blocks from its beginning."""
+    block_size: Annotated[int, Field(ge=1, le=MAX_BLOCK, strict=True)]
+    """Ports of one client."""
+    registry_dir: Path
+    """Where the agent writes registrations and the gateway reads them."""
+    tunnel_user: _User
+    """Whom all clients log in as."""
+    agent_user: _User
+    """Who runs the agent and owns the registry directory."""
+    gateway_user: _User
+    """Who reads the registry directory."""
+    socket: Path = Path("/run/opencode-relay.sock")
+    """Where sessions find the agent."""
+
+    @field_validator("registry_dir", "socket")
+    @classmethod
+    def _absolute(cls, path: Path) -> Path:
+        # The socket's path stands in a command that sshd gives to a shell.
+        if not path.is_absolute() or not str(path).replace("/", "").replace("-", "").replace(".", "").isalnum():
+            raise ValueError("must be an absolute path of letters, digits, dots and dashes")
+        return path
+
+    @model_validator(mode="after")
+    def _range_holds_a_block(self) -> Self:
+        if self.ports.start < 1024 or self.ports.stop > 65536 or len(self.ports) < self.block_size:
+            raise ValueError("portRange must lie in 1024-65535 and hold at least one block of blockSize ports")
+        return self
+
+    @property
+    def ports(self) -> range:
+        """The tunnel ports of all clients."""
+        low, _, high = self.port_range.partition("-")
+        return range(int(low), int(high) + 1)
+
+
+def load_settings(etc: Path) -> Settings:
+    """Read `relay.json` in `etc`.
+
+    Raises:
+        ConfigError: it is missing or wrong.
+    """
+    path = etc / "relay.json"
+    try:
+        return Settings.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing: this is no provisioned relay; run the playbook relay.yml") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {describe(error)}; correct the role's variable and run the playbook") from None
+
+
+def describe(error: ValidationError) -> str:
+    """Say in one line where the first problem is and what it is, without quoting the input."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])[:80]
+    return f"{where}: {first['msg']}" if where else first["msg"]
+
+
+def account(user: str) -> pwd.struct_passwd:
+    """Return the account of `user`.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        return pwd.getpwnam(user)
+    except KeyError:
+        raise ConfigError(f"there is no user {user}, whom relay.json names: run the playbook relay.yml") from None
