@@ -211,7 +211,7 @@ class Agent:
 
     async def _watch(self) -> None:
         for count in itertools.count():
-            systemd.notify("WATCHDOG=1")
+            systemd.watchdog()
             self._refresh()
             if count % _SWEEP_EVERY == 0:
                 self._sweep()
@@ -219,7 +219,6 @@ class Agent:
 
     def _refresh(self) -> None:
         if self._enrolled.refresh():
-            self._reaper.hurry(self._loop.time())
             for session in self._sessions:
                 if self._enrolled.find(session.identity) is None:
                     session.end(_NOT_ENROLLED)

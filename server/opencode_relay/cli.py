@@ -102,8 +102,9 @@ def _unrevoke(options: argparse.Namespace) -> None:
 
 
 def _change(options: argparse.Namespace, change: Callable[[Enrolment], Outcome]) -> None:
+    settings = load_settings(options.etc)
     with locked(options.etc):
-        outcome = change(Enrolment(options.etc, load_settings(options.etc)))
+        outcome = change(Enrolment(options.etc, settings))
     print(json.dumps(outcome.to_dict()))
 
 

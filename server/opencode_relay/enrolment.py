@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shlex
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from opencode_relay.clients import Clients
 from opencode_relay.errors import ConfigError, EnrolmentError
 from opencode_relay.files import write_atomically
-from opencode_relay.processes import Identity, end_connections, identities
+from opencode_relay.processes import Identity, end_connections, identities, without_session
 from opencode_relay.settings import Settings, account
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 
 _CUT_SECONDS: Final = 4.0
 """For live sessions to be gone."""
-_YOUNG_SECONDS: Final = 2.0
-"""A connection that runs nothing yet may be about to."""
+_PATIENCE_SECONDS: Final = 2.0
+"""For a connection that runs nothing yet to begin its session."""
 _SESSION_PROGRAM: Final = Path(__file__).with_name("session.py")
 
 
@@ -92,51 +94,52 @@ class Enrolment:
             (self._keys_file, self._authorized_keys(after), self._tunnel.pw_gid),
         ]
         stale = [file for file in files if not _is_current(*file)]
+        self.state = after
+        doomed = self._strangers()
         if not check:
             for path, content, group in stale:
                 write_atomically(path, content, mode=0o640, group=group)
-            self.state = after
         old = {client.name: client.key for client in before.clients}
         new = {client.name: client.key for client in after.clients}
         removed = [name for name in old if name not in new]
         rekeyed = [name for name, key in new.items() if old.get(name, key) != key]
-        cut = self._cut(after, has_gone=bool(removed or rekeyed), check=check)
+        if not check:  # the agent may have been quicker with some
+            doomed |= self._cut(has_gone=bool(removed or rekeyed))
         return Outcome(
             state=after,
-            changed=bool(stale or cut),
+            changed=bool(stale or doomed),
             added=[name for name in new if name not in old],
             removed=removed,
             rekeyed=rekeyed,
-            cut=cut,
+            cut=len(doomed),
         )
 
-    def _cut(self, state: Clients, *, has_gone: bool, check: bool) -> int:
-        """End the sessions of keys that are not enrolled; return how many.
-
-        Whose a connection without a session is, nobody said: when somebody is gone, all of those end that are not
-        just about to begin one.
-        """
+    def _cut(self, *, has_gone: bool) -> set[int]:
+        """End the sessions of keys that are not enrolled; return which."""
         uid = self._tunnel.pw_uid
-        allowed = {Identity(client.name, client.fingerprint) for client in state.clients}
+        cut = end_connections(uid, self._strangers, within=_CUT_SECONDS)
+        # Whose a connection without a session is, nobody said: it may be that of somebody who is gone.
+        if has_gone and (suspects := without_session(uid)):
+            time.sleep(_PATIENCE_SECONDS)
+            cut |= end_connections(uid, lambda: suspects & without_session(uid), within=_CUT_SECONDS)
+        return cut
 
-        def doomed() -> set[int]:
-            return {
-                pid
-                for pid, identity in identities(uid).items()
-                if (identity not in allowed if identity else has_gone and _age(pid) > _YOUNG_SECONDS)
-            }
-
-        return len(doomed()) if check else end_connections(uid, doomed, within=_CUT_SECONDS)
+    def _strangers(self) -> set[int]:
+        allowed = {Identity(client.name, client.fingerprint) for client in self.state.clients}
+        return {
+            pid for pid, identity in identities(self._tunnel.pw_uid).items() if identity and identity not in allowed
+        }
 
     def _authorized_keys(self, state: Clients) -> bytes:
         lines = ["# Written by `opencode-relay apply`; what is changed here is lost."]
         for client in state.clients:
-            command = f"exec {sys.executable} -ISE {_SESSION_PROGRAM} {client.name} {client.fingerprint} "
+            who = [client.name, client.fingerprint]
+            session = [sys.executable, "-ISE", str(_SESSION_PROGRAM), *who, str(self._settings.socket)]
             options = [
                 "restrict",
                 "port-forwarding",
                 *(f'permitlisten="127.0.0.1:{port}"' for port in client.ports),
-                f'command="{command}{self._settings.socket}"',
+                f'command="exec {shlex.join(session)}"',
             ]
             lines.append(f"{','.join(options)} {client.key} {client.name}")
         return "\n".join(lines).encode() + b"\n"
@@ -147,7 +150,7 @@ class Enrolment:
         except FileNotFoundError:
             return Clients.none_yet(self._settings)
         except OSError as error:
-            raise ConfigError(f"{self._clients_file} cannot be read: {error.strerror}") from error
+            raise ConfigError(f"{self._clients_file} cannot be read: {error.strerror}; try as root") from error
 
 
 @contextmanager
@@ -177,13 +180,3 @@ def _is_current(path: Path, content: bytes, group: int) -> bool:
         return (status.st_uid, status.st_gid, status.st_mode) == (0, group, 0o100640) and path.read_bytes() == content
     except OSError:
         return False
-
-
-def _age(pid: int) -> float:
-    """Return for how many seconds a process has run; 0 if it is gone."""
-    try:
-        after_name = Path(f"/proc/{pid}/stat").read_text("ascii", "replace").rpartition(")")[2].split()
-        uptime = float(Path("/proc/uptime").read_text("ascii").split()[0])
-    except OSError:
-        return 0.0
-    return uptime - int(after_name[19]) / os.sysconf("SC_CLK_TCK")

@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
@@ -127,8 +126,13 @@ def identities(uid: int) -> dict[int, Identity | None]:
     return found
 
 
-def end_connections(uid: int, doomed: Callable[[], set[int]], *, within: float) -> int:
-    """End what `doomed` returns until it returns nothing; return how many ended. Needs root or CAP_KILL.
+def without_session(uid: int) -> set[int]:
+    """Return the connections of user `uid` that run nothing."""
+    return {pid for pid, identity in identities(uid).items() if identity is None}
+
+
+def end_connections(uid: int, doomed: Callable[[], set[int]], *, within: float) -> set[int]:
+    """End what `doomed` returns until it returns nothing; return what has ended. Needs root.
 
     `within`: seconds. SIGTERM first; SIGKILL for what ignores it for a second.
     """
@@ -138,15 +142,14 @@ def end_connections(uid: int, doomed: Callable[[], set[int]], *, within: float) 
         now = time.monotonic()
         for pid in pids:
             is_stubborn = now - since.setdefault(pid, now) > _TERM_SECONDS
-            with suppress(PermissionError):
-                connection = Connection.open(pid, uid)
-                if connection is not None:
-                    with connection:
-                        connection.signal(signal.SIGKILL if is_stubborn else signal.SIGTERM)
+            connection = Connection.open(pid, uid)
+            if connection is not None:
+                with connection:
+                    connection.signal(signal.SIGKILL if is_stubborn else signal.SIGTERM)
         if now > deadline:
-            return len(since) - len(pids)
+            return since.keys() - pids
         time.sleep(_POLL_SECONDS)
-    return len(since)
+    return set(since)
 
 
 def _is_monitor(process: Process | None) -> bool:

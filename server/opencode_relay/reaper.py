@@ -12,8 +12,6 @@ log = logging.getLogger(__name__)
 
 _SECONDS: Final = 10.0
 """From the log-in to the session. A launcher needs a round trip; on a relay that 300 of them log in to, seconds."""
-_HURRIED_SECONDS: Final = 2.0
-"""The same after a key was revoked: its connection may be one of those."""
 
 
 class Reaper:
@@ -32,11 +30,6 @@ class Reaper:
         for pid, deadline in self._deadlines.items():
             if now >= deadline:
                 self._end(pid)
-
-    def hurry(self, now: float) -> None:
-        """Wait less for those that are known: a key was revoked."""
-        for pid, deadline in self._deadlines.items():
-            self._deadlines[pid] = min(deadline, now + _HURRIED_SECONDS)
 
     def _end(self, pid: int) -> None:
         connection = Connection.open(pid, self._uid)

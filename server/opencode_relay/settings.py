@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import pwd
+import re
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -19,6 +20,7 @@ ETC: Final = Path("/etc/opencode-relay")
 MAX_BLOCK: Final = 256
 """Ports of one client: each is an entry in its line of authorized_keys, of which sshd takes 4,096."""
 
+_PATH: Final = re.compile(r"/[A-Za-z0-9._/-]+", re.ASCII)
 _User = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
 
 
@@ -44,10 +46,10 @@ class Settings(BaseModel):
 
     @field_validator("registry_dir", "socket")
     @classmethod
-    def _absolute(cls, path: Path) -> Path:
-        # The socket's path stands in a command that sshd gives to a shell.
-        if not path.is_absolute() or not str(path).replace("/", "").replace("-", "").replace(".", "").isalnum():
-            raise ValueError("must be an absolute path of letters, digits, dots and dashes")
+    def _plain(cls, path: Path) -> Path:
+        # The socket's stands in a quoted command of authorized_keys.
+        if not _PATH.fullmatch(str(path)):
+            raise ValueError("must be an absolute path of letters, digits and . _ - /")
         return path
 
     @model_validator(mode="after")

@@ -24,6 +24,12 @@ def listening_socket() -> socket.socket:
     return socket.socket(fileno=_FIRST_DESCRIPTOR)
 
 
+def watchdog() -> None:
+    """Tell systemd that this process is well, if it wants to know."""
+    if "WATCHDOG_USEC" in os.environ:
+        notify("WATCHDOG=1")
+
+
 def notify(state: str) -> None:
     """Tell systemd, such as `READY=1`; nothing happens where it does not listen."""
     address = os.environ.get("NOTIFY_SOCKET", "")

@@ -140,7 +140,7 @@ class ProvisionedRelay:
             self._agent = subprocess.Popen(
                 # The listener comes as standard input: which descriptor it gets elsewhere is not ours to say.
                 [*setpriv, "sh", "-c", 'LISTEN_PID=$$ exec "$@" 3<&0 </dev/null', "sh", *self.command("agent")],
-                stdin=self._listener,
+                stdin=self._listener.fileno(),
                 stdout=log,
                 stderr=log,
                 cwd="/",
