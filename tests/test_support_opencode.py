@@ -43,7 +43,7 @@ async def test_text_streams_up_to_a_gate_and_goes_on_when_it_is_released(
     async with new_session(opencode.url) as session:
         await session.prompt("before GATE:support-gate after")
         await eventually_async(lambda: "before" in session.streamed())
-        assert model.reached("support-gate")
+        await eventually_async(lambda: model.reached("support-gate"))
         assert "after" not in session.streamed()
         model.release("support-gate")
         await session.seen("session.idle")

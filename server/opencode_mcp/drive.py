@@ -103,7 +103,9 @@ class Driver:
         return await instance.api.session(session_id)
 
     async def _ran_roots(self, instance: Instance) -> list[str]:
-        roots = dict.fromkeys(instance.state.root_of(session_id) for session_id in reversed(instance.state.ran))
+        # What is being posted comes before all that OpenCode has told of: it tells a moment later what runs.
+        latest_first = (*instance.posting, *reversed(instance.state.ran))
+        roots = dict.fromkeys(instance.state.root_of(session_id) for session_id in latest_first)
         return [root for root in roots if self._fleet.runner_of(root, besides=instance) is None][:5]
 
     async def _session_to_drive(self, instance: Instance, wanted: str | None) -> Session:

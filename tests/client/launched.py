@@ -71,11 +71,26 @@ class Machine:
 
     def states(self) -> list[dict[str, Any]]:
         """Return the state files' contents."""
-        return [json.loads(path.read_text()) for path in self.state_dir.glob("instances/*.json")]
+        return list(_contents(self.state_dir, "instances/*.json").values())
 
     def registrations(self) -> dict[str, dict[str, Any]]:
         """Return the registrations by name."""
-        return {path.stem: json.loads(path.read_text()) for path in self.registry_dir.glob("*.json")}
+        return _contents(self.registry_dir, "*.json")
+
+
+def _contents(directory: Path, pattern: str) -> dict[str, dict[str, Any]]:
+    """Return what the files hold, by their names without the suffix. One that goes meanwhile is not there."""
+    found = {}
+    for path in directory.glob(pattern):
+        with suppress(FileNotFoundError):
+            found[path.stem] = json.loads(path.read_text())
+    return found
+
+
+def _heed_signals() -> None:
+    """Have the child heed what a terminal's programs heed, even if the tests run in the background or under nohup."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 class Launched:
@@ -101,6 +116,7 @@ class Launched:
             cwd=str(cwd or machine.project),
             dimensions=(40, 120),
             timeout=_START_SECONDS,
+            preexec_fn=_heed_signals,
         )
         self._screen = bytearray()
         self._stop_reading = threading.Event()

@@ -15,6 +15,7 @@ import pytest
 
 from client.launched import LAUNCHER, Launched
 from support.ports import is_open
+from support.processes import has_ended
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -24,14 +25,6 @@ if TYPE_CHECKING:
 
 SCHEMA = json.loads((Path(__file__).parents[1] / "contract" / "registration.schema.json").read_text())
 SHELL = ("/bin/bash", "--norc", "--noprofile", "-i")
-
-
-def gone(process: psutil.Process) -> bool:
-    """Tell whether the process has ended (a zombie that nobody reaps here has)."""
-    try:
-        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return True
 
 
 def again_until_stopped(do: Callable[[], object], process: psutil.Process) -> None:
@@ -69,7 +62,7 @@ def test_an_instance_is_registered_while_it_runs_and_ends_with_the_shell_back_in
         assert machine.registrations() == {}
         assert list(machine.registry_dir.iterdir()) == []
         assert machine.states() == []
-        assert all(gone(process) for process in (launcher, opencode, guardian))
+        assert all(has_ended(process) for process in (launcher, opencode, guardian))
         shell.send("stty -a | grep -ow icanon; stty -a | grep -ow echo; echo ready\n")
         eventually(lambda: "icanon\r\necho\r\nready" in shell.screen, "the terminal is as it was")
 
@@ -118,7 +111,7 @@ def test_a_closed_terminal_ends_everything(machine: Machine) -> None:
         shell.registered()
         family = [shell.launcher(), shell.opencode(), shell.guardian()]
         shell.hang_up()
-        eventually(lambda: all(gone(process) for process in family), "launcher, OpenCode and guardian end")
+        eventually(lambda: all(has_ended(process) for process in family), "launcher, OpenCode and guardian end")
         assert machine.registrations() == {}
         assert machine.states() == []
 
@@ -130,9 +123,9 @@ def test_kill_9_of_the_launcher_leaves_nothing_behind(machine: Machine) -> None:
         opencode, guardian = shell.opencode(), shell.guardian()
         assert guardian.terminal() is None
         shell.launcher().kill()
-        eventually(lambda: not machine.registrations(), "the registration goes", within=5)
-        eventually(lambda: gone(opencode) and gone(guardian), "OpenCode and the guardian end", within=5)
-        eventually(lambda: not is_open(state["local_port"]), "nobody listens any more", within=5)
+        eventually(lambda: not machine.registrations(), "the registration goes")
+        eventually(lambda: has_ended(opencode) and has_ended(guardian), "OpenCode and the guardian end")
+        eventually(lambda: not is_open(state["local_port"]), "nobody listens any more")
         assert "dead" in machine.run("status").stdout
         assert machine.run("cleanup").returncode == 0
         assert machine.states() == []
@@ -167,6 +160,7 @@ def test_a_port_that_another_program_takes_first_is_left_to_it(machine: Machine,
         "#!/bin/bash\n"
         f"if [ ! -e {marker} ]; then\n"
         f"  (setsid python3 -m http.server --bind 127.0.0.1 $2 >/dev/null 2>&1 & echo $! $2 > {marker})\n"
+        "  until (: </dev/tcp/127.0.0.1/$2) 2>/dev/null; do sleep 0.05; done\n"
         "fi\n"
         f'exec "{machine.home.binary}" "$@"\n'
     )
@@ -189,5 +183,5 @@ def test_a_signal_to_the_launcher_alone_ends_opencode_too(machine: Machine, numb
         opencode = launched.opencode()
         launched.launcher().send_signal(number)
         launched.ended()
-        assert gone(opencode)
+        assert has_ended(opencode)
         assert machine.states() == []

@@ -10,6 +10,7 @@ import httpx
 import psutil
 
 from client.launched import Launched
+from support.processes import has_ended
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -25,9 +26,10 @@ def test_two_instances_in_one_directory_are_both_visible_and_the_second_says_its
         names = sorted(state.registered()["name"] for state in (first, second))
         assert names[1] == f"{names[0]}-2"
         assert set(machine.registrations()) == set(names)
-        said = [launched for launched in (first, second) if "is already running, so this one is" in launched.screen]
-        assert len(said) == 1
-        assert said[0].registered()["name"] == names[1]
+        renamed = next(launched for launched in (first, second) if launched.registered()["name"] == names[1])
+        eventually(lambda: "is already running, so this one is" in renamed.screen, "it says so")
+        other = second if renamed is first else first
+        assert "is already running" not in other.screen
 
         taken = machine.run("--headless", env={"INSTANCE_NAME": names[0]})
         assert taken.returncode == 5
@@ -73,7 +75,7 @@ def test_a_headless_instance_ends_its_running_tools_with_it(machine: Machine) ->
 
         launched.launcher().send_signal(signal.SIGTERM)
         assert launched.ended() == -signal.SIGTERM
-        eventually(lambda: not tool.is_running(), "the tool has ended")
+        eventually(lambda: has_ended(tool), "the tool has ended")
         assert machine.registrations() == {}
 
 
@@ -88,8 +90,8 @@ def test_an_opencode_behind_a_script_outlives_no_killed_launcher(machine: Machin
         assert launched.opencode().name().startswith("opencode")
         opencode, guardian = launched.opencode(), launched.guardian()
         launched.launcher().kill()
-        eventually(lambda: not opencode.is_running(), "OpenCode ends")
-        eventually(lambda: not guardian.is_running(), "the guardian ends")
+        eventually(lambda: has_ended(opencode), "OpenCode ends")
+        eventually(lambda: has_ended(guardian), "the guardian ends")
         assert machine.registrations() == {}
 
 

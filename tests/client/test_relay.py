@@ -10,6 +10,7 @@ import pytest
 
 from client.launched import Launched
 from support.ports import is_open
+from support.processes import has_ended, named
 from support.sshd import Sshd
 from support.waiting import eventually
 
@@ -31,7 +32,7 @@ def relay(tmp_path: Path) -> Iterator[Sshd]:
 
 def ssh_of(launched: Launched) -> psutil.Process:
     """Return the line's ssh."""
-    found = eventually(lambda: [p for p in launched.launcher().children() if p.name() == "ssh"], "ssh")
+    found = eventually(lambda: named("ssh", launched.launcher().children()), "ssh")
     assert found
     return found[0]
 
@@ -42,7 +43,7 @@ def test_an_instance_is_registered_at_the_relay_and_comes_back_when_the_line_bre
     env = {"RELAY_SSH_CMD": relay.ssh_command}
     with Launched(machine, env=env) as launched:
         state = launched.registered()
-        assert "connected to the relay, port " in launched.screen
+        eventually(lambda: "connected to the relay, port " in launched.screen, "it says so")
         registration = machine.registrations()[state["name"]]
         assert registration["port"] == state["port"] != state["local_port"] == registration["localPort"]
         assert is_open(registration["port"])
@@ -66,9 +67,7 @@ def test_an_instance_is_registered_at_the_relay_and_comes_back_when_the_line_bre
 
         ssh = ssh_of(launched)
         launched.launcher().kill()
-        eventually(
-            lambda: not machine.registrations() and not ssh.is_running(), "neither tunnel nor registration stay"
-        )
+        eventually(lambda: not machine.registrations() and has_ended(ssh), "neither tunnel nor registration stay")
 
 
 def test_a_name_that_ones_own_dead_launcher_still_holds_is_taken_over(machine: Machine, relay: Sshd) -> None:
@@ -123,7 +122,7 @@ def test_ctrl_c_while_the_relay_is_tried_ends_the_launcher_as_ctrl_c_does(machin
     silent.write_text("#!/bin/sh\nexec sleep 600\n")
     silent.chmod(0o755)
     with Launched(machine, "--headless", env={"RELAY_SSH_CMD": str(silent)}) as launched:
-        eventually(lambda: [p for p in launched.family() if p.name() == "sleep"], "the relay is tried")
+        eventually(lambda: named("sleep", launched.family()), "the relay is tried")
         launched.send("\x03")
         assert launched.ended() == -signal.SIGINT
     assert machine.states() == []

@@ -9,6 +9,7 @@ import pytest_asyncio
 
 from support.mcp_client import held_relay_client
 from support.registry import register, registration
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -57,3 +58,4 @@ def settle(served: ServedOpenCode) -> None:
             client.post(f"/permission/{ask['id']}/reply", json={"reply": "reject"})
         for ask in client.get("/question").json():
             client.post(f"/question/{ask['id']}/reject")
+        eventually(lambda: client.get("/session/status").json() == {}, "nothing runs any more", within=30)

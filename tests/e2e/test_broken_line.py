@@ -169,11 +169,9 @@ async def test_a_line_that_does_not_come_back_says_that_the_message_may_have_arr
     opencode: ServedOpenCode, registry_dir: Path
 ) -> None:
     async with over_a_line(opencode, registry_dir, send_timeout=2) as (client, line):
-        line.lose_answer("/prompt_async")
-        turn = asyncio.create_task(send(client, "perhaps arrived"))
-        await line.lost.wait()
-        await line.cut()
-        answer = await turn
+        line.lose_answer("/prompt_async", and_line=True)
+        answer = await send(client, "perhaps arrived")
+        assert line.lost.is_set()
         assert answer.is_error
         assert "it may have arrived" in answer.text
         assert "before sending it again" in answer.text
@@ -182,7 +180,7 @@ async def test_a_line_that_does_not_come_back_says_that_the_message_may_have_arr
 async def test_a_turn_whose_line_stays_cut_says_so_at_its_timeout(
     opencode: ServedOpenCode, registry_dir: Path
 ) -> None:
-    async with over_a_line(opencode, registry_dir, send_timeout=5) as (client, line):
+    async with over_a_line(opencode, registry_dir, send_timeout=10) as (client, line):
         seen: list[Progress] = []
         message = "some words GATE:line-stays-cut"
         turn = asyncio.create_task(

@@ -55,12 +55,17 @@ def create(served: ServedOpenCode, **fields: object) -> str:
         return str(answer.json()["id"])
 
 
+def all_have_titles(served: ServedOpenCode) -> bool:
+    with served.client() as http:
+        return all(not found["title"].startswith("New session - ") for found in http.get("/session").json())
+
+
 async def test_a_message_goes_on_in_the_session_that_this_process_ran_last(
     left: ServedOpenCode, registry_dir: Path
 ) -> None:
     async with relay_client(registry_dir) as client:
         first = await send(client, "left", "in a session of its own", session="new")
-        create(left)  # newer, but nothing ran in it
+        create(left, title="nothing ran in it, although it is newer")
         again = await send(client, "left", "and on")
         assert again.structured["session"] == first.structured["session"]
 
@@ -68,6 +73,7 @@ async def test_a_message_goes_on_in_the_session_that_this_process_ran_last(
 async def test_without_a_known_session_the_newest_of_its_directory_is_taken(
     left: ServedOpenCode, registry_dir: Path
 ) -> None:
+    await eventually_async(lambda: all_have_titles(left))  # which makes a session of an earlier test newer
     newest = create(left, title="the newest")
     async with relay_client(registry_dir) as client:
         answer = await send(client, "left", "into the newest")
@@ -77,6 +83,7 @@ async def test_without_a_known_session_the_newest_of_its_directory_is_taken(
 async def test_archived_and_subagents_sessions_and_those_of_other_directories_are_passed_over(
     left: ServedOpenCode, opencode: ServedOpenCode, registry_dir: Path
 ) -> None:
+    await eventually_async(lambda: all_have_titles(left))
     wanted = create(left, title="wanted")
     archived = create(left, title="archived")
     with left.client() as http:

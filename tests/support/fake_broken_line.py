@@ -23,6 +23,7 @@ class BrokenLine:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._lose: tuple[bytes, str] | None = None
+        self._cut_with_it = False
         self.arrived: list[bytes] = []
         """What went through towards the instance, piece by piece: each request begins one."""
         self.lost = asyncio.Event()
@@ -39,12 +40,15 @@ class BrokenLine:
 
     async def cut(self) -> None:
         """End all connections and refuse new ones, as a port does whose tunnel is gone."""
+        self._end()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+
+    def _end(self) -> None:
         if self._server is not None:
             self._server.close()
             self._server = None
         for connection in self._connections:
             connection.cancel()
-        await asyncio.gather(*self._connections, return_exceptions=True)
 
     async def mend(self) -> None:
         """Accept connections (again), on the same port."""
@@ -63,9 +67,13 @@ class BrokenLine:
         """Break the connection on which the next request for `path` comes, before it arrives."""
         self._lose = path.encode(), "request"
 
-    def lose_answer(self, path: str) -> None:
-        """Let the next request for `path` through, and break its connection when the answer comes."""
+    def lose_answer(self, path: str, *, and_line: bool = False) -> None:
+        """Let the next request for `path` through, and break its connection when the answer comes.
+
+        With `and_line` the whole line is cut with it.
+        """
         self._lose = path.encode(), "answer"
+        self._cut_with_it = and_line
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.create_task(self._forward(reader, writer))
@@ -119,6 +127,8 @@ class BrokenLine:
                 await self._flowing.wait()
                 if doomed.is_set():
                     self.lost.set()
+                    if self._cut_with_it:
+                        self._end()
                     return
                 writer.write(data)
                 await writer.drain()

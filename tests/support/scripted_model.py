@@ -10,9 +10,10 @@ The script is the last user message. Without any keyword the model streams ``ech
 ``HANGMID``             a few words, then silence with the connection open
 ``HANGHDR``             not even response headers
 ``DROPMID``             a few words, then the connection ends without a finish reason
-``FAIL503`` ``x2``      HTTP 503; with ``x2`` (``FAIL503x2``) only the first two times, then go on.
-                        ``RETRYAFTER`` adds a ``retry-after: 1`` header
-``[BASH:command]``      tool calls, one per step, then ``done. result: <last tool result>``:
+``FAIL503`` ``x2``      HTTP 503; with ``x2`` (``FAIL503x2``) only the first two times, then go on; with a
+                        ``GATE:name`` until it is released. ``RETRYAFTER`` adds a ``retry-after: 1`` header
+``[BASH:command]``      tool calls, one per step, then ``done. result: <last tool result>``; a ``GATE:name`` is
+                        waited at after that text:
 ``[WRITE:path=text]``   ``[EDIT:path=old=new]`` ``[READ:path]`` ``[TODO:first;second]``
 ``[ASK:q;q…]``          questions, each with the options red and blue
 ``[TASK:prompt]``       a subagent; its prompt may hold calls with ``{}`` in place of ``[]``
@@ -160,6 +161,8 @@ class ScriptedModel:
         match = _FAIL.search(request.prompt)
         if match is None or request.for_title:
             return None
+        if gate := _GATE.search(request.prompt):
+            return None if self.gate(gate[1]).opened.is_set() else int(match[1])
         with self._lock:
             key = (request.session, request.prompt)
             self._failures[key] += 1
@@ -222,7 +225,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif calls := _calls(request):
             self._call(calls)
         elif request.step:
-            self._finish_with(f"done. result: {_text(request.messages[-1])}")
+            self._say(f"done. result: {_text(request.messages[-1])}")
+            if all(self._pass(name) for name in _GATE.findall(prompt)):
+                self._finish("stop")
         else:
             self._speak(prompt)
 
@@ -247,12 +252,16 @@ class _Handler(BaseHTTPRequestHandler):
         before, *rest = _GATE.split(prompt)
         self._words(before)
         for name, after in zip(rest[::2], rest[1::2], strict=True):
-            gate = self.server.model.gate(name)
-            gate.reached.set()
-            if not self._wait(gate.opened):
+            if not self._pass(name):
                 return
             self._words(after)
         self._finish("stop")
+
+    def _pass(self, name: str) -> bool:
+        """Wait at a gate; false if there is nobody left to speak to."""
+        gate = self.server.model.gate(name)
+        gate.reached.set()
+        return self._wait(gate.opened)
 
     def _words(self, text: str) -> None:
         for word in re.findall(r"\s*\S+|\s+$", text):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Self
 import psutil
 
 from support.ports import free_port
+from support.processes import name_of
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class Sshd:
         """Kill every sshd process that holds a connection; the relay programs see it as the end of their input."""
         for process in self.sessions():
             with suppress(psutil.NoSuchProcess):
-                if _name(process).startswith("sshd"):
+                if name_of(process).startswith("sshd"):
                     process.kill()
 
     def stop(self) -> None:
@@ -184,7 +185,7 @@ class Sshd:
         self._process.wait()
         self._process = None
         # The sessions' programs end by themselves, and may have something to clear away before. A sleep has not.
-        programs = [process for process in sessions if _name(process) != "sleep"]
+        programs = [process for process in sessions if name_of(process) != "sleep"]
         _, stubborn = psutil.wait_procs(programs, timeout=10)
         for process in stubborn:
             with suppress(psutil.NoSuchProcess):
@@ -194,11 +195,3 @@ class Sshd:
         """Stop, and listen again on the same port."""
         self.stop()
         self.start()
-
-
-def _name(process: psutil.Process) -> str:
-    """Return the process's name; nothing if it is gone."""
-    try:
-        return process.name()
-    except psutil.NoSuchProcess:
-        return ""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from opencode_connected.line import protocol
 from opencode_connected.line.command import LineSettings
 from opencode_connected.registration import Registration
 from support.fake_health import FakeHealth
@@ -37,6 +38,19 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 def settings(relay: Sshd, opencode: FakeHealth, registry_dir: Path) -> LineSettings:
     """A line through the shared relay."""
     return line_settings(relay, opencode, registry_dir)
+
+
+@pytest.fixture
+def lasting_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a goodbye's note stay until there is a file `.read` beside it: half a second may pass unseen."""
+    program = protocol.program
+
+    def patient(registry_dir: str, provisioned_mark: str | None = None) -> bytes:
+        text = program(registry_dir, provisioned_mark)
+        assert b"nap 0.5" in text
+        return text.replace(b"nap 0.5", b'until [ -e "$dir/.read" ]; do nap 0.1; done')
+
+    monkeypatch.setattr(protocol, "program", patient)
 
 
 def line_settings(

@@ -21,6 +21,7 @@ from opencode_connected.line.connection import Connection
 from opencode_connected.line.errors import ForwardRefused, LineError, NameTaken, RelayRefused
 from opencode_connected.line.inquiry import probe, query
 from support.ports import free_port, is_open
+from support.processes import has_ended, named
 from support.sshd import Sshd, unix_user
 from support.waiting import eventually, eventually_async
 
@@ -51,7 +52,7 @@ async def test_any_login_shell_of_any_user_will_do(login_shell: str, tmp_path: P
             assert (await connection.ping()).health == "ok"
             await connection.bye()
         eventually(lambda: not file.exists(), "the note is gone")
-        assert relay.sessions() == []
+        eventually(lambda: relay.sessions() == [], "no session is left")
 
 
 async def test_an_sshd_that_runs_without_root_will_do(opencode: FakeHealth) -> None:
@@ -151,11 +152,11 @@ async def test_gcloud_works_as_a_prefix_with_its_noise_and_its_children(
     async with Connection(gcloud, forward=0) as connection:
         await connection.open()
         await connection.register(registration(opencode).model_copy(update={"port": connection.port}))
-        ssh = [p for p in psutil.Process().children(recursive=True) if p.name() == "ssh"]
+        ssh = named("ssh", psutil.Process().children(recursive=True))
         assert ssh
 
     # Whatever it had started is gone with it, not only gcloud.
-    eventually(lambda: not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in ssh), "ssh is gone")
+    eventually(lambda: all(has_ended(process) for process in ssh), "ssh is gone")
     await eventually_async(lambda: relay.sessions() == [], "no session is left on the relay")
 
 
@@ -328,9 +329,7 @@ async def test_cancelling_leaves_no_ssh_behind(settings: LineSettings, relay: Ss
         await asyncio.wait({task})
 
     def strays() -> set[int]:
-        return {
-            p.pid for p in psutil.Process().children(recursive=True) if p.status() != psutil.STATUS_ZOMBIE
-        } - before
+        return {p.pid for p in psutil.Process().children(recursive=True) if not has_ended(p)} - before
 
     await eventually_async(lambda: strays() <= {p.pid for p in relay.sessions()} | _pid_of(relay), "no ssh is left")
     await eventually_async(lambda: relay.sessions() == [], "no session is left on the relay")
@@ -376,7 +375,7 @@ asyncio.run(main())
     launcher.kill()
     await launcher.wait()
 
-    await eventually_async(lambda: not ssh[0].is_running() or ssh[0].status() == psutil.STATUS_ZOMBIE, "ssh is gone")
+    await eventually_async(lambda: has_ended(ssh[0]), "ssh is gone")
     await eventually_async(lambda: relay.sessions() == [], "no session is left on the relay")
-    assert not is_open(port)
-    assert list(registry_dir.iterdir()) == []
+    await eventually_async(lambda: not is_open(port), "the port is free")
+    await eventually_async(lambda: not list(registry_dir.iterdir()), "the registration is gone")

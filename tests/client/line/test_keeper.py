@@ -21,8 +21,9 @@ from opencode_connected.line.keeper import LineKeeper
 from opencode_connected.line.retry import RetrySchedule
 from support.fake_health import FakeHealth
 from support.ports import free_port
+from support.processes import has_ended, name_of, named
 from support.sshd import Sshd
-from support.waiting import eventually, eventually_async
+from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -81,6 +82,7 @@ def read(registry_dir: Path, name: str = "laptop-api") -> dict[str, Any]:
     return content
 
 
+@pytest.mark.usefixtures("lasting_note")
 async def test_it_connects_registers_and_says_goodbye(
     settings: LineSettings, opencode: FakeHealth, registry_dir: Path, relay: Sshd
 ) -> None:
@@ -97,8 +99,9 @@ async def test_it_connects_registers_and_says_goodbye(
 
     assert held.keeper.state.phase == "closed"
     assert "closedAt" in read(registry_dir)
+    (registry_dir / ".read").touch()
     await eventually_async(lambda: relay.sessions() == [], "no session is left")
-    eventually(lambda: not list(registry_dir.iterdir()), "the note is gone")
+    await eventually_async(lambda: not list(registry_dir.glob("*.json")), "the note is gone")
 
 
 async def test_an_unclean_end_leaves_nothing_either(
@@ -170,11 +173,14 @@ async def test_it_comes_back_with_one_listener_and_one_registration(
 
             assert read(registry_dir)["port"] == held.keeper.state.port
             await eventually_async(lambda: len(_listeners(own_relay)) == 1, "there is one listener")
-            assert {path.name for path in registry_dir.iterdir()} == {"laptop-api.json", ".laptop-api.owner"}
+            await eventually_async(  # the session that was lost may hold the name's lock while it leaves
+                lambda: {path.name for path in registry_dir.iterdir()} == {"laptop-api.json", ".laptop-api.owner"},
+                "there is one registration, and nothing beside it",
+            )
 
 
 def _listeners(relay: Sshd) -> list[int]:
-    sessions = [process for process in relay.sessions() if process.name().startswith("sshd")]
+    sessions = [process for process in relay.sessions() if name_of(process).startswith("sshd")]
     found = []
     for session in sessions:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -385,9 +391,7 @@ async def test_closing_while_it_connects_leaves_no_ssh_behind(settings: LineSett
         await asyncio.wait({asyncio.create_task(held.keeper.first_contact(moment * 0.05))})
         await held.keeper.close()
 
-        assert not [
-            p for p in psutil.Process().children() if p.name() == "ssh" and p.status() != psutil.STATUS_ZOMBIE
-        ]
+        assert all(has_ended(ssh) for ssh in named("ssh", psutil.Process().children()))
 
 
 async def test_closing_does_not_wait_long_for_a_relay_that_hangs(

@@ -39,11 +39,12 @@ def launcher(hosts: TwoHosts, far_relay: Sshd, registry_dir: Path) -> Iterator[L
 
 def test_a_link_that_was_down_is_noticed_when_it_is_back(launcher: LineProgram, hosts: TwoHosts) -> None:
     hosts.link_down()
-    began = time.monotonic()
-    eventually(lambda: time.monotonic() - began > 1.2, "two looks of the watch are over")
+    # Long enough for the watch to look, and too short for a ping to have been missed.
+    down = time.monotonic()
+    eventually(lambda: time.monotonic() - down > 4, "several looks of the watch are over")
     hosts.link_up()
 
-    lost = launcher.wait_for("lost", within=3)
+    lost = launcher.wait_for("lost")
     assert lost.text == "this machine is back on the network"
     assert launcher.wait_for("registered", since=lost.at).state["health"] == "ok"
 
@@ -58,25 +59,25 @@ def test_a_changed_address_is_noticed_and_the_old_session_ended(
     assert lost.text == "this machine's address changed"
     again = launcher.wait_for("registered", since=lost.at)
 
-    assert again.at - lost.at < 15
     assert json.loads((registry_dir / "laptop-api.json").read_bytes())["port"] == again.state["port"]
     # The old session hangs on an address that is no more: only the takeover ends it at once, listener included.
     eventually(lambda: old_port not in hosts.relay_listeners(), "the old listener is gone", within=5)
 
 
-def test_a_half_open_line_is_noticed_by_both_sides(
-    launcher: LineProgram, hosts: TwoHosts, registry_dir: Path
-) -> None:
-    port = launcher.events[-1].state["port"]
-    began = time.monotonic()
-    hosts.cut()
+def test_a_half_open_line_is_noticed_by_both_sides(hosts: TwoHosts, far_relay: Sshd, registry_dir: Path) -> None:
+    # Without ssh's own checks, which would notice it a little later: it is the pings that do.
+    ssh_command = far_relay.ssh_command.replace("ssh", "ssh -o ServerAliveInterval=0", 1)
+    with LineProgram(ssh_command, registry_dir, inside=hosts.laptop) as launcher:
+        port = launcher.wait_for("registered").state["port"]
+        began = time.monotonic()
+        hosts.cut()
 
-    assert launcher.wait_for("lost").at - began < 12
-    eventually(lambda: not list(registry_dir.iterdir()), "the relay gave it up", within=25)
-    eventually(lambda: port not in hosts.relay_listeners(), "the relay's listener is gone", within=5)
-    hosts.mend()
+        assert launcher.wait_for("lost").text == "the relay does not answer"
+        eventually(lambda: not list(registry_dir.iterdir()), "the relay gave it up", within=40)
+        eventually(lambda: port not in hosts.relay_listeners(), "the relay's listener is gone")
+        hosts.mend()
 
-    assert launcher.wait_for("registered", since=began).state["health"] == "ok"
+        assert launcher.wait_for("registered", since=began).state["health"] == "ok"
 
 
 def test_a_tunnel_that_silently_drops_is_reported(launcher: LineProgram, hosts: TwoHosts) -> None:

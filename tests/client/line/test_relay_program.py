@@ -152,6 +152,7 @@ def test_a_signal_takes_the_registration_back(
     assert names(registry_dir) == set()
 
 
+@pytest.mark.usefixtures("lasting_note")
 def test_a_goodbye_leaves_a_note_for_a_moment_and_frees_the_name_at_once(
     shell: str, registry_dir: Path, opencode: FakeHealth
 ) -> None:
@@ -166,18 +167,21 @@ def test_a_goodbye_leaves_a_note_for_a_moment_and_frees_the_name_at_once(
         assert (
             abs(time.time() - time.mktime(time.strptime(note["closedAt"], "%Y-%m-%dT%H:%M:%SZ")) + time.timezone) < 60
         )
-        eventually(lambda: not names(registry_dir), "the note is gone")
+        (registry_dir / ".read").touch()
+        eventually(lambda: names(registry_dir) == {".read"}, "the note is gone")
 
 
+@pytest.mark.usefixtures("lasting_note")
 def test_whoever_registers_during_the_goodbye_keeps_the_file(registry_dir: Path, opencode: FakeHealth) -> None:
     with Program(registry_dir) as leaving, Program(registry_dir) as coming:
         leaving.register(registration(opencode))
         leaving.send(protocol.BYE)
         leaving.process.wait()
         assert coming.register(registration(opencode), OTHER_ID)["type"] == "registered"
+        (registry_dir / ".read").touch()
         eventually(leaving.is_gone, "the remover of the note is gone")
 
-        assert names(registry_dir) == {"laptop-api.json", ".laptop-api.owner"}
+        assert names(registry_dir) == {"laptop-api.json", ".laptop-api.owner", ".read"}
 
 
 def test_a_reconnect_takes_over_without_a_moment_without_a_registration(
@@ -568,28 +572,61 @@ def test_a_query_shows_regular_files_only(shell: str, registry_dir: Path, openco
         assert program.receive() == {"type": "end"}
 
 
+class Clock:
+    """The watchdog's clock, put in the place of `sleep` in a directory of tools: `sleep 3` is over at each `tick`."""
+
+    def __init__(self, tools: Path) -> None:
+        self._begun = tools / "begun"
+        self._begun.touch()
+        hands = tools / "hands"
+        os.mkfifo(hands)
+        self._hands = os.open(hands, os.O_RDWR)
+        sleep = tools / "sleep"
+        sleep.unlink()
+        sleep.write_text(f'#!/bin/sh\necho >>"{self._begun}"\nread -r _ <"{hands}"\n')
+        sleep.chmod(0o755)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._hands)
+
+    def ticks(self) -> int:
+        """How many sleeps have begun."""
+        return self._begun.read_text().count("\n")
+
+    def tick(self) -> None:
+        """End a sleep, and wait until the next one has begun."""
+        eventually(self.ticks, "the first sleep")
+        before = self.ticks()
+        os.write(self._hands, b"\n")
+        eventually(lambda: self.ticks() > before, "the next sleep")
+
+    def release(self) -> None:
+        """Let the time pass by itself."""
+        os.write(self._hands, b"\n" * 100)
+
+
 def test_silence_ends_the_program_and_messages_keep_it(
     tmp_path: Path, registry_dir: Path, opencode: FakeHealth
 ) -> None:
     tools = Path(bin_with(tmp_path / "bin", ["curl"]))
-    ticks = tmp_path / "ticks"
-    (tools / "sleep").unlink()
-    # The watchdog's clock, so fast that the test need not wait for a real quarter of a minute.
-    (tools / "sleep").write_text(f'#!/bin/sh\necho "$1" >>"{ticks}"\nexec {shutil.which("sleep")} 0.2\n')
-    (tools / "sleep").chmod(0o755)
-
-    with Program(registry_dir, path=str(tools)) as program:
+    with Clock(tools) as clock, Program(registry_dir, path=str(tools)) as program:
         program.register(registration(opencode))
+        for n in range(12):  # more than two rounds of its patience
+            clock.tick()
+            assert program.ask(protocol.ping(n))["type"] == "pong"
+        for _ in range(4):
+            clock.tick()
+        assert program.process.poll() is None
+        assert names(registry_dir) == {"laptop-api.json", ".laptop-api.owner"}
 
-        def two_rounds_of_messages() -> bool:
-            assert program.ask(protocol.ping(1))["type"] == "pong"
-            return ticks.read_text().count("3\n") > 10
-
-        eventually(two_rounds_of_messages, "the program lived longer than its patience")
-        before = ticks.read_text().count("3\n")
+        clock.release()
         program.process.wait()
-
-        assert 4 <= ticks.read_text().count("3\n") - before <= 6
+        assert clock.ticks() == 12 + 6, "the last message counts until the end of its tick, and five pass in silence"
         assert names(registry_dir) == set()
 
 
