@@ -45,6 +45,14 @@ Exit codes: OpenCode's own once it runs; before that, and for the commands:
   4 the relay refuses   5 the name is taken   6 the registry directory is unsafe
 """
 
+_ENROLL_HELP = """Make this machine known to a provisioned relay.
+
+\b
+First without options: it makes this machine's key and prints the line for the
+relay's inventory. Then with the join line that the relay's playbook printed:
+  opencode-connected enroll --join JOIN-LINE
+"""
+
 _COMPLETION_HELP = """Print the completion script for SHELL.
 
 \b
@@ -116,6 +124,26 @@ def doctor(*, as_json: bool) -> None:
     from opencode_connected.commands.doctor import doctor as run  # noqa: PLC0415 - each verb loads its own
 
     _finish(run(settings.load()), as_json=as_json)
+
+
+@cli.command(help=_ENROLL_HELP)
+@click.option("--name", metavar="NAME", help="What the relay is to call this machine [its host name].")
+@click.option("--join", "join_line", metavar="JOIN-LINE", help="Write how to reach the relay to config.toml.")
+@click.option("--proxy-command", metavar="COMMAND", help="With --join: what ssh connects through, see ssh_config(5).")
+@click.option("--check", is_flag=True, help="Change nothing; tell what would change.")
+@_json
+def enroll(*, name: str | None, join_line: str | None, proxy_command: str | None, check: bool, as_json: bool) -> None:
+    """Make this machine known to a provisioned relay."""
+    from opencode_connected.commands.enroll import enroll as make_key  # noqa: PLC0415 - each verb loads its own
+    from opencode_connected.commands.enroll import join  # noqa: PLC0415 - as above
+
+    if join_line is None:
+        if proxy_command is not None:
+            raise click.UsageError("--proxy-command is for --join")
+        _finish(make_key(settings.load(), name=name, check=check), as_json=as_json)
+    if name is not None:
+        raise click.UsageError("--name is for making the key: the join line has the name by which the relay knows it")
+    _finish(join(settings.load(), join_line, proxy_command=proxy_command, check=check), as_json=as_json)
 
 
 @cli.command(help=_COMPLETION_HELP)

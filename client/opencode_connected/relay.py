@@ -39,6 +39,7 @@ def line_settings(settings: Settings, *, local_port: int, instance_id: str) -> L
         ssh_command=settings.relay_ssh_cmd or "",
         registry_dir=settings.registry_dir,
         ports=settings.relay_ports,
+        is_enrolled=settings.is_enrolled,
         provisioned_mark=_PROVISIONED_MARK if settings.registry_dir_is_default else None,
         local_port=local_port,
         instance_id=instance_id,

@@ -53,6 +53,21 @@ class Settings:
     """What OpenCode inherits."""
 
     @property
+    def key_file(self) -> Path:
+        """The private key of this machine, where it is enrolled at a relay."""
+        return self.config_file.with_name("relay_key")
+
+    @property
+    def known_hosts_file(self) -> Path:
+        """What the relay proves itself with, where this machine is enrolled."""
+        return self.config_file.with_name("relay_known_hosts")
+
+    @property
+    def is_enrolled(self) -> bool:
+        """The relay is reached with the key that is this machine's own."""
+        return str(self.key_file) in shlex.split(self.relay_ssh_cmd or "")
+
+    @property
     def opencode_credentials(self) -> tuple[str, str] | None:
         """User and password that OpenCode asks for, if it was given a password."""
         password = self.environment.get("OPENCODE_SERVER_PASSWORD")

@@ -5,17 +5,16 @@ The file is private (mode 0600), replaced atomically, holds no secret, and goes 
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from opencode_connected import processes
+from opencode_connected.files import write_private
 from opencode_connected.line.state import EventKind, Phase  # noqa: TC001 - pydantic reads the annotations
 
 _MAX_FILE_BYTES = 256 * 1024
@@ -97,16 +96,7 @@ class StateDirectory:
 
     def write(self, state: InstanceState) -> None:
         """Write or replace the file of this instance."""
-        self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=self._path, prefix=".")  # made with mode 0600
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(state.model_dump_json())
-            Path(temporary).replace(self._file(state.instance_id))
-        except BaseException:
-            with suppress(OSError):
-                Path(temporary).unlink()
-            raise
+        write_private(self._file(state.instance_id), state.model_dump_json())
 
     def remove(self, instance_id: str) -> None:
         """Remove the file of this instance, if there is one."""

@@ -24,7 +24,7 @@ def test_help_names_every_setting_verb_and_exit_code(machine: Machine) -> None:
     text = machine.run("--help").stdout
     for word in ("RELAY_SSH_CMD", "RELAY_REGISTRY_DIR", "INSTANCE_NAME", "RELAY_PORTS", "config.toml"):
         assert word in text
-    for verb in ("status", "sessions", "cleanup", "doctor", "completion"):
+    for verb in ("status", "sessions", "cleanup", "doctor", "enroll", "completion"):
         assert f"  {verb}" in text
     assert "..." not in text.replace("[COMMAND]...", ""), "no line of help is cut"
     assert all(f"{code} " in text for code in range(7))
@@ -48,6 +48,10 @@ def test_without_a_terminal_the_interface_is_refused_in_one_line(machine: Machin
         (["--headless", "status"], 2, "are for starting OpenCode"),
         (["no-such-verb"], 2, "No such command"),
         (["sessions", "--limit", "0"], 2, "0 is not in the range"),
+        (["enroll", "--proxy-command", "x"], 2, "--proxy-command is for --join"),
+        (["enroll", "--join", "x", "--name", "y"], 2, "--name is for making the key"),
+        (["enroll", "--join", "x"], 2, "that is no join line"),
+        (["enroll", "--name", "a b"], 2, "--name 'a b' cannot be"),
     ],
 )
 def test_a_wrong_command_line_is_explained(machine: Machine, arguments: list[str], code: int, said: str) -> None:
@@ -58,7 +62,7 @@ def test_a_wrong_command_line_is_explained(machine: Machine, arguments: list[str
 
 
 def test_a_bad_setting_ends_every_verb_with_exit_code_2(machine: Machine) -> None:
-    for verb in ("status", "sessions", "cleanup", "doctor"):
+    for verb in ("status", "sessions", "cleanup", "doctor", "enroll"):
         ran = machine.run(verb, env={"RELAY_PORTS": "80"})
         assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
         assert "RELAY_PORTS" in ran.stderr
@@ -94,6 +98,8 @@ def test_completion_completes_verbs(machine: Machine, shell: str) -> None:
         "COMP_CWORD": "do" if shell == "fish" else "1",
     }
     assert "doctor" in machine.run(env=variables).stdout
+    variables |= {"COMP_WORDS": "opencode-connected enroll --j", "COMP_CWORD": "--j" if shell == "fish" else "2"}
+    assert "--join" in machine.run(env=variables).stdout
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from client.launched import Machine
 
-RELAY_HOPS = ["ssh", "network", "host key", "authentication", "forward", "registration", "tunnel", "privacy"]
+RELAY_HOPS = "ssh,network,host key,authentication,account,forward,registration,tunnel,privacy".split(",")
 
 
 def hops(machine: Machine, env: Mapping[str, str], *, code: int) -> dict[str, dict[str, Any]]:

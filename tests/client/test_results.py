@@ -14,6 +14,7 @@ import pytest
 
 from opencode_connected.commands.cleanup import CleanupResult
 from opencode_connected.commands.doctor import DoctorResult
+from opencode_connected.commands.enroll import EnrollResult
 from opencode_connected.commands.sessions import SessionsResult
 from opencode_connected.commands.status import StatusResult
 
@@ -27,6 +28,7 @@ RESULTS: dict[str, type[Result]] = {
     "sessions": SessionsResult,
     "cleanup": CleanupResult,
     "doctor": DoctorResult,
+    "enroll": EnrollResult,
 }
 
 

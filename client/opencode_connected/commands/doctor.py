@@ -12,11 +12,11 @@ from rich.text import Text
 
 from opencode_connected import opencode
 from opencode_connected.errors import LauncherError
-from opencode_connected.line.command import LineSettings
 from opencode_connected.line.errors import LineError, RelayRefused
 from opencode_connected.line.inquiry import probe, query
 from opencode_connected.loopback import HOST
 from opencode_connected.registry import Registry
+from opencode_connected.relay import line_settings
 from opencode_connected.result import Result
 from opencode_connected.text import printable
 
@@ -26,7 +26,17 @@ if TYPE_CHECKING:
     from opencode_connected.settings import Settings
 
 HopName = Literal[
-    "opencode", "port", "ssh", "network", "host key", "authentication", "forward", "registration", "tunnel", "privacy"
+    "opencode",
+    "port",
+    "ssh",
+    "network",
+    "host key",
+    "authentication",
+    "account",
+    "forward",
+    "registration",
+    "tunnel",
+    "privacy",
 ]
 HopStatus = Literal["ok", "warning", "failed", "not-reached"]
 
@@ -39,6 +49,7 @@ _RELAY_HOPS: tuple[HopName, ...] = (
     "network",
     "host key",
     "authentication",
+    "account",
     "forward",
     "registration",
     "tunnel",
@@ -50,6 +61,7 @@ _BROKEN_AT: dict[str, HopName] = {
     "lost": "network",
     "host-key": "host key",
     "authentication": "authentication",
+    "account": "account",
     "forward": "forward",
     "relay": "registration",
     "local": "tunnel",
@@ -154,18 +166,14 @@ async def _relay(settings: Settings) -> list[Hop]:
     """Lead a tunnel to a little web server of our own, and let the relay try it."""
     server = await asyncio.start_server(_answer, HOST, 0)
     async with server:
-        line = LineSettings(
-            ssh_command=settings.relay_ssh_cmd or "",
-            registry_dir=settings.registry_dir,
-            ports=settings.relay_ports,
-            local_port=server.sockets[0].getsockname()[1],
-            instance_id="0" * 32,
-        )
+        line = line_settings(settings, local_port=server.sockets[0].getsockname()[1], instance_id="0" * 32)
         try:
             probed = await probe(line)
         except LineError as error:
             return _broken(error)
-        hops = [Hop(hop=name, status="ok") for name in _before("forward")]
+        account = f"enrolled as {probed.client}" if probed.client else "an ordinary account"
+        hops = [Hop(hop=name, status="ok") for name in _before("account")]
+        hops.append(Hop(hop="account", status="ok", detail=account))
         hops.append(Hop(hop="forward", status="ok", detail=f"port {probed.port} of the relay"))
         try:
             await query(line)
@@ -203,7 +211,7 @@ def _tunnel(health: str) -> Hop:
 
 def _broken(error: LineError) -> list[Hop]:
     """Return all hops of a way that broke before the tunnel was tried."""
-    is_about_the_forward = isinstance(error, RelayRefused) and error.code in _FORWARD_CODES
+    is_about_the_forward = error.hop == "relay" and isinstance(error, RelayRefused) and error.code in _FORWARD_CODES
     broken: HopName = "forward" if is_about_the_forward else _BROKEN_AT[error.hop]
     after = _RELAY_HOPS[_RELAY_HOPS.index(broken) + 1 :]
     return [

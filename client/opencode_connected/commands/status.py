@@ -12,11 +12,11 @@ from rich.text import Text
 
 from opencode_connected import logs
 from opencode_connected.errors import RegistryRefused
-from opencode_connected.line.command import LineSettings
 from opencode_connected.line.errors import LineError
 from opencode_connected.line.inquiry import query
 from opencode_connected.loopback import Endpoint, Unanswered
 from opencode_connected.registry import Registry
+from opencode_connected.relay import line_settings
 from opencode_connected.result import Result
 from opencode_connected.state import InstanceState, LineReport, StateDirectory
 from opencode_connected.text import printable
@@ -110,7 +110,7 @@ def status(settings: Settings) -> StatusResult:
 
 async def _ask_relay(settings: Settings) -> RelayView:
     # Nothing listens behind a query: neither port nor id means anything to it.
-    line = LineSettings(settings.relay_ssh_cmd or "", settings.registry_dir, (), local_port=0, instance_id="0" * 32)
+    line = line_settings(settings, local_port=0, instance_id="0" * 32)
     try:
         files = await query(line)
     except LineError as error:

@@ -54,6 +54,8 @@ class LineSettings:
     """OpenCode's, on 127.0.0.1 of this machine."""
     instance_id: str
     """32 hex digits, constant for the launcher's life: by it a reconnect is told from a second instance."""
+    is_enrolled: bool = False
+    """The key is one that `opencode-connected enroll` made: what is wrong with it is mended otherwise."""
     provisioned_mark: str | None = None
     """The file on the relay that, if it is there, says that no ordinary account should register. None: never mind."""
 

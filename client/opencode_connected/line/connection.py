@@ -211,7 +211,8 @@ class Connection:
         """Take note that the ssh of `pipes` has ended, or its output has."""
         if pipes is self._pipes:
             status = self._transport.get_returncode() if self._transport else None
-            self.abort(diagnose([*pipes.noise, *pipes.stderr], status))
+            output = [*pipes.noise, *pipes.stderr]
+            self.abort(diagnose(output, status, is_enrolled=self._settings.is_enrolled))
 
     def received(self, message: protocol.RelayMessage) -> None:
         """Take a message of the relay's."""

@@ -19,17 +19,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Rule:
-    """If `pattern` matches a line of stderr: its groups fill `message` and `remedy`."""
+    """If `pattern` matches a line of stderr: its groups fill `message`. `enrolled`: an enrolled machine's remedy."""
 
     pattern: re.Pattern[str]
     hop: Hop
     message: str
     remedy: str
-    permanent: bool = False
+    permanent: bool
+    enrolled: str
 
 
-def _rule(pattern: str, hop: Hop, message: str, remedy: str, *, permanent: bool = False) -> _Rule:
-    return _Rule(re.compile(pattern), hop, message, remedy, permanent)
+def _rule(
+    pattern: str, hop: Hop, message: str, remedy: str, *, permanent: bool = False, enrolled: str | None = None
+) -> _Rule:
+    return _Rule(re.compile(pattern), hop, message, remedy, permanent, remedy if enrolled is None else enrolled)
+
+
+_JOIN_AGAIN: Final = "if the relay was set up anew, enroll with its new join line; if not, do not connect"
 
 
 # The first rule that matches any line wins: the cause stands before what follows from it.
@@ -40,6 +46,7 @@ _RULES: Final = (
         "the relay's host key is not the one that this machine knows",
         "if the relay was set up anew, remove the old key with `ssh-keygen -R HOST`; if not, do not connect",
         permanent=True,
+        enrolled=_JOIN_AGAIN,
     ),
     _rule(
         r"REVOKED HOST KEY|Host key .* revoked",
@@ -54,6 +61,7 @@ _RULES: Final = (
         "this machine does not know the relay's host key",
         "connect once by hand with the same ssh command, compare the fingerprint, and answer yes",
         permanent=True,
+        enrolled=_JOIN_AGAIN,
     ),
     _rule(
         r"UNPROTECTED PRIVATE KEY FILE",
@@ -76,6 +84,7 @@ _RULES: Final = (
         "check user and key in RELAY_SSH_CMD; a key with a passphrase must be in the agent (`ssh-add`), "
         "since nothing can be asked here",
         permanent=True,
+        enrolled="the relay's administrator must have the line that `opencode-connected enroll` prints",
     ),
     _rule(
         r"[Bb]ad configuration option: (\S+)|[Uu]nsupported option \"(\S+)\"",
@@ -181,11 +190,11 @@ _ALLOCATED: Final = re.compile(r"^Allocated port (\d{1,5}) for remote forward to
 _FORWARD_FAILED: Final = re.compile(r"remote port forwarding failed for listen port (\d{1,5})$")
 
 
-def diagnose(output: Sequence[str], status: int | None) -> LineError:
+def diagnose(output: Sequence[str], status: int | None, *, is_enrolled: bool = False) -> LineError:
     """Return what ended ssh.
 
     `output` are its last lines, those of stderr at the end. `status` is its exit status (negative: the signal that
-    ended it; None: it has not ended, but its output has).
+    ended it; None: it has not ended, but its output has). `is_enrolled`: it used an enrolled machine's key.
     """
     for rule in _RULES:
         for line in output:
@@ -194,7 +203,8 @@ def diagnose(output: Sequence[str], status: int | None) -> LineError:
                     "the relay"
                 ]
                 message = rule.message.format(*groups)
-                return LineError(message, hop=rule.hop, remedy=rule.remedy, permanent=rule.permanent)
+                remedy = rule.enrolled if is_enrolled else rule.remedy
+                return LineError(message, hop=rule.hop, remedy=remedy, permanent=rule.permanent)
     if status is not None and status < 0:
         return LineError(f"ssh was ended by signal {-status}", hop="lost")
     telling = [line for line in output if not _NOISE.search(line)]
