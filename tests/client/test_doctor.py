@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
     from client.launched import Machine
 
-RELAY_HOPS = "ssh,network,host key,authentication,account,forward,registration,tunnel,privacy".split(",")
+RELAY_HOPS = [
+    "ssh",
+    "network",
+    "host key",
+    "authentication",
+    "account",
+    "forward",
+    "registration",
+    "tunnel",
+    "privacy",
+]
 
 
 def hops(machine: Machine, env: Mapping[str, str], *, code: int) -> dict[str, dict[str, Any]]:
