@@ -9,7 +9,12 @@ import shlex
 import socket
 import subprocess
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
+
+import psutil
+
+import yaml
 
 from relay.installation import Installation
 from support.ports import free_port
@@ -17,10 +22,10 @@ from support.sshd import Sshd, unix_user
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import TracebackType
 
 BLOCK = 4
+_SSHD_ROLE = Path(__file__).parents[2] / "roles" / "relay_sshd"
 
 
 def free_range(size: int) -> range:
@@ -44,14 +49,29 @@ class ProvisionedRelay:
             relay.enrol("laptop", "desktop")
             subprocess.run([*shlex.split(relay.ssh_command("laptop")), "-R", …])
 
-    `options`: further lines of sshd_config, before those of the roles.
+    `gateway_ports`: what the roles would never set to anything but `no`. `clients`: room for so many. `ports` and
+    `block`: the range and what each client gets of it. `address` is where sshd listens, in the network namespace that
+    `inside` is the prefix of.
     """
 
-    def __init__(self, directory: Path, *, options: tuple[str, ...] = (), clients: int = 8) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        gateway_ports: str = "no",
+        clients: int = 8,
+        ports: range | None = None,
+        block: int = BLOCK,
+        address: str = "127.0.0.1",
+        inside: tuple[str, ...] = (),
+    ) -> None:
         self.directory = directory
-        self.ports = free_range(BLOCK * clients)
+        self.ports = ports or free_range(block * clients)
         self.log = directory / "agent.log"
-        self._options = options
+        self._gateway_ports = gateway_ports
+        self._block = block
+        self._address = address
+        self._inside = inside
         self._stack = ExitStack()
         self._agent: subprocess.Popen[bytes] | None = None
 
@@ -73,7 +93,13 @@ class ProvisionedRelay:
             stack.callback(self.stop_agent)
             self.start_agent()
             self.sshd = stack.enter_context(
-                Sshd(self.directory / "sshd", user=self.tunnel_user, options=(*self._options, *self._match_block()))
+                Sshd(
+                    self.directory / "sshd",
+                    user=self.tunnel_user,
+                    options=self._sshd_options(),
+                    address=self._address,
+                    inside=self._inside,
+                )
             )
             self._stack = stack.pop_all()
         return self
@@ -93,7 +119,7 @@ class ProvisionedRelay:
     def write_settings(self, **changes: object) -> None:
         settings = {
             "portRange": f"{self.ports.start}-{self.ports.stop - 1}",
-            "blockSize": BLOCK,
+            "blockSize": self._block,
             "registryDir": str(self.registry),
             "tunnelUser": self.tunnel_user,
             "agentUser": self.agent_user,
@@ -110,16 +136,19 @@ class ProvisionedRelay:
         listener.listen(4096)
         return listener
 
-    def _match_block(self) -> tuple[str, ...]:
+    def _sshd_options(self) -> tuple[str, ...]:
+        """Return what the role sets, with the files of this relay."""
+        tunnel = {
+            **yaml.safe_load((_SSHD_ROLE / "vars" / "main.yml").read_text())["__relay_sshd_tunnel"],
+            "AuthorizedKeysFile": self.etc / "authorized_keys",
+            "GatewayPorts": self._gateway_ports,
+        }
+        limits = yaml.safe_load((_SSHD_ROLE / "defaults" / "main.yml").read_text())
         return (
+            f"MaxStartups {limits['relay_sshd_max_startups']}",
+            f"PerSourceMaxStartups {limits['relay_sshd_per_source_max_startups']}",
             f"Match User {self.tunnel_user}",
-            f"AuthorizedKeysFile {self.etc / 'authorized_keys'}",
-            "AuthenticationMethods publickey",
-            "AllowTcpForwarding remote",
-            "PermitOpen none",
-            "GatewayPorts no",
-            "PermitTTY no",
-            "MaxSessions 1",
+            *(f"{keyword} {value}" for keyword, value in tunnel.items()),
             "Match all",
         )
 
@@ -139,7 +168,15 @@ class ProvisionedRelay:
         with self.log.open("ab") as log:
             self._agent = subprocess.Popen(
                 # The listener comes as standard input: which descriptor it gets elsewhere is not ours to say.
-                [*setpriv, "sh", "-c", 'LISTEN_PID=$$ exec "$@" 3<&0 </dev/null', "sh", *self.command("agent")],
+                [
+                    *self._inside,
+                    *setpriv,
+                    "sh",
+                    "-c",
+                    'LISTEN_PID=$$ exec "$@" 3<&0 </dev/null',
+                    "sh",
+                    *self.command("agent"),
+                ],
                 stdin=self._listener.fileno(),
                 stdout=log,
                 stderr=log,
@@ -213,8 +250,8 @@ class ProvisionedRelay:
 
     def ports_of(self, name: str) -> range:
         """Return a client's block."""
-        listing = json.loads(self.run("clients", "--json").stdout)
-        client = next(client for client in listing["clients"] if client["name"] == name)
+        state = json.loads((self.etc / "clients.json").read_text())
+        client = next(client for client in state["clients"] if client["name"] == name)
         return range(client["first"], client["last"] + 1)
 
     def ssh_command(self, name: str) -> str:
@@ -222,6 +259,14 @@ class ProvisionedRelay:
         words = shlex.split(self.sshd.ssh_command)
         words[words.index("-i") + 1] = str(self.key(name))
         return shlex.join(words)
+
+    def session_commands(self) -> str:
+        """Return what runs as the tunnel user, as its arguments say."""
+        words = []
+        for process in psutil.process_iter(["uids", "cmdline"]):
+            if process.info["uids"] and process.info["uids"].real == self.tunnel_uid:
+                words += process.info["cmdline"] or []
+        return " ".join(words)
 
     def registrations(self) -> dict[str, dict[str, Any]]:
         """Return what a reader of the directory sees."""
