@@ -45,7 +45,7 @@ async def receive(waiter: socket.socket, uid: int) -> Arrival:
     Raises:
         NotASession: it is from somebody else, or is over already.
     """
-    pid, _, peer_uid = _PEERCRED.unpack(waiter.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
+    pid, peer_uid, _ = _PEERCRED.unpack(waiter.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
     if peer_uid != uid:
         raise NotASession(f"user {peer_uid} is not the tunnel user")
     try:
