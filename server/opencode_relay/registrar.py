@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from opencode_mcp.registration import MAX_FILE_BYTES, MAX_NAME_CHARACTERS, Registration
+from opencode_mcp.registration import MAX_FILE_BYTES, Name, Registration
 from opencode_relay.files import write_atomically
 from opencode_relay.protocol import Refusal
 from opencode_relay.settings import describe
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_NAME: Final = TypeAdapter[str](Name)
 _MODE: Final = 0o640
 """The directory is set-group-id, so that the group is the gateway's."""
 
@@ -54,21 +55,24 @@ def validated(client: str, file: dict[str, object]) -> Registration:
     Raises:
         Refusal: a field is missing or not allowed.
     """
-    name = file.get("name")
-    if isinstance(name, str) and not name.startswith(client):
-        name = f"{client}-{name}"
-        if len(name) > MAX_NAME_CHARACTERS:
-            raise Refusal(
-                "bad-name", f"with {client}- before it the name is longer than {MAX_NAME_CHARACTERS} characters"
-            )
+    name = _own_name(client, file.get("name"))
     try:
         registration = Registration.model_validate({**file, "name": name, "client": client, "closedAt": None})
     except ValidationError as error:
-        is_name = error.errors(include_input=False, include_url=False)[0]["loc"] == ("name",)
-        raise Refusal("bad-name" if is_name else "bad-hello", describe(error)) from None
+        raise Refusal("bad-hello", describe(error)) from None
     if len(_content(registration)) > MAX_FILE_BYTES:
         raise Refusal("bad-hello", f"the registration is larger than {MAX_FILE_BYTES} bytes")
     return registration
+
+
+def _own_name(client: str, wanted: object) -> str:
+    try:
+        name = _NAME.validate_python(wanted)
+        return name if name.startswith(client) else _NAME.validate_python(f"{client}-{name}")
+    except ValidationError as error:
+        raise Refusal(
+            "bad-name", f"the name, with {client}- before it unless it begins with {client}: {describe(error)}"
+        ) from None
 
 
 class Registrar:

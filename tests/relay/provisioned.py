@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import psutil
-
 import yaml
 
 from relay.installation import Installation
@@ -40,6 +39,19 @@ def free_range(size: int) -> range:
             except OSError:
                 continue
         return ports
+
+
+def sshd_options(user: str, **changes: str) -> tuple[str, ...]:
+    """Return the lines of sshd_config that the role sets, for this tunnel user, with `changes` in what is its own."""
+    tunnel = yaml.safe_load((_SSHD_ROLE / "vars" / "main.yml").read_text())["__relay_sshd_tunnel"] | changes
+    limits = yaml.safe_load((_SSHD_ROLE / "defaults" / "main.yml").read_text())
+    return (
+        f"MaxStartups {limits['relay_sshd_max_startups']}",
+        f"PerSourceMaxStartups {limits['relay_sshd_per_source_max_startups']}",
+        f"Match User {user}",
+        *(f"{keyword} {value}" for keyword, value in tunnel.items()),
+        "Match all",
+    )
 
 
 class ProvisionedRelay:
@@ -96,7 +108,11 @@ class ProvisionedRelay:
                 Sshd(
                     self.directory / "sshd",
                     user=self.tunnel_user,
-                    options=self._sshd_options(),
+                    options=sshd_options(
+                        self.tunnel_user,
+                        AuthorizedKeysFile=str(self.etc / "authorized_keys"),
+                        GatewayPorts=self._gateway_ports,
+                    ),
                     address=self._address,
                     inside=self._inside,
                 )
@@ -135,22 +151,6 @@ class ProvisionedRelay:
         self.socket_path.chmod(0o660)
         listener.listen(4096)
         return listener
-
-    def _sshd_options(self) -> tuple[str, ...]:
-        """Return what the role sets, with the files of this relay."""
-        tunnel = {
-            **yaml.safe_load((_SSHD_ROLE / "vars" / "main.yml").read_text())["__relay_sshd_tunnel"],
-            "AuthorizedKeysFile": self.etc / "authorized_keys",
-            "GatewayPorts": self._gateway_ports,
-        }
-        limits = yaml.safe_load((_SSHD_ROLE / "defaults" / "main.yml").read_text())
-        return (
-            f"MaxStartups {limits['relay_sshd_max_startups']}",
-            f"PerSourceMaxStartups {limits['relay_sshd_per_source_max_startups']}",
-            f"Match User {self.tunnel_user}",
-            *(f"{keyword} {value}" for keyword, value in tunnel.items()),
-            "Match all",
-        )
 
     # ---- the agent
 
@@ -262,7 +262,7 @@ class ProvisionedRelay:
 
     def session_commands(self) -> str:
         """Return what runs as the tunnel user, as its arguments say."""
-        words = []
+        words: list[str] = []
         for process in psutil.process_iter(["uids", "cmdline"]):
             if process.info["uids"] and process.info["uids"].real == self.tunnel_uid:
                 words += process.info["cmdline"] or []

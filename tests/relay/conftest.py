@@ -1,0 +1,35 @@
+"""What the tests of the relay's side share: a provisioned relay, and an OpenCode of which only the health matters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from relay.provisioned import ProvisionedRelay
+from support.fake_health import FakeHealth
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture
+def opencode() -> Iterator[FakeHealth]:
+    """A stand-in for OpenCode."""
+    with FakeHealth() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="session")
+def shared_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProvisionedRelay]:
+    """A relay that keeps running between tests, with the clients `laptop` and `desktop`."""
+    with ProvisionedRelay(tmp_path_factory.mktemp("relay")) as relay:
+        relay.enrol("laptop", "desktop")
+        yield relay
+
+
+@pytest.fixture
+def relay(shared_relay: ProvisionedRelay) -> ProvisionedRelay:
+    """The same with nothing registered. Tests leave its clients as they are."""
+    shared_relay.until_registered()
+    return shared_relay
