@@ -29,15 +29,19 @@ if TYPE_CHECKING:
 
 
 class FakeFleet:
-    """A fleet whose members register in `registry_dir`; a context manager."""
+    """A fleet whose members register in `registry_dir`; a context manager.
 
-    def __init__(self, registry_dir: Path) -> None:
+    `inside` is the prefix of the network namespace that it lives in.
+    """
+
+    def __init__(self, registry_dir: Path, *, inside: tuple[str, ...] = ()) -> None:
         self.registry_dir = registry_dir
+        self._inside = inside
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "support.fake_fleet", str(self.registry_dir)],
+            [*self._inside, sys.executable, "-m", "support.fake_fleet", str(self.registry_dir)],
             env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -67,6 +71,10 @@ class FakeFleet:
     def end_streams(self) -> None:
         """End all event streams of all instances at once."""
         self._ask(command="end_streams")
+
+    def be_busy(self, *, busy: bool) -> None:
+        """Have one session of every instance begin or end a turn, all at once."""
+        self._ask(command="be_busy", busy=busy)
 
     def _ask(self, **request: object) -> Any:
         assert self._process is not None
@@ -101,6 +109,10 @@ class _Fleet:
         if request["command"] == "end_streams":
             for instance in self._instances.values():
                 instance.end_streams()
+            return None
+        if request["command"] == "be_busy":
+            for instance in self._instances.values():
+                instance.be_busy(busy=request["busy"])
             return None
         sockets = [_listener() for _ in range(request["count"])]
         if request["hung"]:

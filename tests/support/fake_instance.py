@@ -80,6 +80,12 @@ class FakeInstance:
         for queue in self.subscribers:
             queue.put_nowait(None)
 
+    def be_busy(self, *, busy: bool) -> None:
+        """Begin or end a turn in the oldest session, in which nothing happens."""
+        session_id = next(iter(self.sessions))
+        self.busy = {session_id} if busy else set()
+        self._publish_status(session_id, "busy" if busy else "idle")
+
     def prompt(self, session_id: str, body: Mapping[str, Any]) -> None:
         """Start a turn in the background."""
         turn = asyncio.create_task(self._turn(session_id, body))

@@ -60,9 +60,10 @@ class RawServer:
 
 
 @asynccontextmanager
-async def raw_server(registry_dir: Path) -> AsyncIterator[RawServer]:
-    """Start a server on `registry_dir`."""
+async def raw_server(registry_dir: Path, *, inside: tuple[str, ...] = ()) -> AsyncIterator[RawServer]:
+    """Start a server on `registry_dir`, in the network namespace that `inside` is the prefix of."""
     process = await asyncio.create_subprocess_exec(
+        *inside,
         SERVER_COMMAND,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

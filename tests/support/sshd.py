@@ -94,6 +94,12 @@ class Sshd:
             ]
         )
 
+    @property
+    def pid(self) -> int:
+        """The process that listens."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
     def __enter__(self) -> Self:
         self.directory.mkdir(parents=True, exist_ok=True)
         for key in (self.client_key, self.directory / "host_key"):
