@@ -1,0 +1,105 @@
+"""What the tests of a provisioned scenario stand on. They run in a scenario that Molecule has converged."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.hosts import Host, Running
+from support.scenario import KNOWN_HOSTS, Attacker, Machine, Registration, Relay, all_registered, inventory
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GUEST_PORT = 4500
+"""Where the guest's OpenCode listens on its host."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the removal of everything come last."""
+    items.sort(key=lambda item: item.path.name == "test_removal.py")
+
+
+@pytest.fixture(scope="session")
+def hosts() -> dict[str, dict[str, object]]:
+    """The variables of each host, and the host of each group that has one."""
+    listed = inventory(Path(os.environ["MOLECULE_INVENTORY_FILE"]))
+    return {
+        group: {"inventory_hostname": name, **listed["_meta"]["hostvars"][name]}
+        for group in ("relay", "laptop", "desktop")
+        for name in listed[group]["hosts"]
+    }
+
+
+@pytest.fixture(scope="session")
+def relay(hosts: dict[str, dict[str, object]]) -> Relay:
+    """The relay."""
+    return Relay(str(hosts["relay"]["inventory_hostname"]), hosts["relay"])
+
+
+@pytest.fixture(scope="session")
+def laptop(hosts: dict[str, dict[str, object]]) -> Machine:
+    """A managed client host with two instances."""
+    return _machine(hosts["laptop"])
+
+
+@pytest.fixture(scope="session")
+def desktop(hosts: dict[str, dict[str, object]]) -> Machine:
+    """Another, with one."""
+    return _machine(hosts["desktop"])
+
+
+def _machine(values: dict[str, object]) -> Machine:
+    instances = values["relay_client_instances"]
+    assert isinstance(instances, list)
+    return Machine(
+        host=Host(str(values["inventory_hostname"])),
+        person=str(values["relay_client_user"]),
+        client=str(values["relay_client_name"]),
+        instances=len(instances),
+    )
+
+
+@pytest.fixture
+def fleet(relay: Relay, laptop: Machine, desktop: Machine) -> dict[str, Registration]:
+    """All instances that run as services, registered."""
+    return all_registered(relay, [laptop, desktop])
+
+
+@pytest.fixture(scope="session")
+def known_hosts(relay: Relay, laptop: Machine, desktop: Machine) -> None:
+    """The relay's host key, where the tests' own ssh looks for it."""
+    key = relay.output("cat", "/etc/ssh/ssh_host_ed25519_key.pub")
+    for machine in (laptop, desktop):
+        machine.host.run("tee", KNOWN_HOSTS, stdin=f"[{relay.name}]:{relay.ssh_port} {key}\n")
+
+
+@pytest.fixture
+def guest(relay: Relay, desktop: Machine, known_hosts: None) -> Attacker:
+    """Whoever stole the key of the enrolled client `guest`."""
+    return Attacker(desktop.host, relay, relay.tunnel_user, "guest")
+
+
+@pytest.fixture
+def stranger(relay: Relay, desktop: Machine, known_hosts: None) -> Attacker:
+    """Somebody with a key that nobody enrolled."""
+    return Attacker(desktop.host, relay, relay.tunnel_user, "stranger")
+
+
+@pytest.fixture
+def ordinary(relay: Relay, desktop: Machine, known_hosts: None) -> Attacker:
+    """Somebody with an ordinary account on the relay: what is refused to the others works here."""
+    return Attacker(desktop.host, relay, "ordinary", "ordinary")
+
+
+@pytest.fixture(scope="session")
+def guest_port(desktop: Machine) -> Iterator[int]:
+    """A port on the guest's host where a real OpenCode answers."""
+    command = ("opencode", "serve", "--hostname", "127.0.0.1", "--port", str(GUEST_PORT))
+    with Running(desktop.host, *command, user=desktop.person) as opencode:
+        eventually(lambda: f":{GUEST_PORT}" in "".join(opencode.lines), "the guest's OpenCode", within=60)
+        yield GUEST_PORT

@@ -1,0 +1,100 @@
+"""From a message at the relay to OpenCode on a laptop and back, through everything that was provisioned."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from support.scenario import Machine, Registration, Relay
+
+
+@pytest.mark.usefixtures("fleet")
+def test_every_instance_of_a_managed_machine_is_registered_under_its_machines_name(
+    relay: Relay, laptop: Machine, desktop: Machine
+) -> None:
+    names = set(relay.registrations())
+    assert {f"{laptop.client}-api", f"{laptop.client}-{laptop.host.name}-site"} <= names
+    assert f"{desktop.client}-{desktop.host.name}-api" in names
+
+
+@pytest.mark.usefixtures("fleet")
+def test_each_instance_is_on_a_port_of_its_machines_own_block(
+    relay: Relay, laptop: Machine, desktop: Machine
+) -> None:
+    for machine in (laptop, desktop):
+        block = relay.block(machine.client)
+        assert len(block) == relay.block_size
+        assert {entry.port for entry in relay.registered(machine.client).values()} <= set(block)
+
+
+@pytest.mark.usefixtures("fleet")
+def test_the_gateways_user_lists_sends_and_reads(relay: Relay, laptop: Machine, desktop: Machine) -> None:
+    for machine in (laptop, desktop):
+        name = next(iter(relay.registered(machine.client)))
+        word = f"across-{machine.person}"
+        listed, sent, read = relay.call_tools(
+            ("instances", {}),
+            ("send", {"instance": name, "message": f"say {word}", "session": "new"}),
+            ("read", {"instance": name}),
+        )
+        assert f"{name}: idle" in listed["text"]
+        assert not sent["is_error"]
+        assert f"echo: say {word}" in sent["text"]
+        assert f"echo: say {word}" in read["text"]
+
+
+def test_the_launcher_came_by_pipx_to_an_unprivileged_person(laptop: Machine, desktop: Machine) -> None:
+    for machine in (laptop, desktop):
+        listed = json.loads(machine.host.output("pipx", "list", "--json", user=machine.person))
+        assert "opencode-relay" in listed["venvs"]
+        launchers = machine.host.output("pgrep", "-u", machine.person, "-f", "opencode-connected --headless")
+        assert len(launchers.split()) >= machine.instances
+
+
+def test_the_private_key_is_the_persons_alone_and_only_its_public_half_is_at_the_relay(
+    relay: Relay, laptop: Machine, desktop: Machine
+) -> None:
+    for machine in (laptop, desktop):
+        enrolled = json.loads(machine.launcher("enroll", "--json", "--check").stdout)
+        key = machine.host.infra.file(enrolled["key_file"])
+        assert (key.user, key.mode) == (machine.person, 0o600)
+        assert enrolled["public_key"].split()[1] == relay.clients()[machine.client]["key"].split()[1]
+
+
+@pytest.mark.usefixtures("fleet")
+def test_the_launchers_own_doctor_and_status_agree(laptop: Machine, desktop: Machine) -> None:
+    for machine in (laptop, desktop):
+        doctor = machine.launcher("doctor")
+        assert doctor.returncode == 0, doctor.stdout + doctor.stderr
+        status = json.loads(machine.launcher("status", "--json").stdout)
+        assert {instance["state"] for instance in status["instances"]} == {"registered"}
+
+
+def test_a_login_shell_knows_the_relay_where_the_profile_was_asked_for(laptop: Machine) -> None:
+    said = laptop.host.output(
+        "bash", "-ic", 'printf %s "$RELAY_SSH_CMD"; command -v opencode-connected', user=laptop.person
+    )
+    assert "StrictHostKeyChecking=yes" in said
+    assert said.endswith(f"/home/{laptop.person}/.local/bin/opencode-connected")
+
+
+def test_an_instance_that_is_quit_leaves_the_list_at_once(
+    relay: Relay, laptop: Machine, fleet: dict[str, Registration]
+) -> None:
+    name = f"{laptop.client}-api"
+    assert name in fleet
+    user = f"{laptop.person}@.host"
+    unit = laptop.host.output(
+        "sh", "-c", f"basename /home/{laptop.person}/.config/systemd/user/opencode-connected-api-*.service"
+    )
+    laptop.host.run("systemctl", "--user", "-M", user, "stop", unit)
+    try:
+        eventually(lambda: name not in relay.registrations(), "the registration is taken back", within=10)
+        assert "it was quit" in relay.journal().splitlines()[-1]
+    finally:
+        laptop.host.run("systemctl", "--user", "-M", user, "start", unit)

@@ -1,0 +1,66 @@
+"""`ssh -N -R` runs no forced command. Such a connection listens unseen until it is ended, by either of two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.hosts import Running
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.scenario import Attacker, Relay
+
+ENDS_WITHIN = 15.0
+DROP_IN = "/etc/ssh/sshd_config.d/00-opencode-relay.conf"
+
+
+@pytest.fixture
+def without_the_agent(relay: Relay) -> Iterator[None]:
+    """The agent is down."""
+    units = ("opencode-relay-agent.socket", "opencode-relay-agent.service")
+    relay.run("systemctl", "stop", *units)
+    yield
+    relay.run("systemctl", "start", *units)
+
+
+@pytest.fixture
+def without_sshds_own_means(relay: Relay) -> Iterator[None]:
+    """sshd does not look after connections without a session."""
+    relay.run("sed", "-i.kept", "s/UnusedConnectionTimeout 10/UnusedConnectionTimeout none/", DROP_IN)
+    relay.run("systemctl", "reload-or-restart", "ssh.service")
+    yield
+    relay.run("mv", f"{DROP_IN}.kept", DROP_IN)
+    relay.run("systemctl", "reload-or-restart", "ssh.service")
+
+
+def _ends_by_itself(relay: Relay, guest: Attacker) -> None:
+    port = relay.block("guest")[-1]
+    with Running(guest.host, *guest.ssh_command("-N", "-R", f"127.0.0.1:{port}:127.0.0.1:9", to="")) as ssh:
+        eventually(lambda: relay.listens(port), "it listens unseen")
+        eventually(lambda: not relay.listens(port), "it is ended", within=ENDS_WITHIN)
+        assert ssh.ended(within=15) == 255
+
+
+@pytest.mark.usefixtures("without_the_agent")
+def test_sshd_ends_it_when_the_agent_is_down(relay: Relay, guest: Attacker) -> None:
+    _ends_by_itself(relay, guest)
+
+
+@pytest.mark.usefixtures("without_sshds_own_means")
+def test_the_agent_ends_it_when_sshd_does_not(relay: Relay, guest: Attacker) -> None:
+    _ends_by_itself(relay, guest)
+    assert "ended a connection without a session" in relay.journal()
+
+
+def test_a_client_without_an_agent_is_told_so_and_listens_nowhere(
+    relay: Relay, guest: Attacker, without_the_agent: None
+) -> None:
+    port = relay.block("guest")[-1]
+    with guest.session(forward=port, local_port=9) as session:
+        assert session.hear("error")["code"] == "write-failed"
+        session.ended(within=15)
+    eventually(lambda: not relay.listens(port), "nothing listens")

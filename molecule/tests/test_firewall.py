@@ -1,0 +1,84 @@
+"""Who may open connections to the tunnels on the relay, and what the gateway's user may not reach."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.hosts import Running
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from support.scenario import Registration, Relay
+
+_STATUS = """
+import sys, urllib.request
+print(urllib.request.urlopen(sys.argv[1], timeout=10).status)
+"""
+METADATA = ("169.254.169.254", "100.100.100.200", "fd00:ec2::254")
+
+
+def _status(relay: Relay, user: str, url: str) -> str:
+    done = relay.python(_STATUS, url, user=user)
+    return done.stdout.strip() or done.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def url(fleet: dict[str, Registration]) -> str:
+    """Where an OpenCode answers through a tunnel."""
+    return f"http://127.0.0.1:{next(iter(fleet.values())).port}/global/health"
+
+
+def test_the_gateways_user_the_agent_and_root_reach_a_tunnel(relay: Relay, url: str) -> None:
+    for user in (relay.gateway_user, relay.agent_user, "root"):
+        assert _status(relay, user, url) == "200", user
+
+
+def test_no_other_local_user_reaches_a_tunnel(relay: Relay, url: str) -> None:
+    for user in ("ordinary", "nobody", relay.tunnel_user):
+        for address in ("127.0.0.1", "127.0.0.2", "localhost"):
+            assert "Connection refused" in _status(relay, user, url.replace("127.0.0.1", address)), user
+
+
+def test_other_ports_of_loopback_are_nobodys_business(relay: Relay) -> None:
+    program = 'import socket, sys; print(socket.create_connection(("127.0.0.1", int(sys.argv[1])), 10).recv(7))'
+    assert relay.python(program, str(relay.ssh_port), user="ordinary").stdout.strip() == "b'SSH-2.0'"
+
+
+@pytest.fixture(params=METADATA)
+def metadata_url(relay: Relay, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A service at an address where clouds hand out credentials."""
+    address = str(request.param)
+    prefix = 128 if ":" in address else 32
+    relay.run("ip", "address", "add", f"{address}/{prefix}", "dev", "lo")
+    # A new IPv6 address cannot be bound while it is checked for duplicates.
+    eventually(lambda: "tentative" not in relay.output("ip", "address", "show", "dev", "lo"), "the address is usable")
+    with Running(relay, "python3", "-um", "http.server", "--bind", address, "8080", "--directory", "/run") as server:
+        server.wait_for(lambda line: "Serving" in line, "the service")
+        yield f"http://[{address}]:8080/" if ":" in address else f"http://{address}:8080/"
+    relay.run("ip", "address", "delete", f"{address}/{prefix}", "dev", "lo")
+
+
+def test_the_gateways_user_does_not_reach_metadata_and_others_do(relay: Relay, metadata_url: str) -> None:
+    assert _status(relay, "ordinary", metadata_url) == "200"
+    assert "200" not in _status(relay, relay.gateway_user, metadata_url)
+
+
+def test_what_listens_on_a_port_of_the_range_without_being_the_tunnel_is_not_heard(relay: Relay) -> None:
+    port = int(relay.port_range.partition("-")[2])
+    with Running(relay, "python3", "-um", "http.server", "--bind", "127.0.0.1", str(port), user="ordinary") as server:
+        server.wait_for(lambda line: "Serving" in line, "the squatter")
+        program = _STATUS.replace("timeout=10", "timeout=2")
+        done = relay.python(program, f"http://127.0.0.1:{port}/", user=relay.gateway_user)
+        assert "timed out" in done.stderr
+
+
+def test_the_rules_follow_those_of_nftables(relay: Relay) -> None:
+    for action in ("restart", "reload", "stop"):
+        relay.run("systemctl", action, "nftables.service")
+        if action == "stop":  # the next start loads them again
+            relay.run("systemctl", "start", "nftables.service")
+        assert "meta skuid" in relay.output("nft", "list", "table", "inet", "opencode_relay"), action

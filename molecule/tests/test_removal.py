@@ -1,0 +1,39 @@
+"""What is left of a relay when its roles have removed it: nothing. These tests come last."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.scenario import play
+
+if TYPE_CHECKING:
+    from support.scenario import Attacker, Relay
+
+
+@pytest.fixture(scope="module", autouse=True)
+def removed() -> None:
+    """The relay, made an ordinary machine again."""
+    played = play("remove.yml")
+    assert played.returncode == 0, played.stdout
+
+
+def test_nothing_of_it_runs_or_lies_around(relay: Relay) -> None:
+    assert not relay.succeeds("nft", "list", "table", "inet", "opencode_relay")
+    assert relay.output("sh", "-c", "systemctl list-unit-files --no-legend 'opencode-relay*'") == ""
+    assert not relay.connections()
+    for path in ("/etc/opencode-relay", relay.registry_dir, relay.venv, "/run/opencode-relay.sock"):
+        assert not relay.succeeds("test", "-e", path), path
+    leftovers = relay.output("sh", "-c", "find /etc -name '*opencode*'")
+    assert leftovers == ""
+
+
+def test_its_accounts_are_gone(relay: Relay) -> None:
+    for user in (relay.tunnel_user, relay.agent_user, relay.gateway_user):
+        assert not relay.infra.user(user).exists
+
+
+def test_clients_are_shut_out_and_ordinary_logins_work(guest: Attacker, ordinary: Attacker) -> None:
+    assert "Permission denied" in guest.ssh().stderr
+    assert "uid=" in ordinary.ssh(to="id").stdout

@@ -1,0 +1,31 @@
+"""A program: calls tools of the server that this Python has installed, and prints an answer a line.
+
+python -m support.call_tools REGISTRY_DIR < [["instances",{}],["send",{"instance":"laptop","message":"…"}]]
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from support.mcp_client import relay_client
+
+
+async def call_tools(registry_dir: Path, calls: list[tuple[str, dict[str, Any]]]) -> None:
+    """Make the calls one after another."""
+    passed_on = {name: value for name, value in os.environ.items() if name.startswith("RELAY_")}
+    async with relay_client(registry_dir, env=passed_on) as client:
+        for tool, arguments in calls:
+            answer = await client.call(tool, **arguments)
+            print(
+                json.dumps({"text": answer.text, "structured": answer.structured, "is_error": answer.is_error}),
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    asyncio.run(call_tools(Path(sys.argv[1]), json.loads(sys.argv[2])))
