@@ -61,9 +61,13 @@ def test_an_instance_is_registered_at_the_relay_and_comes_back_when_the_line_bre
         assert f"the name {state['name']!r} is held by" in taken.stderr
         assert len(machine.states()) == 1
 
-        status = json.loads(machine.run("status", "--json", env=env).stdout)
-        assert [i["state"] for i in status["instances"]] == ["registered"]
-        assert [r["name"] for r in status["relay"]["registrations"]] == [state["name"]]
+        def is_shown() -> bool:  # an OpenCode that is slow to answer is said to be so
+            status = json.loads(machine.run("status", "--json", env=env).stdout)
+            assert [i["state"] for i in status["instances"]] == ["registered"]
+            assert [r["name"] for r in status["relay"]["registrations"]] == [state["name"]]
+            return True
+
+        eventually(is_shown, "status shows it", within=60)
 
         ssh = ssh_of(launched)
         launched.launcher().kill()
