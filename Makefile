@@ -4,11 +4,12 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 
 SETUP := tests/support/setup.sh
+ENGINE := tests/support/docker_engine.sh
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 # What tests and benchmarks run: the pinned OpenCode, unless OPENCODE_BIN names another.
 OPENCODE_BIN ?= $(CURDIR)/.work/opencode/node_modules/.bin/opencode
-SOURCES := server client tests
+SOURCES := server client tests molecule
 
 export PYTHONPATH := $(CURDIR)/tests
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -22,8 +23,18 @@ demo: packages-demo $(INSTALLED) ## Drive a real OpenCode through the server. RE
 	@REAL=$(REAL) RELAY=$(RELAY) $(BIN)/python tests/demo/demo.py
 
 .PHONY: test
-test: packages-test $(INSTALLED) opencode ## Run all tests. ARGS="…" goes to pytest
+test: pytest ## Run all tests: pytest, and molecule where a Docker engine is or can be had. ARGS="…" goes to pytest, alone
+	@$(if $(ARGS),:,if $(ENGINE) possible; then $(MAKE) --no-print-directory molecule; else \
+		echo 'The roles were not tried on hosts: no Docker engine can be reached, and only root can start one.'; fi)
+
+.PHONY: pytest
+pytest: packages-test $(INSTALLED) opencode ## Run the tests that need no hosts. ARGS="…" goes to pytest
 	@OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/pytest $(ARGS)
+
+.PHONY: molecule
+molecule: packages-molecule $(INSTALLED) opencode ## Prove the roles on hosts in containers. SCENARIO=… runs one of molecule/
+	@OPENCODE_BIN=$$(readlink -f $(OPENCODE_BIN)) ANSIBLE_HOME=$(CURDIR)/.work/ansible \
+		$(ENGINE) run $(BIN)/molecule test $(if $(SCENARIO),--scenario-name $(SCENARIO),--all)
 
 .PHONY: lint
 lint: packages-lint $(INSTALLED) ## Check format, style, types and shell scripts
@@ -38,10 +49,11 @@ bench: packages-test $(INSTALLED) opencode ## Print the figures of the server, t
 
 .PHONY: clean
 clean: ## Remove what the other targets made here
+	$(ENGINE) stop
 	rm -rf .venv .work .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 
-.PHONY: packages-demo packages-test packages-lint
-packages-demo packages-test packages-lint: packages-%:
+.PHONY: packages-demo packages-test packages-lint packages-molecule
+packages-demo packages-test packages-lint packages-molecule: packages-%:
 	@RELAY=$(RELAY) $(SETUP) packages $*
 
 $(INSTALLED): pyproject.toml

@@ -4,7 +4,7 @@
 # (needs root); the engine keeps it, so that only the first time is slow.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-PATH=/usr/bin:$PATH:/usr/sbin # Debian's docker client first: it carries BuildKit
+PATH=$PATH:/usr/sbin # where debootstrap is, for users too
 
 fail() {
     printf '%s\n' "$1" >&2
@@ -64,7 +64,7 @@ build() {
         fi
     fi
     # The host's network: a private engine has no default bridge.
-    DOCKER_BUILDKIT=1 docker build --quiet --network host --build-arg BASE_IMAGE="$base" \
+    docker build --quiet --network host --build-arg BASE_IMAGE="$base" \
         --tag "opencode-relay-test-host:$distribution" "$here" >/dev/null
 }
 

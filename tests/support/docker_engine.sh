@@ -3,10 +3,11 @@
 #   docker_engine.sh run COMMAND…   run it with DOCKER_HOST set; a private engine lives as long as the command
 #   docker_engine.sh start          start a private engine that stays, and print how to reach it
 #   docker_engine.sh stop           stop it; its images stay for the next time
+#   docker_engine.sh possible       succeed if there is one, or one could be started or installed
 # A private engine has its socket, data and pid file of its own, so that it neither meets nor disturbs another one.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
-PATH=/usr/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin # Debian's client first: it carries BuildKit
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 own=$root/.work/docker
 pid_file=$own/engine.pid
 log=$own/engine.log
@@ -78,5 +79,6 @@ case ${1:-} in
         printf 'export DOCKER_HOST=%s\n' "$address"
         ;;
     stop) stop ;;
-    *) fail "usage: docker_engine.sh run COMMAND… | start | stop" ;;
+    possible) reachable '' || { [ "$(id -u)" -eq 0 ] && command -v dockerd apt-get >/dev/null; } ;;
+    *) fail "usage: docker_engine.sh run COMMAND… | start | stop | possible" ;;
 esac

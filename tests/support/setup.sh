@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Set-up steps of the Makefile:
-#   setup.sh packages demo|test|lint   install the Debian packages that this needs and that are missing
-#   setup.sh venv                      make .venv and install the project with its development tools into it
+#   setup.sh packages demo|test|lint|molecule   install the Debian packages that this needs and that are missing
+#   setup.sh venv                               make .venv and install the project with its development tools into it
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where sshd and nft are, for users too
@@ -42,20 +42,23 @@ install_packages() {
         fail "Missing Debian packages. As root, run: apt-get update && apt-get install -y $*"
     fi
     printf 'Installing Debian packages: %s\n' "$*"
-    # The tests run an sshd of their own; nobody who runs them wants one that listens to the world from now on.
-    local quiet_sshd='' installed=yes
-    if [[ " $* " == *" openssh-server "* ]] && [ -d /run/systemd/system ]; then
-        quiet_sshd=yes
-        "${as_root[@]}" systemctl mask --quiet ssh.service ssh.socket
+    # The tests run an sshd and a Docker engine of their own; nobody who runs them wants such services from now on.
+    local quiet=() installed=yes
+    if [ -d /run/systemd/system ]; then
+        [[ " $* " == *" openssh-server "* ]] && quiet+=(ssh.service ssh.socket)
+        [[ " $* " == *" docker.io "* ]] && quiet+=(docker.service docker.socket containerd.service)
+    fi
+    if [ "${#quiet[@]}" -gt 0 ]; then
+        "${as_root[@]}" systemctl mask --quiet "${quiet[@]}"
     fi
     log=$(mktemp)
     {
         "${as_root[@]}" apt-get update &&
             "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$@"
     } >"$log" 2>&1 || installed=''
-    if [ -n "$quiet_sshd" ]; then
-        "${as_root[@]}" systemctl unmask --quiet ssh.service ssh.socket
-        "${as_root[@]}" systemctl disable --quiet ssh.service ssh.socket 2>>"$log" || true
+    if [ "${#quiet[@]}" -gt 0 ]; then
+        "${as_root[@]}" systemctl unmask --quiet "${quiet[@]}"
+        "${as_root[@]}" systemctl disable --quiet "${quiet[@]}" 2>>"$log" || true
     fi
     if [ -z "$installed" ]; then
         tail -n 20 "$log" >&2
@@ -79,6 +82,13 @@ packages() {
             pairs+=(fish:fish tcsh:tcsh zsh:zsh dash:dash busybox:busybox tmux:tmux ps:procps git:git)
             pairs+=(curl:curl wget:wget nc:netcat-openbsd perl:perl)
             ;;
+        molecule)
+            pairs+=(node:nodejs npm:npm ssh-keygen:openssh-client)
+            if ! docker info >/dev/null 2>&1; then
+                # Where no engine runs, and perhaps no registry answers either.
+                pairs+=(dockerd:docker.io debootstrap:debootstrap curl:curl)
+            fi
+            ;;
         lint) pairs+=(git:git) ;;
         *) fail "unknown set of packages: $1" ;;
     esac
@@ -91,6 +101,10 @@ packages() {
     fi
     if [ "${#wanted[@]}" -gt 0 ]; then
         install_packages "${wanted[@]}"
+    fi
+    # Newer releases have Docker's client apart from the engine.
+    if [ "$1" = molecule ] && ! command -v docker >/dev/null; then
+        install_packages docker-cli
     fi
     if [ -z "$(find_python)" ]; then
         fail "Python 3.11 or newer is needed, and this system's python3 is older: install python3.11 and python3.11-venv."
@@ -109,5 +123,5 @@ venv() {
 case ${1:-} in
     packages) packages "${2:-}" ;;
     venv) venv ;;
-    *) fail "usage: setup.sh packages demo|test|lint | setup.sh venv" ;;
+    *) fail "usage: setup.sh packages demo|test|lint|molecule | setup.sh venv" ;;
 esac
