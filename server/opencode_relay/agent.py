@@ -6,7 +6,7 @@ It needs of its service (`opencode-relay-agent.service`, `Type=notify`) and sock
   what connects while the agent restarts waits there;
 - `User=` the agent's user, `AmbientCapabilities=CAP_KILL` and `CapabilityBoundingSet=CAP_KILL`, to end sessions of
   the tunnel user, and nothing that hides other users' processes (`ProtectProc=`, `PrivateUsers=`, `PrivatePIDs=`) or
-  the network (`PrivateNetwork=`); `RestrictAddressFamilies=AF_UNIX AF_INET`;
+  the network (`PrivateNetwork=`); `RestrictAddressFamilies=AF_UNIX AF_INET AF_NETLINK`;
 - `ReadWritePaths=` the registry directory; relay.json and clients.json readable;
 - `Restart=always`, `StartLimitIntervalSec=0`, and an `ExecStopPost=` that empties the registry directory, so that no
   registration outlives an agent that cannot start again;
@@ -79,6 +79,7 @@ class Agent:
 
     def __init__(self, settings: Settings, clients_file: Path, listener: socket.socket, tunnel_uid: int) -> None:
         self._block_size = settings.block_size
+        self._ports = settings.ports
         self._listener = listener
         self._uid = tunnel_uid
         self._registrar = Registrar(settings.registry_dir)
@@ -224,9 +225,11 @@ class Agent:
                     session.end(_NOT_ENROLLED)
 
     def _sweep(self) -> None:
-        listeners = Listeners()
+        listeners = Listeners(self._ports)
         for session in self._sessions:
             entry = session.conversation.entry
             if entry and listeners.verdict(entry.port, self._uid) != "ok":
                 session.end(f"port {entry.port} is not its tunnel's any more")
-        self._reaper.sweep({session.connection.pid for session in self._sessions}, self._loop.time())
+        served = [session.connection for session in self._sessions]
+        known = {pid for connection in served for pid in (connection.pid, connection.monitor)}
+        self._reaper.sweep(known, self._loop.time())

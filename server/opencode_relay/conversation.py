@@ -70,7 +70,7 @@ class Conversation:
                     agent=protocol.AGENT,
                     client=self._client.name,
                     peer=self._peer or None,
-                    ports=Listeners().free(self._client.ports),
+                    ports=Listeners(self._client.ports).free(self._client.ports),
                 )
             )
             while True:
@@ -153,7 +153,7 @@ class Conversation:
                 "bad-port",
                 f"client {self._client.name} has the ports {self._client.first}-{self._client.last} of this relay",
             )
-        match Listeners().verdict(port, self._tunnel_uid):
+        match Listeners(range(port, port + 1)).verdict(port, self._tunnel_uid):
             case "exposed":
                 raise Refusal(
                     "exposed", f"port {port} listens beyond the relay's loopback: its sshd needs GatewayPorts no"

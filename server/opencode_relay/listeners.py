@@ -1,45 +1,94 @@
-"""Who listens on which TCP port of this machine, by the kernel's own table."""
+"""Who listens on which TCP port of this machine, by the kernel's own word.
+
+Asked by sock_diag(7), which is told the ports: to read /proc/net/tcp the kernel goes through its table of all
+connections, 5 to 10 ms each time, and this is asked twice in every handshake.
+"""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Final, Literal
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Final, Literal
 
-_LISTEN: Final = "0A"
-# 127.0.0.1 as the kernel prints it on either byte order.
-_LOOPBACK: Final = frozenset({"0100007F", "7F000001"})
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_NETLINK_SOCK_DIAG: Final = 4
+_SOCK_DIAG_BY_FAMILY: Final = 20
+_NLM_F_REQUEST_DUMP: Final = 0x301
+_NLMSG_ERROR: Final = 2
+_NLMSG_DONE: Final = 3
+_TCP_LISTEN: Final = 10
+_REQ_BYTECODE: Final = 1
+_SOURCE_PORT_GE: Final = 2
+_SOURCE_PORT_LE: Final = 3
+
+_MESSAGE: Final = struct.Struct("=IHHII")
+"""nlmsghdr: length, type, flags, number, sender."""
+_QUERY: Final = struct.Struct("=BBBxI48x")
+"""inet_diag_req_v2: family, protocol, extensions, states, an address that is not looked at."""
+_ATTRIBUTE: Final = struct.Struct("=HH")
+_CONDITION: Final = struct.Struct("=BBHxxH")
+"""Two inet_diag_bc_op: what is compared, where to go on if it holds and if not, with which port."""
+_SOCKET: Final = struct.Struct("=BBxx2s2x16s28x12xI4x")
+"""inet_diag_msg: family, state, port and address (in network order), user."""
+_ANSWER_BYTES: Final = 64 * 1024
+_LOOPBACK: Final = socket.inet_aton("127.0.0.1")
 
 Verdict = Literal["ok", "exposed", "foreign"]
 """`ok`: the user listens on 127.0.0.1 alone; `exposed`: elsewhere (too); `foreign`: the user does not listen."""
 
 
 class Listeners:
-    """The table as it was at one moment."""
+    """Those on the ports of a range, as they were at one moment."""
 
-    def __init__(self) -> None:
-        self._by_port: dict[int, list[tuple[str, int]]] = {}
-        for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-            try:
-                lines = Path(table).read_text("ascii").splitlines()
-            except FileNotFoundError:  # a kernel without IPv6
-                continue
-            for line in lines:
-                if f" {_LISTEN} " in line[:120]:
-                    self._add(line.split())
-
-    def _add(self, columns: list[str]) -> None:
-        if columns[3] == _LISTEN:
-            address, _, port = columns[1].rpartition(":")
-            self._by_port.setdefault(int(port, 16), []).append((address, int(columns[7])))
+    def __init__(self, ports: range) -> None:
+        """Ask. Raises `OSError` on a kernel without sock_diag, which no supported one is."""
+        self._by_port: dict[int, list[tuple[bytes, int]]] = {}
+        for family in (socket.AF_INET, socket.AF_INET6):
+            for port, address, uid in _listening(family, ports):
+                self._by_port.setdefault(port, []).append((address, uid))
 
     def verdict(self, port: int, uid: int) -> Verdict:
         """Say whether user `uid` alone decides what answers on 127.0.0.1:`port`, and only there."""
         # Another user's listener on another address is no concern of a reader of 127.0.0.1, and no reason to refuse.
         own = {address for address, owner in self._by_port.get(port, ()) if owner == uid}
-        if own - _LOOPBACK:
+        if own - {_LOOPBACK}:
             return "exposed"
         return "ok" if own else "foreign"
 
     def free(self, ports: range) -> list[int]:
         """Return those of `ports` on which nobody listens."""
         return [port for port in ports if port not in self._by_port]
+
+
+def _listening(family: socket.AddressFamily, ports: range) -> Iterator[tuple[int, bytes, int]]:
+    """Yield port, address and user of each listener."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as kernel:
+        kernel.send(_request(family, ports))
+        while True:
+            answer = kernel.recv(_ANSWER_BYTES)
+            at = 0
+            while at < len(answer):
+                length, kind, *_ = _MESSAGE.unpack_from(answer, at)
+                body = at + _MESSAGE.size
+                if kind == _NLMSG_DONE:
+                    return
+                if kind == _NLMSG_ERROR:
+                    number = -struct.unpack_from("=i", answer, body)[0]
+                    raise OSError(number, os.strerror(number))
+                _, _, port, address, uid = _SOCKET.unpack_from(answer, body)
+                yield int.from_bytes(port, "big"), address[: 4 if family == socket.AF_INET else 16], uid
+                at += (length + 3) & ~3
+
+
+def _request(family: socket.AddressFamily, ports: range) -> bytes:
+    # Both must hold: what fails the one goes on behind the end, which means no.
+    conditions = _CONDITION.pack(_SOURCE_PORT_GE, 8, 20, ports.start) + _CONDITION.pack(
+        _SOURCE_PORT_LE, 8, 12, ports.stop - 1
+    )
+    attribute = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(conditions), _REQ_BYTECODE) + conditions
+    query = _QUERY.pack(family, socket.IPPROTO_TCP, 0, 1 << _TCP_LISTEN) + attribute
+    header = _MESSAGE.pack(_MESSAGE.size + len(query), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 0, 0)
+    return header + query

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
+    from collections.abc import Set as AbstractSet
     from types import TracebackType
 
 _SSHD: Final = frozenset({"sshd", "sshd-session"})
@@ -107,20 +108,19 @@ class Connection:
         os.close(self._handle)
 
 
-def connections(uid: int, skip: Iterable[int] = ()) -> set[int]:
-    """Return the processes that keep connections of user `uid`, except those in `skip`."""
-    table = {process.pid: process for process in _all_processes(frozenset(skip))}
+def connections(uid: int, skip: AbstractSet[int] = frozenset()) -> set[int]:
+    """Return the processes that keep connections of user `uid`; those in `skip` are not looked at."""
     return {
         process.pid
-        for process in table.values()
-        if process.uid == uid and process.name in _SSHD and _is_monitor(table.get(process.parent))
+        for process in _processes(skip, _SSHD)
+        if process.uid == uid and _is_monitor(Process.read(process.parent))
     }
 
 
 def identities(uid: int) -> dict[int, Identity | None]:
     """Return each connection of user `uid` with who it is; None for one that runs nothing (`ssh -N`)."""
     found: dict[int, Identity | None] = dict.fromkeys(connections(uid))
-    for process in _all_processes(frozenset()):
+    for process in _processes():
         if process.uid == uid and process.parent in found:
             found[process.parent] = _identity(process.pid) or found[process.parent]
     return found
@@ -169,7 +169,19 @@ def _identity(pid: int) -> Identity | None:
     return None
 
 
-def _all_processes(skip: frozenset[int]) -> Iterable[Process]:
+def _processes(skip: AbstractSet[int] = frozenset(), names: AbstractSet[str] = frozenset()) -> Iterator[Process]:
+    """Yield all processes but those in `skip`; with `names`, only those that are called so."""
     for entry in os.listdir("/proc"):  # noqa: PTH208 # names are all that is needed, of thousands
-        if entry.isdigit() and int(entry) not in skip and (process := Process.read(int(entry))):
+        if not entry.isdigit() or int(entry) in skip or (names and _name(entry) not in names):
+            continue
+        if process := Process.read(int(entry)):
             yield process
+
+
+def _name(pid: str) -> str:
+    """Return what a process is called: much less work for the kernel than its whole status."""
+    try:
+        with open(f"/proc/{pid}/comm", "rb", buffering=0) as file:  # noqa: PTH123 # thousands in a row
+            return file.read().decode(errors="replace").rstrip("\n")
+    except OSError:
+        return ""

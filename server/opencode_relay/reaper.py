@@ -22,9 +22,9 @@ class Reaper:
         self._deadlines: dict[int, float] = {}
         self._asked: set[int] = set()
 
-    def sweep(self, served: set[int], now: float) -> None:
-        """End what is overdue. `served`: the processes of connections with a session; `now`: a monotonic time."""
-        bare = connections(self._uid, served)
+    def sweep(self, known: set[int], now: float) -> None:
+        """End what is overdue. `known`: sshd's processes of connections with a session; `now`: a monotonic time."""
+        bare = connections(self._uid, known)
         self._deadlines = {pid: self._deadlines.get(pid, now + _SECONDS) for pid in bare}
         self._asked &= bare
         for pid, deadline in self._deadlines.items():
