@@ -37,11 +37,17 @@ molecule: packages-molecule $(INSTALLED) opencode ## Prove the roles on hosts in
 		$(ENGINE) run $(BIN)/molecule test $(if $(SCENARIO),--scenario-name $(SCENARIO),--all)
 
 .PHONY: lint
-lint: packages-lint $(INSTALLED) ## Check format, style, types and shell scripts
+lint: packages-lint $(INSTALLED) ## Check format, style, types, shell scripts, roles and their READMEs
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy $(SOURCES)
 	git ls-files '*.sh' .ci/run | xargs $(BIN)/shellcheck
+	$(BIN)/ansible-lint --offline --profile production --strict
+	$(BIN)/python -m support.role_readmes --check
+
+.PHONY: readmes
+readmes: $(INSTALLED) ## Write the READMEs of the roles anew
+	@$(BIN)/python -m support.role_readmes
 
 .PHONY: bench
 bench: packages-test $(INSTALLED) opencode ## Print the figures of the server, the launcher and the line
