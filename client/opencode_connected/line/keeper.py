@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from opencode_connected.line.command import LineSettings
+    from opencode_connected.line.protocol import Registered
     from opencode_connected.registration import Registration
 
 _PING_SECONDS: Final = 5.0
@@ -201,7 +202,7 @@ class LineKeeper:
         for name in self._names(wanted, connection.client):
             update = {"name": name, "port": connection.port, "connected_at": now_utc()}
             try:
-                registered = await connection.register(wanted.registration.model_copy(update=update))
+                registered = await self._register(connection, wanted.registration.model_copy(update=update))
             except NameTaken as taken:
                 refusal: RelayRefused = taken
             except RelayRefused as refused:
@@ -220,6 +221,19 @@ class LineKeeper:
         if refusal.permanent and not wanted.first.done():
             wanted.first.set_exception(refusal)
             self._wanted = None
+
+    async def _register(self, connection: Connection, registration: Registration) -> Registered:
+        """Register; where OpenCode answers here but not there, ask twice.
+
+        A relay that all its laptops come back to at once may be slow to reach through a tunnel, and a new connection
+        would be far more work for it.
+        """
+        try:
+            return await connection.register(registration)
+        except RelayRefused as refused:
+            if refused.code != "not-carrying" or not await self._local_health():
+                raise
+        return await connection.register(registration)
 
     def _refused(self, error: RelayRefused) -> None:
         self._record.trouble(str(error), hop=error.hop, remedy=error.remedy, is_registered=self._is_registered)

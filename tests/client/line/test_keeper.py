@@ -363,6 +363,24 @@ async def test_a_tunnel_that_does_not_carry_is_replaced_and_reported(
         await held.keeper.close()
 
 
+async def test_a_tunnel_that_is_slow_to_carry_at_first_is_asked_again_and_kept(
+    settings: LineSettings, opencode: FakeHealth
+) -> None:
+    opencode.status = 500
+    held = Line(settings, opencode)
+
+    async def healthy_from_now_on() -> bool:  # asked after the relay's first, vain probe
+        opencode.status = 200
+        return True
+
+    held.keeper._local_health = healthy_from_now_on
+    await held.keeper.start()
+    assert await held.register() == "laptop-api"
+    await held.keeper.close()
+
+    assert held.kinds() == ["connected", "registered", "closed"]
+
+
 async def test_a_block_of_ports_is_gone_through(settings: LineSettings, opencode: FakeHealth) -> None:
     free = free_port()
     block = replace(settings, ports=(opencode.port, free))
