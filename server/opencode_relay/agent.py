@@ -193,8 +193,9 @@ class Agent:
         return client
 
     def _farewell(self, session: _Session, address: str, reason: str) -> None:
+        self._refresh()  # whoever revoked the key has ended the connection first
         if self._enrolled.find(session.identity) is None:
-            reason = _NOT_ENROLLED  # whoever revoked the key may have ended the connection first
+            reason = _NOT_ENROLLED
         entry = session.conversation.entry
         what = f", instance {entry.name} on port {entry.port}" if entry else ""
         log.info("client %s from %s%s is gone: %s", session.identity.client, address, what, reason)

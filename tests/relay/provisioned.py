@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pwd
 import shlex
 import socket
 import subprocess
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -21,6 +22,7 @@ from support.sshd import Sshd, unix_user
 from support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
 BLOCK = 4
@@ -220,10 +222,20 @@ class ProvisionedRelay:
         """Return the command `opencode-relay` of this relay."""
         return [str(self._installation.python), "-m", "opencode_relay.cli", "--etc", str(self.etc), *arguments]
 
-    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        """Run `opencode-relay` as root; nothing is made of its exit status."""
-        command = self.command(*arguments)
+    def run(self, *arguments: str, stdin: str = "", user: str = "root") -> subprocess.CompletedProcess[str]:
+        """Run `opencode-relay` as `user`; nothing is made of its exit status."""
+        command = ["runuser", "-u", user, "--", *self.command(*arguments)]
         return subprocess.run(command, input=stdin, capture_output=True, text=True, cwd="/", check=False)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Be a command that is changing the clients, for as long as the context lasts."""
+        descriptor = os.open(self.etc, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def apply(self, clients: dict[str, str], *options: str) -> dict[str, Any]:
         """Enrol exactly these, by name and public key; return what it says."""
