@@ -50,8 +50,10 @@ readmes: $(INSTALLED) ## Write the READMEs of the roles anew
 	@$(BIN)/python -m support.role_readmes
 
 .PHONY: bench
-bench: packages-test $(INSTALLED) opencode ## Print the figures of the server, the launcher and the line
-	@for part in server launcher recovery; do OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/python tests/bench/$$part.py; done
+bench: packages-test $(INSTALLED) opencode ## Print the figures of the server, the launcher, the line and the relay
+	@for part in server.py launcher.py recovery.py 'recovery.py --provisioned' scale.py; do \
+		OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/python tests/bench/$$part; \
+	done
 
 .PHONY: clean
 clean: ## Remove what the other targets made here

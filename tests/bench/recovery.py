@@ -1,6 +1,8 @@
 """Prints how fast the line comes back, through a real sshd between two network namespaces. Needs root.
 
-python tests/bench/recovery.py [--json] [--runs N]
+python tests/bench/recovery.py [--json] [--runs N] [--fault NAME] [--provisioned]
+
+The relay is an ordinary account, or with `--provisioned` what the roles make: the agent behind forced commands.
 
 Each run has two hosts, an sshd and a line of its own. All of a fault's runs live at the same time, and fail one after
 the other, so that twenty link losses of twenty seconds take a minute and no run disturbs another one's recovery.
@@ -17,7 +19,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +28,7 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from relay.provisioned import ProvisionedRelay
 from support.line_program import LineProgram
 from support.netns import TwoHosts
 from support.sshd import Sshd, unix_user
@@ -36,19 +39,30 @@ if TYPE_CHECKING:
 _STAGGER_SECONDS = 1.5
 """Between the ends of two runs' faults: longer than a recovery should take."""
 _DOWN_SECONDS = 20.0
+_CLIENT = "laptop"
+_PORTS = range(10_000, 10_100)
+"""Of a relay that has its network namespace for itself."""
 
 
 class Scene:
-    """Two hosts and a line between them that is up."""
+    """Two hosts and a line between them that is up. `user`: of an ordinary account; None for a provisioned relay."""
 
-    def __init__(self, stack: ExitStack, user: str) -> None:
+    def __init__(self, stack: ExitStack, user: str | None) -> None:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recovery-")))
         self.hosts = stack.enter_context(TwoHosts())
-        self.relay = stack.enter_context(
-            Sshd(directory / "relay", user=user, address=self.hosts.relay_address, inside=self.hosts.relay)
-        )
+        address, inside = self.hosts.relay_address, self.hosts.relay
+        if user is None:
+            self.provisioned = stack.enter_context(
+                ProvisionedRelay(directory, ports=_PORTS, address=address, inside=inside)
+            )
+            self.provisioned.enrol(_CLIENT)
+            self.relay = self.provisioned.sshd
+            ssh_command, ports = self.provisioned.ssh_command(_CLIENT), self.provisioned.ports_of(_CLIENT)
+        else:
+            self.relay = stack.enter_context(Sshd(directory / "relay", user=user, address=address, inside=inside))
+            ssh_command, ports = self.relay.ssh_command, range(0)
         self.line = stack.enter_context(
-            LineProgram(self.relay.ssh_command, Path(directory.name), inside=self.hosts.laptop)
+            LineProgram(ssh_command, Path(directory.name), ports=ports, inside=self.hosts.laptop)
         )
         self.port = self.line.wait_for("registered", within=60).state["port"]
 
@@ -119,6 +133,13 @@ def silent_drop(scene: Scene) -> float:
     return lost.at - began
 
 
+def agent_killed(scene: Scene) -> float:
+    """Kill the relay's agent, which its service starts again. From: it is ready."""
+    scene.provisioned.kill_agent()
+    scene.provisioned.start_agent()
+    return scene.back_after(time.monotonic())
+
+
 @dataclass(frozen=True)
 class Fault:
     """What is done to the line, and how long it may take to come back or to notice."""
@@ -138,6 +159,7 @@ FAULTS = (
     Fault("half-open noticed", half_open, 12.0),
     Fault("silent drop reported", silent_drop, None),
 )
+FAULTS_OF_THE_AGENT = (Fault("agent killed", agent_killed, 1.0),)
 
 
 @dataclass(frozen=True)
@@ -158,8 +180,8 @@ class Result:
         return "ok" if self.worst <= self.limit else "OVER"
 
 
-def measure(fault: Fault, runs: int, user: str) -> Result:
-    """Run one fault `runs` times, with an ordinary account on the relay."""
+def measure(fault: Fault, runs: int, user: str | None) -> Result:
+    """Run one fault `runs` times. `user`: see `Scene`."""
     everybody_is_up = threading.Barrier(runs)
 
     def run(number: int) -> float:
@@ -184,15 +206,19 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     parser.add_argument("--runs", type=int, default=20, help="runs of each fault")
     parser.add_argument("--fault", help="only the faults whose name contains this")
+    parser.add_argument("--provisioned", action="store_true", help="a relay as the roles make it")
     arguments = parser.parse_args()
-    chosen = [fault for fault in FAULTS if (arguments.fault or "") in fault.name]
-    with unix_user("bash") as user:
+    faults = (*FAULTS, *FAULTS_OF_THE_AGENT) if arguments.provisioned else FAULTS
+    chosen = [fault for fault in faults if (arguments.fault or "") in fault.name]
+    with nullcontext() if arguments.provisioned else unix_user("bash") as user:
         results = [measure(fault, arguments.runs, user) for fault in chosen]
     if arguments.json:
         print(json.dumps([asdict(result) for result in results]))
         return
+    where = "a provisioned relay" if arguments.provisioned else "an account"
     table = Table(
-        "fault", "median", "worst", "at most", "", title=f"The line comes back, s (of {arguments.runs} runs)"
+        *("fault", "median", "worst", "at most", ""),
+        title=f"The line to {where} comes back, s (of {arguments.runs} runs)",
     )
     for result in results:
         limit = "" if result.limit is None else f"{result.limit:g}"

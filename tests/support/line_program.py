@@ -19,6 +19,7 @@ from support.fake_health import FakeHealth
 from support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
     from types import TracebackType
 
@@ -48,6 +49,7 @@ class LineProgram:
         name: str = "laptop-api",
         name_is_default: bool = False,
         instance_id: str = "0123456789abcdef0123456789abcdef",
+        ports: Iterable[int] = (),
         inside: tuple[str, ...] = (),
     ) -> None:
         self.events: list[Event] = []
@@ -57,6 +59,7 @@ class LineProgram:
             "name": name,
             "name_is_default": name_is_default,
             "instance_id": instance_id,
+            "ports": list(ports),
         }
         self._process = subprocess.Popen(
             [*inside, sys.executable, "-m", "support.line_program", json.dumps(options)],
@@ -130,7 +133,11 @@ async def _main(options: dict[str, Any]) -> None:
 
     with FakeHealth() as opencode:
         settings = LineSettings(
-            options["ssh_command"], options["registry_dir"], (), opencode.port, options["instance_id"]
+            options["ssh_command"],
+            options["registry_dir"],
+            tuple(options["ports"]),
+            opencode.port,
+            options["instance_id"],
         )
 
         def tell(event: LineEvent) -> None:
