@@ -23,7 +23,8 @@ def opencode() -> Iterator[FakeHealth]:
 @pytest.fixture(scope="session")
 def shared_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProvisionedRelay]:
     """A relay that keeps running between tests, with the clients `laptop` and `desktop`."""
-    with ProvisionedRelay(tmp_path_factory.mktemp("relay")) as relay:
+    # Without what sshd does by itself to connections that run no session: here it is the agent's turn.
+    with ProvisionedRelay(tmp_path_factory.mktemp("relay"), sshd={"UnusedConnectionTimeout": "none"}) as relay:
         relay.enrol("laptop", "desktop")
         yield relay
 

@@ -63,16 +63,15 @@ class ProvisionedRelay:
             relay.enrol("laptop", "desktop")
             subprocess.run([*shlex.split(relay.ssh_command("laptop")), "-R", …])
 
-    `gateway_ports`: what the roles would never set to anything but `no`. `clients`: room for so many. `ports` and
-    `block`: the range and what each client gets of it. `address` is where sshd listens, in the network namespace that
-    `inside` is the prefix of.
+    `sshd`: settings other than the role's. `clients`: room for so many. `ports` and `block`: the range and what each
+    client gets of it. `address` is where sshd listens, in the network namespace that `inside` is the prefix of.
     """
 
     def __init__(
         self,
         directory: Path,
         *,
-        gateway_ports: str = "no",
+        sshd: dict[str, str] | None = None,
         clients: int = 8,
         ports: range | None = None,
         block: int = BLOCK,
@@ -82,7 +81,7 @@ class ProvisionedRelay:
         self.directory = directory
         self.ports = ports or free_range(block * clients)
         self.log = directory / "agent.log"
-        self._gateway_ports = gateway_ports
+        self._sshd_settings = sshd or {}
         self._block = block
         self._address = address
         self._inside = inside
@@ -113,7 +112,7 @@ class ProvisionedRelay:
                     options=sshd_options(
                         self.tunnel_user,
                         AuthorizedKeysFile=str(self.etc / "authorized_keys"),
-                        GatewayPorts=self._gateway_ports,
+                        **self._sshd_settings,
                     ),
                     address=self._address,
                     inside=self._inside,

@@ -77,7 +77,7 @@ def test_a_registration_goes_when_its_port_comes_to_be_another_users(
 
 def test_a_port_that_listens_beyond_loopback_is_not_registered(tmp_path: Path, opencode: FakeHealth) -> None:
     # Whose sshd_config says so is another question: the relay must not register what the world can reach.
-    with ProvisionedRelay(tmp_path, gateway_ports="yes") as relay:
+    with ProvisionedRelay(tmp_path, sshd={"GatewayPorts": "yes"}) as relay:
         relay.enrol("laptop")
         port = relay.ports_of("laptop")[0]
         with RawClient(relay, "laptop", forward=port, to=opencode.port) as client:
