@@ -38,21 +38,19 @@ def public_key(key_file: Path) -> str | None:
 
 
 def make_key(key_file: Path) -> str:
-    """Make the key unless there is one, without a passphrase, mode 0600; return its public half.
+    """Make the key, without a passphrase, mode 0600, and return its public half. One that is there is kept.
 
     Raises:
         LauncherError: it cannot be made, or what is there cannot be used.
 
     """
-    if (known := public_key(key_file)) is not None:
-        return known
     try:
         key_file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=key_file.parent, prefix=".") as temporary:
             made = Path(temporary) / "key"
             options = ("-q", "-t", "ed25519", "-N", "", "-C", "opencode-relay")
             _ssh_keygen(*options, "-f", str(made), trouble=f"{key_file} cannot be made")
-            # A link, as it never replaces a key that somebody else made in the meantime.
+            # A link, as it never replaces anything, were it made a moment ago.
             with suppress(FileExistsError):
                 os.link(made, key_file)
     except OSError as error:

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from opencode_connected import client_key
 from opencode_connected import settings as settings_module
 from opencode_connected.commands import enroll as verb
 from opencode_connected.configuration import with_settings
@@ -121,6 +122,13 @@ def test_a_key_of_another_kind_or_with_a_passphrase_is_kept_and_named(settings: 
         with pytest.raises(LauncherError, match=re.escape(str(settings.key_file))):
             verb.enroll(settings, name=None, check=False)
         assert settings.key_file.read_bytes() == private
+
+
+def test_a_key_that_another_run_has_just_made_is_kept(settings: Settings) -> None:
+    first = client_key.make_key(settings.key_file)
+    private = settings.key_file.read_bytes()
+    assert client_key.make_key(settings.key_file) == first
+    assert settings.key_file.read_bytes() == private
 
 
 def test_a_machine_without_ssh_keygen_is_told_what_to_install(

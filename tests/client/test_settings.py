@@ -8,6 +8,7 @@ import pytest
 
 from opencode_connected import settings
 from opencode_connected.errors import UsageError
+from opencode_connected.relay import line_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +27,7 @@ def config_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_without_any_setting_the_defaults_hold(config_file: Path) -> None:
     loaded = settings.load({})
     assert loaded.relay_ssh_cmd is None
-    assert loaded.registry_dir == "/tmp/opencode-relay"  # noqa: S108 - the agreed default
+    assert loaded.registry_dir == "/tmp/opencode-relay"
     assert loaded.instance_name is None
     assert loaded.relay_ports == ()
     assert loaded.config_file == config_file
@@ -97,3 +98,13 @@ def test_a_password_shows_in_no_representation(config_file: Path) -> None:
     assert loaded.opencode_credentials == ("ann", "hunter2")
     assert "hunter2" not in repr(loaded)
     assert config_file.parent.is_dir()
+
+
+def test_a_provisioned_relay_may_speak_up_unless_a_registry_directory_was_named(config_file: Path) -> None:
+    def mark(environment: dict[str, str]) -> str | None:
+        return line_settings(settings.load(environment), local_port=4096, instance_id="0" * 32).provisioned_mark
+
+    assert mark({}) == "/etc/opencode-relay/relay.json"
+    assert mark({"RELAY_REGISTRY_DIR": settings.DEFAULT_REGISTRY_DIR}) is None
+    config_file.write_text('relay_registry_dir = "/srv/mine"\n')
+    assert mark({}) is None

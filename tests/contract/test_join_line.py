@@ -47,7 +47,7 @@ def with_field(field: str, *values: object) -> list[dict[str, Any]]:
     return [{**PLAIN, field: value} for value in values]
 
 
-HOSTS_REFUSED = ["", "-oProxyCommand=x", "a b", "a@b", "a/b", "a%h", "a\nb", "a,b", "*", "x" * 254, None, 7]
+HOSTS_REFUSED = ["", "-x", "-oProxyCommand=x", "a b", "a@b", "a/b", "a%h", "a\nb", "a,b", "*", "x" * 254, None, 7]
 USERS_REFUSED = ["", "-l", "Root", "a b", "a@b", "x" * 33, None]
 KEYS_REFUSED = [
     "",
