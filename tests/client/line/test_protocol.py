@@ -129,7 +129,7 @@ def test_a_registration_that_no_message_can_hold_is_an_error_that_says_so() -> N
 
 
 def test_the_relay_program_is_one_line_of_plain_text() -> None:
-    line = protocol.program("/tmp/it's $HOME `here` \\ \n")  # noqa: S108 # a path on the relay, never opened
+    line = protocol.program("/tmp/it's $HOME `here` \\ \n")  # a path on the relay, never opened
 
     assert line.count(b"\n") == 1
     assert line.endswith(b"\n")

@@ -194,7 +194,7 @@ async def test_a_forced_command_that_is_something_else(
 
 
 async def test_a_registry_directory_that_is_not_safe(settings: LineSettings, registry_dir: Path) -> None:
-    registry_dir.symlink_to("/tmp")  # noqa: S108 # it is not followed
+    registry_dir.symlink_to("/tmp")  # it is not followed
 
     with pytest.raises(LineError, match="is a symbolic link") as error:
         await query(settings)
