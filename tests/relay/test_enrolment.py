@@ -130,6 +130,35 @@ def test_revoking_cuts_connections_without_a_session_too(relay: ProvisionedRelay
         assert not is_open(port)
 
 
+def test_the_agent_goes_by_who_is_enrolled_whatever_sshd_lets_in(
+    relay: ProvisionedRelay, opencode: FakeHealth
+) -> None:
+    port = relay.ports_of("laptop")[0]
+    state = json.loads((relay.etc / "clients.json").read_text())
+    with RawClient(relay, "laptop", forward=port, to=opencode.port) as client:
+        client.ask(hello(port=port))
+        clients = [client for client in state["clients"] if client["name"] != "laptop"]
+        (relay.etc / "clients.json").write_text(json.dumps({**state, "clients": clients}))
+        relay.until_registered()
+        client.wait()
+    with RawClient(relay, "laptop") as client:
+        assert client.first["code"] == "not-allowed"
+        client.wait()
+
+
+def test_a_state_file_that_cannot_be_read_cuts_nobody_off(relay: ProvisionedRelay) -> None:
+    written = (relay.etc / "clients.json").read_text()
+    with RawClient(relay, "laptop") as client:
+        assert client.first["type"] == "ready"
+        for damage in (lambda: (relay.etc / "clients.json").write_text("{"), (relay.etc / "clients.json").unlink):
+            damage()
+            with RawClient(relay, "desktop") as other:
+                assert other.first["type"] == "ready"
+            assert client.ask({"type": "ping", "n": 1})["n"] == 1
+        assert relay.logged("clients.json is damaged")
+    (relay.etc / "clients.json").write_text(written)
+
+
 def test_revoking_does_not_need_the_agent(relay: ProvisionedRelay) -> None:
     relay.stop_agent()
     try:

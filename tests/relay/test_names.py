@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -87,9 +88,9 @@ def test_a_reconnect_takes_over_and_ends_the_older_connection(relay: Provisioned
     first, second = relay.ports_of("laptop")[:2]
     with RawClient(relay, "laptop", forward=first, to=opencode.port) as old:
         old.ask(hello(port=first, name="laptop-old"))
+        old.process.send_signal(signal.SIGSTOP)  # it will not hang up by itself
         with RawClient(relay, "laptop", forward=second, to=opencode.port) as new:
             assert new.ask(hello(port=second))["type"] == "registered"
-            old.wait()
             relay.until_registered("laptop-api")
             assert relay.registrations()["laptop-api"]["port"] == second
             eventually(lambda: not is_open(first), "the older one's port is free")
