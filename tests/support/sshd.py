@@ -130,7 +130,8 @@ class Sshd:
         config.write_text(
             "\n".join(
                 [
-                    *self.options,  # the first word on a matter counts
+                    "MaxStartups 200",  # of this the last word counts, and of all else the first
+                    *self.options,
                     f"Port {self.port}",
                     f"ListenAddress {self.address}",
                     f'HostKey "{self.directory / "host_key"}"',
@@ -142,7 +143,6 @@ class Sshd:
                     "PermitRootLogin yes",
                     "PidFile none",
                     "LogLevel VERBOSE",
-                    "MaxStartups 200",
                 ]
             )
             + "\n"
