@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import pytest
@@ -115,10 +116,10 @@ def test_another_clients_port_is_refused(relay: Relay, session: Session, fleet: 
     assert "guest-thief" not in relay.registrations()
 
 
-@pytest.mark.parametrize("port", [0, -1, 22, 2222, 65536, 2**40, "21000", 21000.5, True, None, [21000]])
-def test_a_port_that_is_none_of_its_block_is_refused(session: Session, port: object) -> None:
+@pytest.mark.parametrize("claimed", [0, -1, 22, 2222, 65536, 2**40, "21000", 21000.5, True, None, [21000]])
+def test_a_port_that_is_none_of_its_block_is_refused(session: Session, claimed: object) -> None:
     session.hear("ready")
-    session.say(**hello("guest-x", port))
+    session.say(**hello("guest-x", claimed))
     assert session.hear("error")["code"] == "bad-port"
 
 
@@ -186,22 +187,19 @@ def test_the_same_instance_takes_over_from_its_older_session(
 
 def test_a_client_has_no_more_registrations_than_ports(relay: Relay, guest: Attacker, guest_port: int) -> None:
     block = relay.block("guest")
-    sessions = [guest.session(forward=port, local_port=guest_port) for port in block]
-    try:
+    with ExitStack() as stack:
+        sessions = [stack.enter_context(guest.session(forward=port, local_port=guest_port)) for port in block]
         for session, port in zip(sessions, block, strict=True):
             session.say(**hello(f"guest-{port}", port, instance_id=f"{port:032x}"))
             session.hear("registered")
         # A second registration of a session takes the place of its first, and of no other's.
-        sessions[0].say(**hello("guest-more", block[0], instance_id="f" * 32))
+        sessions[0].say(**hello("guest-more", block[0], instance_id=f"{block[0]:032x}"))
         sessions[0].hear("registered")
         sessions[0].say(**hello("guest-more-yet", block[1], instance_id="e" * 32))
         assert sessions[0].hear("error")["code"] == "bad-port"
         assert len(relay.registered("guest")) == relay.block_size
         with guest.session() as one_more:
             assert one_more.hear("ready")["ports"] == []
-    finally:
-        for session in sessions:
-            session.__exit__(None, None, None)
 
 
 @pytest.mark.usefixtures("fleet")
@@ -210,8 +208,8 @@ def test_a_flood_of_registrations_is_slowed_down_and_hurts_nobody_else(
 ) -> None:
     agent = relay.agent_pid()
     session.hear("ready")
-    for number in range(3000):
-        session.write(json.dumps(hello(f"guest-{number}", port, instance_id=f"{number:032x}")) + "\n")
+    flood = "".join(json.dumps(hello(f"guest-{number}", port)) + "\n" for number in range(3000))
+    session.write(flood)
     session.hear("registered")
     name = next(iter(relay.registered(laptop.client)))
     (answer,) = relay.call_tools(("send", {"instance": name, "message": "in the flood", "session": "new"}))
@@ -223,16 +221,11 @@ def test_a_flood_of_registrations_is_slowed_down_and_hurts_nobody_else(
 
 
 def test_connections_of_one_client_are_limited(relay: Relay, guest: Attacker) -> None:
-    limit = 2 * relay.block_size
-    sessions = [guest.session() for _ in range(limit)]
-    try:
-        for session in sessions:
-            session.hear("ready")
+    with ExitStack() as stack:
+        for _ in range(2 * relay.block_size):
+            stack.enter_context(guest.session()).hear("ready")
         with guest.session() as one_more:
             assert one_more.hear("error")["code"] == "not-allowed"
-    finally:
-        for session in sessions:
-            session.__exit__(None, None, None)
 
 
 @pytest.mark.usefixtures("fleet")

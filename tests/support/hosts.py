@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _RUN_SECONDS = 120.0
 """A command that takes longer than this hangs."""
+_PING_SECONDS = 5.0
 # The process group is told first, as the end of `docker exec` ends nothing in the container.
 _TELL_GROUP = 'echo "$$"; exec "$@"'
 
@@ -110,7 +111,7 @@ class Running:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-        self._changed = threading.Condition()
+        self._writing = threading.Lock()
         self._lines: list[str] = []
         self._errors: list[str] = []
         assert self._process.stdout is not None
@@ -155,7 +156,7 @@ class Running:
     def write(self, text: str) -> None:
         """Write to its standard input; nothing happens if it does not read any more."""
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):
+        with self._writing, suppress(BrokenPipeError):
             self._process.stdin.write(text.encode())
             self._process.stdin.flush()
 
@@ -180,7 +181,8 @@ class Running:
             number = next(numbers, None)
             if number is not None:
                 return (number,)
-            assert not self.is_over or any(reader.is_alive() for reader in self._readers), f"it ended: {self.errors}"
+            if self.is_over and not any(reader.is_alive() for reader in self._readers):
+                raise RuntimeError(f"it ended without {what}: {self.errors}")
             return None
 
         match = eventually(found, what, within=within)
@@ -192,11 +194,21 @@ class Running:
 
 
 class Session(Running):
-    """An ssh whose other end speaks the line protocol; `command` starts it on `host`."""
+    """An ssh whose other end speaks the line protocol; `command` starts it on `host`. It pings as a launcher does."""
 
     def __init__(self, host: Host, *command: str) -> None:
         super().__init__(host, *command)
         self._heard = 0
+        self._over = threading.Event()
+        self._pinger = threading.Thread(target=self._ping, daemon=True)
+        self._pinger.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._pinger.join()
+        super().__exit__(kind, error, trace)
 
     def hear(self, kind: str, *, within: float = 30.0) -> dict[str, Any]:
         """Return the next message of type `kind`, passing over others."""
@@ -209,6 +221,12 @@ class Session(Running):
     def say(self, **message: object) -> None:
         """Send a message."""
         self.write(json.dumps(message) + "\n")
+
+    def _ping(self) -> None:
+        number = 0
+        while not self._over.wait(_PING_SECONDS):
+            number += 1
+            self.say(type="ping", n=number)
 
 
 def _message(line: str) -> dict[str, Any]:

@@ -142,10 +142,10 @@ class Attacker:
         """Run that ssh to its end, its input ended at once."""
         return self.host.run(*self.ssh_command(*options, to=to), check=False)
 
-    def session(self, *options: str, forward: int | None = None, local_port: int = 0) -> Session:
+    def session(self, *options: str, forward: int | None = None, local_port: int = 0, to: str = "true") -> Session:
         """Speak the line protocol; `forward` is a port of the relay that leads to `local_port` here."""
         tunnel = ("-R", f"127.0.0.1:{forward}:127.0.0.1:{local_port}") if forward else ()
-        return Session(self.host, *self.ssh_command("-T", *tunnel, *options))
+        return Session(self.host, *self.ssh_command("-T", *tunnel, *options, to=to))
 
 
 def inventory(file: Path) -> dict[str, Any]:
