@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,10 +17,20 @@ if TYPE_CHECKING:
 
 HOST_KEY: Final = Path("/etc/ssh/ssh_host_ed25519_key.pub")
 _PREFIX: Final = "ocr1:"
+_HOST_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
+_MAX_HOST: Final = 253
 
 
 def join_line(client: Client, *, host: str, port: int, user: str, host_key: str) -> str:
-    """Return the join line of `client`. `host_key`: kind and base64; `user`: whom clients log in as."""
+    """Return the join line of `client`. `host_key`: kind and base64; `user`: whom clients log in as.
+
+    Raises:
+        EnrolmentError: `host` or `port` is nothing that ssh could be given.
+    """
+    if not (_HOST_NAME.fullmatch(host) or _is_ipv6(host)) or len(host) > _MAX_HOST:
+        raise EnrolmentError(f"--host {host[:80]!a} is neither a host name nor an address")
+    if not 1 <= port <= 65535:
+        raise EnrolmentError(f"--port {port} is no TCP port")
     fields = {
         "host": host,
         "port": port,
@@ -46,3 +58,10 @@ def read_host_key(path: Path) -> str:
         ) from error
     except EnrolmentError as error:
         raise EnrolmentError(f"the host key {path} {error}") from error
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return not ipaddress.IPv6Address(text).scope_id
+    except ValueError:
+        return False

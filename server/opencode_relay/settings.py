@@ -29,7 +29,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, extra="forbid")
 
-    port_range: Annotated[str, Field(pattern=r"^[0-9]{4,5}-[0-9]{4,5}$")]
+    port_range: Annotated[str, Field(pattern=r"^[1-9][0-9]{3,4}-[1-9][0-9]{3,4}$")]
     """`LOW-HIGH`: the tunnel ports of all clients, cut into blocks from its beginning."""
     block_size: Annotated[int, Field(ge=1, le=MAX_BLOCK, strict=True)]
     """Ports of one client."""
