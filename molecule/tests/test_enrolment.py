@@ -124,12 +124,14 @@ def test_a_name_by_which_one_could_pose_as_another_is_refused(
     assert relay.output("cat", "/etc/opencode-relay/authorized_keys") == before
 
 
+@pytest.mark.timeout(600)
 def test_a_person_without_ansible_enrols_joins_is_driven_and_is_revoked(
     relay: Relay, desktop: Machine, enrolled: list[dict[str, str]], fleet: dict[str, Registration]
 ) -> None:
     connections = relay.connections()
     env = {"XDG_CONFIG_HOME": f"{VISITOR_HOME}/config", "XDG_STATE_HOME": f"{VISITOR_HOME}/state"}
     env["OPENCODE_CONFIG"] = f"/home/{desktop.person}/.config/opencode/opencode.json"
+    desktop.host.run("rm", "-rf", VISITOR_HOME)
     desktop.host.run("install", "-d", "-o", desktop.person, VISITOR_HOME)
     made = json.loads(desktop.launcher("enroll", "--name", "visitor", "--json", env=env).stdout)
 
@@ -138,9 +140,9 @@ def test_a_person_without_ansible_enrols_joins_is_driven_and_is_revoked(
     visitor = {"name": "visitor", "key": made["public_key"]}
     inventory = json.dumps({"relay_clients": [guest, visitor]})
     played = play("relay.yml", "--tags", "relay_sshd_clients", "--extra-vars", inventory)
-    assert played.returncode == 0, played.stdout
+    assert played.succeeded, played.said
     assert connections <= relay.connections()
-    line = re.search(r"visitor: opencode-connected enroll --join (ocr1:\S+)", played.stdout)
+    line = re.search(r"visitor: opencode-connected enroll --join (ocr1:[\w-]+)", played.said)
     assert line
 
     joined = desktop.launcher("enroll", "--join", line[1], env=env)
@@ -153,13 +155,13 @@ def test_a_person_without_ansible_enrols_joins_is_driven_and_is_revoked(
         assert "echo: say welcome" in sent["text"]
 
         played = play("revoke.yml", "--extra-vars", "client=visitor")
-        assert played.returncode == 0, played.stdout
+        assert played.succeeded, played.said
         eventually(lambda: "visitor-trip" not in relay.registrations(), "the visitor is cut off", within=CUT_WITHIN)
         assert "visitor" not in relay.clients()
         # It does not come back, and its person is told why.
         refused = desktop.launcher("doctor", env=env)
         assert refused.returncode != 0
-        assert "permission denied" in (refused.stdout + refused.stderr).lower()
+        assert "the relay refuses the key" in refused.stdout + refused.stderr
     assert fleet.items() <= relay.registrations().items()
 
 

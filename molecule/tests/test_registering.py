@@ -163,6 +163,24 @@ def test_a_squatter_on_a_clients_port_is_not_registered(
     assert "guest-squatted" not in relay.registrations()
 
 
+@pytest.fixture
+def open_gateway(relay: Relay) -> Iterator[None]:
+    """An sshd that somebody has told to put tunnels on every address."""
+    drop_in = "/etc/ssh/sshd_config.d/00-gateway.conf"
+    relay.run("tee", drop_in, stdin=f"Match User {relay.tunnel_user}\n    GatewayPorts yes\n")
+    relay.run("systemctl", "reload-or-restart", "ssh.service")
+    yield
+    relay.run("rm", drop_in)
+    relay.run("systemctl", "reload-or-restart", "ssh.service")
+
+
+@pytest.mark.usefixtures("open_gateway")
+def test_a_tunnel_that_listens_beyond_loopback_is_not_registered(session: Session, port: int) -> None:
+    session.hear("ready")
+    session.say(**hello("guest-exposed", port))
+    assert session.hear("error")["code"] == "exposed"
+
+
 def test_a_tunnel_that_leads_to_no_opencode_is_not_registered(relay: Relay, guest: Attacker, port: int) -> None:
     with guest.session(forward=port, local_port=9) as session:
         session.say(**hello("guest-dead", port))

@@ -14,14 +14,18 @@ from support.scenario import play
 if TYPE_CHECKING:
     from support.scenario import Attacker, Registration, Relay
 
+# A run of Ansible takes its time on a machine that has other work.
+pytestmark = pytest.mark.timeout(600)
+
 DROP_INS = "/etc/ssh/sshd_config.d"
 
 
 @pytest.mark.usefixtures("fleet")
 def test_a_check_of_what_is_provisioned_finds_nothing_to_change() -> None:
     played = play("site.yml", "--check", "--diff")
-    assert played.returncode == 0, played.stdout
-    assert set(re.findall(r" changed=(\d+) ", played.stdout)) == {"0"}, played.stdout
+    assert played.succeeded, played.said
+    changed = [task for task in re.split(r"(?=TASK \[)", played.said) if re.search(r"\bchanged: \[", task)]
+    assert not changed
 
 
 def test_a_range_that_something_else_listens_in_is_refused_by_the_listeners_name(relay: Relay) -> None:
@@ -29,9 +33,9 @@ def test_a_range_that_something_else_listens_in_is_refused_by_the_listeners_name
     with Running(relay, "python3", "-um", "http.server", "--bind", "127.0.0.1", str(int(port) + 90)) as server:
         server.wait_for(lambda line: "Serving" in line, "a service in the range")
         played = play("relay.yml", "--tags", "relay_firewall_range")
-    assert played.returncode != 0
-    assert "Something else listens in relay_port_range" in played.stdout
-    assert "python3" in played.stdout
+    assert not played.succeeded
+    assert "Something else listens in relay_port_range" in played.said
+    assert "python3" in played.said
 
 
 @pytest.mark.parametrize(
@@ -49,12 +53,13 @@ def test_a_configuration_of_sshd_that_defeats_the_roles_own_is_refused(
     relay.run("tee", f"{DROP_INS}/{file}", stdin=content.format(tunnel=relay.tunnel_user))
     try:
         played = play("relay.yml", "--tags", "relay_sshd_config")
-        assert played.returncode != 0
-        assert complaint in played.stdout
+        assert not played.succeeded
+        assert complaint in played.said
         assert relay.output("cat", drop_in) == before
         assert "uid=" in ordinary.ssh(to="id").stdout
     finally:
         relay.run("rm", f"{DROP_INS}/{file}")
+        relay.run("systemctl", "reload-or-restart", "ssh.service")
 
 
 def test_ports_that_would_move_under_enrolled_clients_are_refused(
@@ -62,7 +67,7 @@ def test_ports_that_would_move_under_enrolled_clients_are_refused(
 ) -> None:
     before = relay.output("cat", "/etc/opencode-relay/relay.json")
     played = play("relay.yml", "--tags", "relay_agent_settings", "--extra-vars", json.dumps({"relay_block_size": 7}))
-    assert played.returncode != 0
-    assert "relay_block_size" in played.stdout
+    assert not played.succeeded
+    assert "relay_block_size" in played.said
     assert relay.output("cat", "/etc/opencode-relay/relay.json") == before
     assert fleet.items() <= relay.registrations().items()

@@ -17,8 +17,7 @@ from support.mcp_client import relay_client
 
 async def call_tools(registry_dir: Path, calls: list[tuple[str, dict[str, Any]]]) -> None:
     """Make the calls one after another."""
-    passed_on = {name: value for name, value in os.environ.items() if name.startswith("RELAY_")}
-    async with relay_client(registry_dir, env=passed_on) as client:
+    async with relay_client(registry_dir, env=os.environ) as client:
         for tool, arguments in calls:
             answer = await client.call(tool, **arguments)
             print(
