@@ -14,7 +14,7 @@ TRANSPORTS = {"local-relay": None, "other": None}
 
 def test_without_any_variable_the_documented_defaults_hold() -> None:
     assert load_settings({}, TRANSPORTS) == Settings(
-        registry_dir=Path("/tmp/opencode-relay"),  # noqa: S108 - the documented default, only compared
+        registry_dir=Path("/tmp/opencode-relay"),
         discovery_interval=30.0,
         health_timeout=3.0,
         transport="local-relay",
