@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Build the hosts of the scenarios: build.sh bookworm|trixie|noble…
-# The base is the distribution's own image. Where no registry answers, debootstrap makes one from its package archive
+# The base is the distribution's own image. Where no registry answers, debootstrap makes Debian's from its package archive
 # (needs root); the engine keeps it, so that only the first time is slow.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -23,16 +23,10 @@ present() {
     docker image inspect "$1" >/dev/null 2>&1
 }
 
-# Ubuntu's archive is signed by keys that Debian does not ship. The digest vouches for the package with them.
-fetch_ubuntu_keyring() {
-    local package=$1/ubuntu-keyring.deb
-    curl -fsSo "$package" "$UBUNTU_ARCHIVE"/ubuntu/pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb
-    printf '36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8  %s\n' "$package" | sha256sum --quiet -c
-    dpkg-deb -x "$package" "$1/keyring"
-}
-
 bootstrap() {
     local distribution=$1 image=$2 work
+    [ "$distribution" != noble ] ||
+        fail "$(stock_image noble) cannot be pulled. Pull it elsewhere, and load and tag it here as $image."
     [ "$(id -u)" -eq 0 ] || fail "$(stock_image "$distribution") cannot be pulled; as root, this makes it with debootstrap."
     command -v debootstrap >/dev/null ||
         fail "$(stock_image "$distribution") cannot be pulled and debootstrap is missing: install debootstrap."
@@ -40,14 +34,7 @@ bootstrap() {
     work=$(mktemp -d)
     # shellcheck disable=SC2064 # the directory of now
     trap "rm -rf '$work'" EXIT
-    local options=(--variant=minbase) source=()
-    if [ "$distribution" = noble ]; then
-        fetch_ubuntu_keyring "$work"
-        options+=(--keyring="$work/keyring/usr/share/keyrings/ubuntu-archive-keyring.gpg" '--components=main,universe')
-        # All of Ubuntu's releases share one script, which older debootstraps do not know by this name yet.
-        source=("$UBUNTU_ARCHIVE"/ubuntu /usr/share/debootstrap/scripts/gutsy)
-    fi
-    if ! debootstrap "${options[@]}" "$distribution" "$work/root" "${source[@]}" >"$work/log" 2>&1; then
+    if ! debootstrap --variant=minbase "$distribution" "$work/root" >"$work/log" 2>&1; then
         tail -n 20 "$work/log" >&2
         fail "debootstrap of $distribution failed."
     fi
