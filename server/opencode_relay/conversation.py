@@ -148,7 +148,7 @@ class Conversation:
 
     def _own_port(self, port: object) -> int:
         """Return `port` if it is this client's, and sshd listens there for it."""
-        if not isinstance(port, int) or isinstance(port, bool) or port not in self._client.ports:
+        if not isinstance(port, int) or port not in self._client.ports:
             raise Refusal(
                 "bad-port",
                 f"client {self._client.name} has the ports {self._client.first}-{self._client.last} of this relay",

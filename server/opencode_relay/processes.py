@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
@@ -95,13 +96,10 @@ class Connection:
     ) -> None:
         self.close()
 
-    def signal(self, number: signal.Signals = signal.SIGTERM) -> bool:
-        """Ask sshd to end the connection, which frees its ports; False if it has ended."""
-        try:
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Have sshd end the connection, which frees its ports; nothing happens if it has."""
+        with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._handle, number)
-        except ProcessLookupError:
-            return False
-        return True
 
     def close(self) -> None:
         """Let go of the process."""

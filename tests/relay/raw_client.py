@@ -80,11 +80,6 @@ class RawClient:
         self.send(json.dumps(message).encode())
         return self.receive()
 
-    @property
-    def unread(self) -> int:
-        """How many messages came that nobody received yet."""
-        return self._lines.qsize()
-
     def wait(self) -> int:
         """Wait for the end of the connection and return ssh's exit status."""
         status = self.process.wait(60)

@@ -86,6 +86,7 @@ def test_what_a_client_claims_about_itself_is_not_what_is_written(
 
 def test_a_reconnect_takes_over_and_ends_the_older_connection(relay: ProvisionedRelay, opencode: FakeHealth) -> None:
     first, second = relay.ports_of("laptop")[:2]
+    reaped = relay.log.read_text().count("ended a connection without a session")
     with RawClient(relay, "laptop", forward=first, to=opencode.port) as old:
         old.ask(hello(port=first, name="laptop-old"))
         old.process.send_signal(signal.SIGSTOP)  # it will not hang up by itself
@@ -94,6 +95,10 @@ def test_a_reconnect_takes_over_and_ends_the_older_connection(relay: Provisioned
             relay.until_registered("laptop-api")
             assert relay.registrations()["laptop-api"]["port"] == second
             eventually(lambda: not is_open(first), "the older one's port is free")
+            # At once, that is, and not when its silence was noticed, or what it left behind.
+            assert relay.logged("laptop-old on port"), relay.log.read_text()
+            assert relay.logged("is gone: a newer connection of the instance took over")
+            assert relay.log.read_text().count("ended a connection without a session") == reaped
             assert new.ask({"type": "ping", "n": 1})["health"] == "ok"
 
 

@@ -73,5 +73,6 @@ def test_a_connection_that_does_not_heed_sigterm_is_killed(relay: ProvisionedRel
             for now in (0.0, 10.0, 12.0):
                 reaper.sweep(set(), now=now)
             bare.wait()
+            eventually(lambda: not connections(relay.tunnel_uid), "sshd's process is gone")
     finally:
         relay.start_agent()
