@@ -21,7 +21,7 @@ _SSH_CONNECTION: Final = re.compile(
 )
 
 
-class NotASession(Exception):  # noqa: N818, RUF100 # reads better as what happened
+class NotASession(Exception):
     """Whoever connected to the socket is not what sshd runs for a client."""
 
 

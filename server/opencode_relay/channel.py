@@ -16,7 +16,7 @@ _DROPPED_MAX: Final = 64 * 1024
 """Bytes of one line after which its sender is no launcher."""
 
 
-class EndlessLine(Exception):  # noqa: N818, RUF100 # reads better as what happened
+class EndlessLine(Exception):
     """A line of more than 64 KiB; it was not kept."""
 
 

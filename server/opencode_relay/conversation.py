@@ -32,7 +32,7 @@ _PER_SECOND: Final = 5.0
 GOODBYE: Final = "it was quit"
 
 
-class Over(Exception):  # noqa: N818, RUF100 # reads better as what happened
+class Over(Exception):
     """The session is over; the text says why."""
 
 

@@ -24,7 +24,7 @@ _MAX_N: Final = 2**53
 """What every JSON parser can carry."""
 
 
-class Refusal(Exception):  # noqa: N818, RUF100 # reads better as what happened
+class Refusal(Exception):
     """What was asked is not done; becomes an `error` message."""
 
     def __init__(self, code: Code, message: str, *, holder: str | None = None) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from relay.provisioned import ProvisionedRelay
 from support.fake_health import FakeHealth
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +32,7 @@ def shared_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Provision
 
 @pytest.fixture
 def relay(shared_relay: ProvisionedRelay) -> ProvisionedRelay:
-    """The same with nothing registered. Tests leave its clients as they are."""
+    """The same with nobody connected. Tests leave its clients as they are."""
+    eventually(lambda: not shared_relay.session_commands(), "what the test before left is gone")
     shared_relay.until_registered()
     return shared_relay
