@@ -165,7 +165,7 @@ class Registrar:
         try:
             return write_atomically(path, _content(registration), mode=_MODE, durable=False)
         except OSError as error:
-            log.error("the registration of %s cannot be written: %s", registration.name, error.strerror)  # noqa: TRY400
+            log.error("the registration of %s cannot be written: %s", registration.name, error.strerror)  # noqa: TRY400 # no bug
             raise Refusal("write-failed", f"the relay cannot write the registration: {error.strerror}") from error
 
     def _path(self, name: str) -> Path:
