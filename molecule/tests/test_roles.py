@@ -62,12 +62,31 @@ def test_a_configuration_of_sshd_that_defeats_the_roles_own_is_refused(
         relay.run("systemctl", "reload-or-restart", "ssh.service")
 
 
-def test_ports_that_would_move_under_enrolled_clients_are_refused(
-    relay: Relay, fleet: dict[str, Registration]
+@pytest.mark.parametrize("moved", [{"relay_block_size": 7}, {"relay_port_range": "23000-23099"}])
+def test_ports_that_would_move_under_enrolled_clients_are_refused_before_anything_is_changed(
+    relay: Relay, fleet: dict[str, Registration], moved: dict[str, object]
 ) -> None:
-    before = relay.output("cat", "/etc/opencode-relay/relay.json")
-    played = play("relay.yml", "--tags", "relay_agent_settings", "--extra-vars", json.dumps({"relay_block_size": 7}))
+    def state() -> tuple[str, ...]:
+        return (
+            relay.output("cat", "/etc/opencode-relay/relay.json"),
+            relay.output("cat", "/etc/opencode-relay/firewall.nft"),
+            relay.output("nft", "list", "table", "inet", "opencode_relay"),
+        )
+
+    before = state()
+    played = play("relay.yml", "--extra-vars", json.dumps(moved))
     assert not played.succeeded
     assert "relay_block_size" in played.said
-    assert relay.output("cat", "/etc/opencode-relay/relay.json") == before
+    assert state() == before
     assert fleet.items() <= relay.registrations().items()
+
+
+@pytest.mark.parametrize("setting", ["relay_install_dir", "relay_registry_dir"])
+def test_a_directory_that_holds_something_else_is_refused_and_left_alone(relay: Relay, setting: str) -> None:
+    relay.output("sh", "-c", "mkdir -p /srv/data/backups && echo precious >/srv/data/backups/db.sql")
+    before = relay.output("stat", "-c", "%U:%G %a", "/srv/data")
+    played = play("relay.yml", "--extra-vars", json.dumps({setting: "/srv/data"}))
+    assert not played.succeeded
+    assert setting in played.said
+    assert relay.output("cat", "/srv/data/backups/db.sql").strip() == "precious"
+    assert relay.output("stat", "-c", "%U:%G %a", "/srv/data") == before
