@@ -76,6 +76,9 @@ class Fleet:
     async def find(self, name: str) -> Instance:
         """Return the one instance that `name` means: exactly, else ignoring case, else as a part of its name.
 
+        The name of an enrolled machine's instance begins with the machine's, and only its end may be left out:
+        `laptop-desktop-api` must not answer for `desktop-api` while that one is away.
+
         Raises:
             NoSuchInstance: none or several; the message lists the candidates.
         """
@@ -83,11 +86,11 @@ class Fleet:
         wanted = name.strip()
         folded = wanted.casefold()
         for match in (
-            lambda known: known == wanted,
-            lambda known: known.casefold() == folded,
-            lambda known: bool(folded) and folded in known.casefold(),
+            lambda known: known.name == wanted,
+            lambda known: known.name.casefold() == folded,
+            lambda known: bool(folded) and _is_part(folded, known),
         ):
-            found = [instance for instance in instances if match(instance.name)]
+            found = [instance for instance in instances if match(instance)]
             if len(found) == 1:
                 return found[0]
             if found:
@@ -195,6 +198,11 @@ class Fleet:
                         return
         except TimeoutError:
             return
+
+
+def _is_part(folded: str, instance: Instance) -> bool:
+    known = instance.name.casefold()
+    return known.startswith(folded) if instance.endpoint.client else folded in known
 
 
 def _listed(instances: list[Instance]) -> str:

@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Final, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
 from opencode_relay.errors import ConfigError, EnrolmentError
@@ -30,6 +30,12 @@ class Block(_Record):
     first: int
     last: int
 
+    @model_validator(mode="after")
+    def _is_one(self) -> Self:
+        if not _NAME.fullmatch(self.name) or not 0 < self.first <= self.last <= 65535:
+            raise ValueError("a block has a client's name and its first and last port")
+        return self
+
     @property
     def ports(self) -> range:
         """All of them."""
@@ -40,6 +46,14 @@ class Client(Block):
     """One enrolled client. `key` is kind and base64."""
 
     key: str
+
+    @field_validator("key")
+    @classmethod
+    def _without_comment(cls, key: str) -> str:
+        try:
+            return str(parse_key(key))
+        except EnrolmentError as error:
+            raise ValueError(f"the key {error}") from None
 
     @property
     def fingerprint(self) -> str:

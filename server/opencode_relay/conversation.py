@@ -128,7 +128,9 @@ class Conversation:
         # From here on without waiting: what is checked must be so when it is written.
         before = self.entry
         self.entry, older = self._registrar.register(self._client.name, hello.id, registration)
-        log.info("client %s registered %s on port %d", self._client.name, self.entry.name, self.entry.port)
+        # Only what is new: a client that says the same again and again must not drown the journal.
+        if before is None or (before.name, before.port) != (self.entry.name, self.entry.port):
+            log.info("client %s registered %s on port %d", self._client.name, self.entry.name, self.entry.port)
         for entry in older:
             if entry is not before:
                 self._superseded(entry)

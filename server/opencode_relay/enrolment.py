@@ -20,7 +20,7 @@ from opencode_relay.processes import Identity, end_connections, identities, with
 from opencode_relay.settings import Settings, account
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from opencode_relay.keys import PublicKey
 
@@ -87,24 +87,23 @@ class Enrolment:
         return self._become(self.state.with_key_allowed(fingerprint), check=False)
 
     def _become(self, after: Clients, *, check: bool) -> Outcome:
-        before = self.state
-        files = [
-            # In this order: the agent knows a client before sshd lets it in, and forgets it before it is cut off.
-            (self._clients_file, after.to_json(), self._agent.pw_gid),
-            (self._keys_file, self._authorized_keys(after), self._tunnel.pw_gid),
-        ]
+        old = {client.name: client.key for client in self.state.clients}
+        new = {client.name: client.key for client in after.clients}
+        removed = [name for name in old if name not in new]
+        rekeyed = [name for name, key in new.items() if old.get(name, key) != key]
+        clients = (self._clients_file, after.to_json(), self._agent.pw_gid)
+        keys = (self._keys_file, self._authorized_keys(after), self._tunnel.pw_gid)
+        # sshd's first where somebody goes: if the second cannot be written, the key is out, and the command can be
+        # run again. Else the agent's first, so that it knows whom sshd lets in.
+        files = [keys, clients] if removed or rekeyed else [clients, keys]
         stale = [file for file in files if not _is_current(*file)]
         self.state = after
         doomed = self._strangers()
         if not check:
-            for path, content, group in stale:
-                write_atomically(path, content, mode=0o640, group=group)
-        old = {client.name: client.key for client in before.clients}
-        new = {client.name: client.key for client in after.clients}
-        removed = [name for name in old if name not in new]
-        rekeyed = [name for name, key in new.items() if old.get(name, key) != key]
-        if not check:  # the agent may have been quicker with some
-            doomed |= self._cut(has_gone=bool(removed or rekeyed))
+            failure = _write(stale)
+            doomed |= self._cut(has_gone=bool(removed or rekeyed))  # the agent may have been quicker with some
+            if failure:
+                raise failure
         return Outcome(
             state=after,
             changed=bool(stale or doomed),
@@ -172,6 +171,18 @@ def locked(etc: Path) -> Iterator[None]:
         ) from None
     finally:
         os.close(descriptor)
+
+
+def _write(files: Iterable[tuple[Path, bytes, int]]) -> EnrolmentError | None:
+    """Write them in order, up to one that cannot be; return why that is."""
+    for path, content, group in files:
+        try:
+            write_atomically(path, content, mode=0o640, group=group)
+        except OSError as error:
+            return EnrolmentError(
+                f"{path} cannot be written: {error.strerror}. Mend that and run this again: it is not complete"
+            )
+    return None
 
 
 def _is_current(path: Path, content: bytes, group: int) -> bool:

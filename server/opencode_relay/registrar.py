@@ -146,10 +146,6 @@ class Registrar:
         """Return a client's registrations."""
         return [entry for entry in self._entries.values() if entry.client == client]
 
-    def entries(self) -> list[Entry]:
-        """Return all registrations."""
-        return list(self._entries.values())
-
     def _remove(self, entry: Entry) -> None:
         del self._entries[entry.name]
         self._unlink(entry.name)

@@ -81,7 +81,21 @@ def test_the_state_survives_its_file() -> None:
     assert Clients.parse(state.to_json(), "clients.json") == state
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b'{"firstPort":1}'])
+def test_a_comment_that_somebody_put_behind_a_key_does_no_harm() -> None:
+    state = enrolled("laptop")
+    edited = state.to_json().replace(state.clients[0].key.encode(), state.clients[0].key.encode() + b" ann@laptop")
+    assert Clients.parse(edited, "clients.json") == state
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"[]", b"{}", b"\xff", b'{"firstPort":1}'),
+        enrolled("laptop").to_json().replace(b"ssh-ed25519", b"ssh-dss"),
+        enrolled("laptop").to_json().replace(b"laptop", b"../laptop"),
+        enrolled("laptop").to_json().replace(b'"last": 10015', b'"last": 1'),
+    ],
+)
 def test_a_damaged_state_file_is_named(content: bytes) -> None:
     with pytest.raises(ConfigError, match=r"clients\.json is damaged"):
         Clients.parse(content, "clients.json")

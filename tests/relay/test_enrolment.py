@@ -7,6 +7,7 @@ import grp
 import json
 import signal
 import stat
+import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ from support.ports import is_open
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import Iterator
     from pathlib import Path
 
@@ -157,6 +157,26 @@ def test_a_state_file_that_cannot_be_read_cuts_nobody_off(relay: ProvisionedRela
             assert client.ask({"type": "ping", "n": 1})["n"] == 1
         assert relay.logged("clients.json is damaged")
     (relay.etc / "clients.json").write_text(written)
+
+
+def test_a_revocation_that_could_not_be_recorded_shuts_the_key_out_and_can_be_run_again(
+    relay: ProvisionedRelay,
+) -> None:
+    state = str(relay.etc / "clients.json")
+    with RawClient(relay, "laptop") as laptop:
+        assert laptop.first["type"] == "ready"
+        subprocess.run(["mount", "--bind", state, state], check=True)  # nothing can take its place
+        try:
+            failed = relay.run("revoke", "laptop")
+        finally:
+            subprocess.run(["umount", state], check=True)
+        assert failed.returncode == 1
+        assert f"{state} cannot be written" in failed.stderr
+        assert "run this again" in failed.stderr
+        laptop.wait()
+    assert relay.public_key("laptop") not in (relay.etc / "authorized_keys").read_text()
+    assert relay.run("revoke", "laptop").returncode == 0
+    assert [entry["name"] for entry in json.loads(relay.run("clients", "--json").stdout)["revoked"]] == ["laptop"]
 
 
 def test_revoking_does_not_need_the_agent(relay: ProvisionedRelay) -> None:

@@ -61,6 +61,19 @@ async def test_what_is_registered_is_told_with_the_first_call(registry_dir: Path
         assert row["version"] == "1.18.33"
 
 
+@pytest.mark.parametrize("name", ["desktop-api", "DESKTOP-API", "desktop", "api"])
+async def test_no_instance_of_an_enrolled_machine_answers_for_another_that_is_away(
+    registry_dir: Path, name: str
+) -> None:
+    register(registry_dir, registration("laptop-desktop-api", free_port(), client="laptop"))
+    async with relay_client(registry_dir) as client:
+        refused = await client.call("read", instance=name)
+        assert refused.is_error
+        assert f"no instance is named '{name}'" in refused.text
+        meant = await client.call("read", instance="LAPTOP-desk")
+        assert "laptop-desktop-api" in meant.text
+
+
 async def test_hung_instances_delay_nobody(registry_dir: Path, fakes: FakeFleet) -> None:
     healthy, hung = fakes.add(5), fakes.add(5, hung=True)
     # Within a minute that they may take, the others are known and work.
