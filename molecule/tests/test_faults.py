@@ -97,6 +97,16 @@ def test_when_the_agent_is_killed_nothing_stays_registered_and_all_come_back(
     assert relay.agent_pid() != agent
 
 
+def test_an_agent_that_hangs_is_replaced_and_all_come_back(
+    relay: Relay, laptop: Machine, desktop: Machine, fleet: dict[str, Registration]
+) -> None:
+    agent = relay.agent_pid()
+    relay.run("kill", "-STOP", str(agent))
+    eventually(lambda: relay.agent_pid() not in (agent, 0), "another agent", within=GONE_WITHIN)
+    for machine in (laptop, desktop):
+        _back(relay, machine, fleet)
+
+
 def test_sshd_restarts_without_anybody_noticing(relay: Relay, fleet: dict[str, Registration]) -> None:
     before = relay.connections()
     relay.run("systemctl", "restart", "ssh.service")
