@@ -255,7 +255,9 @@ class Connection:
 
     async def _learn_port(self, asked: int, ready: protocol.Ready) -> int:
         if asked:
-            # Success is silent. A failure was said before the relay's first word, so it has been read by now.
+            # Success is silent. A failure was said before the relay's first word, so it has been read by now. Where
+            # this process was too busy to listen from the start, both were read together, and told in either order.
+            await asyncio.sleep(0)
             if any(is_forward_failure(line, asked) for line in self._pipes.stderr):
                 raise ForwardRefused(asked, ready.ports)
             return asked

@@ -29,9 +29,12 @@ class LineError(Exception):
 
 
 class ForwardRefused(LineError):
-    """The relay does not listen on `port` (0: on any port). `free_ports`: those that it offers instead, or None."""
+    """The relay does not listen on `port` (0: on any port). `free_ports`: those that it offers instead, or None.
 
-    def __init__(self, port: int, free_ports: tuple[int, ...] | None) -> None:
+    `why`: the relay's own words, where it has any.
+    """
+
+    def __init__(self, port: int, free_ports: tuple[int, ...] | None, why: str = "") -> None:
         remedy = "its sshd needs `AllowTcpForwarding remote` (or `yes`), and the port must be free and permitted"
         if free_ports == ():
             message = "all ports that the relay has for this machine are in use"
@@ -40,7 +43,7 @@ class ForwardRefused(LineError):
             message = f"the relay does not listen on port {port} for us"
         else:
             message = "the relay does not listen for us"
-        super().__init__(message, hop="forward", remedy=remedy, permanent=port == 0 and free_ports is None)
+        super().__init__(why or message, hop="forward", remedy=remedy, permanent=port == 0 and free_ports is None)
         self.port = port
         self.free_ports = free_ports
 

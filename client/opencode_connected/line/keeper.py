@@ -231,6 +231,8 @@ class LineKeeper:
         try:
             return await connection.register(registration)
         except RelayRefused as refused:
+            if refused.code == "bad-port":  # it will not do next time either, unless it is another one
+                raise ForwardRefused(connection.port, None, str(refused)) from refused
             if refused.code != "not-carrying" or not await self._local_health():
                 raise
         return await connection.register(registration)

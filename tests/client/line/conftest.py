@@ -53,6 +53,13 @@ def lasting_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "program", patient)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have pings often, so that tests need not wait."""
+    monkeypatch.setattr("opencode_connected.line.keeper._PING_SECONDS", 0.2)
+    monkeypatch.setattr("opencode_connected.line.keeper._REGISTER_AGAIN_SECONDS", 0.2)
+
+
 def line_settings(
     relay: Sshd, opencode: FakeHealth, registry_dir: Path | str, *, instance_id: str = INSTANCE_ID
 ) -> LineSettings:

@@ -6,13 +6,19 @@ import sys
 
 READY = b'{"type":"ready","v":1,"agent":"fake"}\n'
 PORT = b"Allocated port 10001 for remote forward to 127.0.0.1:%d\n"
+REFUSED = b"Warning: remote port forwarding failed for listen port %d\n"
+BAD_PORT = b'{"type":"error","code":"bad-port","message":"port 10001 carries another instance"}\n'
 
 
 def main() -> None:
     """Speak, then be silent until the launcher ends."""
     what = sys.argv[1]
-    local_port = int(next(word for word in sys.argv if word.startswith("127.0.0.1:0:")).rpartition(":")[2])
-    sys.stderr.buffer.write(PORT % local_port)
+    forward = next(word for word in sys.argv if word.startswith("127.0.0.1:"))
+    _, port, _, local_port = forward.split(":")
+    if port == "0":
+        sys.stderr.buffer.write(PORT % int(local_port))
+    elif what == "no-forward":
+        sys.stderr.buffer.write(REFUSED % int(port))
     sys.stderr.flush()
     out = sys.stdout.buffer
     if what == "noise":
@@ -40,8 +46,10 @@ def main() -> None:
     else:  # "silent": ready, and not a word more
         out.write(READY)
     out.flush()
-    for _ in sys.stdin.buffer:
-        pass
+    for line in sys.stdin.buffer:
+        if what == "one-bad-port" and b'"hello"' in line:
+            out.write(BAD_PORT if port == "10001" else b'{"type":"registered","name":"laptop-api","health":"ok"}\n')
+            out.flush()
 
 
 main()

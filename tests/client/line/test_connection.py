@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -95,6 +96,24 @@ async def test_a_port_that_somebody_has_is_an_error_that_names_it(
     async with Connection(settings, forward=opencode.port) as connection:
         with pytest.raises(ForwardRefused, match=f"does not listen on port {opencode.port}"):
             await connection.open()
+
+
+async def test_a_refusal_is_not_overlooked_by_a_launcher_that_was_too_busy_to_listen_to_ssh_from_the_start(
+    settings: LineSettings,
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def be_busy() -> None:  # each turn of the loop takes long enough for the fake to say all that it has to say
+        time.sleep(0.1)
+        if opening:
+            loop.call_soon(be_busy)
+
+    opening = True
+    loop.call_soon(be_busy)
+    async with Connection(fake_relay(settings, "no-forward"), forward=10001) as connection:
+        with pytest.raises(ForwardRefused):
+            await connection.open()
+        opening = False
 
 
 async def test_a_second_instance_learns_who_has_the_name(settings: LineSettings, opencode: FakeHealth) -> None:

@@ -15,60 +15,20 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from client.line.conftest import line_settings, make_key, registration
+from client.line.conftest import line_settings, make_key
+from client.line.held import Line, line
 from opencode_connected.line.errors import LineError, NameTaken, RelayRefused
 from opencode_connected.line.keeper import LineKeeper
 from opencode_connected.line.retry import RetrySchedule
-from support.fake_health import FakeHealth
-from support.ports import free_port
 from support.processes import has_ended, name_of, named
 from support.sshd import Sshd
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from opencode_connected.line.command import LineSettings
-    from opencode_connected.line.state import LineEvent
-
-
-class Line:
-    """A keeper and what it told."""
-
-    def __init__(self, settings: LineSettings, opencode: FakeHealth) -> None:
-        self.opencode = opencode
-        self.events: list[LineEvent] = []
-        self.keeper = LineKeeper(settings, self.events.append, opencode.healthy)
-
-    async def register(self, name: str = "laptop-api", *, name_is_default: bool = False) -> str:
-        return await self.keeper.register(registration(self.opencode, name), name_is_default=name_is_default)
-
-    async def until(self, phase: str, *, reconnects: int = 0, within: float = 15.0) -> None:
-        await eventually_async(
-            lambda: self.keeper.state.phase == phase and self.keeper.state.reconnects >= reconnects,
-            f"phase {phase} after {reconnects} reconnects",
-            within=within,
-        )
-
-    def kinds(self) -> list[str]:
-        return [event.kind for event in self.events]
-
-    def ssh(self) -> int:
-        connection = self.keeper._connection
-        assert connection is not None
-        assert connection._transport is not None
-        return connection._transport.get_pid()
-
-
-@contextlib.asynccontextmanager
-async def line(settings: LineSettings, opencode: FakeHealth) -> AsyncIterator[Line]:
-    held = Line(settings, opencode)
-    await held.keeper.start()
-    try:
-        yield held
-    finally:
-        await held.keeper.close()
+    from support.fake_health import FakeHealth
 
 
 @pytest.fixture
@@ -266,13 +226,6 @@ async def test_a_directory_that_is_not_safe_is_raised_to_whoever_registers(
         assert held.keeper.state.remedy
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have pings often, so that tests need not wait."""
-    monkeypatch.setattr("opencode_connected.line.keeper._PING_SECONDS", 0.2)
-    monkeypatch.setattr("opencode_connected.line.keeper._REGISTER_AGAIN_SECONDS", 0.2)
-
-
 @pytest.mark.usefixtures("impatient")
 async def test_a_full_disk_is_reported_and_the_registration_follows_when_there_is_room(
     settings: LineSettings, opencode: FakeHealth, tmp_path: Path
@@ -342,64 +295,6 @@ async def test_an_opencode_that_does_not_answer_is_reported_and_the_line_kept(
         assert held.keeper.state.error is None
         assert held.keeper.state.reconnects == 0
         assert held.kinds() == ["connected", "registered", "trouble", "recovered"]
-
-
-@pytest.mark.usefixtures("impatient")
-async def test_a_tunnel_that_does_not_carry_is_replaced_and_reported(
-    settings: LineSettings, opencode: FakeHealth
-) -> None:
-    with FakeHealth() as healthy:
-        held = Line(settings, opencode)
-        held.keeper._local_health = healthy.healthy
-        await held.keeper.start()
-        await held.register()
-        # What answers through the tunnel is no OpenCode any more, while a healthy one answers here.
-        opencode.status = 500
-        await held.until("retrying", reconnects=1)
-        assert "the tunnel does not carry" in str(held.keeper.state.error)
-
-        opencode.status = 200
-        await held.until("registered", reconnects=1)
-        await held.keeper.close()
-
-
-async def test_a_tunnel_that_is_slow_to_carry_at_first_is_asked_again_and_kept(
-    settings: LineSettings, opencode: FakeHealth
-) -> None:
-    opencode.status = 500
-    held = Line(settings, opencode)
-
-    async def healthy_from_now_on() -> bool:  # asked after the relay's first, vain probe
-        opencode.status = 200
-        return True
-
-    held.keeper._local_health = healthy_from_now_on
-    await held.keeper.start()
-    assert await held.register() == "laptop-api"
-    await held.keeper.close()
-
-    assert held.kinds() == ["connected", "registered", "closed"]
-
-
-async def test_a_block_of_ports_is_gone_through(settings: LineSettings, opencode: FakeHealth) -> None:
-    free = free_port()
-    block = replace(settings, ports=(opencode.port, free))
-
-    for _ in range(4):  # whichever of the two comes first
-        async with line(block, opencode) as held:
-            await held.register()
-            assert held.keeper.state.port == free
-            assert held.keeper.state.reconnects == 0
-
-
-async def test_ports_that_are_all_taken_are_an_error_that_may_pass(
-    settings: LineSettings, opencode: FakeHealth
-) -> None:
-    async with line(replace(settings, ports=(opencode.port,)), opencode) as held:
-        state = await held.keeper.first_contact(10)
-
-        assert (state.phase, state.hop) == ("retrying", "forward")
-        assert str(opencode.port) in str(state.error)
 
 
 async def test_closing_while_it_connects_leaves_no_ssh_behind(settings: LineSettings, opencode: FakeHealth) -> None:
