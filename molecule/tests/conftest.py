@@ -13,8 +13,9 @@ from support.scenario import KNOWN_HOSTS, Attacker, Machine, Registration, Relay
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+_FIGURES: pytest.StashKey[list[str]] = pytest.StashKey()
 GUEST_PORT = 4500
 """Where the guest's OpenCode listens on its host."""
 
@@ -22,6 +23,20 @@ GUEST_PORT = 4500
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the removal of everything come last."""
     items.sort(key=lambda item: item.path.name == "test_removal.py")
+
+
+@pytest.fixture
+def figure(request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Note a figure, in seconds, for the end of the run. No test depends on one: the machine may have other work."""
+    figures = request.config.stash.setdefault(_FIGURES, [])
+    return lambda what, seconds: figures.append(f"{seconds:6.1f} s  {what}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the figures."""
+    terminalreporter.section("figures")
+    for line in config.stash.get(_FIGURES, []):
+        terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")

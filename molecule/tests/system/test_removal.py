@@ -24,7 +24,7 @@ def removed() -> None:
 
 def test_nothing_of_it_runs_or_lies_around(relay: Relay) -> None:
     assert not relay.succeeds("nft", "list", "table", "inet", "opencode_relay")
-    assert relay.output("sh", "-c", "systemctl list-unit-files --no-legend 'opencode-relay*'") == ""
+    assert relay.run("systemctl", "list-unit-files", "--no-legend", "opencode-relay*", check=False).stdout == ""
     assert not relay.connections()
     for path in ("/etc/opencode-relay", relay.registry_dir, relay.venv, "/run/opencode-relay.sock"):
         assert not relay.succeeds("test", "-e", path), path
