@@ -79,17 +79,23 @@ def _machine(values: dict[str, object]) -> Machine:
     )
 
 
+@pytest.fixture(scope="session")
+def machines(laptop: Machine, desktop: Machine) -> list[Machine]:
+    """Both."""
+    return [laptop, desktop]
+
+
 @pytest.fixture
-def fleet(relay: Relay, laptop: Machine, desktop: Machine) -> dict[str, Registration]:
+def fleet(relay: Relay, machines: list[Machine]) -> dict[str, Registration]:
     """All instances that run as services, registered."""
-    return all_registered(relay, [laptop, desktop])
+    return all_registered(relay, machines)
 
 
 @pytest.fixture(scope="session")
-def known_hosts(relay: Relay, laptop: Machine, desktop: Machine) -> None:
+def known_hosts(relay: Relay, machines: list[Machine]) -> None:
     """The relay's host key, where the tests' own ssh looks for it."""
     key = relay.output("cat", "/etc/ssh/ssh_host_ed25519_key.pub")
-    for machine in (laptop, desktop):
+    for machine in machines:
         machine.host.run("tee", KNOWN_HOSTS, stdin=f"[{relay.name}]:{relay.ssh_port} {key}\n")
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.usefixtures("fleet")
 def test_every_instance_of_a_managed_machine_is_registered_under_its_machines_name(
-    relay: Relay, laptop: Machine, desktop: Machine
+    relay: Relay, desktop: Machine, laptop: Machine, machines: list[Machine]
 ) -> None:
     names = set(relay.registrations())
     assert {f"{laptop.client}-api", f"{laptop.client}-{laptop.host.name}-site"} <= names
@@ -24,18 +24,16 @@ def test_every_instance_of_a_managed_machine_is_registered_under_its_machines_na
 
 
 @pytest.mark.usefixtures("fleet")
-def test_each_instance_is_on_a_port_of_its_machines_own_block(
-    relay: Relay, laptop: Machine, desktop: Machine
-) -> None:
-    for machine in (laptop, desktop):
+def test_each_instance_is_on_a_port_of_its_machines_own_block(relay: Relay, machines: list[Machine]) -> None:
+    for machine in machines:
         block = relay.block(machine.client)
         assert len(block) == relay.block_size
         assert {entry.port for entry in relay.registered(machine.client).values()} <= set(block)
 
 
 @pytest.mark.usefixtures("fleet")
-def test_the_gateways_user_lists_sends_and_reads(relay: Relay, laptop: Machine, desktop: Machine) -> None:
-    for machine in (laptop, desktop):
+def test_the_gateways_user_lists_sends_and_reads(relay: Relay, machines: list[Machine]) -> None:
+    for machine in machines:
         name = next(iter(relay.registered(machine.client)))
         word = f"across-{machine.person}"
         sent, listed, read = relay.call_tools(
@@ -49,8 +47,8 @@ def test_the_gateways_user_lists_sends_and_reads(relay: Relay, laptop: Machine, 
         assert f"echo: say {word}" in read["text"]
 
 
-def test_the_launcher_came_by_pipx_to_an_unprivileged_person(laptop: Machine, desktop: Machine) -> None:
-    for machine in (laptop, desktop):
+def test_the_launcher_came_by_pipx_to_an_unprivileged_person(machines: list[Machine]) -> None:
+    for machine in machines:
         listed = json.loads(machine.host.output("pipx", "list", "--json", user=machine.person))
         assert "opencode-relay" in listed["venvs"]
         launchers = machine.host.output("pgrep", "-u", machine.person, "-f", "opencode-connected --headless")
@@ -58,9 +56,9 @@ def test_the_launcher_came_by_pipx_to_an_unprivileged_person(laptop: Machine, de
 
 
 def test_the_private_key_is_the_persons_alone_and_only_its_public_half_is_at_the_relay(
-    relay: Relay, laptop: Machine, desktop: Machine
+    relay: Relay, machines: list[Machine]
 ) -> None:
-    for machine in (laptop, desktop):
+    for machine in machines:
         enrolled = json.loads(machine.launcher("enroll", "--json", "--check").stdout)
         key = machine.host.infra.file(enrolled["key_file"])
         assert (key.user, key.mode) == (machine.person, 0o600)
@@ -74,8 +72,8 @@ def _is_well(machine: Machine) -> bool:
 
 
 @pytest.mark.usefixtures("fleet")
-def test_the_launchers_own_doctor_and_status_agree(laptop: Machine, desktop: Machine) -> None:
-    for machine in (laptop, desktop):
+def test_the_launchers_own_doctor_and_status_agree(machines: list[Machine]) -> None:
+    for machine in machines:
         # It gives OpenCode 20 s to say its version, which is little where three of them have just started.
         eventually(partial(_is_well, machine), "the doctor is content", within=90)
         status = json.loads(machine.launcher("status", "--json").stdout)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 GONE_WITHIN = 15.0
 """Seconds: no registration outlives its session by more."""
 BACK_WITHIN = 60.0
-"""Seconds from the end of the fault. A launcher takes 0.5 to 10, depending on the fault, on a machine without other work."""
+"""Seconds from the end of the fault. A launcher takes 0.5 to 10, where the machine has no other work."""
 
 _GET = """
 import sys, urllib.request
@@ -79,7 +79,7 @@ def test_a_turn_goes_on_through(
 
 
 def test_when_the_agent_is_killed_nothing_stays_registered_and_all_come_back(
-    relay: Relay, laptop: Machine, desktop: Machine, fleet: dict[str, Registration]
+    relay: Relay, machines: list[Machine], fleet: dict[str, Registration]
 ) -> None:
     agent = relay.agent_pid()
     relay.run("systemctl", "mask", "--runtime", "opencode-relay-agent.service")
@@ -90,18 +90,18 @@ def test_when_the_agent_is_killed_nothing_stays_registered_and_all_come_back(
     finally:
         relay.run("systemctl", "unmask", "--runtime", "opencode-relay-agent.service")
         relay.run("systemctl", "start", "opencode-relay-agent.socket", "opencode-relay-agent.service")
-    for machine in (laptop, desktop):
+    for machine in machines:
         _back(relay, machine, fleet)
     assert relay.agent_pid() != agent
 
 
 def test_an_agent_that_hangs_is_replaced_and_all_come_back(
-    relay: Relay, laptop: Machine, desktop: Machine, fleet: dict[str, Registration]
+    relay: Relay, machines: list[Machine], fleet: dict[str, Registration]
 ) -> None:
     agent = relay.agent_pid()
     relay.run("kill", "-STOP", str(agent))
     eventually(lambda: relay.agent_pid() not in (agent, 0), "another agent", within=GONE_WITHIN)
-    for machine in (laptop, desktop):
+    for machine in machines:
         _back(relay, machine, fleet)
 
 
@@ -175,14 +175,13 @@ def test_a_session_whose_launcher_hangs_is_ended_after_15_s_of_silence(
 
 def test_after_a_reboot_of_the_relay_everybody_is_back_behind_the_same_walls(
     relay: Relay,
-    laptop: Machine,
-    desktop: Machine,
+    machines: list[Machine],
     fleet: dict[str, Registration],
     ordinary: Attacker,
     figure: Callable[[str, float], None],
 ) -> None:
     relay.reboot()
-    for machine in (laptop, desktop):
+    for machine in machines:
         figure(f"relay rebooted: {machine.client} registered again", _back(relay, machine, fleet))
     assert relay.registrations().keys() == fleet.keys()
     port = next(iter(relay.registrations().values())).port
@@ -196,7 +195,7 @@ def test_after_a_reboot_of_the_relay_everybody_is_back_behind_the_same_walls(
 
 
 def test_the_registry_is_emptied_at_boot_even_if_the_agent_does_not_start(
-    relay: Relay, laptop: Machine, desktop: Machine, fleet: dict[str, Registration]
+    relay: Relay, machines: list[Machine], fleet: dict[str, Registration]
 ) -> None:
     assert fleet
     inode = relay.output("stat", "--format", "%i %U %G %a", relay.registry_dir)
@@ -209,7 +208,7 @@ def test_the_registry_is_emptied_at_boot_even_if_the_agent_does_not_start(
         assert relay.output("stat", "--format", "%i %U %G %a", relay.registry_dir) == inode
     finally:
         relay.run("systemctl", "enable", "--now", "opencode-relay-agent.socket", "opencode-relay-agent.service")
-    all_registered(relay, [laptop, desktop])
+    all_registered(relay, machines)
 
 
 def test_the_registry_is_emptied_and_the_walls_stand_before_sshd_and_docker_start(relay: Relay) -> None:
