@@ -21,7 +21,7 @@ PLAIN: dict[str, Any] = GOLDEN[0]["fields"]
 
 def line(fields: dict[str, Any]) -> str:
     first, _, last = fields["ports"].partition("-")
-    client = Client(name=fields["client"], first=int(first), last=int(last), key="")
+    client = Client(name=fields["client"], first=int(first), last=int(last), key=PLAIN["hostKey"])
     return join_line(
         client, host=fields["host"], port=fields["port"], user=fields["user"], host_key=fields["hostKey"]
     )

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from relay.provisioned import ProvisionedRelay
     from support.fake_health import FakeHealth
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43
+"""Of the right shape, and nobody's."""
+
 
 def test_a_client_that_has_all_its_connections_open_is_told_so(relay: ProvisionedRelay) -> None:
     limit = 2 * len(relay.ports_of("laptop"))
@@ -65,7 +68,7 @@ async def test_after_a_burst_a_clients_messages_are_answered_at_a_pace(tmp_path:
     incoming, into = os.pipe()
     outof, outgoing = os.pipe()
     channel = Channel(incoming, outgoing)
-    client = Client(name="laptop", first=20_000, last=20_003, key="")
+    client = Client(name="laptop", first=20_000, last=20_003, key=KEY)
     conversation = Conversation(
         client, channel, peer="", tunnel_uid=0, registrar=Registrar(tmp_path), superseded=lambda entry: None
     )
