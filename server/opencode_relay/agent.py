@@ -1,17 +1,8 @@
 """The agent: one daemon that registers the instances of all enrolled clients.
 
-It needs of its service (`opencode-relay-agent.service`, `Type=notify`) and socket (`opencode-relay-agent.socket`):
-
-- `ListenStream=` the socket of relay.json, `SocketUser=root`, `SocketGroup=` the tunnel user's, `SocketMode=0660`:
-  what connects while the agent restarts waits there;
-- `User=` the agent's user, `AmbientCapabilities=CAP_KILL` and `CapabilityBoundingSet=CAP_KILL`, to end sessions of
-  the tunnel user, and nothing that hides other users' processes (`ProtectProc=`, `PrivateUsers=`, `PrivatePIDs=`) or
-  the network (`PrivateNetwork=`); `RestrictAddressFamilies=AF_UNIX AF_INET AF_NETLINK`;
-- `ReadWritePaths=` the registry directory; relay.json and clients.json readable;
-- `Restart=always`, `StartLimitIntervalSec=0`, and an `ExecStopPost=` that empties the registry directory, so that no
-  registration outlives an agent that cannot start again;
-- `WatchdogSec=10`, `WatchdogSignal=SIGKILL`: an agent that hangs is as good as dead;
-- `LimitNOFILE=`: four descriptors a session, and one more for a moment.
+Its service and its socket, `roles/relay_agent/templates`, give it what it rests on: connections that wait while it
+restarts, CAP_KILL to end sessions of the tunnel's account and nothing else, the sight of other users' processes and of
+the kernel's listeners (netlink), a watchdog that kills it when it hangs, and an empty registry whenever it is gone.
 """
 
 from __future__ import annotations
