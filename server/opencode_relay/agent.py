@@ -1,7 +1,7 @@
 """The agent: one daemon that registers the instances of all enrolled clients.
 
 Its service and its socket, `roles/relay_agent/templates`, give it what it rests on: connections that wait while it
-restarts, CAP_KILL to end sessions of the tunnel's account and nothing else, the sight of other users' processes and of
+restarts, CAP_KILL to end sessions of the tunnel's account and nothing else, the sight of others' processes and of
 the kernel's listeners (netlink), a watchdog that kills it when it hangs, and an empty registry whenever it is gone.
 """
 
