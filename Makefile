@@ -25,12 +25,7 @@ demo: packages-demo $(INSTALLED) ## Drive a real OpenCode through the server. RE
 	@REAL=$(REAL) RELAY=$(RELAY) $(BIN)/python tests/demo/demo.py
 
 .PHONY: test
-test: pytest ## Run all tests: pytest, and molecule where a Docker engine is or can be had. ARGS="…" goes to pytest, alone
-	@$(if $(ARGS),:,if $(ENGINE) possible; then $(MAKE) --no-print-directory molecule; else \
-		echo 'The roles were not tried on hosts: no Docker engine can be reached, and only root can start one.'; fi)
-
-.PHONY: pytest
-pytest: packages-test $(INSTALLED) opencode ## Run the tests that need no hosts. ARGS="…" goes to pytest
+test: packages-test $(INSTALLED) opencode ## Run all tests but those of `make molecule`. ARGS="…" goes to pytest
 	@OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/pytest $(ARGS)
 
 .PHONY: molecule

@@ -232,7 +232,8 @@ def test_a_flood_of_registrations_is_slowed_down_and_hurts_nobody_else(
     name = next(iter(relay.registered(laptop.client)))
     (answer,) = relay.call_tools(("send", {"instance": name, "message": "in the flood", "session": "new"}))
     assert "echo: in the flood" in answer["text"]
-    assert len(relay.registered("guest")) == 1
+    # While one name takes the place of another, a look at the directory may meet both or neither.
+    eventually(lambda: len(relay.registered("guest")) == 1, "one registration")
     answered = sum('"registered"' in line for line in session.lines)
     assert answered < 1000
     assert relay.agent_pid() == agent
