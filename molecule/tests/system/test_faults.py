@@ -143,6 +143,7 @@ def test_a_client_that_gets_another_address_comes_back_from_there(
     relay: Relay, laptop: Machine, fleet: dict[str, Registration], figure: Callable[[str, float], None]
 ) -> None:
     device, old, length = laptop.host.interface()
+    route = laptop.host.output("ip", "route", "show", "default").split()
     new = ".".join([*old.split(".")[:2], "250", "250"])
 
     def move(before: str, after: str) -> None:
@@ -158,6 +159,7 @@ def test_a_client_that_gets_another_address_comes_back_from_there(
     finally:
         again = relay.registrations()
         move(new, old)
+        laptop.host.run("ip", "route", "replace", *route)
     _back(relay, laptop, again)
 
 
@@ -171,6 +173,15 @@ def test_a_session_whose_launcher_hangs_is_ended_after_15_s_of_silence(
     finally:
         desktop.host.run("pkill", "-CONT", "-u", desktop.person, "-f", pattern, check=False)
     _back(relay, desktop, fleet)
+
+
+def test_the_walls_stand_after_nftables_has_dropped_all_tables(relay: Relay) -> None:
+    # Docker's own rules are lost until the next reboot, and with them the container's name server.
+    for action in ("restart", "reload", "stop"):
+        relay.run("systemctl", action, "nftables.service")
+        if action == "stop":  # the next start loads them again
+            relay.run("systemctl", "start", "nftables.service")
+        assert "meta skuid" in relay.output("nft", "list", "table", "inet", "opencode_relay"), action
 
 
 def test_after_a_reboot_of_the_relay_everybody_is_back_behind_the_same_walls(
