@@ -43,6 +43,9 @@ bootstrap() {
 
 build() {
     local distribution=$1 base own=opencode-relay-base:$1
+    # Scenarios that start at once wait for each other instead of making the same image twice.
+    exec 9>"${TMPDIR:-/tmp}/opencode-relay-test-host-$distribution-$(id -u).lock"
+    flock 9
     base=$(stock_image "$distribution")
     if ! present "$base"; then
         if present "$own" || ! docker pull --quiet "$base" >/dev/null 2>&1; then

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from typing import Any
 from support.hosts import Host, Running, Session
 from support.waiting import eventually
 
+GONE_WITHIN = 15.0
+"""Seconds: no registration outlives its session by more."""
+BACK_WITHIN = 60.0
+"""Seconds from the end of a fault. A launcher takes 0.5 to 10, where the machine has no other work."""
 STARTS_WITHIN = 90.0
 """Seconds until all instances are registered, from nothing, on a machine that has other work."""
 _PLAY_SECONDS = 300.0
@@ -174,6 +179,21 @@ def all_registered(
         return found
 
     return eventually(complete, "all instances are registered", within=within)
+
+
+def back(relay: Relay, machine: Machine, before: dict[str, Registration]) -> float:
+    """Wait until all instances of the machine are registered anew, under their names; return for how many seconds."""
+    began = time.monotonic()
+    awaited = {name: old.connected_at for name, old in before.items() if old.client == machine.client}
+
+    def registered_anew() -> bool:
+        now = {name: entry.connected_at for name, entry in relay.registered(machine.client).items()}
+        assert now.keys() == awaited.keys()
+        assert all(now[name] != awaited[name] for name in awaited), now
+        return True
+
+    eventually(registered_anew, f"{machine.client} is back", within=BACK_WITHIN)
+    return time.monotonic() - began
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,120 @@
+"""What breaks between the clients and the relay in the middle of use, and how soon they are back."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.scenario import GONE_WITHIN, back
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from support.scenario import Machine, Registration, Relay
+
+_GET = """
+import sys, urllib.request
+print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())
+"""
+
+
+def _kill_agent(relay: Relay) -> None:
+    relay.run("kill", "-KILL", str(relay.agent_pid()))
+
+
+def _restart_sshd_and_its_sessions(relay: Relay) -> None:
+    connections = [str(pid) for pid in relay.connections()]
+    relay.run("systemctl", "restart", "ssh.service")
+    relay.run("kill", "-KILL", *connections)
+
+
+@pytest.mark.parametrize("fault", [_kill_agent, _restart_sshd_and_its_sessions])
+def test_a_turn_goes_on_through(
+    relay: Relay,
+    laptop: Machine,
+    fleet: dict[str, Registration],
+    fault: Callable[[Relay], None],
+    figure: Callable[[str, float], None],
+) -> None:
+    name = f"{laptop.client}-api"
+    status = f"http://127.0.0.1:{fleet[name].port}/session/status"
+    marker = fault.__name__
+    message = f"SLOW:50:0.2 {marker}"
+    with relay.tools(
+        ("send", {"instance": name, "message": message, "session": "new"}), ("read", {"instance": name})
+    ) as client:
+        eventually(lambda: "busy" in relay.python(_GET, status, user=relay.gateway_user).stdout, "the turn runs")
+        fault(relay)
+        figure(f"{fault.__name__.strip('_')}, in mid-turn: registered again", back(relay, laptop, fleet))
+        assert client.ended() == 0, client.errors
+        sent, read = (json.loads(line) for line in client.lines)
+    assert not sent["is_error"]
+    assert "word50" in sent["text"]
+    assert read["text"].count(f"user: {message}") == 1
+
+
+@contextmanager
+def _cut(relay: Relay, address: str) -> Iterator[None]:
+    """Lose every packet between the relay and an address, without anybody being told."""
+    chains = "chain in { type filter hook input priority -10; ip saddr %s drop; }; "
+    chains += "chain out { type filter hook output priority -10; ip daddr %s drop; }; "
+    relay.run("nft", "table ip cut { " + chains % (address, address) + "}")
+    try:
+        yield
+    finally:
+        relay.run("nft", "delete", "table", "ip", "cut")
+
+
+def test_a_client_whose_network_is_cut_is_off_the_list_and_back_with_its_network(
+    relay: Relay,
+    laptop: Machine,
+    desktop: Machine,
+    fleet: dict[str, Registration],
+    figure: Callable[[str, float], None],
+) -> None:
+    with _cut(relay, laptop.host.address()):
+        # The last message may have come just before: 5 s between two of them, and 15 s after the last.
+        eventually(lambda: not relay.registered(laptop.client), "it is off the list", within=GONE_WITHIN + 5)
+    figure("network cut, then given back: registered again", back(relay, laptop, fleet))
+    others = {name: entry for name, entry in fleet.items() if entry.client == desktop.client}
+    assert others.items() <= relay.registrations().items()
+
+
+def test_a_client_that_gets_another_address_comes_back_from_there(
+    relay: Relay, laptop: Machine, fleet: dict[str, Registration], figure: Callable[[str, float], None]
+) -> None:
+    device, old, length = laptop.host.interface()
+    route = laptop.host.output("ip", "route", "show", "default").split()
+    new = ".".join([*old.split(".")[:2], "250", "250"])
+
+    def move(before: str, after: str) -> None:
+        laptop.host.run("ip", "address", "add", f"{after}/{length}", "dev", device)
+        laptop.host.run("ip", "address", "delete", f"{before}/{length}", "dev", device)
+        # The second address of a subnet goes with the first, unless it is promoted: then it is there already.
+        laptop.host.run("ip", "address", "replace", f"{after}/{length}", "dev", device)
+
+    move(old, new)
+    try:
+        figure("another address, the old path black-holed: registered again", back(relay, laptop, fleet))
+        assert f"client {laptop.client} connected from {new} " in relay.journal()
+    finally:
+        again = relay.registrations()
+        move(new, old)
+        laptop.host.run("ip", "route", "replace", *route)
+    back(relay, laptop, again)
+
+
+def test_a_session_whose_launcher_hangs_is_ended_after_15_s_of_silence(
+    relay: Relay, desktop: Machine, fleet: dict[str, Registration]
+) -> None:
+    pattern = "ssh .*-R 127.0.0.1:"
+    desktop.host.run("pkill", "-STOP", "-u", desktop.person, "-f", pattern)
+    try:
+        eventually(lambda: not relay.registered(desktop.client), "it is off the list", within=GONE_WITHIN + 5)
+    finally:
+        desktop.host.run("pkill", "-CONT", "-u", desktop.person, "-f", pattern, check=False)
+    back(relay, desktop, fleet)
