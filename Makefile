@@ -30,8 +30,8 @@ test: packages-test $(INSTALLED) opencode ## Run all tests but those of `make mo
 
 .PHONY: molecule
 molecule: packages-molecule $(INSTALLED) opencode ## Prove the roles on Debian hosts in containers. SCENARIO=noble: on Ubuntu
-	@OPENCODE_BIN=$$(readlink -f $(OPENCODE_BIN)) ANSIBLE_HOME=$(CURDIR)/.work/ansible \
-		$(ENGINE) run tests/support/scenarios.sh $(SCENARIO)
+	@OPENCODE_BIN=$$(readlink -f $(OPENCODE_BIN)) $(ENGINE) run \
+		tests/support/scenarios.sh $(SCENARIO)
 
 .PHONY: lint
 lint: packages-lint $(INSTALLED) ## Check format, style, types, shell scripts, roles and their READMEs
