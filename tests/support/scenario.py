@@ -188,7 +188,7 @@ def back(relay: Relay, machine: Machine, before: dict[str, Registration]) -> flo
 
     def registered_anew() -> bool:
         now = {name: entry.connected_at for name, entry in relay.registered(machine.client).items()}
-        assert now.keys() == awaited.keys()
+        assert now.keys() == awaited.keys(), now
         assert all(now[name] != awaited[name] for name in awaited), now
         return True
 

@@ -43,7 +43,7 @@ def test_a_turn_goes_on_through(
     name = f"{laptop.client}-api"
     status = f"http://127.0.0.1:{fleet[name].port}/session/status"
     marker = fault.__name__
-    message = f"SLOW:50:0.2 {marker}"
+    message = f"SLOW:30:0.2 {marker}"
     with relay.tools(
         ("send", {"instance": name, "message": message, "session": "new"}), ("read", {"instance": name})
     ) as client:
@@ -53,7 +53,7 @@ def test_a_turn_goes_on_through(
         assert client.ended() == 0, client.errors
         sent, read = (json.loads(line) for line in client.lines)
     assert not sent["is_error"]
-    assert "word50" in sent["text"]
+    assert "word30" in sent["text"]
     assert read["text"].count(f"user: {message}") == 1
 
 
@@ -89,7 +89,7 @@ def test_a_client_that_gets_another_address_comes_back_from_there(
 ) -> None:
     device, old, length = laptop.host.interface()
     route = laptop.host.output("ip", "route", "show", "default").split()
-    new = ".".join([*old.split(".")[:2], "250", "250"])
+    new = f"{old.rpartition('.')[0]}.250"
 
     def move(before: str, after: str) -> None:
         laptop.host.run("ip", "address", "add", f"{after}/{length}", "dev", device)
