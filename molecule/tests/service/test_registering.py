@@ -181,6 +181,24 @@ def test_a_tunnel_that_listens_beyond_loopback_is_not_registered(session: Sessio
     assert session.hear("error")["code"] == "exposed"
 
 
+def test_only_the_tunnels_account_is_heard_at_the_agents_socket(relay: Relay) -> None:
+    program = """
+import socket
+agent = socket.socket(socket.AF_UNIX)
+agent.settimeout(10)
+try:
+    agent.connect("/run/opencode-relay.sock")
+    socket.send_fds(agent, [b"guest\\0SHA256:x\\0"], [0, 1])
+    print(agent.recv(1))
+except OSError as error:
+    print(type(error).__name__)
+"""
+    for user in ("ordinary", relay.gateway_user, relay.agent_user):
+        assert relay.python(program, user=user).stdout.strip() == "PermissionError"
+    assert relay.python(program).stdout.strip() in {"b''", "ConnectionResetError"}
+    eventually(lambda: "user 0 is not the tunnel user" in relay.journal(), "root's is refused by the agent")
+
+
 def test_a_tunnel_that_leads_to_no_opencode_is_not_registered(relay: Relay, guest: Attacker, port: int) -> None:
     with guest.session(forward=port, local_port=9) as session:
         session.say(**hello("guest-dead", port))
