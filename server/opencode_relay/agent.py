@@ -176,11 +176,13 @@ class Agent:
     def _admit(self, identity: Identity) -> Client:
         self._refresh()
         client = self._enrolled.find(identity)
+        if not self._enrolled.is_known:
+            raise Refusal("unavailable", "the relay cannot read who is enrolled; its agent's journal says why")
         if client is None:
             raise Refusal("not-allowed", "this key is not enrolled any more: ask the relay's administrator")
         limit = 2 * self._block_size
         if sum(session.identity.client == client.name for session in self._sessions) >= limit:
-            raise Refusal("not-allowed", f"client {client.name} has {limit} connections open, which is the limit")
+            raise Refusal("unavailable", f"client {client.name} has {limit} connections open, which is the limit")
         return client
 
     def _farewell(self, session: _Session, address: str, reason: str) -> None:

@@ -58,13 +58,20 @@ async def receive(waiter: socket.socket, uid: int) -> Arrival:
         client, fingerprint, ssh_connection = header.decode("ascii").split("\0")
         incoming, outgoing = descriptors
         connection = _connection_above(pid, uid)
-    except (ValueError, NotASession) as error:
-        for descriptor in descriptors:
-            os.close(descriptor)
-        raise NotASession("its header is wrong" if isinstance(error, ValueError) else str(error)) from error
+    except ValueError as error:
+        _close(descriptors)
+        raise NotASession("its header is wrong") from error
+    except NotASession:
+        _close(descriptors)
+        raise
     known = _SSH_CONNECTION.fullmatch(ssh_connection)
     address, peer = (f"{known[1]} port {known[2]}", known[3]) if known else ("", "")
     return Arrival(Identity(client, fingerprint), address, peer, incoming, outgoing, connection)
+
+
+def _close(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def _connection_above(pid: int, uid: int) -> Connection:

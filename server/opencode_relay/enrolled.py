@@ -23,6 +23,8 @@ class Enrolled:
         self._path = path
         self._seen: tuple[int, ...] | None = None
         self._clients: dict[Identity, Client] = {}
+        self.is_known = True
+        """Whether the file was ever read, or is not there as nobody was enrolled yet."""
         self.refresh()
 
     def refresh(self) -> bool:
@@ -40,7 +42,9 @@ class Enrolled:
             return False
         except (OSError, ConfigError) as error:
             log.error("who is enrolled is not read again: %s", error)  # noqa: TRY400 # for a person to mend
+            self.is_known = bool(self._clients)
             return False
+        self.is_known = True
         before = self._clients.keys()
         self._clients = {Identity(client.name, client.fingerprint): client for client in clients}
         return bool(before - self._clients.keys())
@@ -51,4 +55,5 @@ class Enrolled:
 
 
 def _version(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    # When its mode changed counts too: that may be what it could not be read for.
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

@@ -1,8 +1,8 @@
 """Connections of the tunnel user, seen as processes: whose they are, and how they are ended.
 
 sshd keeps a connection in a process of the user who logged in, below one of root's, and starts below it what the
-key's line in authorized_keys commands. Nothing else ever runs as the tunnel user, so that the arguments of that, the
-client and the fingerprint, are sshd's own word on which key opened the connection.
+key's line in authorized_keys commands. Nothing else ever runs below it, so that the arguments of that, the client and
+the fingerprint, are sshd's own word on which key opened the connection.
 """
 
 from __future__ import annotations

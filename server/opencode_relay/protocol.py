@@ -16,7 +16,15 @@ LINE_MAX: Final = 16 * 1024
 AGENT: Final = "opencode-relay-agent"
 
 Code = Literal[
-    "name-taken", "bad-name", "bad-port", "bad-hello", "exposed", "not-carrying", "write-failed", "not-allowed"
+    "name-taken",
+    "bad-name",
+    "bad-port",
+    "bad-hello",
+    "exposed",
+    "not-carrying",
+    "write-failed",
+    "not-allowed",
+    "unavailable",
 ]
 
 _ID: Final = re.compile(r"[0-9a-f]{32}", re.ASCII)

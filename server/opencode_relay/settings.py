@@ -1,7 +1,7 @@
 """The relay's settings: `relay.json`, written by whoever provisions the relay and only read here.
 
 {"portRange":"10000-19999","blockSize":16,"registryDir":"/var/lib/opencode-relay","tunnelUser":"opencode-tunnel",
- "agentUser":"opencode-relay","gatewayUser":"opencode-gateway","socket":"/run/opencode-relay.sock"}
+ "agentUser":"opencode-relay","socket":"/run/opencode-relay.sock"}
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pydantic.alias_generators import to_camel
 from opencode_relay.errors import ConfigError
 
 ETC: Final = Path("/etc/opencode-relay")
-MAX_BLOCK: Final = 256
-"""Ports of one client: each is an entry in its line of authorized_keys, of which sshd takes 4,096."""
+MAX_BLOCK: Final = 64
+"""Ports of one client: each is a word in its line of authorized_keys."""
 
 _PATH: Final = re.compile(r"/[A-Za-z0-9._/-]+", re.ASCII)
 _User = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
@@ -39,8 +39,6 @@ class Settings(BaseModel):
     """Whom all clients log in as."""
     agent_user: _User
     """Who runs the agent and owns the registry directory."""
-    gateway_user: _User
-    """Who reads the registry directory."""
     socket: Path = Path("/run/opencode-relay.sock")
     """Where sessions find the agent."""
 

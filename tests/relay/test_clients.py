@@ -26,7 +26,6 @@ def settings(port_range: str = "10000-19999", block_size: int = 16) -> Settings:
                 "registryDir": "/var/lib/opencode-relay",
                 "tunnelUser": "opencode-tunnel",
                 "agentUser": "opencode-relay",
-                "gatewayUser": "opencode-gateway",
             }
         )
     )

@@ -159,6 +159,20 @@ def test_a_state_file_that_cannot_be_read_cuts_nobody_off(relay: ProvisionedRela
     (relay.etc / "clients.json").write_text(written)
 
 
+def test_an_agent_that_never_could_read_who_is_enrolled_asks_for_patience(relay: ProvisionedRelay) -> None:
+    state = relay.etc / "clients.json"
+    written = state.read_text()
+    relay.stop_agent()
+    state.write_text("{")
+    relay.start_agent()
+    with RawClient(relay, "laptop") as client:
+        assert client.first["code"] == "unavailable"
+        client.wait()
+    state.write_text(written)
+    with RawClient(relay, "laptop") as client:
+        assert client.first["type"] == "ready"
+
+
 def test_a_revocation_that_could_not_be_recorded_shuts_the_key_out_and_can_be_run_again(
     relay: ProvisionedRelay,
 ) -> None:

@@ -53,6 +53,7 @@ _REMEDIES: Final[dict[protocol.ErrorCode, str]] = {
     "not-carrying": "the line tries again by itself",
     "write-failed": "free space on the relay, or make the directory writable; the line tries again by itself",
     "not-allowed": "ask the relay's administrator",
+    "unavailable": "the line tries again by itself",
 }
 _LASTING: Final = frozenset({"bad-name", "bad-hello", "bad-directory", "exposed", "not-allowed"})
 

@@ -34,6 +34,7 @@ ErrorCode = Literal[
     "not-carrying",
     "write-failed",
     "not-allowed",
+    "unavailable",
 ]
 
 

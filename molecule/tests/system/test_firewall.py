@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,22 +50,33 @@ def test_other_ports_of_loopback_are_nobodys_business(relay: Relay) -> None:
 
 
 @pytest.fixture(params=METADATA)
-def metadata_url(relay: Relay, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A service at an address where clouds hand out credentials."""
+def metadata_address(relay: Relay, request: pytest.FixtureRequest) -> Iterator[str]:
+    """An address where clouds hand out credentials."""
     address = str(request.param)
     prefix = 128 if ":" in address else 32
     relay.run("ip", "address", "add", f"{address}/{prefix}", "dev", "lo")
     # A new IPv6 address cannot be bound while it is checked for duplicates.
     eventually(lambda: "tentative" not in relay.output("ip", "address", "show", "dev", "lo"), "the address is usable")
-    with Running(relay, "python3", "-um", "http.server", "--bind", address, "8080", "--directory", "/run") as server:
-        server.wait_for(lambda line: "Serving" in line, "the service")
-        yield f"http://[{address}]:8080/" if ":" in address else f"http://{address}:8080/"
+    yield address
     relay.run("ip", "address", "delete", f"{address}/{prefix}", "dev", "lo")
 
 
-def test_the_gateways_user_does_not_reach_metadata_and_others_do(relay: Relay, metadata_url: str) -> None:
-    assert _status(relay, "ordinary", metadata_url) == "200"
-    assert "200" not in _status(relay, relay.gateway_user, metadata_url)
+@contextmanager
+def _serving(relay: Relay, address: str, port: int) -> Iterator[str]:
+    with Running(relay, "python3", "-um", "http.server", "--bind", address, str(port), "--directory", "/run") as server:
+        server.wait_for(lambda line: "Serving" in line, "the service")
+        yield f"http://[{address}]:{port}/" if ":" in address else f"http://{address}:{port}/"
+
+
+def test_the_gateways_user_does_not_reach_metadata_and_others_do(relay: Relay, metadata_address: str) -> None:
+    with _serving(relay, metadata_address, 8080) as url:
+        assert _status(relay, "ordinary", url) == "200"
+        assert "200" not in _status(relay, relay.gateway_user, url)
+
+
+def test_the_gateways_user_reaches_a_resolver_at_such_an_address(relay: Relay, metadata_address: str) -> None:
+    with _serving(relay, metadata_address, 53) as url:
+        assert _status(relay, relay.gateway_user, url) == "200"
 
 
 def test_what_listens_on_a_port_of_the_range_without_being_the_tunnel_is_not_heard(relay: Relay) -> None:
