@@ -25,8 +25,10 @@ demo: packages-demo $(INSTALLED) ## Drive a real OpenCode through the server. RE
 	@REAL=$(REAL) RELAY=$(RELAY) $(BIN)/python tests/demo/demo.py
 
 .PHONY: test
-test: packages-test $(INSTALLED) opencode ## Run all tests but those of `make molecule`. ARGS="…" goes to pytest
+test: packages-test $(INSTALLED) opencode ## Run all tests, `make molecule` too where Docker is or can be had. ARGS="…" goes to pytest, alone
 	@OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/pytest $(ARGS)
+	@$(if $(ARGS),:,if $(ENGINE) possible; then $(MAKE) --no-print-directory molecule; \
+	else echo 'Left out: make molecule. No Docker engine can be reached, nor started as this user.'; fi)
 
 .PHONY: molecule
 molecule: packages-molecule $(INSTALLED) opencode ## Prove the roles on Debian hosts in containers. SCENARIO=noble: on Ubuntu

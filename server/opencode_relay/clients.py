@@ -96,7 +96,9 @@ class Clients(_Record):
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            raise ConfigError(f"{source} is damaged ({describe(error)}): correct it, or restore it from a backup of your own") from None
+            raise ConfigError(
+                f"{source} is damaged ({describe(error)}): correct it, or restore it from a backup of your own"
+            ) from None
 
     def to_json(self) -> bytes:
         """Return the content of the state file, made to be read by people too."""

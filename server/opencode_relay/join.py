@@ -54,7 +54,8 @@ def read_host_key(path: Path) -> str:
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise EnrolmentError(
-            f"the host key {path} cannot be read ({reason}): make it with `ssh-keygen -A`, or name another by --host-key-file"
+            f"the host key {path} cannot be read ({reason}): "
+            "make it with `ssh-keygen -A`, or name another by --host-key-file"
         ) from error
     except EnrolmentError as error:
         raise EnrolmentError(f"the host key {path} {error}") from error

@@ -63,7 +63,9 @@ def metadata_address(relay: Relay, request: pytest.FixtureRequest) -> Iterator[s
 
 @contextmanager
 def _serving(relay: Relay, address: str, port: int) -> Iterator[str]:
-    with Running(relay, "python3", "-um", "http.server", "--bind", address, str(port), "--directory", "/run") as server:
+    with Running(
+        relay, "python3", "-um", "http.server", "--bind", address, str(port), "--directory", "/run"
+    ) as server:
         server.wait_for(lambda line: "Serving" in line, "the service")
         yield f"http://[{address}]:{port}/" if ":" in address else f"http://{address}:{port}/"
 
