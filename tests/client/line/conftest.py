@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 INSTANCE_ID = "0123456789abcdef0123456789abcdef"
+SHELLS = ("dash", "bash --posix", "busybox sh")
+"""What `sh` may be on a relay."""
+
+
+@pytest.fixture(params=SHELLS)
+def shell(request: pytest.FixtureRequest) -> str:
+    """One of them."""
+    return str(request.param)
 
 
 @pytest.fixture
