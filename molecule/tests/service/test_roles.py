@@ -42,7 +42,12 @@ def test_a_range_that_something_else_listens_in_is_refused_by_the_listeners_name
     ("file", "content", "complaint"),
     [
         ("10-only.conf", "AllowUsers ordinary root\n", "AllowUsers shuts out"),
-        ("00-earlier.conf", "Match User {tunnel}\n    GatewayPorts yes\n    PermitTTY yes\n", "gatewayports no"),
+        ("00-earlier.conf", "Match all\n    GatewayPorts yes\n", "gatewayports no"),
+        (
+            "00-corp.conf",
+            "Match Address 10.0.0.0/8\n    PermitOpen any\nMatch all\n",
+            "00-corp.conf has a Match block",
+        ),
     ],
 )
 def test_a_configuration_of_sshd_that_defeats_the_roles_own_is_refused(
@@ -90,3 +95,53 @@ def test_a_directory_that_holds_something_else_is_refused_and_left_alone(relay: 
     assert setting in played.said
     assert relay.output("cat", "/srv/data/backups/db.sql").strip() == "precious"
     assert relay.output("stat", "-c", "%U:%G %a", "/srv/data") == before
+
+
+@pytest.mark.parametrize("setting", ["relay_tunnel_user", "relay_agent_user", "relay_gateway_user"])
+def test_an_account_that_is_somebody_elses_is_refused_and_left_alone(relay: Relay, setting: str) -> None:
+    before = relay.output("getent", "passwd", "ordinary")
+    played = play("relay.yml", "--extra-vars", json.dumps({setting: "ordinary"}))
+    assert not played.succeeded
+    assert f"Name another in {setting}" in played.said
+    assert relay.output("getent", "passwd", "ordinary") == before
+
+
+def test_an_environment_that_is_somebody_elses_is_refused(relay: Relay) -> None:
+    relay.run("python3", "-m", "venv", "/srv/others/venv")
+    played = play("relay.yml", "--extra-vars", json.dumps({"relay_install_dir": "/srv/others/venv"}))
+    assert not played.succeeded
+    assert "relay_install_dir /srv/others/venv holds something" in played.said
+
+
+def test_a_damaged_record_of_the_enrolled_is_named_before_anything_is_changed(relay: Relay) -> None:
+    record = "/etc/opencode-relay/clients.json"
+    kept = relay.output("cat", record)
+    relay.run("tee", record, stdin="{")
+    try:
+        played = play("relay.yml")
+        assert not played.succeeded
+        assert f"{record} is damaged" in played.said
+    finally:
+        relay.run("tee", record, stdin=kept)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("relay_sshd_max_startups", "many"),
+        ("relay_join_host", "a b"),
+        ("relay_firewall_metadata_addresses", ["metadata"]),
+    ],
+)
+def test_a_wrong_value_is_named(setting: str, value: object) -> None:
+    tags = "relay_firewall_range,relay_sshd_config"
+    played = play("relay.yml", "--check", "--tags", tags, "--extra-vars", json.dumps({setting: value}))
+    assert not played.succeeded
+    assert setting in played.said
+
+
+def test_the_join_lines_are_printed_again(relay: Relay) -> None:
+    played = play("relay.yml", "--tags", "relay_sshd_join")
+    assert played.succeeded, played.said
+    for client in relay.clients():
+        assert f"{client}: opencode-connected enroll --join ocr1:" in played.said

@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.hosts import Running
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from support.scenario import Machine, Registration, Relay
+
+_INITIALIZE = {
+    "protocolVersion": "2025-06-18",
+    "capabilities": {},
+    "clientInfo": {"name": "by-hand", "version": "0"},
+}
 
 
 @pytest.mark.usefixtures("fleet")
@@ -45,6 +52,27 @@ def test_the_gateways_user_lists_sends_and_reads(relay: Relay, machines: list[Ma
         assert f"{name}: idle" in listed["text"]
         assert f"echo: say {word}" in sent["text"]
         assert f"echo: say {word}" in read["text"]
+
+
+@pytest.mark.usefixtures("fleet")
+def test_an_account_that_may_starts_the_server_by_sudo_and_nothing_else(relay: Relay, laptop: Machine) -> None:
+    server = f"{relay.venv}/bin/opencode-mcp"
+    sudo = ("sudo", "-n", "-u", relay.gateway_user)
+    questions = (
+        {"id": 1, "method": "initialize", "params": _INITIALIZE},
+        {"method": "notifications/initialized"},
+        {"id": 2, "method": "tools/call", "params": {"name": "instances", "arguments": {}}},
+    )
+    with Running(relay, *sudo, "SEND_TIMEOUT_MS=45000", server, user="ordinary") as running:
+        for question in questions:
+            running.write(json.dumps({"jsonrpc": "2.0", **question}) + "\n")
+        answer = running.wait_for(lambda line: '"id":2' in line, "the list of instances")
+        # Where the registrations lie, the relay's own settings say.
+        assert next(iter(relay.registered(laptop.client))) in running.lines[answer]
+    for command in (("id",), (f"{relay.venv}/bin/python",), ("RELAY_REGISTRY_DIR=/tmp", server), (server, "--help")):
+        assert "password is required" in relay.run(*sudo, *command, user="ordinary", check=False).stderr
+    assert "password is required" in relay.run("sudo", "-n", server, user="ordinary", check=False).stderr
+    assert "password is required" in relay.run(*sudo, server, user="nobody", check=False).stderr
 
 
 def test_the_launcher_came_by_pipx_to_an_unprivileged_person(machines: list[Machine]) -> None:
