@@ -168,10 +168,10 @@ def open_gateway(relay: Relay) -> Iterator[None]:
     """An sshd that somebody has told to put tunnels on every address."""
     drop_in = "/etc/ssh/sshd_config.d/00-gateway.conf"
     relay.run("tee", drop_in, stdin=f"Match User {relay.tunnel_user}\n    GatewayPorts yes\n")
-    relay.run("systemctl", "reload-or-restart", "ssh.service")
+    relay.run("systemctl", "restart", "ssh.service")
     yield
     relay.run("rm", drop_in)
-    relay.run("systemctl", "reload-or-restart", "ssh.service")
+    relay.run("systemctl", "restart", "ssh.service")
 
 
 @pytest.mark.usefixtures("open_gateway")

@@ -64,7 +64,7 @@ def test_a_configuration_of_sshd_that_defeats_the_roles_own_is_refused(
         assert "uid=" in ordinary.ssh(to="id").stdout
     finally:
         relay.run("rm", f"{DROP_INS}/{file}")
-        relay.run("systemctl", "reload-or-restart", "ssh.service")
+        relay.run("systemctl", "restart", "ssh.service")
 
 
 @pytest.mark.parametrize("moved", [{"relay_block_size": 7}, {"relay_port_range": "23000-23099"}])

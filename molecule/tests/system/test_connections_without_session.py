@@ -31,10 +31,10 @@ def without_the_agent(relay: Relay) -> Iterator[None]:
 def without_sshds_own_means(relay: Relay) -> Iterator[None]:
     """sshd does not look after connections without a session."""
     relay.run("sed", "-i.kept", "s/UnusedConnectionTimeout 10/UnusedConnectionTimeout none/", DROP_IN)
-    relay.run("systemctl", "reload-or-restart", "ssh.service")
+    relay.run("systemctl", "restart", "ssh.service")
     yield
     relay.run("mv", f"{DROP_IN}.kept", DROP_IN)
-    relay.run("systemctl", "reload-or-restart", "ssh.service")
+    relay.run("systemctl", "restart", "ssh.service")
 
 
 def _ends_by_itself(relay: Relay, guest: Attacker) -> None:
