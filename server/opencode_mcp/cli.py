@@ -7,6 +7,10 @@ import logging
 import os
 import sys
 from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DESCRIPTION = """\
 MCP server (stdio) that drives the OpenCode instances registered in RELAY_REGISTRY_DIR.
@@ -16,8 +20,11 @@ SEND_TIMEOUT_MS, RELAY_CREDENTIALS_FILE, RELAY_PORT_RANGE, LOG_LEVEL; the README
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
-def main() -> int:
-    """Run the server until its client closes standard input; return the exit code: 0, or 2 for bad settings."""
+def main(relay_json: Path | None = None) -> int:
+    """Run the server until its client closes standard input; return the exit code: 0, or 2 for bad settings.
+
+    `relay_json`: where a provisioned relay has its settings, if not in their one place; for tests.
+    """
     release = version("opencode-relay")
     parser = argparse.ArgumentParser(
         "opencode-mcp", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -34,6 +41,7 @@ def main() -> int:
         )
 
     from opencode_mcp.errors import SettingsError
+    from opencode_mcp.provisioned import RELAY_JSON
     from opencode_mcp.settings import load_settings
     from opencode_mcp.tools import build_server
     from opencode_mcp.transports import TRANSPORTS
@@ -47,7 +55,7 @@ def main() -> int:
     )
     logging.getLogger("httpx").setLevel("WARNING")  # a line for every request says nothing
     try:
-        settings = load_settings(os.environ, TRANSPORTS)
+        settings = load_settings(os.environ, TRANSPORTS, relay_json or RELAY_JSON)
     except SettingsError as error:
         return _fail(str(error))
     server = build_server(settings, TRANSPORTS[settings.transport](settings), release)

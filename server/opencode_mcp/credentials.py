@@ -41,13 +41,25 @@ class Credentials:
         if self._path is None:
             return None
         try:
-            if self._path.stat().st_mode & stat.S_IRWXO:
-                raise SettingsError(f"RELAY_CREDENTIALS_FILE can be used by every user: chmod o= {self._path}")
-            return _FILE.validate_python(json.loads(self._path.read_bytes())).get(name)
-        except OSError as error:
-            raise SettingsError(f"RELAY_CREDENTIALS_FILE cannot be read: {error.strerror}") from None
-        except (ValidationError, ValueError, RecursionError):
-            # The error's text would quote the file.
-            raise SettingsError(
-                'RELAY_CREDENTIALS_FILE must be like {"instance": {"username": "opencode", "password": "…"}}'
-            ) from None
+            return read_credentials(self._path).get(name)
+        except ValueError as error:
+            raise SettingsError(f"RELAY_CREDENTIALS_FILE must be {error}") from None
+
+
+def read_credentials(path: Path) -> dict[str, Credential]:
+    """Return what the file at `path` holds, by instance.
+
+    Raises:
+        ValueError: what it must be, in words that do not quote it.
+    """
+    try:
+        if path.stat().st_mode & stat.S_IRWXO:
+            raise ValueError(f"closed to other users: chmod o= {path}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"readable, and is not: {error.strerror}") from None
+    try:
+        return _FILE.validate_python(json.loads(content))
+    except (ValidationError, ValueError, RecursionError):
+        # The error's text would quote the file.
+        raise ValueError('JSON like {"instance": {"username": "opencode", "password": "…"}}') from None

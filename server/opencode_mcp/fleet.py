@@ -67,11 +67,16 @@ class Fleet:
     def problems(self) -> list[str]:
         """Return what keeps instances from being seen, a line each."""
         found = self._transport.problems()
+        return [self._own_problem(), *found] if self._own_problem() else found
+
+    def absence(self) -> str:
+        """Say why no instance is listed, and the next step."""
+        return self._own_problem() or self._transport.absence()
+
+    def _own_problem(self) -> str:
         if self._broken:
-            found.insert(0, "instances are no longer discovered, by a fault of this server: restart it; see its log")
-        elif not self._scanned.is_set():
-            found.insert(0, "what is registered is still being read; ask again")
-        return found
+            return "instances are no longer discovered, by a fault of this server: restart it; see its log"
+        return "" if self._scanned.is_set() else "what is registered is still being read; ask again"
 
     async def find(self, name: str) -> Instance:
         """Return the one instance that `name` means: exactly, else ignoring case, else as a part of its name.
@@ -98,9 +103,7 @@ class Fleet:
                     f"{one_line(name, 64)!r} fits several instances: {_listed(found)}; name one exactly"
                 )
         if not instances:
-            raise NoSuchInstance(
-                "no instance is registered; start one with `opencode-connected` on the machine that you want to reach"
-            )
+            raise NoSuchInstance(self.absence())
         raise NoSuchInstance(f"no instance is named {one_line(name, 64)!r}; there are: {_listed(instances)}")
 
     async def find_live(self, name: str) -> Instance:

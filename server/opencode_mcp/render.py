@@ -145,16 +145,12 @@ def _instance_row(instance: Instance) -> InstanceRow:
     )
 
 
-def instances_text(lines: list[str], problems: list[str]) -> str:
-    """Return the listing, one short line for each instance."""
-    if lines:
-        listing = fence("\n".join(lines))
-    else:
-        listing = (
-            "no instance is registered; start one with `opencode-connected` on the machine that you want to reach"
-        )
+def instances_text(lines: list[str], problems: list[str], absence: str) -> str:
+    """Return the listing, one short line for each instance; `absence` where there is none."""
+    listing = fence("\n".join(lines)) if lines else absence
     # The notes name files that anybody may have put there.
-    return f"{listing}\nnotes:\n{fence(chr(10).join(problems))}" if problems else listing
+    notes = "\n".join(problem for problem in problems if problem != listing)
+    return f"{listing}\nnotes:\n{fence(notes)}" if notes else listing
 
 
 def _instance_line(row: InstanceRow) -> str:

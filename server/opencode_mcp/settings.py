@@ -7,7 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opencode_mcp.credentials import read_credentials
 from opencode_mcp.errors import SettingsError
+from opencode_mcp.provisioned import RELAY_JSON, load_provisioned, port_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -15,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """All settings, validated. Times are in seconds; the variables that carry `_MS` are in milliseconds."""
+    """All settings, validated; the defaults are those of a machine that is no provisioned relay.
+
+    Times are in seconds; the variables that carry `_MS` are in milliseconds.
+    """
 
     registry_dir: Path = Path("/tmp/opencode-relay")  # noqa: S108 - the documented default; whoever registers there checks its owner and mode
     """`RELAY_REGISTRY_DIR`: where the registration files lie."""
@@ -58,20 +63,14 @@ def _directory(value: str) -> Path:
     return path
 
 
-def _file(value: str) -> Path:
+def _credentials_file(value: str) -> Path:
     path = _directory(value)
     # Not Path.is_file: it raises where a directory above cannot be entered, or a name is too long.
     if not os.path.isfile(path):  # noqa: PTH113
         raise ValueError("an absolute path of a readable JSON file")
+    # It is read anew at each use; but what is wrong now should not wait for an instance that wants a password.
+    read_credentials(path)
     return path
-
-
-def _port_range(value: str) -> range:
-    low, _, high = value.partition("-")
-    first, last = _whole_number(low), _whole_number(high)
-    if first is not None and last is not None and 1024 <= first <= last <= 65535:
-        return range(first, last + 1)
-    raise ValueError("LOW-HIGH with 1024 <= LOW <= HIGH <= 65535")
 
 
 _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
@@ -80,19 +79,26 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "HEALTH_CHECK_TIMEOUT_MS": ("health_timeout", _milliseconds(50, 60_000)),
     "TRANSPORT": ("transport", str),
     "SEND_TIMEOUT_MS": ("send_timeout", _milliseconds(1_000, 86_400_000)),
-    "RELAY_CREDENTIALS_FILE": ("credentials_file", _file),
-    "RELAY_PORT_RANGE": ("ports", _port_range),
+    "RELAY_CREDENTIALS_FILE": ("credentials_file", _credentials_file),
+    "RELAY_PORT_RANGE": ("ports", port_range),
 }
 assert {name for name, _ in _VARIABLES.values()} == {field.name for field in fields(Settings)}  # noqa: S101 - a guard for whoever adds a setting
 
 
-def load_settings(environ: Mapping[str, str], transports: Mapping[str, object]) -> Settings:
+def load_settings(
+    environ: Mapping[str, str], transports: Mapping[str, object], relay_json: Path = RELAY_JSON
+) -> Settings:
     """Read the settings from `environ`; an empty variable counts as unset.
 
+    On a provisioned relay, which has `relay_json`, that file gives the defaults of registry directory and ports.
+    Whoever names another directory is not served by its agent, so its ports do not bind them either.
+
     Raises:
-        SettingsError: one line that names the variable and the allowed values.
+        SettingsError: one line that names the variable and the allowed values, or what is wrong with `relay_json`.
     """
     values: dict[str, object] = {}
+    if not environ.get("RELAY_REGISTRY_DIR", "").strip() and (relay := load_provisioned(relay_json)):
+        values |= relay._asdict()
     for variable, (field, parse) in _VARIABLES.items():
         raw = environ.get(variable, "").strip()
         if not raw:

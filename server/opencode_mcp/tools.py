@@ -99,7 +99,7 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
         """List every OpenCode instance: state, directory, newest session, what it waits for."""
         listed = [rows.of(instance) for instance in await fleet.instances()]
         result = InstancesResult.model_construct(instances=[row for row, _ in listed], problems=fleet.problems())
-        return _result(instances_text([line for _, line in listed], result.problems), result)
+        return _result(instances_text([line for _, line in listed], result.problems, fleet.absence()), result)
 
     @server.tool(annotations=_hints("Send a task"))
     @_user_errors

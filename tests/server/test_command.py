@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support import mcp_client
 from support.mcp_client import SERVER_COMMAND
+from support.registry import register, registration
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,6 +30,13 @@ sys.argv = ["opencode-mcp"]
 sys.exit(main())
 """
 """The command, in a Python where one package is not installed."""
+ON_A_RELAY = """\
+#!{python}
+import sys
+from pathlib import Path
+from opencode_mcp.cli import main
+sys.exit(main(Path({relay_json!r})))
+"""
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -50,6 +60,50 @@ def test_a_bad_setting_is_one_line_and_exit_code_two(variable: str, allowed: str
     ended = run(**{variable: "carrier-pigeon"})
     assert (ended.returncode, ended.stdout) == (2, "")
     assert ended.stderr == f"opencode-mcp: {variable} is 'carrier-pigeon'; it must be {allowed}\n"
+
+
+def test_credentials_of_another_shape_are_refused_at_the_start(tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+    file.write_text("secret")
+    file.chmod(0o600)
+    ended = run(RELAY_CREDENTIALS_FILE=str(file))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("opencode-mcp: RELAY_CREDENTIALS_FILE is ")
+    assert "it must be JSON like" in ended.stderr
+    assert "secret" not in ended.stderr
+
+
+def on_a_relay(relay_json: Path) -> Path:
+    """Return a command that is `opencode-mcp` on a relay with this `relay.json`."""
+    command = relay_json.with_name("opencode-mcp")
+    command.write_text(ON_A_RELAY.format(python=sys.executable, relay_json=str(relay_json)))
+    command.chmod(0o755)
+    return command
+
+
+async def test_on_a_provisioned_relay_it_looks_where_the_agent_registers(
+    tmp_path: Path, registry_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay_json = tmp_path / "relay.json"
+    relay_json.write_text(json.dumps({"registryDir": str(registry_dir), "portRange": "10000-10001"}))
+    register(registry_dir, registration("inside", 10_000))
+    register(registry_dir, registration("outside", 9999))
+    monkeypatch.setattr(mcp_client, "SERVER_COMMAND", on_a_relay(relay_json))
+    async with mcp_client.relay_client(tmp_path, env={"RELAY_REGISTRY_DIR": ""}) as client:
+        listed = (await client.call("instances")).structured
+        assert [row["name"] for row in listed["instances"]] == ["inside"]
+        assert listed["problems"] == ["ignored 'outside.json': port: outside 10000-10001"]
+
+
+def test_damaged_settings_of_the_relay_are_one_line_and_exit_code_two(tmp_path: Path) -> None:
+    relay_json = tmp_path / "relay.json"
+    relay_json.write_text("{")
+    ended = run(str(on_a_relay(relay_json)))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == (
+        f"opencode-mcp: {relay_json} is not a JSON object; run the playbook relay.yml again, or set "
+        "RELAY_REGISTRY_DIR\n"
+    )
 
 
 def test_the_end_of_its_client_is_a_clean_exit_and_a_registry_that_is_missing_is_not_made(tmp_path: Path) -> None:

@@ -40,6 +40,10 @@ async def is_in(client: RelayClient, name: str, state: str) -> bool:
     return (await row(client, name))["state"] == state
 
 
+async def waits_for(client: RelayClient, name: str, what: str) -> bool:
+    return what in str((await row(client, name)).get("waits_for"))
+
+
 async def test_a_password_added_while_the_server_runs_opens_its_instance_and_no_other_gets_it(
     opencode_home: OpenCodeHome, tmp_path: Path, registry_dir: Path
 ) -> None:
@@ -88,7 +92,7 @@ def test_only_the_exact_name_gets_the_password_and_it_does_not_show(tmp_path: Pa
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o777])
 def test_a_file_that_every_user_can_use_is_not_used(tmp_path: Path, mode: int) -> None:
     file = write(tmp_path / "c.json", {"laptop": {"password": PASSWORD}}, mode)
-    with pytest.raises(SettingsError, match="can be used by every user: chmod o= "):
+    with pytest.raises(SettingsError, match="RELAY_CREDENTIALS_FILE must be closed to other users: chmod o= "):
         Credentials(file).for_instance("laptop")
 
 
@@ -112,18 +116,20 @@ def test_a_file_of_another_shape_says_the_right_one_without_quoting_itself(tmp_p
 
 
 def test_a_file_that_vanished_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="RELAY_CREDENTIALS_FILE cannot be read: No such file"):
+    with pytest.raises(SettingsError, match="RELAY_CREDENTIALS_FILE must be readable, and is not: No such file"):
         Credentials(tmp_path / "gone.json").for_instance("laptop")
 
 
 async def test_who_needs_a_password_learns_what_is_wrong_with_the_file_and_others_go_on(
     tmp_path: Path, registry_dir: Path
 ) -> None:
-    file = write(tmp_path / "credentials.json", "{")
+    file = write(tmp_path / "credentials.json", "{}")
     async with HostileInstance("unauthorized") as locked, HostileInstance("stalled_stream") as open_one:
         for each in (locked, open_one):
             register(registry_dir, each.registration())
         async with relay_client(registry_dir, env={"RELAY_CREDENTIALS_FILE": str(file)}) as client:
+            # Once it has started: it would refuse to, with such a file.
             await eventually_async(lambda: is_in(client, open_one.name, "idle"))
-            await eventually_async(lambda: is_in(client, locked.name, "unresponsive"))
-            assert "RELAY_CREDENTIALS_FILE must be like" in str((await row(client, locked.name))["waits_for"])
+            write(file, "{")
+            await eventually_async(lambda: waits_for(client, locked.name, "RELAY_CREDENTIALS_FILE must be JSON like"))
+            assert await is_in(client, locked.name, "unresponsive")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,28 @@ from opencode_mcp.errors import SettingsError
 from opencode_mcp.settings import Settings, load_settings
 
 TRANSPORTS = {"local-relay": None, "other": None}
+NO_RELAY = Path("/nonexistent/relay.json")
+RELAY_JSON = {
+    "portRange": "10000-19999",
+    "blockSize": 16,
+    "registryDir": "/var/lib/opencode-relay",
+    "tunnelUser": "opencode-tunnel",
+    "agentUser": "opencode-relay",
+    "socket": "/run/opencode-relay.sock",
+}
+"""As the role writes it."""
+
+
+@pytest.fixture
+def relay_json(tmp_path: Path) -> Path:
+    """The settings of a provisioned relay."""
+    path = tmp_path / "relay.json"
+    path.write_text(json.dumps(RELAY_JSON))
+    return path
 
 
 def test_without_any_variable_the_documented_defaults_hold() -> None:
-    assert load_settings({}, TRANSPORTS) == Settings(
+    assert load_settings({}, TRANSPORTS, NO_RELAY) == Settings(
         registry_dir=Path("/tmp/opencode-relay"),
         discovery_interval=30.0,
         health_timeout=3.0,
@@ -25,13 +44,14 @@ def test_without_any_variable_the_documented_defaults_hold() -> None:
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
-    assert load_settings({"SEND_TIMEOUT_MS": "", "TRANSPORT": " "}, TRANSPORTS) == Settings()
+    assert load_settings({"SEND_TIMEOUT_MS": "", "TRANSPORT": " "}, TRANSPORTS, NO_RELAY) == Settings()
 
 
 def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     secrets = tmp_path / "credentials.json"
     secrets.write_text("{}")
+    secrets.chmod(0o600)
     environment = {
         "RELAY_REGISTRY_DIR": "~/registry",
         "DISCOVERY_INTERVAL_MS": "100",
@@ -41,7 +61,7 @@ def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "RELAY_CREDENTIALS_FILE": str(secrets),
         "RELAY_PORT_RANGE": "10000-19999",
     }
-    assert load_settings(environment, TRANSPORTS) == Settings(
+    assert load_settings(environment, TRANSPORTS, NO_RELAY) == Settings(
         registry_dir=tmp_path / "registry",
         discovery_interval=0.1,
         health_timeout=60.0,
@@ -78,8 +98,93 @@ def test_a_bad_value_is_one_line_that_names_the_variable_and_the_allowed_values(
     variable: str, value: str, allowed: str
 ) -> None:
     with pytest.raises(SettingsError) as refused:
-        load_settings({variable: value}, TRANSPORTS)
+        load_settings({variable: value}, TRANSPORTS, NO_RELAY)
     (line,) = str(refused.value).splitlines()
     assert line.startswith(f"{variable} is {value[:10]!r}"[:-1])
     assert allowed in line
     assert len(line) < 250
+
+
+@pytest.mark.parametrize(
+    ("content", "mode", "wanted"),
+    [
+        ("{}", 0o604, "closed to other users: chmod o= "),
+        ("{", 0o600, 'JSON like {"instance": {"username": "opencode", "password": "…"}}'),
+        ('{"laptop": "secret"}', 0o600, 'JSON like {"instance": '),
+    ],
+)
+def test_what_is_wrong_with_the_credentials_is_said_at_the_start_without_quoting_them(
+    tmp_path: Path, content: str, mode: int, wanted: str
+) -> None:
+    file = tmp_path / "c.json"
+    file.write_text(content)
+    file.chmod(mode)
+    with pytest.raises(SettingsError) as refused:
+        load_settings({"RELAY_CREDENTIALS_FILE": str(file)}, TRANSPORTS, NO_RELAY)
+    assert str(refused.value).startswith(f"RELAY_CREDENTIALS_FILE is {str(file)[:80]!r}; it must be {wanted}")
+    assert "secret" not in str(refused.value)
+
+
+def test_credentials_that_cannot_be_read_are_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "c.json"
+    file.write_text("{}")
+    file.chmod(0o600)
+
+    def denied(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)  # root, who may run the tests, reads everything
+    with pytest.raises(SettingsError, match="it must be readable, and is not: Permission denied"):
+        load_settings({"RELAY_REGISTRY_DIR": "/own", "RELAY_CREDENTIALS_FILE": str(file)}, TRANSPORTS)
+
+
+def test_on_a_provisioned_relay_its_directory_and_ports_are_the_defaults(relay_json: Path) -> None:
+    settings = load_settings({"RELAY_REGISTRY_DIR": " "}, TRANSPORTS, relay_json)
+    assert settings == Settings(registry_dir=Path("/var/lib/opencode-relay"), ports=range(10_000, 20_000))
+
+
+def test_on_a_provisioned_relay_the_environment_wins(relay_json: Path) -> None:
+    own_ports = load_settings({"RELAY_PORT_RANGE": "2000-3000"}, TRANSPORTS, relay_json)
+    assert own_ports == Settings(registry_dir=Path("/var/lib/opencode-relay"), ports=range(2000, 3001))
+    assert load_settings({"RELAY_REGISTRY_DIR": "/own"}, TRANSPORTS, relay_json) == Settings(
+        registry_dir=Path("/own")
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "wrong"),
+    [
+        ("", "is not a JSON object"),
+        ("[]", "is not a JSON object"),
+        ("[" * 100_000, "is not a JSON object"),
+        ("\udcff", "is not a JSON object"),
+        ({"registryDir": None}, "has no registryDir that is an absolute path"),
+        ({"registryDir": "opencode-relay"}, "has no registryDir that is an absolute path"),
+        ({"registryDir": "/var/\x1b[2J"}, "has no registryDir that is an absolute path"),
+        ({"portRange": 10_000}, "has no portRange LOW-HIGH with 1024"),
+        ({"portRange": "80-90"}, "has no portRange LOW-HIGH with 1024"),
+        ({"portRange": "9" * 5000}, "has no portRange LOW-HIGH with 1024"),
+    ],
+)
+def test_damaged_settings_of_a_relay_are_one_line_that_names_the_file_and_the_way_out(
+    relay_json: Path, content: str | dict[str, object], wrong: str
+) -> None:
+    text = content if isinstance(content, str) else json.dumps(RELAY_JSON | content)
+    relay_json.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(SettingsError) as refused:
+        load_settings({}, TRANSPORTS, relay_json)
+    (line,) = str(refused.value).splitlines()
+    assert line.startswith(f"{relay_json} {wrong}")
+    assert line.endswith("; run the playbook relay.yml again, or set RELAY_REGISTRY_DIR")
+    assert len(line) < 250 + len(str(relay_json))
+    # Which is a way out indeed.
+    load_settings({"RELAY_REGISTRY_DIR": "/own"}, TRANSPORTS, relay_json)
+
+
+def test_settings_of_a_relay_that_cannot_be_read_are_not_passed_over(relay_json: Path) -> None:
+    relay_json.unlink()
+    relay_json.mkdir()
+    with pytest.raises(SettingsError, match=r"relay\.json cannot be read: Is a directory; run the playbook"):
+        load_settings({}, TRANSPORTS, relay_json)

@@ -17,7 +17,7 @@ from support.mcp_client import SERVER_COMMAND, held_relay_client, relay_client
 from support.registry import register, registration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from mcp_types import Tool
 
@@ -174,14 +174,42 @@ async def test_a_name_that_fits_none_or_several_lists_the_candidates(
         assert ", ".join(candidates) in refused.text
 
 
-async def test_without_any_instance_it_says_how_to_start_one(registry_dir: Path) -> None:
+def nothing_there(directory: Path) -> str:
+    del directory
+    return "no instance is registered: {} does not exist; start one with `opencode-connected`"
+
+
+def nobody_there(directory: Path) -> str:
+    directory.mkdir()
+    return "no instance is registered in {}; start one with `opencode-connected`"
+
+
+def no_directory(directory: Path) -> str:
+    directory.touch()
+    return "the registry directory {} cannot be read: Not a directory; mend it or correct RELAY_REGISTRY_DIR"
+
+
+def not_trusted(directory: Path) -> str:
+    directory.mkdir()
+    directory.chmod(0o777)
+    return "the registry directory is not trusted, as every user can write to it: chmod o-w {}"
+
+
+@pytest.mark.parametrize("prepare", [nothing_there, nobody_there, no_directory, not_trusted])
+async def test_without_any_instance_every_tool_says_where_it_looked_and_what_to_do(
+    registry_dir: Path, prepare: Callable[[Path], str]
+) -> None:
+    said = prepare(registry_dir).format(registry_dir)
     async with relay_client(registry_dir) as client:
         listed = await client.call("instances")
-        assert listed.structured == {"instances": []}
-        assert "start one with `opencode-connected`" in listed.text
-        refused = await client.call("read", instance="laptop")
-        assert refused.is_error
-        assert "start one with `opencode-connected`" in refused.text
+        assert listed.structured["instances"] == []
+        assert listed.text.startswith(said)
+        # Once is enough.
+        assert "\n" not in listed.text
+        for tool, more in (("send", {"message": "x"}), ("read", {}), ("reply", {})):
+            refused = await client.call(tool, on_progress=None, instance="laptop", **more)
+            assert refused.is_error
+            assert refused.text == listed.text
 
 
 @pytest.mark.parametrize(

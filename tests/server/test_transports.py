@@ -5,6 +5,9 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import pytest
+
+from opencode_mcp.errors import NoSuchInstance
 from opencode_mcp.fleet import Fleet
 from opencode_mcp.settings import Settings, load_settings
 from opencode_mcp.transports import TRANSPORTS
@@ -18,8 +21,6 @@ from support.waiting import eventually_async
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-    import pytest
 
 
 @asynccontextmanager
@@ -38,7 +39,7 @@ async def show(fleet: Fleet, wanted: dict[str, str]) -> bool:
 
 
 def test_the_setting_names_them_and_makes_the_one_it_names() -> None:
-    settings = load_settings({"TRANSPORT": "local-relay"}, TRANSPORTS)
+    settings = load_settings({"TRANSPORT": "local-relay", "RELAY_REGISTRY_DIR": "/own"}, TRANSPORTS)
     transport = TRANSPORTS[settings.transport](settings)
     assert isinstance(transport, Transport)
     assert isinstance(transport, LocalRelay)
@@ -77,3 +78,13 @@ async def test_one_that_breaks_down_is_noted_and_what_is_known_goes_on(
             assert "restart it" in fleet.problems()[0]
             assert await states(fleet) == {"near": "idle"}
             assert "a bug" in caplog.text
+
+
+async def test_one_that_says_nothing_of_its_own_still_says_how_to_start_an_instance() -> None:
+    async with a_fleet() as (fleet, transport):
+        with pytest.raises(NoSuchInstance, match=r"^no instance is registered; start one with `opencode-connected`"):
+            await fleet.find("laptop")
+        transport.break_down(RuntimeError("a bug"))
+        await eventually_async(fleet.problems)
+        with pytest.raises(NoSuchInstance, match="restart it"):
+            await fleet.find("laptop")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+
+START_ONE: Final = "start one with `opencode-connected` on the machine that you want to reach"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,10 @@ class Transport(ABC):
     @abstractmethod
     def report_alive(self, endpoint: Endpoint) -> None:
         """Hear that something answered, or at least listened, at `endpoint`."""
+
+    def absence(self) -> str:
+        """Say that no instance is there, as far as can be seen why, and the next step; one line, for people."""
+        return f"no instance is registered; {START_ONE}"
 
     @abstractmethod
     def problems(self) -> list[str]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from opencode_mcp.registration import InvalidRegistration, Registration, parse_registration, read_registration_bytes
 from opencode_mcp.text import one_line
-from opencode_mcp.transports.base import Appeared, Change, Departed, Endpoint, ScanDone, Transport
+from opencode_mcp.transports.base import START_ONE, Appeared, Change, Departed, Endpoint, ScanDone, Transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -71,11 +71,14 @@ class LocalRelay(Transport):
 
     def __init__(self, directory: Path, *, ports: range, discovery_interval: float) -> None:
         self._directory = directory
+        self._shown = one_line(str(directory), 200)
         self._ports = ports
         self._interval = discovery_interval
         self._files: dict[str, KnownFile] = {}
         self._announced: dict[str, Endpoint] = {}
         self._directory_problem = ""
+        self._is_missing = False
+        self._is_flooded = False
         self._too_many = 0
 
     @classmethod
@@ -123,9 +126,21 @@ class LocalRelay(Transport):
         if known is not None:
             known.refusals = 0
 
+    def absence(self) -> str:
+        """See `Transport.absence`; names the directory, as whoever registers may look at another one."""
+        if self._directory_problem:
+            return self._directory_problem
+        if self._is_missing:
+            return (
+                f"no instance is registered: {self._shown} does not exist; {START_ONE}, or correct RELAY_REGISTRY_DIR"
+            )
+        return f"no instance is registered in {self._shown}; {START_ONE}"
+
     def problems(self) -> list[str]:
         """See `Transport.problems`."""
         found = [self._directory_problem] if self._directory_problem else []
+        if self._is_flooded:
+            found.append(f"the registry directory has more than {MAX_FILES} files; the others are ignored")
         if self._too_many:
             found.append(f"{self._too_many} registrations beyond {MAX_INSTANCES} are ignored")
         bad = sorted((name, known.problem) for name, known in self._files.items() if known.problem)
@@ -158,24 +173,17 @@ class LocalRelay(Transport):
     def _scan(self) -> dict[str, KnownFile]:
         """Read the directory; files that did not change since the last scan are not read again."""
         try:
-            self._directory_problem = _distrust(self._directory)
-            if self._directory_problem:
-                return {}
-            entries = self._list()
+            problem = _distrust(self._directory, self._shown)
+            entries = [] if problem else self._list()
         except FileNotFoundError:
-            self._directory_problem = ""  # nobody has registered yet
+            # Nobody has registered yet.
+            self._directory_problem, self._is_missing, self._is_flooded = "", True, False
             return {}
         except OSError as error:
-            self._directory_problem = (
-                f"the registry directory cannot be read: {error.strerror}; check its owner and mode"
-            )
+            self._directory_problem, self._is_missing = _unreadable(self._shown, error), False
             # Not seeing is not the same as seeing nothing: keep what was there.
             return self._files
-        self._directory_problem = ""
-        if len(entries) > MAX_FILES:
-            self._directory_problem = (
-                f"the registry directory has more than {MAX_FILES} files; the others are ignored"
-            )
+        self._directory_problem, self._is_missing, self._is_flooded = problem, False, len(entries) > MAX_FILES
         files: dict[str, KnownFile] = {}
         for name in entries[:MAX_FILES]:
             known = self._read(name)
@@ -251,20 +259,31 @@ class LocalRelay(Transport):
             log.debug("not pruning %r: %s", name, error.strerror)
 
 
-def _distrust(directory: Path) -> str:
+def _distrust(directory: Path, shown: str) -> str:
     """Say why what lies in the directory may be anybody's; empty if only its owner, whom we trust, can write there.
 
     The owner may be another user (on a provisioned relay the agent's), but not where anybody can make a directory.
     """
     status = directory.stat()
     if status.st_mode & stat.S_IWOTH:
-        return f"the registry directory is not trusted, as every user can write to it: chmod o-w {directory}"
+        return f"the registry directory is not trusted, as every user can write to it: chmod o-w {shown}"
     if status.st_uid not in {0, os.geteuid()} and directory.resolve().parent.stat().st_mode & stat.S_IWOTH:
         return (
-            f"the registry directory is not trusted: it was made by user {status.st_uid} in a place where everybody "
-            "can make one; set RELAY_REGISTRY_DIR to another"
+            f"the registry directory {shown} is not trusted: it was made by user {status.st_uid} in a place where "
+            "everybody can make one; set RELAY_REGISTRY_DIR to another"
         )
     return ""
+
+
+def _unreadable(shown: str, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        step = (
+            "on a provisioned relay run opencode-mcp as the gateway's user (`sudo -u opencode-gateway`), "
+            "elsewhere check its owner and mode"
+        )
+    else:
+        step = "mend it or correct RELAY_REGISTRY_DIR"
+    return f"the registry directory {shown} cannot be read: {error.strerror}; {step}"
 
 
 def _endpoint(registration: Registration, identity: FileIdentity) -> Endpoint:
