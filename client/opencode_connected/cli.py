@@ -38,6 +38,7 @@ configuration directory:
   RELAY_REGISTRY_DIR  where instances are registered [/tmp/opencode-relay]
   INSTANCE_NAME       this instance's name [HOSTNAME-DIRECTORY]
   RELAY_PORTS         ports to use on the relay, e.g. 10000-10009 [any]
+  RELAY_CLIENT        what names of an enrolled machine begin with instead of HOSTNAME
 
 \b
 Exit codes: OpenCode's own once it runs; before that, and for the commands:
@@ -51,6 +52,10 @@ _ENROLL_HELP = """Make this machine known to a provisioned relay.
 First without options: it makes this machine's key and prints the line for the
 relay's inventory. Then with the join line that the relay's playbook printed:
   opencode-connected enroll --join JOIN-LINE
+
+\b
+A key that was revoked or is damaged is replaced, and the new one enrolled as the first was:
+  opencode-connected enroll --new-key
 """
 
 _COMPLETION_HELP = """Print the completion script for SHELL.
@@ -127,20 +132,41 @@ def doctor(*, as_json: bool) -> None:
 
 
 @cli.command(help=_ENROLL_HELP)
-@click.option("--name", metavar="NAME", help="What the relay is to call this machine [its host name].")
+@click.argument("argument", metavar="[JOIN-LINE]", required=False)
+@click.option("--name", metavar="NAME", help="What the relay is to call this machine [as it does, or the host name].")
 @click.option("--join", "join_line", metavar="JOIN-LINE", help="Write how to reach the relay to config.toml.")
 @click.option("--proxy-command", metavar="COMMAND", help="With --join: what ssh connects through, see ssh_config(5).")
+@click.option("--new-key", is_flag=True, help="Make another key in the place of this machine's.")
 @click.option("--check", is_flag=True, help="Change nothing; tell what would change.")
 @_json
-def enroll(*, name: str | None, join_line: str | None, proxy_command: str | None, check: bool, as_json: bool) -> None:
+def enroll(
+    *,
+    argument: str | None,
+    name: str | None,
+    join_line: str | None,
+    proxy_command: str | None,
+    new_key: bool,
+    check: bool,
+    as_json: bool,
+) -> None:
     """Make this machine known to a provisioned relay."""
     from opencode_connected.commands.enroll import enroll as make_key  # noqa: PLC0415 - each verb loads its own
     from opencode_connected.commands.enroll import join  # noqa: PLC0415 - as above
 
+    if argument is not None:
+        if join_line is not None:
+            raise click.UsageError(
+                f"{argument!a} is too much: the join line is one word, without a blank or a line break"
+            )
+        if not argument.strip().startswith("ocr"):
+            raise click.UsageError(f"{argument!a} is no join line; did you mean --name?")
+        join_line = argument
     if join_line is None:
         if proxy_command is not None:
             raise click.UsageError("--proxy-command is for --join")
-        _finish(make_key(settings.load(), name=name, check=check), as_json=as_json)
+        _finish(make_key(settings.load(), name=name, check=check, new_key=new_key), as_json=as_json)
+    if new_key:
+        raise click.UsageError("--new-key comes first: the relay must know the key before this machine joins")
     if name is not None:
         raise click.UsageError("--name is for making the key: the join line has the name by which the relay knows it")
     _finish(join(settings.load(), join_line, proxy_command=proxy_command, check=check), as_json=as_json)

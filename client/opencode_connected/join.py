@@ -15,13 +15,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.alias_generators import to_camel
 
 from opencode_connected.errors import UsageError
+from opencode_connected.names import CLIENT_NAME
 
 PREFIX: Final = "ocr1:"
 _LINE: Final = re.compile(rf"{PREFIX}([A-Za-z0-9_-]+)")
 _OTHER_VERSION: Final = re.compile(r"ocr(?!1:)\d+:")
 _MAX_CHARACTERS: Final = 4096
-CLIENT_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"
-"""What a client may be called in the relay's inventory."""
 _NOT_COMPLETE: Final = (
     f"the join line is not complete: copy all of it, from {PREFIX} to its end, as the relay printed it"
 )

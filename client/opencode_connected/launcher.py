@@ -84,7 +84,7 @@ class _Launcher:
         self._cwd = _working_directory(settings)
         self._owner = Owner(os.urandom(16).hex(), os.getpid(), processes.start_of(os.getpid()))
         self._wanted = WantedName(
-            settings.instance_name or names.default_name(self._hostname, self._cwd),
+            settings.instance_name or names.default_name(self._called(), self._cwd),
             is_default=settings.instance_name is None,
         )
         self._stop: asyncio.Future[signal.Signals]
@@ -104,6 +104,11 @@ class _Launcher:
             presence = self._presence(guardian)
             at_the_end.push_async_callback(presence.close)
             return await self._run_on_some_port(presence, guardian)
+
+    def _called(self) -> str:
+        """Return what a default name begins with: the relay would put its name of this machine before any other."""
+        is_client = self._use_relay and self._settings.is_enrolled
+        return (self._settings.relay_client if is_client else None) or self._hostname
 
     def _on_signal(self, number: signal.Signals) -> None:
         if not self._stop.done():

@@ -11,6 +11,9 @@ MAX_CHARACTERS = 64
 MAX_BYTES = 200
 """Of UTF-8: the file names built from a name stay below the usual limit of 255."""
 
+CLIENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"
+"""What a client, a machine that is enrolled, may be called in the relay's inventory."""
+
 _LAST_SUFFIX = 99
 
 

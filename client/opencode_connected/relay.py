@@ -40,6 +40,7 @@ def line_settings(settings: Settings, *, local_port: int, instance_id: str) -> L
         registry_dir=settings.registry_dir,
         ports=settings.relay_ports,
         is_enrolled=settings.is_enrolled,
+        command_name=settings.relay_ssh_cmd_name,
         provisioned_mark=_PROVISIONED_MARK if settings.registry_dir_is_default else None,
         local_port=local_port,
         instance_id=instance_id,

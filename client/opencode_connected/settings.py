@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 APP = "opencode-relay"
 DEFAULT_REGISTRY_DIR = "/tmp/opencode-relay"  # noqa: S108 - the agreed place; its owner and mode are checked
 
-_VARIABLES = ("RELAY_SSH_CMD", "RELAY_REGISTRY_DIR", "INSTANCE_NAME", "RELAY_PORTS")
+_VARIABLES = ("RELAY_SSH_CMD", "RELAY_REGISTRY_DIR", "INSTANCE_NAME", "RELAY_PORTS", "RELAY_CLIENT")
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _MAX_CONFIG_BYTES = 64 * 1024
+
+_MEND = (
+    "mend it, or move the file away, and where this machine is enrolled join again: opencode-connected enroll --join"
+)
 
 _DROPPED_FROM_CHILD = ("npm_config_package",)
 """Set by `npm exec`, and it makes OpenCode's own npm calls install that package instead of theirs."""
@@ -37,6 +41,8 @@ class Settings:
 
     relay_ssh_cmd: str | None
     """RELAY_SSH_CMD: how to open a shell on the relay, as one would type it. None: work without one."""
+    relay_ssh_cmd_name: str
+    """How to call it in an error: it may stand in the environment or in the file."""
     registry_dir: str
     """RELAY_REGISTRY_DIR: absolute; on the relay if there is one, else on this machine."""
     registry_dir_is_default: bool
@@ -45,6 +51,8 @@ class Settings:
     """INSTANCE_NAME: the name that was asked for explicitly, if any."""
     relay_ports: tuple[int, ...]
     """RELAY_PORTS, FIRST-LAST: where the tunnel's end on the relay may listen. Empty: anywhere."""
+    relay_client: str | None
+    """RELAY_CLIENT: what the relay's inventory calls this machine, where it is enrolled."""
     state_dir: Path
     """Runtime state and logs of this user's instances."""
     config_file: Path
@@ -87,12 +95,15 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         return from_file.get(variable.lower(), ""), f"{variable.lower()} in {config_file}"
 
     registry_dir, registry_dir_name = setting("RELAY_REGISTRY_DIR")
+    ssh_command, ssh_command_name = setting("RELAY_SSH_CMD")
     return Settings(
-        relay_ssh_cmd=_ssh_command(*setting("RELAY_SSH_CMD")),
+        relay_ssh_cmd=_ssh_command(ssh_command, ssh_command_name),
+        relay_ssh_cmd_name=ssh_command_name,
         registry_dir=_registry_dir(registry_dir, registry_dir_name),
         registry_dir_is_default=not registry_dir,
         instance_name=_instance_name(*setting("INSTANCE_NAME")),
         relay_ports=_port_range(*setting("RELAY_PORTS")),
+        relay_client=_client(*setting("RELAY_CLIENT")),
         state_dir=platformdirs.user_state_path(APP),
         config_file=config_file,
         environment={name: value for name, value in given.items() if name not in _DROPPED_FROM_CHILD},
@@ -108,19 +119,21 @@ def _config(path: Path) -> dict[str, str]:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     if len(content) > _MAX_CONFIG_BYTES:
-        raise UsageError(f"{path} is larger than {_MAX_CONFIG_BYTES} bytes: it holds a few settings, no more")
+        raise UsageError(
+            f"{path} is larger than {_MAX_CONFIG_BYTES} bytes: it holds a few settings, no more; {_MEND}"
+        )
     import tomllib  # noqa: PLC0415 - 14 ms that only those pay who have a file
 
     try:
         table = tomllib.loads(content.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError(f"{path} is not valid TOML: {error}") from error
+        raise UsageError(f"{path} is not valid TOML: {error}; {_MEND}") from error
     known = [variable.lower() for variable in _VARIABLES]
     for key, value in table.items():
         if key not in known:
-            raise UsageError(f"{path}: unknown setting {key!r}; known are {', '.join(known)}")
+            raise UsageError(f"{path}: unknown setting {key!r}; known are {', '.join(known)}; {_MEND}")
         if not isinstance(value, str):
-            raise UsageError(f"{path}: {key} must be a string in quotes")
+            raise UsageError(f"{path}: {key} must be a string in quotes; {_MEND}")
     return {key: value.strip() for key, value in table.items()}
 
 
@@ -149,6 +162,12 @@ def _instance_name(value: str, where: str) -> str | None:
                 f"{where}: {error}; allowed are 1 to {names.MAX_CHARACTERS} printable characters, "
                 "no slash or backslash, no dot at the start"
             ) from error
+    return value or None
+
+
+def _client(value: str, where: str) -> str | None:
+    if value and not re.fullmatch(names.CLIENT_NAME, value):
+        raise UsageError(f"{where} must be 1 to 32 letters, digits, '_' and '-', first a letter or a digit")
     return value or None
 
 

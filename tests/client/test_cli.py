@@ -22,7 +22,14 @@ if TYPE_CHECKING:
 
 def test_help_names_every_setting_verb_and_exit_code(machine: Machine) -> None:
     text = machine.run("--help").stdout
-    for word in ("RELAY_SSH_CMD", "RELAY_REGISTRY_DIR", "INSTANCE_NAME", "RELAY_PORTS", "config.toml"):
+    for word in (
+        "RELAY_SSH_CMD",
+        "RELAY_REGISTRY_DIR",
+        "INSTANCE_NAME",
+        "RELAY_PORTS",
+        "RELAY_CLIENT",
+        "config.toml",
+    ):
         assert word in text
     for verb in ("status", "sessions", "cleanup", "doctor", "enroll", "completion"):
         assert f"  {verb}" in text
@@ -50,6 +57,10 @@ def test_without_a_terminal_the_interface_is_refused_in_one_line(machine: Machin
         (["sessions", "--limit", "0"], 2, "0 is not in the range"),
         (["enroll", "--proxy-command", "x"], 2, "--proxy-command is for --join"),
         (["enroll", "--join", "x", "--name", "y"], 2, "--name is for making the key"),
+        (["enroll", "laptop"], 2, "'laptop' is no join line; did you mean --name?"),
+        (["enroll", "ocr1:x"], 2, "the join line is not complete"),
+        (["enroll", "--join", "ocr1:x", "y"], 2, "the join line is one word"),
+        (["enroll", "--join", "ocr1:x", "--new-key"], 2, "--new-key comes first"),
         (["enroll", "--join", "x"], 2, "that is no join line"),
         (["enroll", "--name", "a b"], 2, "--name 'a b' cannot be"),
     ],

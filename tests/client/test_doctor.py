@@ -49,7 +49,7 @@ def assert_broken(found: Mapping[str, Mapping[str, Any]], broken: str) -> None:
 def test_a_whole_way_is_ok_and_warns_of_the_relays_other_users(machine: Machine, tmp_path: Path) -> None:
     with Sshd(tmp_path / "relay") as relay:
         found = hops(machine, {"RELAY_SSH_CMD": relay.ssh_command}, code=0)
-        assert list(found) == ["opencode", "port", *RELAY_HOPS]
+        assert list(found) == ["opencode", "port", "state", *RELAY_HOPS]
         assert {hop["status"] for name, hop in found.items() if name != "privacy"} == {"ok"}
         assert found["privacy"]["status"] == "warning"
         assert "every user of the relay can reach" in found["privacy"]["detail"]
@@ -60,7 +60,7 @@ def test_a_whole_way_is_ok_and_warns_of_the_relays_other_users(machine: Machine,
 
 
 def test_without_a_relay_the_local_registry_is_the_last_hop(machine: Machine) -> None:
-    assert list(hops(machine, {}, code=0)) == ["opencode", "port", "registration"]
+    assert list(hops(machine, {}, code=0)) == ["opencode", "port", "state", "registration"]
     machine.registry_dir.chmod(0o777)
     broken = hops(machine, {}, code=1)["registration"]
     assert "may be written by others" in broken["detail"]
@@ -122,9 +122,45 @@ def test_a_missing_opencode_is_a_failed_hop_and_exit_code_3_for_the_launcher(
 def test_an_opencode_of_another_series_is_a_warning(
     machine: Machine, tmp_path: Path, version: str, status: str
 ) -> None:
+    env = other_opencode(tmp_path, f"echo {version}")
+    assert hops(machine, env, code=0)["opencode"]["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (r"printf 'first\n\033[31mno such module\n\n' >&2; exit 3", "[31mno such module (exit status 3)"),
+        ("exit 4", "it says nothing (exit status 4)"),
+        ("kill -9 $$", "it says nothing (signal 9)"),
+    ],
+)
+def test_an_opencode_that_fails_is_quoted_and_not_to_be_installed_again(
+    machine: Machine, tmp_path: Path, script: str, said: str
+) -> None:
+    env = other_opencode(tmp_path, script)
+    found = hops(machine, env, code=1)["opencode"]
+    assert found["status"] == "failed"
+    assert found["detail"].endswith(f"/opencode --version fails: {said}")
+    assert found["detail"].isprintable()
+    assert "/opencode --version` by hand" in found["remedy"]
+    assert "install" not in found["remedy"]
+
+
+def test_a_state_directory_that_cannot_be_written_is_a_warning(machine: Machine) -> None:
+    assert hops(machine, {}, code=0)["state"]["status"] == "ok"
+    assert not machine.state_dir.exists(), "nothing stays of the trial"
+    machine.state_dir.mkdir(parents=True)
+    (machine.state_dir / "log").write_text("in the way")
+    found = hops(machine, {}, code=0)["state"]
+    assert found["status"] == "warning"
+    assert f"{machine.state_dir}/log cannot be written" in found["detail"]
+    assert found["remedy"]
+
+
+def other_opencode(tmp_path: Path, script: str) -> dict[str, str]:
+    """Return an environment whose `opencode` runs `script`."""
     other = tmp_path / "bin" / "opencode"
     other.parent.mkdir()
-    other.write_text(f"#!/bin/sh\necho {version}\n")
+    other.write_text(f"#!/bin/sh\n{script}\n")
     other.chmod(0o755)
-    env = {"PATH": f"{other.parent}{os.pathsep}{os.environ['PATH']}"}
-    assert hops(machine, env, code=0)["opencode"]["status"] == status
+    return {"PATH": f"{other.parent}{os.pathsep}{os.environ['PATH']}"}

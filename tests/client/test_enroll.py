@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import shlex
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from client.joining import HOST_KEY, join_line
 from opencode_connected import client_key
 from opencode_connected import settings as settings_module
 from opencode_connected.commands import enroll as verb
@@ -29,20 +29,12 @@ if TYPE_CHECKING:
     from client.launched import Machine
     from opencode_connected.settings import Settings
 
-HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAINDxtiCfh1BHumadazwAjNT2XXKq5bxJ+HKFNIx3rNhy"
-
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings of a user whose configuration directory is not there yet, and has a name as on macOS."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "Ann's Application Support"))
     return settings_module.load({})
-
-
-def join_line(**fields: object) -> str:
-    relay = {"host": "vm.example.org", "port": 2222, "user": "opencode-tunnel", "hostKey": HOST_KEY}
-    content = json.dumps({**relay, "client": "laptop", "ports": "10000-10015", **fields})
-    return "ocr1:" + base64.urlsafe_b64encode(content.encode()).decode().rstrip("=")
 
 
 def modes(settings: Settings) -> dict[str, int]:
@@ -188,6 +180,14 @@ def test_a_configuration_file_that_is_a_link_stays_one(settings: Settings, tmp_p
     verb.join(settings, join_line(), proxy_command=None, check=False)
     assert settings.config_file.is_symlink()
     assert "relay_ports" in dotfile.read_text()
+
+
+def test_the_relays_name_for_the_machine_is_kept_for_its_instances_and_its_next_key(settings: Settings) -> None:
+    verb.enroll(settings, name="other", check=False)
+    verb.join(settings, join_line(client="walk"), proxy_command=None, check=False)
+    loaded = settings_module.load({})
+    assert loaded.relay_client == "walk"
+    assert verb.enroll(loaded, name=None, check=False).name == "walk"
 
 
 def test_a_proxy_command_is_given_time_and_comes_out_of_the_file_as_it_went_in(settings: Settings) -> None:

@@ -52,6 +52,8 @@ def test_the_environment_beats_the_file_setting_by_setting(config_file: Path) ->
         ("RELAY_PORTS", "80-90", "1024-65535"),
         ("RELAY_PORTS", "2000-1999", "1024-65535"),
         ("RELAY_PORTS", "all", "1024-65535"),
+        ("RELAY_CLIENT", "a b", "1 to 32 letters"),
+        ("RELAY_CLIENT", "-a", "1 to 32 letters"),
     ],
 )
 def test_a_bad_value_is_one_line_naming_the_variable_and_what_is_allowed(
@@ -75,6 +77,7 @@ def test_a_bad_value_is_one_line_naming_the_variable_and_what_is_allowed(
         ('relay_port = "10000"', "unknown setting 'relay_port'"),
         ("not toml", "not valid TOML"),
         ("x" * 70_000, "larger than"),
+        ('relay_client = "ä"', "relay_client in "),
     ],
 )
 def test_a_bad_configuration_file_is_named_with_what_is_wrong_in_it(
@@ -84,6 +87,22 @@ def test_a_bad_configuration_file_is_named_with_what_is_wrong_in_it(
     with pytest.raises(UsageError, match=named) as caught:
         settings.load({})
     assert str(config_file) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["not toml", "relay_ports = 10000", 'relay_port = "10000"', "x" * 70_000])
+def test_a_damaged_configuration_file_comes_with_the_next_step(config_file: Path, content: str) -> None:
+    config_file.write_text(content)
+    with pytest.raises(UsageError, match=r"mend it, or move the file away, .*opencode-connected enroll --join"):
+        settings.load({})
+
+
+def test_the_ssh_command_is_called_what_it_is_where_it_stands(config_file: Path) -> None:
+    def name(environment: dict[str, str]) -> str:
+        return line_settings(settings.load(environment), local_port=4096, instance_id="0" * 32).command_name
+
+    config_file.write_text('relay_ssh_cmd = "ssh me@file"\n')
+    assert name({}) == f"relay_ssh_cmd in {config_file}"
+    assert name({"RELAY_SSH_CMD": "ssh me@environment"}) == "RELAY_SSH_CMD"
 
 
 def test_opencode_inherits_the_environment_but_for_what_npm_exec_left_in_it(config_file: Path) -> None:

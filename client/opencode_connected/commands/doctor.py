@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import subprocess
+import tempfile
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 HopName = Literal[
     "opencode",
     "port",
+    "state",
     "ssh",
     "network",
     "host key",
@@ -66,6 +68,8 @@ _BROKEN_AT: dict[str, HopName] = {
     "relay": "registration",
     "local": "tunnel",
 }
+_OF_THE_ENROLMENT: tuple[HopName, ...] = ("network", "host key", "authentication", "account")
+"""Where a relay that is gone for good, or has done with this machine, is met."""
 _FORWARD_CODES = ("bad-port", "exposed", "not-allowed")
 """What a relay may hold against the tunnel; everything else that it refuses concerns the registration."""
 
@@ -109,7 +113,7 @@ class DoctorResult(Result):
 
 def doctor(settings: Settings) -> DoctorResult:
     """Try every hop. Nothing is registered, and what is made for the trial is gone afterwards."""
-    hops = [_opencode(settings), _port()]
+    hops = [_opencode(settings), _port(), _state(settings)]
     if settings.relay_ssh_cmd is None:
         return DoctorResult(mode="local", hops=[*hops, _local_registration(settings)])
     return DoctorResult(mode="relay", hops=[*hops, *asyncio.run(_relay(settings))])
@@ -124,13 +128,17 @@ def _opencode(settings: Settings) -> Hop:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=_VERSION_SECONDS,
-            check=True,
+            check=False,
         )
     except LauncherError as error:
         return Hop(hop="opencode", status="failed", detail="opencode is not on PATH", remedy=_after_colon(error))
     except (OSError, subprocess.SubprocessError) as error:
-        detail = f"{binary} --version fails: {printable(str(error))}"
-        return Hop(hop="opencode", status="failed", detail=detail, remedy=opencode.INSTALL_HINT)
+        return _failing(binary, str(error))
+    if answer.returncode != 0:
+        said = answer.stderr.decode(errors="replace").split("\n")
+        last = next((line for line in map(printable, reversed(said)) if line), "it says nothing")
+        code = answer.returncode
+        return _failing(binary, f"{last} ({f'exit status {code}' if code > 0 else f'signal {-code}'})")
     match = _VERSION.search(answer.stdout.decode(errors="replace"))
     version = printable(match[0], limit=40) if match else "an unknown version"
     detail = f"{version}, {binary}"
@@ -138,6 +146,12 @@ def _opencode(settings: Settings) -> Hop:
         return Hop(hop="opencode", status="ok", detail=detail)
     remedy = f"tested is {opencode.TESTED_VERSION}.x; if something misbehaves, try that"
     return Hop(hop="opencode", status="warning", detail=detail, remedy=remedy)
+
+
+def _failing(binary: str, why: str) -> Hop:
+    detail = printable(f"{binary} --version fails: {why}", limit=1000)
+    remedy = f"run `{binary} --version` by hand: OpenCode is there, and something that it needs may not be"
+    return Hop(hop="opencode", status="failed", detail=detail, remedy=remedy)
 
 
 def _after_colon(error: Exception) -> str:
@@ -151,6 +165,20 @@ def _port() -> Hop:
     except LauncherError as error:
         return Hop(hop="port", status="failed", detail=f"{first}-{last} are all in use", remedy=_after_colon(error))
     return Hop(hop="port", status="ok", detail=f"there are free ones in {first}-{last}")
+
+
+def _state(settings: Settings) -> Hop:
+    """Try to write where the launcher does; what is not there yet is made by it below what is."""
+    for directory in (settings.state_dir / "instances", settings.state_dir / "log"):
+        there = next(path for path in (directory, *directory.parents) if path.exists())
+        try:
+            with tempfile.TemporaryFile(dir=there) as file:
+                file.write(b"x")
+        except OSError as error:
+            detail = f"{there} cannot be written: {error.strerror}"
+            remedy = "make it writable: OpenCode starts without, but `status`, `sessions` and `cleanup` miss it"
+            return Hop(hop="state", status="warning", detail=detail, remedy=remedy)
+    return Hop(hop="state", status="ok", detail=str(settings.state_dir))
 
 
 def _local_registration(settings: Settings) -> Hop:
@@ -170,7 +198,7 @@ async def _relay(settings: Settings) -> list[Hop]:
         try:
             probed = await probe(line)
         except LineError as error:
-            return _broken(error)
+            return _broken(error, settings)
         account = f"enrolled as {probed.client}" if probed.client else "an ordinary account"
         hops = [Hop(hop=name, status="ok") for name in _before("account")]
         hops.append(Hop(hop="account", status="ok", detail=account))
@@ -209,14 +237,17 @@ def _tunnel(health: str) -> Hop:
     return Hop(hop="tunnel", status="failed", detail="a request from the relay did not come through", remedy=remedy)
 
 
-def _broken(error: LineError) -> list[Hop]:
+def _broken(error: LineError, settings: Settings) -> list[Hop]:
     """Return all hops of a way that broke before the tunnel was tried."""
     is_about_the_forward = error.hop == "relay" and isinstance(error, RelayRefused) and error.code in _FORWARD_CODES
     broken: HopName = "forward" if is_about_the_forward else _BROKEN_AT[error.hop]
+    failed = _failed(broken, error)
+    if settings.is_enrolled and broken in _OF_THE_ENROLMENT:
+        failed.remedy += f"; if that relay is gone for good, the enrolment is in {settings.config_file.parent}"
     after = _RELAY_HOPS[_RELAY_HOPS.index(broken) + 1 :]
     return [
         *(Hop(hop=name, status="ok") for name in _before(broken)),
-        _failed(broken, error),
+        failed,
         *(Hop(hop=name, status="not-reached") for name in after),
     ]
 

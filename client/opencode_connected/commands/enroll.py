@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel
 from rich.text import Text
 
-from opencode_connected.client_key import make_key, public_key
+from opencode_connected.client_key import make_key, old_key_file, public_key, replace_key
 from opencode_connected.configuration import with_settings
 from opencode_connected.errors import LauncherError, UsageError
 from opencode_connected.files import write_private
-from opencode_connected.join import CLIENT_NAME, JoinLine, parse_join_line
+from opencode_connected.join import JoinLine, parse_join_line
+from opencode_connected.names import CLIENT_NAME
 from opencode_connected.result import Result
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from opencode_connected.settings import Settings
 
 _MAX_NAME: Final = 32
+_INDENTATION: Final = 4
+"""Of `relay_clients` in the sample inventory: what is printed can be pasted as it is."""
 _UNQUOTABLE: Final = frozenset('"\\%$')
 """What ssh's options would not take as it stands."""
 _PROXY_SECONDS: Final = 30
@@ -52,6 +55,8 @@ class EnrollResult(Result):
     key_file: str
     public_key: str | None
     """None if, with `--check`, there is none yet."""
+    old_key_file: str | None = None
+    """Where the key is kept that `--new-key` replaced, if there was one."""
     name: str
     """What the relay's inventory should call, or calls, this machine."""
     inventory: str | None
@@ -68,16 +73,28 @@ class EnrollResult(Result):
 
     def _key(self) -> list[str]:
         if self.inventory is None:
-            return [f"would make the key {self.key_file}"]
+            place = f"; the one that is there would be kept as {self.old_key_file}" if self.old_key_file else ""
+            return [f"would make the key {self.key_file}{place}"]
         return [
             f"This machine's key is {self.key_file}; it stays here.",
-            "Give this line to the relay's administrator, for `relay_clients` in the inventory:",
+            *self._replaced(),
+            "The relay's administrator needs its entry for the inventory, such as playbooks/inventory/unmanaged.yml:",
+            "this stands there below `vars:`; if machines are listed already, only its last line goes below theirs,",
+            "in the place of this machine's own, if there is one.",
             "",
-            f"  {self.inventory}",
+            *(f"{'':<{_INDENTATION}}{line}" for line in ("relay_clients:", f"  {self.inventory}")),
             "",
             "The playbook for the relay then prints a join line for this machine. Finish with:",
             "",
             "  opencode-connected enroll --join JOIN-LINE",
+        ]
+
+    def _replaced(self) -> list[str]:
+        if self.old_key_file is None:
+            return []
+        return [
+            f"The one before it is kept as {self.old_key_file}, and used no more: until the relay has the new one,",
+            "what runs here stays connected for as long as its line holds, and no longer.",
         ]
 
     def _joined(self, joined: Joined) -> list[str]:
@@ -88,8 +105,10 @@ class EnrollResult(Result):
         ]
 
 
-def enroll(settings: Settings, *, name: str | None, check: bool) -> EnrollResult:
+def enroll(settings: Settings, *, name: str | None, check: bool, new_key: bool = False) -> EnrollResult:
     """Make this machine's key unless there is one. `check`: only tell whether it would be made.
+
+    `new_key`: make another one, whatever is there.
 
     Raises:
         UsageError: `name` is none that an inventory can have.
@@ -100,9 +119,14 @@ def enroll(settings: Settings, *, name: str | None, check: bool) -> EnrollResult
         raise UsageError(
             f"--name {name!a} cannot be: 1 to {_MAX_NAME} letters, digits, '_' and '-', first a letter or a digit"
         )
+    name = name or settings.relay_client or _default_name()
+    if new_key:
+        old = str(old_key_file(settings.key_file)) if settings.key_file.exists() else None
+        key = None if check else replace_key(settings.key_file)
+        return _result(settings, name, key, changed=True, old_key_file=old)
     known = public_key(settings.key_file)
     key = known if known or check else make_key(settings.key_file)
-    return _result(settings, name or _default_name(), key, changed=known is None)
+    return _result(settings, name, key, changed=known is None)
 
 
 def join(settings: Settings, line: str, *, proxy_command: str | None, check: bool) -> EnrollResult:
@@ -124,7 +148,8 @@ def join(settings: Settings, line: str, *, proxy_command: str | None, check: boo
     command = _ssh_command(settings, relay, proxy_command)
     known_hosts = f"{relay.host} {relay.host_key}\n"
     before = _read(settings.config_file)
-    config = with_settings(before, {"relay_ssh_cmd": command, "relay_ports": relay.ports})
+    written = {"relay_ssh_cmd": command, "relay_ports": relay.ports, "relay_client": relay.client}
+    config = with_settings(before, written)
     new = [(settings.known_hosts_file, known_hosts), (settings.config_file, config)]
     changes = [(path, content) for path, content in new if _read(path) != content]
     if not check:
@@ -143,12 +168,19 @@ def join(settings: Settings, line: str, *, proxy_command: str | None, check: boo
 
 
 def _result(
-    settings: Settings, name: str, key: str | None, *, changed: bool, joined: Joined | None = None
+    settings: Settings,
+    name: str,
+    key: str | None,
+    *,
+    changed: bool,
+    joined: Joined | None = None,
+    old_key_file: str | None = None,
 ) -> EnrollResult:
     return EnrollResult(
         changed=changed,
         key_file=str(settings.key_file),
         public_key=key,
+        old_key_file=old_key_file,
         name=name,
         inventory=f'- {{name: "{name}", key: "{key}"}}' if key else None,
         config_file=str(settings.config_file),
@@ -158,7 +190,11 @@ def _result(
 
 
 def _overridden(settings: Settings, joined: Joined) -> list[str]:
-    written = {"RELAY_SSH_CMD": joined.relay_ssh_cmd, "RELAY_PORTS": joined.ports}
+    written = {
+        "RELAY_SSH_CMD": joined.relay_ssh_cmd,
+        "RELAY_PORTS": joined.ports,
+        "RELAY_CLIENT": joined.client,
+    }
     return [
         f"{variable} in the environment wins over what was written: remove it from your shell's profile"
         for variable, value in written.items()

@@ -56,6 +56,8 @@ class LineSettings:
     """32 hex digits, constant for the launcher's life: by it a reconnect is told from a second instance."""
     is_enrolled: bool = False
     """The key is one that `opencode-connected enroll` made: what is wrong with it is mended otherwise."""
+    command_name: str = "RELAY_SSH_CMD"
+    """What the person calls `ssh_command`: a variable, or a line of a file."""
     provisioned_mark: str | None = None
     """The file on the relay that, if it is there, says that no ordinary account should register. None: never mind."""
 

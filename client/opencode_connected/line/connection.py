@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Final, Self
 from opencode_connected.line import protocol
 from opencode_connected.line.command import LineSettings, ssh_argv
 from opencode_connected.line.errors import ForwardRefused, LineError, NameTaken, RelayRefused
-from opencode_connected.line.ssh_errors import allocated_port, diagnose, is_forward_failure, is_old_ssh
+from opencode_connected.line.ssh_errors import (
+    KEY_REFUSED,
+    allocated_port,
+    diagnose,
+    is_forward_failure,
+    is_old_ssh,
+)
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
@@ -213,7 +219,8 @@ class Connection:
         if pipes is self._pipes:
             status = self._transport.get_returncode() if self._transport else None
             output = [*pipes.noise, *pipes.stderr]
-            self.abort(diagnose(output, status, is_enrolled=self._settings.is_enrolled))
+            who = self._settings
+            self.abort(diagnose(output, status, is_enrolled=who.is_enrolled, command=who.command_name))
 
     def received(self, message: protocol.RelayMessage) -> None:
         """Take a message of the relay's."""
@@ -243,7 +250,7 @@ class Connection:
             raise LineError(
                 f"{printable(argv[0])} cannot be started: {error.strerror}",
                 hop="command",
-                remedy="RELAY_SSH_CMD must begin with an installed program, such as ssh",
+                remedy=f"{self._settings.command_name} must begin with an installed program, such as ssh",
                 permanent=True,
             ) from error
         self._send(protocol.program(self._settings.registry_dir, self._settings.provisioned_mark))
@@ -252,7 +259,7 @@ class Connection:
             if isinstance(message, protocol.Ready):
                 return message
             if isinstance(message, protocol.Refusal):
-                raise _turned_away(message)
+                raise _turned_away(message, is_enrolled=self._settings.is_enrolled)
 
     async def _learn_port(self, asked: int, ready: protocol.Ready) -> int:
         if asked:
@@ -274,10 +281,11 @@ class Connection:
                 async with asyncio.timeout_at(deadline):
                     await self._pipes.stderr_came.wait()
             except TimeoutError:
+                name = self._settings.command_name
                 raise LineError(
                     "ssh does not tell the tunnel's port",
                     hop="forward",
-                    remedy="the program of RELAY_SSH_CMD must pass on ssh's stderr, and not make ssh quiet",
+                    remedy=f"the program of {name} must pass on ssh's stderr, and not make ssh quiet",
                     permanent=True,
                 ) from None
 
@@ -349,10 +357,13 @@ def _text(line: bytes) -> str:
     return line.decode(errors="replace").rstrip("\r")
 
 
-def _turned_away(refusal: protocol.Refusal) -> RelayRefused:
+def _turned_away(refusal: protocol.Refusal, *, is_enrolled: bool) -> RelayRefused:
     """Return why the relay would not even begin: it is about who we are, or about its own state, which may pass."""
     is_lasting = refusal.code == "not-allowed"
-    remedy = "run `opencode-connected enroll` and do what it says" if is_lasting else "the line tries again by itself"
+    if is_lasting:
+        remedy = KEY_REFUSED if is_enrolled else "run `opencode-connected enroll` and do what it says"
+    else:
+        remedy = "the line tries again by itself"
     return RelayRefused(refusal.message, code=refusal.code, hop="account", remedy=remedy, permanent=is_lasting)
 
 

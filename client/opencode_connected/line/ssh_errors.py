@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class _Rule:
-    """If `pattern` matches a line of stderr: its groups fill `message`. `enrolled`: an enrolled machine's remedy."""
+    """If `pattern` matches a line of stderr: its groups fill `message`. `enrolled`: an enrolled machine's remedy.
+
+    In both remedies `{command}` becomes what the person calls the command.
+    """
 
     pattern: re.Pattern[str]
     hop: Hop
@@ -36,6 +39,11 @@ def _rule(
 
 
 _JOIN_AGAIN: Final = "if the relay was set up anew, enroll with its new join line; if not, do not connect"
+KEY_REFUSED: Final = (
+    "the relay's administrator must have the line that `opencode-connected enroll` prints; if that key was revoked "
+    "or is damaged, make another with `opencode-connected enroll --new-key`"
+)
+"""An enrolled machine's remedy."""
 
 
 # The first rule that matches any line wins: the cause stands before what follows from it.
@@ -64,41 +72,42 @@ _RULES: Final = (
         enrolled=_JOIN_AGAIN,
     ),
     _rule(
-        r"UNPROTECTED PRIVATE KEY FILE",
+        r"Permissions \d+ for '(.+)' are too open",
         "authentication",
-        "ssh ignores the private key, as others may read its file",
-        "run `chmod 600` on the key file",
+        "ssh ignores the private key {0}, as others may read its file",
+        "run `chmod 600` on that file",
         permanent=True,
     ),
     _rule(
         r"Too many authentication failures",
         "authentication",
         "the relay gave up after too many keys",
-        "name the right key with `-i KEY -o IdentitiesOnly=yes` in RELAY_SSH_CMD",
+        "name the right key with `-i KEY -o IdentitiesOnly=yes` in {command}",
         permanent=True,
     ),
     _rule(
         r"^(?:\S+: )?Permission denied \(([^)]*)\)",
         "authentication",
         "the relay refuses the key ({0})",
-        "check user and key in RELAY_SSH_CMD; a key with a passphrase must be in the agent (`ssh-add`), "
+        "check user and key in {command}; a key with a passphrase must be in the agent (`ssh-add`), "
         "since nothing can be asked here",
         permanent=True,
-        enrolled="the relay's administrator must have the line that `opencode-connected enroll` prints",
+        enrolled=KEY_REFUSED,
     ),
     _rule(
         r"[Bb]ad configuration option: (\S+)|[Uu]nsupported option \"(\S+)\"",
         "command",
         "ssh does not know the option {0}",
-        "remove it from RELAY_SSH_CMD or from ~/.ssh/config",
+        "remove it from {command} or from ~/.ssh/config",
         permanent=True,
     ),
     _rule(
         r"^(?:unknown option|ssh: illegal option|usage: ssh|hostname contains invalid characters)",
         "command",
         "ssh does not understand the command line",
-        "RELAY_SSH_CMD must be what opens a shell on the relay, such as `ssh user@relay`",
+        "{command} must be what opens a shell on the relay, such as `ssh user@relay`",
         permanent=True,
+        enrolled="enroll with the join line again: it writes {command} anew",
     ),
     _rule(
         r"Unable to negotiate with .*: (no matching .+?) found",
@@ -111,7 +120,7 @@ _RULES: Final = (
         r"Could not resolve hostname ([^:\s]+)",
         "network",
         "the name {0} cannot be resolved",
-        "check the host in RELAY_SSH_CMD and this machine's network",
+        "check the host in {command} and this machine's network",
     ),
     _rule(
         r"connect to host (\S+) port (\d+): Connection refused",
@@ -136,6 +145,8 @@ _RULES: Final = (
         "network",
         "the relay's sshd closed the connection before the log-in",
         "it may be overloaded or starting, or have locked this address out for a while",
+        enrolled="it may be overloaded or starting, or have locked this address out for a while; if you gave a "
+        "--proxy-command, run that by hand: it stands in {command}",
     ),
     _rule(
         r"\(gcloud\.[a-z.]+\) .*(?:[Rr]eauthenticat|do not currently have an active account|credentials)",
@@ -148,8 +159,9 @@ _RULES: Final = (
         r"\(gcloud\.[a-z.]+\) (?!\[\S+\] exited with return code)(.+)",
         "command",
         "gcloud: {0}",
-        "run the command of RELAY_SSH_CMD by hand",
+        "run the command of {command} by hand",
         permanent=True,
+        enrolled="run what you gave as --proxy-command by hand: it stands in {command}",
     ),
     _rule(
         r"This account is (?:currently )?not available|^nologin",
@@ -190,11 +202,14 @@ _ALLOCATED: Final = re.compile(r"^Allocated port (\d{1,5}) for remote forward to
 _FORWARD_FAILED: Final = re.compile(r"remote port forwarding failed for listen port (\d{1,5})$")
 
 
-def diagnose(output: Sequence[str], status: int | None, *, is_enrolled: bool = False) -> LineError:
+def diagnose(
+    output: Sequence[str], status: int | None, *, is_enrolled: bool = False, command: str = "RELAY_SSH_CMD"
+) -> LineError:
     """Return what ended ssh.
 
     `output` are its last lines, those of stderr at the end. `status` is its exit status (negative: the signal that
     ended it; None: it has not ended, but its output has). `is_enrolled`: it used an enrolled machine's key.
+    `command`: what the person calls the command that ssh was started with.
     """
     for rule in _RULES:
         for line in output:
@@ -203,7 +218,7 @@ def diagnose(output: Sequence[str], status: int | None, *, is_enrolled: bool = F
                     "the relay"
                 ]
                 message = rule.message.format(*groups)
-                remedy = rule.enrolled if is_enrolled else rule.remedy
+                remedy = (rule.enrolled if is_enrolled else rule.remedy).format(command=command)
                 return LineError(message, hop=rule.hop, remedy=remedy, permanent=rule.permanent)
     if status is not None and status < 0:
         return LineError(f"ssh was ended by signal {-status}", hop="lost")
@@ -213,7 +228,7 @@ def diagnose(output: Sequence[str], status: int | None, *, is_enrolled: bool = F
     return LineError(
         f"{ended}{said}",
         hop="relay",
-        remedy="run the command of RELAY_SSH_CMD by hand" if said else "",
+        remedy=f"run the command of {command} by hand" if said else "",
     )
 
 

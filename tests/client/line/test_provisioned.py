@@ -2,42 +2,25 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
-from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from client.line.conftest import line_settings, registration
+from client.line.forced import provisioned
 from opencode_connected.line.errors import LineError, RelayRefused
 from opencode_connected.line.inquiry import probe, query
 from opencode_connected.line.keeper import LineKeeper
 from support.ports import free_port
-from support.sshd import Sshd
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from opencode_connected.line.command import LineSettings
     from support.fake_health import FakeHealth
-
-AGENT = Path(__file__).with_name("fake_agent.py")
-
-
-@contextmanager
-def provisioned(directory: Path, *block: int, says: str | None = None) -> Iterator[Sshd]:
-    """Run a relay where the client `laptop` has these ports; `says`: what its forced command says before it ends."""
-    command = ["echo", says] if says else [sys.executable, str(AGENT), "laptop", *map(str, block)]
-    quoted = shlex.join(command).replace('"', '\\"')
-    listen = "".join(f',permitlisten="127.0.0.1:{port}"' for port in block)
-    with Sshd(directory) as sshd:
-        key = sshd.authorized_keys.read_text()
-        sshd.authorized_keys.write_text(f'restrict,port-forwarding{listen},command="{quoted}" {key}')
-        yield sshd
 
 
 @pytest.fixture
@@ -82,6 +65,15 @@ async def test_an_error_in_place_of_ready_is_the_reason_that_is_told(
     assert (str(refused.value), refused.value.code) == ("the words of the agent", code)
     assert (refused.value.hop, refused.value.permanent) == ("account", permanent)
     assert told in refused.value.remedy
+
+
+async def test_a_key_that_is_not_enrolled_any_more_is_replaced_by_another(
+    tmp_path: Path, opencode: FakeHealth
+) -> None:
+    says = '{"type":"error","code":"not-allowed","message":"this key is not enrolled any more"}'
+    with provisioned(tmp_path / "relay", says=says) as relay, pytest.raises(RelayRefused) as refused:
+        await query(replace(line_settings(relay, opencode, ""), is_enrolled=True))
+    assert "`opencode-connected enroll --new-key`" in refused.value.remedy
 
 
 async def test_a_launcher_that_knows_no_block_gets_a_free_port_of_it(tmp_path: Path, opencode: FakeHealth) -> None:

@@ -61,9 +61,11 @@ def with_option(settings: LineSettings, option: str) -> LineSettings:
 
 
 async def test_a_program_that_is_not_there(settings: LineSettings) -> None:
-    error = await failure(replace(settings, ssh_command="no-such-program vm"))
+    command = replace(settings, ssh_command="no-such-program vm", command_name="relay_ssh_cmd in config.toml")
+    error = await failure(command)
 
-    check(error, "command", "no-such-program cannot be started: No such file", "installed program", permanent=True)
+    remedy = "relay_ssh_cmd in config.toml must begin with an installed program"
+    check(error, "command", "no-such-program cannot be started: No such file", remedy, permanent=True)
 
 
 @pytest.mark.parametrize(("command", "says"), [("ssh 'vm", "No closing quotation"), ("  ", "is empty")])
@@ -280,6 +282,32 @@ def test_what_is_seldom_met_is_understood_too(
     assert says in str(error)
     assert (error.hop, error.permanent) == (hop, permanent)
     assert str(error).isprintable()
+
+
+@pytest.mark.parametrize(
+    "stderr",
+    [
+        "ssh: Could not resolve hostname vm: Name or service not known",
+        "t@vm: Permission denied (publickey).",
+        "Received disconnect from 192.0.2.1 port 22:2: Too many authentication failures",
+        "command-line: line 0: Bad configuration option: fancy",
+        "unknown option -- 5",
+        "ERROR: (gcloud.compute.ssh) Could not fetch resource:",
+        "menu only",
+    ],
+)
+@pytest.mark.parametrize("is_enrolled", [True, False])
+def test_a_remedy_names_the_place_where_the_command_stands(stderr: str, *, is_enrolled: bool) -> None:
+    there = diagnose([stderr], 255, is_enrolled=is_enrolled, command="relay_ssh_cmd in {config}").remedy
+    assert "RELAY_SSH_CMD" not in there
+    if not (is_enrolled and "denied" in stderr):
+        assert "relay_ssh_cmd in {config}" in there
+
+
+@pytest.mark.parametrize("said", ["kex_exchange_identification: Connection closed", "ERROR: (gcloud.x) It failed"])
+def test_an_enrolled_machine_is_pointed_to_its_proxy_command_where_that_may_have_failed(said: str) -> None:
+    assert "--proxy-command" in diagnose([said], 255, is_enrolled=True).remedy
+    assert "--proxy-command" not in diagnose([said], 255).remedy
 
 
 def test_only_the_tunnels_own_port_counts() -> None:
