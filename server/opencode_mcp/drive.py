@@ -85,10 +85,10 @@ class Driver:
             session = await self._known(instance, wanted)
         except NotFound:
             raise NotFound(
-                f"{instance.name} has no session {wanted}; `read` without a session shows the newest"
+                f"{instance.quoted} has no session {wanted}; `read` without a session shows the newest"
             ) from None
         if session.directory != instance.state.directory:
-            raise Refused(f"session {wanted} belongs to another directory than {instance.name}'s; nothing was done")
+            raise Refused(f"session {wanted} belongs to another directory than {instance.quoted}'s; nothing was done")
         return session
 
     async def _known(self, instance: Instance, session_id: str) -> Session:
@@ -119,7 +119,7 @@ class Driver:
             runner = self._fleet.runner_of(session.id, besides=instance)
             if runner is not None:
                 raise Refused(
-                    f"session {session.id} is run by {runner.name}; send to {runner.name}. Nothing was sent"
+                    f"session {session.id} is run by {runner.quoted}; send to {runner.quoted}. Nothing was sent"
                 )
             return session
         if wanted is None:
@@ -205,7 +205,7 @@ class Driver:
             except NotFound:
                 instance.state.forget(session_id)
                 sent = "the message may have arrived before" if doubtful else "nothing was sent"
-                raise NotFound(f"session {session_id} is gone from {instance.name}; {sent}") from None
+                raise NotFound(f"session {session_id} is gone from {instance.quoted}; {sent}") from None
             except (Unreachable, Unresponsive) as error:
                 if not doubtful and isinstance(error, Unreachable) and error.refused:
                     raise Unreachable(f"{error}; nothing was sent") from None
@@ -215,8 +215,8 @@ class Driver:
                         await self._reconnected(instance)
                 except TimeoutError:
                     raise Unreachable(
-                        f"the connection to {instance.name} broke while the message was sent, and did not come back: "
-                        f"it may have arrived. Use `read` on session {session_id} before sending it again"
+                        f"the connection to {instance.quoted} broke while the message was sent, and did not come "
+                        f"back: it may have arrived. Use `read` on session {session_id} before sending it again"
                     ) from None
             else:
                 return
@@ -248,7 +248,7 @@ class Driver:
         else:
             doing = "it is thinking"
         return (
-            f"{instance.name} is busy in session {session_id} ({doing}); nothing was sent. Wait (`read` shows how "
+            f"{instance.quoted} is busy in session {session_id} ({doing}); nothing was sent. Wait (`read` shows how "
             f"far it is), stop it with abort=true, or send with session={NEW_SESSION!r} to work beside it"
         )
 
@@ -271,7 +271,7 @@ class Driver:
         if len(roots) > 1:
             titles = "; ".join(self._titled(instance, root) for root in roots)
             raise Refused(
-                f"{instance.name} runs several sessions: {titles}. Say which with `session`; nothing was stopped"
+                f"{instance.quoted} runs several sessions: {titles}. Say which with `session`; nothing was stopped"
             )
         await self._stop_root(instance, roots[0])
         return roots[0]
@@ -287,7 +287,7 @@ class Driver:
             else:
                 quiet += 1
             if time.monotonic() > give_up:
-                raise Refused(f"{instance.name} was told to stop session {root} and still runs it; try again")
+                raise Refused(f"{instance.quoted} was told to stop session {root} and still runs it; try again")
             await asyncio.sleep(STOP_LOOK_INTERVAL)
             await instance.refresh()
         # OpenCode goes on listing the asks of a stopped turn; they would come up again in the next one.
@@ -319,8 +319,8 @@ class Driver:
         ask = next((ask for ask in await self.asks(instance) if ask.id == ask_id.strip()), None)
         if ask is None:
             raise Refused(
-                f"{instance.name} does not wait for {one_line(ask_id, 80)!r} (any more); `reply` without `ask` lists "
-                "what it waits for"
+                f"{instance.quoted} does not wait for {one_line(ask_id, 80)!r} (any more); `reply` without `ask` "
+                "lists what it waits for"
             )
         refusing = isinstance(answer, str) and answer.strip().lower().startswith("reject")
         if ask.size > MAX_ASK_SHOWN and not refusing:

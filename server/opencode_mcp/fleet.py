@@ -117,7 +117,7 @@ class Fleet:
         if instance.offline_since is not None:
             since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(instance.offline_since))
             raise Unreachable(
-                f"{instance.name} is offline since {since} ({instance.trouble}); nothing was sent. "
+                f"{instance.quoted} is offline since {since} ({instance.trouble}); nothing was sent. "
                 "See `opencode-connected status` on its machine"
             )
         try:
@@ -125,7 +125,7 @@ class Fleet:
                 await instance.connected.wait()
         except TimeoutError:
             why = instance.trouble or "it accepts connections but does not answer"
-            raise Unresponsive(f"{instance.name} is unresponsive: {why}; nothing was sent") from None
+            raise Unresponsive(f"{instance.quoted} is unresponsive: {why}; nothing was sent") from None
         return instance
 
     def runner_of(self, session_id: str, besides: Instance) -> Instance | None:

@@ -20,6 +20,7 @@ from opencode_mcp.errors import (
 )
 from opencode_mcp.opencode import REQUEST_TIMEOUT, OpenCode
 from opencode_mcp.state import InstanceState, Snapshot
+from opencode_mcp.text import quote_name
 from opencode_mcp.wire import Event, Permission
 
 if TYPE_CHECKING:
@@ -84,6 +85,11 @@ class Instance:
         return self.endpoint.name
 
     @property
+    def quoted(self) -> str:
+        """Its name for sentences, inside delimiters: its own machine chose it."""
+        return quote_name(self.name)
+
+    @property
     def api(self) -> OpenCode:
         """The client of its API.
 
@@ -91,7 +97,7 @@ class Instance:
             Unreachable: it is offline.
         """
         if self._api is None:
-            raise Unreachable(f"{self.name} is offline")
+            raise Unreachable(f"{self.quoted} is offline")
         return self._api
 
     @property
@@ -242,16 +248,16 @@ class Instance:
                         await self._take(event)
                         silence.reschedule(clock() + HEARTBEAT_GRACE)
             except TimeoutError:
-                raise Unresponsive(f"{self.name} went silent") from None
+                raise Unresponsive(f"{self.quoted} went silent") from None
 
     async def _expect_connected(self, events: AsyncIterator[Event | None]) -> None:
         try:
             async with asyncio.timeout(REQUEST_TIMEOUT):
                 first = await anext(events, None)
         except TimeoutError:
-            raise Unresponsive(f"{self.name} opened no event stream in time") from None
+            raise Unresponsive(f"{self.quoted} opened no event stream in time") from None
         if first is None or first.type != "server.connected":
-            raise BadAnswer(f"{self.name} opened no proper event stream")
+            raise BadAnswer(f"{self.quoted} opened no proper event stream")
 
     async def _take(self, event: Event | None) -> None:
         if event is None:
@@ -287,7 +293,7 @@ class Instance:
         self.offline_since = None
         self._transport.report_alive(self.endpoint)
         if isinstance(error, Unauthorized) and self._no_credential_because:
-            self.trouble = f"{self.name} wants a password, and {self._no_credential_because}"
+            self.trouble = f"{self.quoted} wants a password, and {self._no_credential_because}"
 
     def _mark_offline(self, why: str) -> None:
         if self.offline_since is None:

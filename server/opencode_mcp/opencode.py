@@ -26,7 +26,7 @@ from opencode_mcp.errors import (
     Unreachable,
     Unresponsive,
 )
-from opencode_mcp.text import one_line, quote
+from opencode_mcp.text import one_line, quote, quote_name
 from opencode_mcp.wire import (
     EVENT,
     Event,
@@ -69,7 +69,7 @@ class OpenCode:
     """The API of one instance. Close it with `aclose`."""
 
     def __init__(self, endpoint: Endpoint, health_timeout: float) -> None:
-        self.name = endpoint.name
+        self._name = endpoint.name
         self._health_timeout = health_timeout
         # A client per instance: httpx's pool takes time quadratic in its connections.
         self._http = httpx.AsyncClient(
@@ -197,7 +197,7 @@ class OpenCode:
         """
         request = self._http.build_request("GET", "/event", params={"directory": directory})
         request.headers["accept"] = "text/event-stream"
-        with _named_errors(self.name):
+        with _named_errors(self._name):
             async with asyncio.timeout(self._health_timeout):
                 response = await self._http.send(request, stream=True)
         try:
@@ -208,7 +208,7 @@ class OpenCode:
 
     async def _decode(self, response: httpx.Response) -> AsyncIterator[Event | None]:
         pace = _Pace()
-        with _named_errors(self.name):
+        with _named_errors(self._name):
             async for frame in _frames(response.aiter_raw()):
                 if frame is None:
                     await pace.step(COST_OF_A_GAP)
@@ -238,7 +238,7 @@ class OpenCode:
         timeout: float = REQUEST_TIMEOUT,  # noqa: ASYNC109 - one bound for head and body, from the callers' table
     ) -> object:
         """Make one request and return its JSON (None for an empty answer)."""
-        with _named_errors(self.name):
+        with _named_errors(self._name):
             async with (
                 asyncio.timeout(timeout),
                 self._http.stream(method, path, params=params, json=body) as response,
@@ -258,7 +258,9 @@ class OpenCode:
         async for chunk in response.aiter_raw():
             size += len(chunk)
             if size > limit:
-                raise _TooLarge(f"{self.name} answered more than {limit >> 20} MiB; nothing of it was used")
+                raise _TooLarge(
+                    f"{quote_name(self._name)} answered more than {limit >> 20} MiB; nothing of it was used"
+                )
             chunks.append(chunk)
         return b"".join(chunks)
 
@@ -266,13 +268,13 @@ class OpenCode:
         status = response.status_code
         if status == 401:
             raise Unauthorized(
-                f"{self.name} wants a password: put its user name and password into the file that "
+                f"{quote_name(self._name)} wants a password: put its user name and password into the file that "
                 "RELAY_CREDENTIALS_FILE names"
             )
         if status == 404:
-            raise NotFound(f"{self.name} does not know it (any more)")
+            raise NotFound(f"{quote_name(self._name)} does not know it (any more)")
         if status >= 400:
-            raise Rejected(f"{self.name} answered HTTP {status}: {_error_message(content)}")
+            raise Rejected(f"{quote_name(self._name)} answered HTTP {status}: {_error_message(content)}")
         if status >= 300:
             raise self._bad(f"a redirect ({status}), which is not followed")
         # Paths that OpenCode does not know are answered 200 with its web page.
@@ -281,7 +283,9 @@ class OpenCode:
             raise self._bad("a web page" if found == "text/html" else f"no {content_type}")
 
     def _bad(self, what: str) -> BadAnswer:
-        return BadAnswer(f"what listens at {self.name}'s port answered {what}; is it OpenCode, of a known version?")
+        return BadAnswer(
+            f"what listens at {quote_name(self._name)}'s port answered {what}; is it OpenCode, of a known version?"
+        )
 
     def _one(self, model: type[Model], value: object) -> Model:
         try:
@@ -319,14 +323,15 @@ class _named_errors:  # noqa: N801 - reads as a statement where it is used
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, InstanceError):
             return
+        name = quote_name(self._name)
         if isinstance(error, httpx.InvalidURL):
-            raise BadAnswer(f"{self._name} gave an id that cannot be") from error
+            raise BadAnswer(f"{name} gave an id that cannot be") from error
         if isinstance(error, TimeoutError | httpx.TimeoutException):
-            raise Unresponsive(f"{self._name} did not answer in time") from error
+            raise Unresponsive(f"{name} did not answer in time") from error
         if isinstance(error, httpx.ConnectError):
-            raise Unreachable(f"{self._name} is not reachable: nothing listens at its port", refused=True) from error
+            raise Unreachable(f"{name} is not reachable: nothing listens at its port", refused=True) from error
         if isinstance(error, httpx.HTTPError | httpx.StreamError | OSError):
-            raise Unreachable(f"the connection to {self._name} broke") from error
+            raise Unreachable(f"the connection to {name} broke") from error
 
 
 def parse_json(content: bytes | str) -> object:

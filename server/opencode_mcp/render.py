@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 from pydantic import BaseModel, ConfigDict
 
 from opencode_mcp.state import short_argument
-from opencode_mcp.text import clean, cut_head, cut_tail, fence, one_line
+from opencode_mcp.text import bare, clean, cut_head, cut_tail, fence, one_line, quote_name
 from opencode_mcp.wire import MAX_ASK_SHOWN, Ask, Message, Part, Permission, Question
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def _instance_row(instance: Instance) -> InstanceRow:
     elif retries := state.retries():
         waits_for = one_line(retries[0].describe(), ARGUMENT_LENGTH)
     elif not instance.connected.is_set():
-        waits_for = one_line(instance.trouble, ARGUMENT_LENGTH)
+        waits_for = one_line(bare(instance.trouble), ARGUMENT_LENGTH)
     return InstanceRow.model_construct(
         name=instance.name,
         state=instance.state_name(),
@@ -241,7 +241,7 @@ def turn_result(instance: Instance, outcome: Outcome) -> TurnResult:
 
 def turn_text(turn: TurnResult) -> str:
     """Return a turn's result for the model: our words outside of the delimiters, the instance's inside."""
-    where = f"instance “{turn.instance}”, session {turn.session}"
+    where = f"instance {quote_name(turn.instance)}, session {turn.session}"
     said = [fence(turn.text)] if turn.text else []
     match turn.result:
         case "done":
@@ -309,7 +309,7 @@ def _part_text(part: Part, live: dict[str, str]) -> str:
 
 def read_text(read: ReadResult) -> str:
     """Return a conversation for the model."""
-    head = f"instance “{read.instance}”, session {read.session}, {read.state}:"
+    head = f"instance {quote_name(read.instance)}, session {read.session}, {read.state}:"
     blocks = [f"{row.role}: {row.text}" for row in read.messages]
     text = "\n".join([head, fence("\n\n".join([f"“{read.title}”", *blocks]))])
     return f"{text}\nIt waits:\n{asks_text(read.asks)}" if read.asks else text

@@ -14,6 +14,9 @@ _UNSAFE = re.compile(
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _BLANKS = re.compile(r"\s+")
+_DELIMITER = re.compile("</?untrusted-[0-9a-f]{12}>")
+MAX_NAME = 64
+"""Characters of an instance's name that are shown."""
 
 
 def clean(text: str) -> str:
@@ -55,6 +58,16 @@ def fence(text: str) -> str:
 def quote(text: str, limit: int) -> str:
     """Return `text` as `one_line` does, inside delimiters like those of `fence`: for sentences of ours."""
     return _enclose(one_line(text, limit))
+
+
+def quote_name(name: str) -> str:
+    """Return the name of an instance, which its own machine chose, for sentences of ours."""
+    return quote(name, MAX_NAME)
+
+
+def bare(text: str) -> str:
+    """Return `text` without the delimiters of `quote`, to stand inside others."""
+    return _DELIMITER.sub("", text)
 
 
 def _enclose(text: str) -> str:

@@ -136,7 +136,7 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
         target = await fleet.find_live(instance)
         found = await driver.session_to_read(target, (session or "").strip() or None)
         if found is None:
-            raise Refused(f"{target.name} has no session yet; `send` starts one")
+            raise Refused(f"{target.quoted} has no session yet; `send` starts one")
         messages = await target.api.messages(found.id, message_limit)
         state = target.state
         result = ReadResult(
@@ -214,12 +214,12 @@ def _result(text: str, structured: BaseModel) -> CallToolResult:
 def _stopped(target: Instance, session_id: str | None) -> CallToolResult:
     text = f"stopped session {session_id}" if session_id else "nothing ran, so nothing was stopped"
     turn = TurnResult(instance=target.name, session=session_id or "", result="stopped" if session_id else "idle")
-    return _result(f"{target.name}: {text}.", turn)
+    return _result(f"{target.quoted}: {text}.", turn)
 
 
 def _listed(target: Instance, asks: list[AskRow]) -> CallToolResult:
     turn = TurnResult(instance=target.name, session="", result="waits" if asks else "idle", asks=asks)
-    return _result(asks_text(asks) if asks else f"{target.name} waits for nothing.", turn)
+    return _result(asks_text(asks) if asks else f"{target.quoted} waits for nothing.", turn)
 
 
 def _progress(ctx: Context[Fleet, Any]) -> Callable[[str], Awaitable[None]]:

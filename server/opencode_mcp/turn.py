@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ValidationError
 
 from opencode_mcp.errors import InstanceError, NotFound
+from opencode_mcp.text import bare
 from opencode_mcp.wire import Ask, Event, Message, MessageError, MessageInfo, Part, Permission
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ class Turn:
     def _trouble(self) -> str:
         """Say what keeps a running turn from going on."""
         if not self._instance.connected.is_set():
-            return f"the connection to it is lost: {self._instance.trouble}"
+            return f"the connection to it is lost: {bare(self._instance.trouble)}"
         status = self._instance.state.statuses.get(self._session_id)
         return status.describe() if status is not None and status.type == "retry" else ""
 

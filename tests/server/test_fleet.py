@@ -13,6 +13,7 @@ from opencode_mcp import fleet as fleet_module
 from opencode_mcp.errors import NoSuchInstance
 from opencode_mcp.fleet import Fleet
 from opencode_mcp.settings import Settings
+from opencode_mcp.text import bare
 from opencode_mcp.transports.local_relay import LocalRelay
 from support.fake_fleet import FakeFleet
 from support.mcp_client import relay_client
@@ -117,7 +118,7 @@ async def test_a_dead_registration_is_pruned_but_stays_listed_as_offline(registr
         await eventually_async(lambda: not path.exists(), "the pruning")
         await becomes(client, {"dead": "offline"})
         refused = await client.call("send", instance="dead", message="anybody?")
-        assert "dead is offline since 20" in refused.text
+        assert "dead is offline since 20" in bare(refused.text)
         assert "`opencode-connected status` on its machine" in refused.text
 
 
