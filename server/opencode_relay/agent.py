@@ -19,6 +19,7 @@ from opencode_relay.arrival import NotASession, receive
 from opencode_relay.channel import Channel
 from opencode_relay.conversation import GOODBYE, Conversation, refuse
 from opencode_relay.enrolled import Enrolled
+from opencode_relay.limits import NAMELESS, ClientLog
 from opencode_relay.listeners import Listeners
 from opencode_relay.protocol import Refusal
 from opencode_relay.reaper import Reaper
@@ -73,12 +74,15 @@ class Agent:
         self._ports = settings.ports
         self._listener = listener
         self._uid = tunnel_uid
-        self._registrar = Registrar(settings.registry_dir)
+        self._loop = asyncio.get_running_loop()
+        self._log = ClientLog()
+        self._registrar = Registrar(
+            settings.registry_dir, self._log, lambda clear: self._loop.call_later(_GOODBYE_SECONDS, clear)
+        )
         self._enrolled = Enrolled(clients_file)
-        self._reaper = Reaper(tunnel_uid)
+        self._reaper = Reaper(tunnel_uid, self._log)
         self._sessions: set[_Session] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
         """Empty the registry, then serve. Raises `OSError` if the directory cannot be emptied."""
@@ -106,6 +110,7 @@ class Agent:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._registrar.empty()
+        self._log.count(at_once=True)
 
     async def _accept(self) -> None:
         while True:
@@ -131,7 +136,7 @@ class Agent:
             try:
                 arrival = await receive(waiter, self._uid)
             except NotASession as reason:
-                log.warning("refused a connection to the agent's socket: %s", reason)
+                self._log.write(logging.WARNING, NAMELESS, "refused a connection to the agent's socket: %s", reason)
                 return
             with arrival.connection as connection:
                 try:
@@ -147,16 +152,18 @@ class Agent:
         try:
             client = self._admit(identity)
         except Refusal as refusal:
-            log.warning("refused client %s from %s: %s", identity.client, arrival.address, refusal)
+            text = "refused client %s from %s: %s"
+            self._log.write(logging.WARNING, identity.client, text, identity.client, arrival.address, refusal)
             await refuse(channel, refusal)
             return _LEAVE_SECONDS
-        log.info("client %s connected from %s", client.name, arrival.address)
+        self._log.write(logging.INFO, client.name, "client %s connected from %s", client.name, arrival.address)
         conversation = Conversation(
             client,
             channel,
             peer=arrival.peer,
             tunnel_uid=self._uid,
             registrar=self._registrar,
+            journal=self._log,
             superseded=self._superseded,
         )
         session = _Session(arrival, conversation)
@@ -191,12 +198,9 @@ class Agent:
             reason = _NOT_ENROLLED
         entry = session.conversation.entry
         what = f", instance {entry.name} on port {entry.port}" if entry else ""
-        log.info("client %s from %s%s is gone: %s", session.identity.client, address, what, reason)
-        if entry is None:
-            return
-        if reason == GOODBYE:
-            self._loop.call_later(_GOODBYE_SECONDS, self._registrar.clear_goodbye, entry.name)
-        else:
+        client = session.identity.client
+        self._log.write(logging.INFO, client, "client %s from %s%s is gone: %s", client, address, what, reason)
+        if entry:
             self._registrar.release(entry)
 
     def _superseded(self, older: Entry) -> None:
@@ -207,6 +211,7 @@ class Agent:
     async def _watch(self) -> None:
         for count in itertools.count():
             systemd.watchdog()
+            self._log.count()
             self._refresh()
             if count % _SWEEP_EVERY == 0:
                 self._sweep()

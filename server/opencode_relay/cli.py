@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("name")
     verb.set_defaults(verb=_revoke)
     verb = verbs.add_parser("unrevoke", help="let a revoked key be enrolled again")
-    verb.add_argument("fingerprint", help="SHA256:…")
+    verb.add_argument(
+        "key", help="its fingerprint, SHA256:…, or the name of the client, if only one key of it is revoked"
+    )
     verb.set_defaults(verb=_unrevoke)
     verb = verbs.add_parser("clients", help="list who is enrolled and what is registered")
     verb.add_argument("--json", action="store_true", help="for programs")
@@ -98,7 +100,7 @@ def _revoke(options: argparse.Namespace) -> None:
 
 
 def _unrevoke(options: argparse.Namespace) -> None:
-    _change(options, lambda enrolment: enrolment.unrevoke(options.fingerprint))
+    _change(options, lambda enrolment: enrolment.unrevoke(options.key))
 
 
 def _change(options: argparse.Namespace, change: Callable[[Enrolment], Outcome]) -> None:

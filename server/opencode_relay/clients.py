@@ -179,15 +179,23 @@ class Clients(_Record):
             }
         )
 
-    def with_key_allowed(self, fingerprint: str) -> Self:
+    def with_key_allowed(self, key: str) -> Self:
         """Return the state with this key no longer revoked.
 
+        `key`: its fingerprint, or the name of a client that has no other revoked key.
+
         Raises:
-            EnrolmentError: it was not revoked.
+            EnrolmentError: it was not revoked, or the client had several.
         """
-        kept = tuple(revoked for revoked in self.revoked if revoked.fingerprint != fingerprint)
-        if kept == self.revoked:
-            raise EnrolmentError(f"no key {fingerprint!a} is revoked: `opencode-relay clients` lists those that are")
+        meant = {revoked.fingerprint for revoked in self.revoked if key in (revoked.fingerprint, revoked.name)}
+        if not meant:
+            raise EnrolmentError(f"no key {key!a} is revoked: `opencode-relay clients` lists those that are")
+        if len(meant) > 1:
+            raise EnrolmentError(
+                f"{len(meant)} keys of {key} are revoked: give the fingerprint of the one that is meant; "
+                "`opencode-relay clients` lists them"
+            )
+        kept = tuple(revoked for revoked in self.revoked if revoked.fingerprint not in meant)
         return self.model_copy(update={"revoked": kept})
 
     def _check_keys(self, wanted: Iterable[tuple[str, PublicKey]]) -> None:
@@ -259,14 +267,26 @@ def parse_wanted(content: bytes) -> list[tuple[str, PublicKey]]:
     try:
         wanted = _WantedList.model_validate_json(content).clients
     except ValidationError as error:
-        raise EnrolmentError(f"the list of clients is wrong: {describe(error)}") from None
+        raise EnrolmentError(f"the list of clients is wrong: {_describe(error)}") from None
     pairs = []
     for client in wanted:
         try:
             pairs.append((client.name, parse_key(client.key.strip())))
         except EnrolmentError as error:
-            raise EnrolmentError(f"client {client.name!a}: the key {error}") from None
+            raise EnrolmentError(
+                f"client {client.name[:40]!a}: the key {error}. Copy the whole line that `opencode-connected enroll` "
+                "prints there"
+            ) from None
     return pairs
+
+
+def _describe(error: ValidationError) -> str:
+    first = error.errors(include_url=False)[0]
+    match first["type"], first["loc"]:
+        case "string_type", ("clients", int(index), str(field)):
+            # YAML makes a number or a truth value of such a word.
+            return f"the {field} of entry {index + 1}, {str(first['input'])[:40]!a}, is no text: quote it"
+    return describe(error)
 
 
 def _check_names(names: Iterable[str]) -> None:
@@ -280,7 +300,7 @@ def _check_names(names: Iterable[str]) -> None:
         # Sorted, a prefix stands right before something that begins with it.
         if previous and name.lower().startswith(previous.lower()):
             same = name.lower() == previous.lower()
-            problem = "the same name, as case does not count" if same else f"and {previous} is how {name} begins"
+            problem = "the same name, as case does not count" if same else f"{name} begins with {previous}"
             raise EnrolmentError(
                 f"clients {previous} and {name}: {problem}, so that one could pose as the other; rename one of them"
             )

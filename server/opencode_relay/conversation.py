@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from opencode_relay import protocol
 from opencode_relay.channel import EndlessLine
+from opencode_relay.limits import Bucket
 from opencode_relay.listeners import Listeners
 from opencode_relay.probe import probe
 from opencode_relay.protocol import Refusal
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from opencode_relay.channel import Channel
     from opencode_relay.clients import Client
+    from opencode_relay.limits import ClientLog
     from opencode_relay.probe import Health
     from opencode_relay.registrar import Entry, Registrar
 
@@ -29,6 +31,9 @@ _BURST: Final = 120
 """Messages at once: a launcher may try a hundred names in a row."""
 _PER_SECOND: Final = 5.0
 """Messages after that. The rest waits in the client's own connection."""
+_RENAMES: Final = 5
+"""Of a session, at once. A launcher's only reason is a name that is taken, which it hears before it has one."""
+_RENAMES_PER_MINUTE: Final = 5
 GOODBYE: Final = "it was quit"
 
 
@@ -47,6 +52,7 @@ class Conversation:
         peer: str,
         tunnel_uid: int,
         registrar: Registrar,
+        journal: ClientLog,
         superseded: Callable[[Entry], None],
     ) -> None:
         """`superseded` is told which older registrations of the same instance the new one took the place of."""
@@ -55,13 +61,15 @@ class Conversation:
         self._peer = peer
         self._tunnel_uid = tunnel_uid
         self._registrar = registrar
+        self._log = journal
         self._superseded = superseded
+        self._renames = Bucket(_RENAMES, _RENAMES_PER_MINUTE / 60)
         self.entry: Entry | None = None
         """What this session registered."""
 
     async def hold(self) -> str:
         """Answer until the session is over; return why it is."""
-        pace = _Pace()
+        pace = Bucket(_BURST, _PER_SECOND)
         try:
             await self._send(
                 protocol.encode(
@@ -79,7 +87,7 @@ class Conversation:
                     await self._answer(protocol.decode(line))
                 except Refusal as refusal:
                     await self._send(protocol.error(refusal))
-                await pace.wait()
+                await asyncio.sleep(pace.borrow())
         except Over as over:
             return str(over)
 
@@ -127,15 +135,22 @@ class Conversation:
             raise Refusal("not-carrying", f"OpenCode does not answer through port {registration.port} of the relay")
         # From here on without waiting: what is checked must be so when it is written.
         before = self.entry
+        if before and before.name != registration.name and not self._renames.take():
+            raise Refusal(
+                "unavailable",
+                f"this instance has had too many names within a minute: it stays {before.name} for now",
+            )
         self.entry, older = self._registrar.register(self._client.name, hello.id, registration)
-        # Only what is new: a client that says the same again and again must not drown the journal.
         if before is None or (before.name, before.port) != (self.entry.name, self.entry.port):
-            log.info("client %s registered %s on port %d", self._client.name, self.entry.name, self.entry.port)
+            text = "client %s registered %s on port %d"
+            self._log.write(
+                logging.INFO, self._client.name, text, self._client.name, self.entry.name, self.entry.port
+            )
         for entry in older:
             if entry is not before:
                 self._superseded(entry)
         if before is not None:
-            self._registrar.release(before)  # of another instance id
+            self._registrar.say_goodbye(before)  # of another instance id
         await self._send(protocol.encode(type="registered", name=self.entry.name, health=health))
 
     async def _pong(self, ping: protocol.Ping) -> None:
@@ -181,19 +196,3 @@ async def _send(channel: Channel, message: bytes) -> None:
         raise Over("it does not read what it is told") from None
     except OSError as error:
         raise Over("its connection ended") from error
-
-
-class _Pace:
-    """Lets a client send a burst of messages, then so many a second."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._left = float(_BURST)
-        self._at = self._loop.time()
-
-    async def wait(self) -> None:
-        now = self._loop.time()
-        self._left = min(_BURST, self._left + (now - self._at) * _PER_SECOND) - 1
-        self._at = now
-        if self._left < 0:
-            await asyncio.sleep(-self._left / _PER_SECOND)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shlex
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from opencode_relay.clients import Clients
 from opencode_relay.errors import ConfigError, EnrolmentError
-from opencode_relay.files import write_atomically
+from opencode_relay.files import blank_lines, read_regular, write_atomically
 from opencode_relay.processes import Identity, end_connections, identities, without_session
 from opencode_relay.settings import Settings, account
 
@@ -28,6 +29,9 @@ _CUT_SECONDS: Final = 4.0
 """For live sessions to be gone."""
 _PATIENCE_SECONDS: Final = 2.0
 """For a connection that runs nothing yet to begin its session."""
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+_OUT: Final = "The old key of {} cannot log in any more, and its sessions are cut; nothing else is done or recorded. "
+_NOT_OUT: Final = "The old key of {} STILL LOGS IN; only its sessions of now are cut. "
 _SESSION_PROGRAM: Final = Path(__file__).with_name("session.py")
 
 
@@ -100,7 +104,7 @@ class Enrolment:
         self.state = after
         doomed = self._strangers()
         if not check:
-            failure = _write(stale)
+            failure = self._write(stale, gone=[*removed, *rekeyed])
             doomed |= self._cut(has_gone=bool(removed or rekeyed))  # the agent may have been quicker with some
             if failure:
                 raise failure
@@ -112,6 +116,31 @@ class Enrolment:
             rekeyed=rekeyed,
             cut=len(doomed),
         )
+
+    def _write(self, files: Iterable[tuple[Path, bytes, int]], gone: Sequence[str]) -> EnrolmentError | None:
+        """Write them in order, up to one that cannot be; return why that is. `gone`: whose keys must get out."""
+        for path, content, group in files:
+            try:
+                write_atomically(path, content, mode=0o640, group=group)
+            except OSError as error:
+                done = ""
+                if gone:
+                    is_out = path != self._keys_file or (error.errno in _NO_ROOM and self._blank_out())
+                    done = _OUT if is_out else _NOT_OUT
+                return EnrolmentError(
+                    f"{path} cannot be written: {error.strerror}. {done.format(', '.join(gone))}"
+                    "Mend that and run this again: it is not complete"
+                )
+        return None
+
+    def _blank_out(self) -> bool:
+        """Take the keys that must go out of sshd's file where no other can be written; return whether it went."""
+        stay = tuple(f" {client.key} {client.name}".encode() for client in self.state.clients)
+        try:
+            blank_lines(self._keys_file, lambda line: not line.startswith(b"#") and not line.endswith(stay))
+        except OSError:
+            return False
+        return True
 
     def _cut(self, *, has_gone: bool) -> set[int]:
         """End the sessions of keys that are not enrolled; return which."""
@@ -145,7 +174,7 @@ class Enrolment:
 
     def _read(self) -> Clients:
         try:
-            return Clients.parse(self._clients_file.read_bytes(), self._clients_file)
+            return Clients.parse(read_regular(self._clients_file), self._clients_file)
         except FileNotFoundError:
             return Clients.none_yet(self._settings)
         except OSError as error:
@@ -173,21 +202,11 @@ def locked(etc: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _write(files: Iterable[tuple[Path, bytes, int]]) -> EnrolmentError | None:
-    """Write them in order, up to one that cannot be; return why that is."""
-    for path, content, group in files:
-        try:
-            write_atomically(path, content, mode=0o640, group=group)
-        except OSError as error:
-            return EnrolmentError(
-                f"{path} cannot be written: {error.strerror}. Mend that and run this again: it is not complete"
-            )
-    return None
-
-
 def _is_current(path: Path, content: bytes, group: int) -> bool:
     try:
         status = path.lstat()
-        return (status.st_uid, status.st_gid, status.st_mode) == (0, group, 0o100640) and path.read_bytes() == content
+        return (status.st_uid, status.st_gid, status.st_mode) == (0, group, 0o100640) and read_regular(
+            path
+        ) == content
     except OSError:
         return False

@@ -1,13 +1,55 @@
-"""Writing a file so that readers see the old one or the new one, whole, with its owner and mode from the start."""
+"""Reading files and nothing else; writing one so that readers see it whole, with owner and mode from the start."""
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-from typing import TYPE_CHECKING
+import stat
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+
+_MAX_BYTES: Final = 64 * 1024 * 1024
+"""Far beyond what all ports of a machine could make of any file of ours."""
+
+
+def read_regular(path: Path) -> bytes:
+    """Return what is in the file. Raises `OSError`, also for a device, a FIFO and what is far too large."""
+    # O_NONBLOCK: opening a FIFO must not wait for whoever is at the other end.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        with open(descriptor, "rb", closefd=False) as file:
+            content = file.read(_MAX_BYTES + 1)
+    finally:
+        os.close(descriptor)
+    if len(content) > _MAX_BYTES:
+        raise OSError(errno.EFBIG, f"it is larger than {_MAX_BYTES} bytes", str(path))
+    return content
+
+
+def blank_lines(path: Path, doomed: Callable[[bytes], bool]) -> None:
+    """Overwrite lines of a file in place, each with `#` of its length.
+
+    It takes no room on the disk, and whoever reads meanwhile, or after a power cut, sees each line as it was, as a
+    comment, or as something between the two that begins as one of them: nothing moves. Raises `OSError`.
+    """
+    content = read_regular(path)
+    descriptor = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        at = 0
+        for line in content.split(b"\n"):
+            if doomed(line):
+                os.pwrite(descriptor, b"#" * len(line), at)
+            at += len(line) + 1
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_atomically(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from opencode_relay.errors import EnrolmentError
+from opencode_relay.files import read_regular
 from opencode_relay.keys import parse_key
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def read_host_key(path: Path) -> str:
         EnrolmentError: there is none, or it is no key that a client can be told.
     """
     try:
-        return str(parse_key(path.read_text("ascii").strip()))
+        return str(parse_key(read_regular(path).decode("ascii").strip()))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise EnrolmentError(

@@ -51,7 +51,7 @@ def parse_key(text: str) -> PublicKey:
     """
     words = text.split(" ")
     if len(text) > _MAX_CHARACTERS or not text.isprintable() or len(words) < 2:
-        raise EnrolmentError("is no public key: give the one line of the client's .pub file")
+        raise EnrolmentError("is no public key")
     kind, blob = words[:2]
     if kind not in _FIELDS:
         raise EnrolmentError(
@@ -62,14 +62,14 @@ def parse_key(text: str) -> PublicKey:
     except (binascii.Error, ValueError):
         fields = []
     if len(fields) != _FIELDS[kind] or fields[0] != kind.encode():
-        raise EnrolmentError("is damaged: copy the whole line of the client's .pub file")
+        raise EnrolmentError("is damaged")
     _check_strength(kind, fields)
     return PublicKey(kind, blob)
 
 
 def _check_strength(kind: str, fields: list[bytes]) -> None:
     if kind == "ssh-ed25519" and len(fields[1]) != 32:
-        raise EnrolmentError("is damaged: copy the whole line of the client's .pub file")
+        raise EnrolmentError("is damaged")
     bits = int.from_bytes(fields[2]).bit_length() if kind == "ssh-rsa" else _MIN_RSA_BITS
     if bits < _MIN_RSA_BITS:
         raise EnrolmentError(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import signal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from opencode_relay.limits import NAMELESS
 from opencode_relay.processes import Connection, connections
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from opencode_relay.limits import ClientLog
 
 _SECONDS: Final = 10.0
 """From the log-in to the session. A launcher needs a round trip; on a relay that 300 of them log in to, seconds."""
@@ -17,8 +19,9 @@ _SECONDS: Final = 10.0
 class Reaper:
     """Looks for such connections whenever it is told to, about every two seconds."""
 
-    def __init__(self, uid: int) -> None:
+    def __init__(self, uid: int, journal: ClientLog) -> None:
         self._uid = uid
+        self._log = journal
         self._deadlines: dict[int, float] = {}
         self._asked: set[int] = set()
 
@@ -37,6 +40,7 @@ class Reaper:
             return
         with connection:
             if pid not in self._asked:
-                log.warning("ended a connection without a session (sshd's process %d)", connection.monitor)
+                text = "ended a connection without a session (sshd's process %d)"
+                self._log.write(logging.WARNING, NAMELESS, text, connection.monitor)
             connection.signal(signal.SIGKILL if pid in self._asked else signal.SIGTERM)
             self._asked.add(pid)

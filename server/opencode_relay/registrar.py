@@ -7,24 +7,33 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
+import unicodedata
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter, ValidationError
 
 from opencode_mcp.registration import MAX_FILE_BYTES, Name, Registration
 from opencode_relay.files import write_atomically
+from opencode_relay.limits import NAMELESS
 from opencode_relay.protocol import Refusal
 from opencode_relay.settings import describe
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+    from opencode_relay.limits import ClientLog
 
 log = logging.getLogger(__name__)
 
 _NAME: Final = TypeAdapter[str](Name)
+_NO_NAME: Final = re.compile(r"[^\w.-]+")
+"""Of a name that is shown to people and models, beside sentences of ours: blanks make it one of the client's."""
 _MODE: Final = 0o640
 """The directory is set-group-id, so that the group is the gateway's."""
 
@@ -67,7 +76,9 @@ def validated(client: str, file: dict[str, object]) -> Registration:
 
 def _own_name(client: str, wanted: object) -> str:
     try:
-        name = _NAME.validate_python(wanted)
+        # Composed first: a Mac's file names have their accents apart, which are no letters.
+        words = _NO_NAME.split(unicodedata.normalize("NFC", _NAME.validate_python(wanted)))
+        name = _NAME.validate_python("-".join(word for word in words if word))
         return name if name.startswith(client) else _NAME.validate_python(f"{client}-{name}")
     except ValidationError as error:
         raise Refusal(
@@ -78,8 +89,11 @@ def _own_name(client: str, wanted: object) -> str:
 class Registrar:
     """All registrations of the relay."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, journal: ClientLog, later: Callable[[Callable[[], None]], object]) -> None:
+        """`later` calls what it is given when readers have had the time to see a goodbye note."""
         self._directory = directory
+        self._log = journal
+        self._later = later
         self._entries: dict[str, Entry] = {}
 
     def empty(self) -> None:
@@ -108,7 +122,7 @@ class Registrar:
         entry = Entry(client, instance_id, registration, self._write(registration))
         for old in older:
             if old.name != entry.name:
-                self._remove(old)
+                self.say_goodbye(old)
         self._entries[entry.name] = entry
         return entry, older
 
@@ -124,31 +138,28 @@ class Registrar:
     def release(self, entry: Entry) -> None:
         """Remove a registration, if it still stands."""
         if self._entries.get(entry.name) is entry:
-            self._remove(entry)
+            del self._entries[entry.name]
+            self._unlink(entry.name)
 
     def say_goodbye(self, entry: Entry) -> None:
-        """Leave a note that the instance was quit, and the name free. Follow it by `clear_goodbye`."""
+        """Leave a note, for a while, that the instance is not called so any more; the name is free at once."""
         if self._entries.get(entry.name) is not entry:
             return
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
             self._write(entry.registration.model_copy(update={"closed_at": now}))
         except Refusal as refusal:
-            log.warning("no goodbye note for %s: %s", entry.name, refusal)
+            self._log.write(logging.WARNING, entry.client, "no goodbye note for %s: %s", entry.name, refusal)
         del self._entries[entry.name]
+        self._later(partial(self._clear_goodbye, entry.name))
 
-    def clear_goodbye(self, name: str) -> None:
-        """Remove the note, unless the name is registered again."""
-        if name not in self._entries:
+    def _clear_goodbye(self, name: str) -> None:
+        if name not in self._entries:  # else it was registered again
             self._unlink(name)
 
     def of_client(self, client: str) -> list[Entry]:
         """Return a client's registrations."""
         return [entry for entry in self._entries.values() if entry.client == client]
-
-    def _remove(self, entry: Entry) -> None:
-        del self._entries[entry.name]
-        self._unlink(entry.name)
 
     def _unlink(self, name: str) -> None:
         try:
@@ -161,7 +172,8 @@ class Registrar:
         try:
             return write_atomically(path, _content(registration), mode=_MODE, durable=False)
         except OSError as error:
-            log.error("the registration of %s cannot be written: %s", registration.name, error.strerror)  # noqa: TRY400 # no bug
+            text = "the registration of %s cannot be written: %s"
+            self._log.write(logging.ERROR, registration.client or NAMELESS, text, registration.name, error.strerror)
             raise Refusal("write-failed", f"the relay cannot write the registration: {error.strerror}") from error
 
     def _path(self, name: str) -> Path:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic.alias_generators import to_camel
 
 from opencode_relay.errors import ConfigError
+from opencode_relay.files import read_regular
 
 ETC: Final = Path("/etc/opencode-relay")
 MAX_BLOCK: Final = 64
@@ -71,9 +72,12 @@ def load_settings(etc: Path) -> Settings:
     """
     path = etc / "relay.json"
     try:
-        return Settings.model_validate_json(path.read_bytes())
+        return Settings.model_validate_json(read_regular(path))
     except FileNotFoundError:
-        raise ConfigError(f"{path} is missing: this is no provisioned relay; run the playbook relay.yml") from None
+        raise ConfigError(
+            f"{path} is missing: this machine is no provisioned relay. Run this command on the relay; "
+            "to make this machine one, run the playbook relay.yml"
+        ) from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 
 import pytest
 from hypothesis import given
@@ -145,6 +146,11 @@ def test_names_by_which_one_could_pose_as_another_or_escape_are_refused(names: t
         enrolled(*names)
 
 
+def test_a_name_that_begins_like_another_is_refused_in_a_sentence() -> None:
+    with pytest.raises(EnrolmentError, match="clients laptop and laptop2: laptop2 begins with laptop, so that one"):
+        enrolled("laptop", "laptop2")
+
+
 def test_two_clients_with_one_key_are_refused() -> None:
     with pytest.raises(EnrolmentError, match="desktop and laptop have the same key"):
         Clients.none_yet(settings()).with_clients([("desktop", key("x")), ("laptop", key("x"))], settings())
@@ -169,6 +175,15 @@ def test_who_is_not_enrolled_cannot_be_revoked_and_what_is_not_revoked_cannot_be
         enrolled("laptop").with_key_allowed("SHA256:x")
 
 
+def test_a_revoked_key_is_found_by_its_clients_name_where_the_client_had_no_other() -> None:
+    state = enrolled("laptop", "desktop").without("laptop", at=NOW).without("desktop", at=NOW)
+    assert [entry.name for entry in state.with_key_allowed("laptop").revoked] == ["desktop"]
+    again = state.with_clients([("laptop", key("new"))], settings()).without("laptop", at=NOW)
+    with pytest.raises(EnrolmentError, match="2 keys of laptop are revoked: give the fingerprint"):
+        again.with_key_allowed("laptop")
+    assert again.with_key_allowed(key("new").fingerprint).revoked == state.revoked
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -184,6 +199,24 @@ def test_who_is_not_enrolled_cannot_be_revoked_and_what_is_not_revoked_cannot_be
 def test_a_list_of_another_shape_is_refused(content: bytes) -> None:
     with pytest.raises(EnrolmentError, match=r"list of clients is wrong|key is damaged"):
         parse_wanted(content)
+
+
+@pytest.mark.parametrize(
+    ("entry", "why"),
+    [
+        ('{"name":1,"key":"x"}', "the name of entry 2, '1', is no text: quote it"),
+        ('{"name":true,"key":"x"}', "the name of entry 2, 'True', is no text: quote it"),
+        ('{"name":"tablet","key":7}', "the key of entry 2, '7', is no text: quote it"),
+        (
+            '{"name":"tablet","key":"ssh-ed25519 x"}',
+            "client 'tablet': the key is damaged. Copy the whole line that `op",
+        ),
+        ('{"name":"tablet","key":"x"}', "client 'tablet': the key is no public key. Copy the whole line"),
+    ],
+)
+def test_an_entry_that_is_wrong_is_named_with_the_remedy(entry: str, why: str) -> None:
+    with pytest.raises(EnrolmentError, match=re.escape(why)):
+        parse_wanted(f'{{"clients":[{{"name":"laptop","key":"{key("laptop")}"}},{entry}]}}'.encode())
 
 
 NAMES = [f"{letter}{number}" for letter in "abc" for number in range(4)]

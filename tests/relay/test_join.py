@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,4 +52,13 @@ def test_a_host_key_that_is_none_is_refused_with_its_file(tmp_path: Path, conten
     path = tmp_path / "host.pub"
     path.write_bytes(content)
     with pytest.raises(EnrolmentError, match=r"the host key .*host\.pub"):
+        read_host_key(path)
+
+
+@pytest.mark.parametrize("kind", ["a device", "a FIFO", "a directory"])
+def test_a_host_key_that_is_no_file_is_refused_at_once(tmp_path: Path, kind: str) -> None:
+    path = {"a device": Path("/dev/zero"), "a FIFO": tmp_path / "fifo", "a directory": tmp_path}[kind]
+    if kind == "a FIFO":
+        os.mkfifo(path)
+    with pytest.raises(EnrolmentError, match="cannot be read"):
         read_host_key(path)

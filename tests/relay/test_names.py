@@ -136,9 +136,24 @@ def test_the_id_of_an_instance_is_worth_nothing_to_another_client(
 def test_one_session_has_one_registration(relay: ProvisionedRelay, opencode: FakeHealth) -> None:
     port = relay.ports_of("laptop")[0]
     with RawClient(relay, "laptop", forward=port, to=opencode.port) as client:
-        for number in range(30):
+        for number in range(5):
             assert client.ask(hello(port=port, name=f"laptop-{number}"))["type"] == "registered"
-            assert relay.registrations().keys() == {f"laptop-{number}"}
+            living = [name for name, file in relay.registrations().items() if "closedAt" not in file]
+            assert living == [f"laptop-{number}"]
+        relay.until_registered("laptop-4")
+
+
+def test_a_name_that_an_instance_gave_up_is_seen_to_have_ended(relay: ProvisionedRelay, opencode: FakeHealth) -> None:
+    first, second = relay.ports_of("laptop")[:2]
+    forward = ["-R", f"127.0.0.1:{second}:127.0.0.1:{opencode.port}"]
+    with RawClient(relay, "laptop", *forward, forward=first, to=opencode.port) as client:
+        client.ask(hello(port=first))
+        client.ask(hello(port=first, name="laptop-2"))
+        assert "closedAt" in relay.registrations()["laptop-api"]
+        # The same with another id, which takes another port.
+        client.ask(hello(port=second, name="laptop-3", instance_id=OTHER_ID))
+        assert "closedAt" in relay.registrations()["laptop-2"]
+        relay.until_registered("laptop-3")
 
 
 def test_a_registration_that_somebody_removed_or_replaced_is_written_again(

@@ -6,6 +6,7 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
+from opencode_relay.limits import ClientLog
 from opencode_relay.processes import Connection, connections, without_session
 from opencode_relay.reaper import Reaper
 from relay.raw_client import RawClient, hello
@@ -49,7 +50,7 @@ def test_only_connections_without_a_session_are_ended_and_only_when_they_had_tim
         with RawClient(relay, "laptop", "-N", forward=relay.ports_of("laptop")[0], to=1) as bare:
             (pid,) = eventually(lambda: without_session(relay.tunnel_uid), "a connection without a session")
             assert Connection.open(pid, relay.tunnel_uid + 1) is None
-            reaper = Reaper(relay.tunnel_uid)
+            reaper = Reaper(relay.tunnel_uid, ClientLog())
             reaper.sweep({pid}, now=0.0)  # a session: of no concern
             reaper.sweep(set(), now=100.0)
             reaper.sweep(set(), now=109.9)
@@ -70,7 +71,7 @@ def test_a_connection_that_does_not_heed_sigterm_is_killed(relay: ProvisionedRel
         with RawClient(relay, "laptop", "-N", forward=relay.ports_of("laptop")[0], to=1) as bare:
             (pid,) = eventually(lambda: without_session(relay.tunnel_uid), "a connection without a session")
             os.kill(pid, signal.SIGSTOP)
-            reaper = Reaper(relay.tunnel_uid)
+            reaper = Reaper(relay.tunnel_uid, ClientLog())
             for now in (0.0, 10.0, 12.0):
                 reaper.sweep(set(), now=now)
             bare.wait()
