@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
 import signal
-from typing import TYPE_CHECKING
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opencode_relay.channel import Channel
+from opencode_relay.clients import Client
+from opencode_relay.conversation import Conversation
+from opencode_relay.limits import ClientLog
+from opencode_relay.registrar import Registrar
 from relay.raw_client import ID, OTHER_ID, RawClient, hello
+from support.fake_health import FakeHealth
 from support.ports import is_open
-from support.waiting import eventually
+from support.waiting import eventually, eventually_async
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from relay.provisioned import ProvisionedRelay
-    from support.fake_health import FakeHealth
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43
+"""Of the right shape, and nobody's."""
 
 TRAVERSALS = [
     "../escaped",
@@ -143,17 +155,40 @@ def test_one_session_has_one_registration(relay: ProvisionedRelay, opencode: Fak
         relay.until_registered("laptop-4")
 
 
-def test_a_name_that_an_instance_gave_up_is_seen_to_have_ended(relay: ProvisionedRelay, opencode: FakeHealth) -> None:
-    first, second = relay.ports_of("laptop")[:2]
-    forward = ["-R", f"127.0.0.1:{second}:127.0.0.1:{opencode.port}"]
-    with RawClient(relay, "laptop", *forward, forward=first, to=opencode.port) as client:
-        client.ask(hello(port=first))
-        client.ask(hello(port=first, name="laptop-2"))
-        assert "closedAt" in relay.registrations()["laptop-api"]
-        # The same with another id, which takes another port.
-        client.ask(hello(port=second, name="laptop-3", instance_id=OTHER_ID))
-        assert "closedAt" in relay.registrations()["laptop-2"]
-        relay.until_registered("laptop-3")
+@pytest.mark.parametrize("next_id", [ID, OTHER_ID])
+async def test_a_name_that_a_session_gave_up_ends_like_one_that_was_quit(tmp_path: Path, next_id: str) -> None:
+    notes: list[Callable[[], None]] = []
+    journal = ClientLog()
+    registrar = Registrar(tmp_path, journal, notes.append)
+    with FakeHealth() as first, FakeHealth() as second, client_here() as (channel, say):
+        conversation = Conversation(
+            Client(name="laptop", first=min(first.port, second.port), last=max(first.port, second.port), key=KEY),
+            channel,
+            peer="",
+            tunnel_uid=os.getuid(),
+            registrar=registrar,
+            journal=journal,
+            superseded=lambda entry: None,
+        )
+        say(hello(port=first.port))
+        say(hello(port=second.port, name="laptop-2", instance_id=next_id))
+        talking = asyncio.create_task(conversation.hold())
+        await eventually_async(lambda: conversation.entry is not None and conversation.entry.name == "laptop-2")
+        assert "closedAt" in json.loads((tmp_path / "laptop-api.json").read_text())
+        for clear in notes:
+            clear()
+        assert [path.name for path in tmp_path.iterdir()] == ["laptop-2.json"]
+        talking.cancel()
+        await asyncio.gather(talking, return_exceptions=True)
+
+
+@contextmanager
+def client_here() -> Iterator[tuple[Channel, Callable[[dict[str, Any]], None]]]:
+    """Yield the relay's end of a connection, and what says something at the other, which hears nothing."""
+    incoming, into = os.pipe()
+    channel = Channel(incoming, os.open(os.devnull, os.O_WRONLY))
+    with closing(channel), open(into, "w") as mouth:  # noqa: PTH123 # a descriptor, not a path
+        yield channel, lambda message: print(json.dumps(message), file=mouth, flush=True)
 
 
 def test_a_registration_that_somebody_removed_or_replaced_is_written_again(
