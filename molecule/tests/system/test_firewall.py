@@ -88,3 +88,9 @@ def test_what_listens_on_a_port_of_the_range_without_being_the_tunnel_is_not_hea
         program = _STATUS.replace("timeout=10", "timeout=2")
         done = relay.python(program, f"http://127.0.0.1:{port}/", user=relay.gateway_user)
         assert "timed out" in done.stderr
+
+
+def test_what_comes_from_outside_is_dropped_even_where_the_host_routes_loopback_addresses(relay: Relay) -> None:
+    # The kernel drops it before, unless somebody sets route_localnet: so the rule's text is all there is to see.
+    chain = relay.output("nft", "list", "chain", "inet", "opencode_relay", "input")
+    assert f'iifname != "lo" tcp dport {relay.port_range} drop' in chain
