@@ -61,7 +61,7 @@ def test_a_key_may_listen_on_its_own_block_and_run_its_own_session_only(relay: P
         assert f"ssh-ed25519 {rest}" == f"{relay.public_key(client)} {client}"
         words, _, command = options.partition('command="exec ')
         listens = [f'permitlisten="127.0.0.1:{port}"' for port in relay.ports_of(client)]
-        assert words.rstrip(",").split(",") == ["restrict", "port-forwarding", *listens]
+        assert words.rstrip(",").split(",") == ["restrict", "port-forwarding", 'permitopen="nowhere.invalid:1"', *listens]
         assert command.split()[1] == "-ISE"
         assert command.split()[-3] == client
 
@@ -144,6 +144,21 @@ def test_the_agent_goes_by_who_is_enrolled_whatever_sshd_lets_in(
     with RawClient(relay, "laptop") as client:
         assert client.first["code"] == "not-allowed"
         client.wait()
+
+
+def test_an_instance_that_is_quit_just_as_its_key_goes_leaves_nothing(
+    relay: ProvisionedRelay, opencode: FakeHealth
+) -> None:
+    port = relay.ports_of("laptop")[0]
+    state = json.loads((relay.etc / "clients.json").read_text())
+    with RawClient(relay, "laptop", forward=port, to=opencode.port) as client:
+        client.ask(hello(port=port))
+        with suspended(relay.agent):  # so that it hears the one and reads the other at the same time
+            client.send(b'{"type":"bye"}')
+            clients = [client for client in state["clients"] if client["name"] != "laptop"]
+            (relay.etc / "clients.json").write_text(json.dumps({**state, "clients": clients}))
+        client.wait()
+        relay.until_registered()
 
 
 def test_a_state_file_that_cannot_be_read_cuts_nobody_off(relay: ProvisionedRelay) -> None:
