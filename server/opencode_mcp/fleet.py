@@ -24,8 +24,11 @@ log = logging.getLogger(__name__)
 
 OFFLINE_KEPT = 24 * 3600.0
 """Seconds that an instance which vanished stays listed."""
-MAX_DEPARTED = 500
-"""Instances remembered after they vanished; the longest gone are forgotten first."""
+MAX_DEPARTED = 16
+"""Instances of one enrolled machine that are remembered after they vanished, as many as it has ports by default; of
+each machine its own longest gone are forgotten first, so that none pushes out what is known of another."""
+MAX_DEPARTED_PLAIN = 100
+"""The same for all machines of a plain account together, which cannot be told apart."""
 SCAN_TIMEOUT = 5.0
 """Seconds that a caller waits for the first scan, on a slow disk or a busy machine."""
 SETTLE_QUIET = 0.25
@@ -58,11 +61,14 @@ class Fleet:
     # -- questions ---------------------------------------------------------------------------------------------
 
     async def instances(self) -> list[Instance]:
-        """Return all instances by name, from memory. A fleet that is just starting gets a moment to settle."""
+        """Return all instances, the living first, by name, from memory.
+
+        A fleet that is just starting gets a moment to settle.
+        """
         await self._settle()
         oldest = time.time() - OFFLINE_KEPT
         shown = [i for i in self._instances.values() if i.offline_since is None or i.offline_since >= oldest]
-        return sorted(shown, key=lambda instance: instance.name)
+        return sorted(shown, key=lambda instance: (instance.offline_since is not None, instance.name))
 
     def problems(self) -> list[str]:
         """Return what keeps instances from being seen, a line each."""
@@ -134,7 +140,11 @@ class Fleet:
         others = [
             other
             for other in self._instances.values()
-            if other is not besides and other.is_registered and other.offline_since is None
+            if other is not besides
+            and other.is_registered
+            and other.offline_since is None
+            # No other machine has its sessions, whatever it claims.
+            and other.endpoint.client == besides.endpoint.client
         ]
         for other in others:
             if other.state.is_busy(session_id):
@@ -162,22 +172,28 @@ class Fleet:
             case Appeared(endpoint):
                 instance = self._instances.get(endpoint.name)
                 if instance is None:
-                    self._forget_departed()
                     instance = Instance(endpoint, self._transport, self._credentials, self._settings.health_timeout)
                     self._instances[endpoint.name] = instance
                 await instance.connect_to(endpoint)
             case Departed(name, clean):
-                await self._instances[name].depart(closed=clean)
-                if clean:
+                instance = self._instances[name]
+                await instance.depart(closed=clean)
+                # One that never was an OpenCode is nothing to miss, and costs whoever invents names nothing.
+                if clean or not instance.was_connected:
                     del self._instances[name]
+                self._forget_departed(instance.endpoint.client)
             case ScanDone():
                 self._scanned.set()
 
-    def _forget_departed(self) -> None:
-        departed = [instance for instance in self._instances.values() if not instance.is_registered]
+    def _forget_departed(self, client: str | None) -> None:
+        departed = [
+            instance
+            for instance in self._instances.values()
+            if not instance.is_registered and instance.endpoint.client == client
+        ]
         departed.sort(key=lambda instance: instance.offline_since or 0.0)
         oldest = time.time() - OFFLINE_KEPT
-        too_many = len(departed) - MAX_DEPARTED
+        too_many = len(departed) - (MAX_DEPARTED if client else MAX_DEPARTED_PLAIN)
         for index, instance in enumerate(departed):
             if index < too_many or (instance.offline_since or 0.0) < oldest:
                 del self._instances[instance.name]

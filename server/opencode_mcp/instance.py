@@ -62,6 +62,8 @@ class Instance:
         """Epoch seconds; None while it is registered and listens."""
         self.trouble = ""
         """Why it is not connected, for people."""
+        self.was_connected = False
+        """It answered as OpenCode does, at least once."""
         self.closed = False
         """It said goodbye: what it was doing has ended, and a new instance of its name is another one."""
         self.version = 0
@@ -238,6 +240,7 @@ class Instance:
             self._transport.report_alive(self.endpoint)
             self.offline_since, self.trouble = None, ""
             self.connected.set()
+            self.was_connected = True
             self._connected_at = time.monotonic()
             self.settled.set()
             self._tell(None)

@@ -21,6 +21,10 @@ MAX_TEXT = 12_000
 """Characters of one answer, unless asked otherwise: what a chat's model can well take in."""
 OWN_WORDS = 600
 """Of these, what is kept for our own words around the instance's."""
+MAX_ROWS = 200
+MAX_LISTING = 20_000
+"""Instances and characters of one listing, whatever registers."""
+DIRECTORY_LENGTH = 120
 TITLE_LENGTH = 60
 ARGUMENT_LENGTH = 160
 
@@ -56,9 +60,10 @@ class InstanceRow(Row):
 
 
 class InstancesResult(Row):
-    """The fleet."""
+    """The fleet. `left_out`: how many more there are, by state."""
 
     instances: list[InstanceRow]
+    left_out: dict[str, int] = {}
     problems: list[str] = []
 
 
@@ -134,7 +139,7 @@ def _instance_row(instance: Instance) -> InstanceRow:
     return InstanceRow.model_construct(
         name=instance.name,
         state=instance.state_name(),
-        directory=one_line(state.directory or instance.endpoint.directory, 200),
+        directory=one_line(state.directory or instance.endpoint.directory, DIRECTORY_LENGTH),
         hostname=one_line(instance.endpoint.hostname, 80),
         client=one_line(instance.endpoint.client or "", 64),
         version=one_line(state.version, 20),
@@ -145,11 +150,25 @@ def _instance_row(instance: Instance) -> InstanceRow:
     )
 
 
-def instances_text(lines: list[str], problems: list[str], absence: str) -> str:
+def fitting(lines: list[str]) -> int:
+    """Return how many of the lines one listing takes."""
+    length = 0
+    for count, line in enumerate(lines[:MAX_ROWS]):
+        length += len(line) + 1
+        if length > MAX_LISTING:
+            return count
+    return min(len(lines), MAX_ROWS)
+
+
+def instances_text(lines: list[str], result: InstancesResult, absence: str) -> str:
     """Return the listing, one short line for each instance; `absence` where there is none."""
     listing = fence("\n".join(lines)) if lines else absence
+    if result.left_out:
+        states = ", ".join(f"{count} {state}" for state, count in result.left_out.items())
+        total = sum(result.left_out.values())
+        listing += f"\n{total} more are left out ({states}); `read` and `send` reach each of them by its name"
     # The notes name files that anybody may have put there.
-    notes = "\n".join(problem for problem in problems if problem != listing)
+    notes = "\n".join(problem for problem in result.problems if problem != listing)
     return f"{listing}\nnotes:\n{fence(notes)}" if notes else listing
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import asynccontextmanager
 from functools import wraps
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
@@ -23,6 +24,7 @@ from opencode_mcp.render import (
     TurnResult,
     ask_row,
     asks_text,
+    fitting,
     instances_text,
     message_rows,
     read_text,
@@ -98,8 +100,13 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
     async def instances() -> Annotated[CallToolResult, InstancesResult]:
         """List every OpenCode instance: state, directory, newest session, what it waits for."""
         listed = [rows.of(instance) for instance in await fleet.instances()]
-        result = InstancesResult.model_construct(instances=[row for row, _ in listed], problems=fleet.problems())
-        return _result(instances_text([line for _, line in listed], result.problems, fleet.absence()), result)
+        shown = fitting([line for _, line in listed])
+        result = InstancesResult.model_construct(
+            instances=[row for row, _ in listed[:shown]],
+            left_out=dict(Counter(row.state for row, _ in listed[shown:])),
+            problems=fleet.problems(),
+        )
+        return _result(instances_text([line for _, line in listed[:shown]], result, fleet.absence()), result)
 
     @server.tool(annotations=_hints("Send a task"))
     @_user_errors

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +14,7 @@ from opencode_mcp.fleet import Fleet
 from opencode_mcp.settings import Settings
 from opencode_mcp.text import bare
 from opencode_mcp.transports.local_relay import LocalRelay
+from support.fake_broken_line import BrokenLine
 from support.fake_fleet import FakeFleet
 from support.mcp_client import relay_client
 from support.ports import free_port
@@ -111,9 +111,15 @@ async def test_instances_come_and_go_while_the_server_runs(registry_dir: Path, f
         await becomes(client, {})
 
 
-async def test_a_dead_registration_is_pruned_but_stays_listed_as_offline(registry_dir: Path) -> None:
-    path = register(registry_dir, registration("dead", free_port(), cwd="/home/dead"))
-    async with relay_client(registry_dir, env=SHORT) as client:
+async def test_a_registration_whose_instance_died_is_pruned_but_stays_listed_as_offline(
+    registry_dir: Path, fakes: FakeFleet
+) -> None:
+    (port,) = fakes.add(1).values()
+    (registry_dir / f"fake-{port}.json").unlink()
+    async with BrokenLine(port) as line, relay_client(registry_dir, env=SHORT) as client:
+        path = register(registry_dir, registration("dead", line.port, cwd="/home/dead"))
+        await becomes(client, {"dead": "idle"})
+        await line.cut()
         await becomes(client, {"dead": "offline"})
         await eventually_async(lambda: not path.exists(), "the pruning")
         await becomes(client, {"dead": "offline"})
@@ -231,27 +237,6 @@ async def lists(fleet: Fleet, wanted: dict[str, str]) -> bool:
     return await listed(fleet) == wanted
 
 
-async def test_of_those_that_vanished_only_so_many_are_remembered(
-    registry_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(fleet_module, "MAX_DEPARTED", 2)
-    async with running_fleet(registry_dir) as fleet:
-        for number in range(5):
-            path = register(registry_dir, registration(f"gone-{number}", free_port()))
-            await eventually_async(partial(knows, fleet, f"gone-{number}"))
-            path.unlink()
-            await eventually_async(partial(has_lost, fleet, f"gone-{number}"))
-        assert set(await listed(fleet)) == {"gone-2", "gone-3", "gone-4"}
-
-
-async def knows(fleet: Fleet, name: str) -> bool:
-    return name in await listed(fleet)
-
-
-async def has_lost(fleet: Fleet, name: str) -> bool:
-    return any(i.name == name and not i.is_registered for i in await fleet.instances())
-
-
 async def test_a_fleet_that_ends_leaves_nothing_running(registry_dir: Path, fakes: FakeFleet) -> None:
     names = dict.fromkeys(fakes.add(3), "idle")
     async with running_fleet(registry_dir) as fleet:
@@ -261,9 +246,18 @@ async def test_a_fleet_that_ends_leaves_nothing_running(registry_dir: Path, fake
 
 
 async def test_two_servers_on_one_directory_do_not_disturb_each_other(registry_dir: Path, fakes: FakeFleet) -> None:
+    (port,) = fakes.add(1).values()
+    (registry_dir / f"fake-{port}.json").unlink()
     names = dict.fromkeys(fakes.add(2), "idle")
-    async with relay_client(registry_dir, env=SHORT) as one, relay_client(registry_dir, env=SHORT) as other:
-        path = register(registry_dir, registration("dead", free_port()))
+    async with (
+        BrokenLine(port) as line,
+        relay_client(registry_dir, env=SHORT) as one,
+        relay_client(registry_dir, env=SHORT) as other,
+    ):
+        path = register(registry_dir, registration("dead", line.port))
+        for client in (one, other):
+            await becomes(client, names | {"dead": "idle"})
+        await line.cut()
         for client in (one, other):
             await becomes(client, names | {"dead": "offline"})
             for name in names:
