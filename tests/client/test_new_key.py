@@ -110,6 +110,9 @@ def test_a_key_that_others_may_read_is_to_be_closed_to_them_and_not_replaced(set
         verb.enroll(settings, name=None, check=False)
     assert "--new-key" not in str(caught.value)
 
+    new_key(settings)
+    assert old_of(settings).stat().st_mode & 0o777 == 0o600, "one that is kept is closed to them too"
+
 
 def test_what_cannot_be_replaced_is_named_and_stays(settings: Settings) -> None:
     settings.key_file.mkdir(parents=True)
