@@ -166,6 +166,8 @@ class Enrolment:
             options = [
                 "restrict",
                 "port-forwarding",
+                # Nowhere, should sshd's configuration ever allow the other direction.
+                'permitopen="nowhere.invalid:1"',
                 *(f'permitlisten="127.0.0.1:{port}"' for port in client.ports),
                 f'command="exec {shlex.join(session)}"',
             ]

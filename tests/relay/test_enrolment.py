@@ -61,7 +61,12 @@ def test_a_key_may_listen_on_its_own_block_and_run_its_own_session_only(relay: P
         assert f"ssh-ed25519 {rest}" == f"{relay.public_key(client)} {client}"
         words, _, command = options.partition('command="exec ')
         listens = [f'permitlisten="127.0.0.1:{port}"' for port in relay.ports_of(client)]
-        assert words.rstrip(",").split(",") == ["restrict", "port-forwarding", 'permitopen="nowhere.invalid:1"', *listens]
+        assert words.rstrip(",").split(",") == [
+            "restrict",
+            "port-forwarding",
+            'permitopen="nowhere.invalid:1"',
+            *listens,
+        ]
         assert command.split()[1] == "-ISE"
         assert command.split()[-3] == client
 

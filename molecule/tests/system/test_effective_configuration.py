@@ -91,7 +91,7 @@ def test_a_clients_line_permits_its_block_and_one_command(relay: Relay, laptop: 
         fingerprint = r"SHA256:[A-Za-z0-9+/]{43}"
         python = f"{re.escape(relay.venv)}/bin/python"
         program = rf"exec {python} -ISE \S+/session\.py {client} {fingerprint} /run/opencode-relay\.sock"
-        options = rf'restrict,port-forwarding,{re.escape(ports)},command="{program}"'
+        options = rf'restrict,port-forwarding,permitopen="nowhere\.invalid:1",{re.escape(ports)},command="{program}"'
         assert re.fullmatch(rf"{options} {re.escape(entry['key'])} {client}", line)
 
 
