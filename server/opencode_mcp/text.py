@@ -17,6 +17,7 @@ _BLANKS = re.compile(r"\s+")
 _DELIMITER = re.compile("</?untrusted-[0-9a-f]{12}>")
 MAX_NAME = 64
 """Characters of an instance's name that are shown."""
+_PLAIN_NAME = re.compile(rf"[\w.-]{{1,{MAX_NAME}}}")
 
 
 def clean(text: str) -> str:
@@ -61,8 +62,12 @@ def quote(text: str, limit: int) -> str:
 
 
 def quote_name(name: str) -> str:
-    """Return the name of an instance, which its own machine chose, for sentences of ours."""
-    return quote(name, MAX_NAME)
+    """Return the name of an instance, which its own machine chose, for sentences of ours.
+
+    A single word, as all names of a provisioned relay are, stands in plain quotation marks: it cannot hold one.
+    """
+    is_plain = _PLAIN_NAME.fullmatch(name) and clean(name) == name
+    return f"“{name}”" if is_plain else quote(name, MAX_NAME)
 
 
 def bare(text: str) -> str:

@@ -16,6 +16,7 @@ import subprocess
 import tempfile
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -265,8 +266,9 @@ def refusals(log: bytes) -> int:
 
 async def shows(server: RawServer, state: str, count: int) -> bool:
     """Tell whether so many instances are listed in that state."""
-    rows = json.loads(await server.call("instances"))["result"]["structuredContent"]["instances"]
-    return [row["state"] for row in rows].count(state) == count
+    listed = json.loads(await server.call("instances"))["result"]["structuredContent"]
+    states = Counter(row["state"] for row in listed["instances"]) + Counter(listed.get("left_out"))
+    return states[state] == count
 
 
 def megabytes(processes: Iterable[psutil.Process]) -> float:

@@ -11,6 +11,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections import Counter
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,8 +91,9 @@ async def instances_at(count: int, runs: int, *, sessions: int = 1, hung: int = 
 
 async def knows(server: RawServer, count: int, *, idle: int) -> bool:
     """Tell whether all instances are listed, and so many of them idle."""
-    rows = json.loads(await server.call("instances"))["result"]["structuredContent"]["instances"]
-    return len(rows) == count and sum(row["state"] == "idle" for row in rows) == idle
+    listed = json.loads(await server.call("instances"))["result"]["structuredContent"]
+    states = Counter(row["state"] for row in listed["instances"]) + Counter(listed.get("left_out"))
+    return states.total() == count and states["idle"] == idle
 
 
 async def discovery(opencode: ServedOpenCode, registry_dir: Path, runs: int) -> Figure:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opencode_mcp.text import bare
 from support.waiting import eventually, eventually_async
 
 if TYPE_CHECKING:
@@ -45,7 +44,7 @@ def running(opencode: ServedOpenCode) -> dict[str, object]:
 async def test_where_nothing_runs_it_says_so(client: RelayClient) -> None:
     answer = await abort(client)
     assert not answer.is_error
-    assert bare(answer.text) == "laptop: nothing ran, so nothing was stopped."
+    assert answer.text == "“laptop”: nothing ran, so nothing was stopped."
 
 
 async def test_what_runs_is_stopped_before_the_answer_and_its_sender_learns_it(
@@ -131,12 +130,12 @@ async def test_what_a_stopped_turn_had_asked_is_not_offered_afterwards(
         (ask,) = asked.structured["asks"]
         await abort(client)
         listed = await client.call("reply", instance="laptop")
-        assert bare(listed.text) == "laptop waits for nothing."
+        assert listed.text == "“laptop” waits for nothing."
         # Nor does it come up again when that session runs anew.
         gate = f"abort-stale-{ask['kind']}"
         turn = asyncio.create_task(send(client, f"GATE:{gate}", session=asked.structured["session"]))
         await eventually_async(partial(model.reached, gate), within=30)
-        assert bare((await client.call("reply", instance="laptop")).text) == "laptop waits for nothing."
+        assert (await client.call("reply", instance="laptop")).text == "“laptop” waits for nothing."
         refused = await client.call("reply", instance="laptop", ask=ask["id"], answer="once")
         assert refused.is_error
         model.release(gate)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opencode_mcp.text import bare
 from support.fake_broken_line import BrokenLine
 from support.mcp_client import relay_client
 from support.opencode import ServedOpenCode
@@ -158,7 +157,7 @@ async def test_nothing_is_sent_to_an_instance_that_is_offline(
         await eventually_async(lambda: is_in(client, "offline"))
         refused = await send(client, "to nobody")
         assert refused.is_error
-        assert "far is offline since " in bare(refused.text)
+        assert "“far” is offline since " in refused.text
         assert "nothing was sent" in refused.text
         assert (await client.call("read", instance="far")).is_error
         await line.mend()

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opencode_mcp.text import bare
 from support.mcp_client import relay_client
 from support.opencode import ServedOpenCode
 from support.registry import register, registration
@@ -97,7 +96,7 @@ async def test_without_a_session_yet_it_says_what_to_do(
         async with relay_client(registry_dir) as client:
             answer = await client.call("read", instance="fresh")
             assert answer.is_error
-            assert bare(answer.text) == "fresh has no session yet; `send` starts one"
+            assert answer.text == "“fresh” has no session yet; `send` starts one"
             sent = await client.call("send", instance="fresh", message="the first")
             assert sent.structured["result"] == "done"
 

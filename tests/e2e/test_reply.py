@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opencode_mcp.text import bare
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -164,7 +163,7 @@ async def test_several_questions_want_as_many_answers_in_their_order(
 async def test_a_question_that_is_rejected_ends_the_turn(client: RelayClient) -> None:
     answer = await reply(client, await asked(client, "[ASK:declined?]"), "reject")
     assert answer.structured["result"] in {"done", "failed"}
-    assert bare((await client.call("reply", instance="laptop")).text) == "laptop waits for nothing."
+    assert (await client.call("reply", instance="laptop")).text == "“laptop” waits for nothing."
 
 
 async def test_what_was_settled_at_the_screen_is_refused(client: RelayClient, opencode: ServedOpenCode) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opencode_mcp.text import bare
 from support.mcp_client import relay_client
 from support.opencode import ServedOpenCode
 from support.registry import register, registration
@@ -108,7 +107,7 @@ async def test_a_session_that_another_instance_runs_or_ran_last_is_left_alone(
         assert mine != ran
         refused = await send(client, "right", "to the other's session", session=ran)
         assert refused.is_error
-        assert bare(refused.text) == f"session {ran} is run by left; send to left. Nothing was sent"
+        assert refused.text == f"session {ran} is run by “left”; send to “left”. Nothing was sent"
 
         turn = asyncio.create_task(send(client, "left", "GATE:sessions-left", session=ran))
         await eventually_async(lambda: model.reached("sessions-left"), within=30)
@@ -132,7 +131,7 @@ async def test_a_session_that_the_other_has_left_may_be_named_by_whoever_runs_it
         register(registry_dir, registration("left", left.port, cwd=str(left.cwd)))
         await eventually_async(lambda: is_live(client, "left"))
         refused = await send(client, "left", "it is the right one's now", session=shared)
-        assert "is run by right" in bare(refused.text)
+        assert "is run by “right”" in refused.text
 
 
 async def row_of(client: RelayClient, name: str) -> dict[str, object]:

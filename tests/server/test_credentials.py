@@ -54,7 +54,7 @@ async def test_a_password_added_while_the_server_runs_opens_its_instance_and_no_
             register(registry_dir, other.registration())
             async with relay_client(registry_dir, env={"RELAY_CREDENTIALS_FILE": str(file)}) as client:
                 await eventually_async(lambda: is_in(client, "locked", "unresponsive"))
-                assert "locked wants a password" in str((await row(client, "locked"))["waits_for"])
+                assert "“locked” wants a password" in str((await row(client, "locked"))["waits_for"])
                 refused = await client.call("send", instance="locked", message="let me in")
                 assert (
                     "put its user name and password into the file that RELAY_CREDENTIALS_FILE names" in refused.text

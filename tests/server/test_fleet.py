@@ -12,7 +12,6 @@ from opencode_mcp import fleet as fleet_module
 from opencode_mcp.errors import NoSuchInstance
 from opencode_mcp.fleet import Fleet
 from opencode_mcp.settings import Settings
-from opencode_mcp.text import bare
 from opencode_mcp.transports.local_relay import LocalRelay
 from support.fake_broken_line import BrokenLine
 from support.fake_fleet import FakeFleet
@@ -124,7 +123,7 @@ async def test_a_registration_whose_instance_died_is_pruned_but_stays_listed_as_
         await eventually_async(lambda: not path.exists(), "the pruning")
         await becomes(client, {"dead": "offline"})
         refused = await client.call("send", instance="dead", message="anybody?")
-        assert "dead is offline since 20" in bare(refused.text)
+        assert "“dead” is offline since 20" in refused.text
         assert "`opencode-connected status` on its machine" in refused.text
 
 

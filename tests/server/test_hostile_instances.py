@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from opencode_mcp.text import bare
 from support.fake_fleet import FakeFleet
 from support.fake_hostile import BEHAVIOURS, TRAP, HostileInstance
 from support.mcp_client import relay_client
@@ -92,7 +91,7 @@ async def test_instances_that_never_answer_sense_are_unresponsive_with_a_reason(
             for instance in hostile:
                 refused = await client.call("send", instance=instance.name, message="anybody there?")
                 assert refused.is_error
-                assert f"{instance.name} is unresponsive" in bare(refused.text)
+                assert f"“{instance.name}” is unresponsive" in refused.text
                 assert "nothing was sent" in refused.text
 
 

@@ -129,3 +129,13 @@ def test_a_quoted_name_is_one_line_of_bounded_length_with_a_mark_of_its_own() ->
     assert first != second
     assert "\n" not in first
     assert len(bare(first)) == MAX_NAME
+
+
+@pytest.mark.parametrize("name", ["laptop-api", "größe_2.x", "日本", "x" * MAX_NAME])
+def test_a_name_that_is_one_word_stands_in_plain_quotation_marks(name: str) -> None:
+    assert quote_name(name) == f"“{name}”"
+
+
+@pytest.mark.parametrize("name", ["two words", "a”b", "a:b", "a\u115fb", "a\u200bb", "", "x" * (MAX_NAME + 1)])
+def test_any_other_name_stands_in_delimiters(name: str) -> None:
+    assert quote_name(name).startswith("<untrusted-")

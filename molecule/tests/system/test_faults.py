@@ -106,3 +106,8 @@ def test_the_registry_is_emptied_and_the_walls_stand_before_sshd_and_docker_star
     # Docker is not there yet; whoever orders itself before it will be.
     for unit in ("opencode-relay-firewall.service", "opencode-relay-agent.service"):
         assert "docker.service" in relay.output("systemctl", "show", "--value", "-p", "Before", unit).split()
+
+
+def test_no_unit_waits_for_another_in_a_circle(relay: Relay) -> None:
+    # systemd would break it at each boot anew, by starting one of them not at all.
+    assert "cycle" not in relay.run("systemd-analyze", "verify", "default.target", check=False).stderr
