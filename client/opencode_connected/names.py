@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ CLIENT_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,31}$"
 """What a client, a machine that is enrolled, may be called in the relay's inventory."""
 
 _LAST_SUFFIX = 99
+_APART = re.compile(r"[^\w.-]+")
 
 
 def validate_name(name: str) -> None:
@@ -51,8 +54,11 @@ def default_name(hostname: str, directory: str) -> str:
 
 
 def with_client(name: str, client: str | None) -> str:
-    """Return `name` as a provisioned relay has it, behind the client's own name: `CLIENT-NAME` unless it is there."""
-    return name if client is None or name.startswith(client) else f"{client}-{name}"
+    """Return `name` as a provisioned relay has it: in one word, behind the client's own name unless it is there."""
+    if client is None:
+        return name
+    word = "-".join(part for part in _APART.split(unicodedata.normalize("NFC", name)) if part)
+    return word if word.startswith(client) else f"{client}-{word}"
 
 
 def candidates(name: str) -> Iterator[str]:

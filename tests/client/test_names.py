@@ -53,3 +53,18 @@ def test_every_suffixed_name_is_valid_and_another_one(hostname: str, directory: 
 def test_a_name_that_the_contract_forbids_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="the instance name"):
         names.validate_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "at_the_relay"),
+    [
+        ("api", "laptop-api"),
+        ("laptop-api", "laptop-api"),
+        ("My Project (2)", "laptop-My-Project-2"),
+        ("laptop: the api", "laptop-the-api"),
+        ("gro\u0308\u00dfe", "laptop-gr\u00f6\u00dfe"),
+    ],
+)
+def test_a_name_is_asked_for_as_a_provisioned_relay_will_have_it(name: str, at_the_relay: str) -> None:
+    assert names.with_client(name, "laptop") == at_the_relay
+    assert names.with_client(name, None) == name
