@@ -26,8 +26,7 @@ def test_every_instance_of_a_managed_machine_is_registered_under_its_machines_na
     relay: Relay, desktop: Machine, laptop: Machine, machines: list[Machine]
 ) -> None:
     names = set(relay.registrations())
-    assert {f"{laptop.client}-api", f"{laptop.client}-{laptop.host.name}-site"} <= names
-    assert f"{desktop.client}-{desktop.host.name}-api" in names
+    assert {f"{laptop.client}-api", f"{laptop.client}-site", f"{desktop.client}-api"} <= names
 
 
 @pytest.mark.usefixtures("fleet")
@@ -70,9 +69,9 @@ def test_an_account_that_may_starts_the_server_by_sudo_and_nothing_else(relay: R
         # Where the registrations lie, the relay's own settings say.
         assert next(iter(relay.registered(laptop.client))) in running.lines[answer]
     for command in (("id",), (f"{relay.venv}/bin/python",), ("RELAY_REGISTRY_DIR=/tmp", server), (server, "--help")):
-        assert "password is required" in relay.run(*sudo, *command, user="ordinary", check=False).stderr
-    assert "password is required" in relay.run("sudo", "-n", server, user="ordinary", check=False).stderr
-    assert "password is required" in relay.run(*sudo, server, user="nobody", check=False).stderr
+        assert relay.run(*sudo, *command, user="ordinary", check=False).stderr.startswith("sudo: "), command
+    assert relay.run("sudo", "-n", server, user="ordinary", check=False).stderr.startswith("sudo: ")
+    assert relay.run(*sudo, server, user="nobody", check=False).stderr.startswith("sudo: ")
 
 
 def test_the_launcher_came_by_pipx_to_an_unprivileged_person(machines: list[Machine]) -> None:
