@@ -146,6 +146,7 @@ async def _direct_host(words: list[str]) -> str | None:
     except asyncio.CancelledError:
         if ssh.returncode is None:
             ssh.kill()
+            await ssh.wait()  # whoever ends the line may count on it
         raise
     options = dict(line.split(" ", 1) for line in output.decode(errors="replace").splitlines() if " " in line)
     proxied = {"proxyjump", "proxycommand"} & options.keys()
