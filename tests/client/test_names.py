@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from opencode_connected import names
 
-SCHEMA = json.loads((Path(__file__).parents[1] / "contract" / "registration.schema.json").read_text())["properties"]
+CONTRACT = Path(__file__).parents[1] / "contract"
+SCHEMA = json.loads((CONTRACT / "registration.schema.json").read_text())["properties"]
+NAMES = json.loads((CONTRACT / "golden" / "names.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -55,16 +57,7 @@ def test_a_name_that_the_contract_forbids_is_refused(name: str) -> None:
         names.validate_name(name)
 
 
-@pytest.mark.parametrize(
-    ("name", "at_the_relay"),
-    [
-        ("api", "laptop-api"),
-        ("laptop-api", "laptop-api"),
-        ("My Project (2)", "laptop-My-Project-2"),
-        ("laptop: the api", "laptop-the-api"),
-        ("gro\u0308\u00dfe", "laptop-gr\u00f6\u00dfe"),
-    ],
-)
-def test_a_name_is_asked_for_as_a_provisioned_relay_will_have_it(name: str, at_the_relay: str) -> None:
-    assert names.with_client(name, "laptop") == at_the_relay
-    assert names.with_client(name, None) == name
+@pytest.mark.parametrize("name", NAMES, ids=lambda name: name["asked"])
+def test_a_name_is_asked_for_as_a_provisioned_relay_will_have_it(name: dict[str, str]) -> None:
+    assert names.with_client(name["asked"], "laptop") == name["at_laptops_relay"]
+    assert names.with_client(name["asked"], None) == name["asked"]

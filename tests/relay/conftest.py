@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,3 +37,18 @@ def relay(shared_relay: ProvisionedRelay) -> ProvisionedRelay:
     eventually(lambda: not shared_relay.session_commands(), "what the test before left is gone")
     shared_relay.until_registered()
     return shared_relay
+
+
+@pytest.fixture(scope="module")
+def _own_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProvisionedRelay]:
+    with ProvisionedRelay(tmp_path_factory.mktemp("relay")) as relay:
+        yield relay
+
+
+@pytest.fixture
+def own_relay(_own_relay: ProvisionedRelay) -> Iterator[ProvisionedRelay]:
+    """A relay whose clients the tests of a module change, with `laptop` and `desktop` enrolled and no key revoked."""
+    _own_relay.enrol("laptop", "desktop")
+    yield _own_relay
+    for revoked in json.loads(_own_relay.run("clients", "--json").stdout)["revoked"]:
+        _own_relay.run("unrevoke", revoked["fingerprint"])

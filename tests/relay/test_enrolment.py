@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.provisioned import ProvisionedRelay
 from relay.raw_client import RawClient, hello
 from support.ports import is_open
 from support.waiting import eventually
@@ -22,23 +21,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from relay.provisioned import ProvisionedRelay
     from support.fake_health import FakeHealth
 
 
-@pytest.fixture(scope="module")
-def own_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProvisionedRelay]:
-    """A relay whose clients these tests change."""
-    with ProvisionedRelay(tmp_path_factory.mktemp("relay")) as relay:
-        yield relay
-
-
 @pytest.fixture
-def relay(own_relay: ProvisionedRelay) -> Iterator[ProvisionedRelay]:
-    """The same with `laptop` and `desktop` enrolled, and no key revoked."""
-    own_relay.enrol("laptop", "desktop")
-    yield own_relay
-    for revoked in json.loads(own_relay.run("clients", "--json").stdout)["revoked"]:
-        own_relay.run("unrevoke", revoked["fingerprint"])
+def relay(own_relay: ProvisionedRelay) -> ProvisionedRelay:
+    """The one whose clients these tests change."""
+    return own_relay
+
+
+def forget_laptop(relay: ProvisionedRelay) -> None:
+    """Take it out of what the agent goes by, and of nothing else."""
+    path = relay.etc / "clients.json"
+    state = json.loads(path.read_text())
+    kept = [client for client in state["clients"] if client["name"] != "laptop"]
+    path.write_text(json.dumps({**state, "clients": kept}))
 
 
 def contents(relay: ProvisionedRelay) -> dict[str, tuple[bytes, float]]:
@@ -139,11 +137,9 @@ def test_the_agent_goes_by_who_is_enrolled_whatever_sshd_lets_in(
     relay: ProvisionedRelay, opencode: FakeHealth
 ) -> None:
     port = relay.ports_of("laptop")[0]
-    state = json.loads((relay.etc / "clients.json").read_text())
     with RawClient(relay, "laptop", forward=port, to=opencode.port) as client:
         client.ask(hello(port=port))
-        clients = [client for client in state["clients"] if client["name"] != "laptop"]
-        (relay.etc / "clients.json").write_text(json.dumps({**state, "clients": clients}))
+        forget_laptop(relay)
         relay.until_registered()
         client.wait()
     with RawClient(relay, "laptop") as client:
@@ -155,13 +151,11 @@ def test_an_instance_that_is_quit_just_as_its_key_goes_leaves_nothing(
     relay: ProvisionedRelay, opencode: FakeHealth
 ) -> None:
     port = relay.ports_of("laptop")[0]
-    state = json.loads((relay.etc / "clients.json").read_text())
     with RawClient(relay, "laptop", forward=port, to=opencode.port) as client:
         client.ask(hello(port=port))
         with suspended(relay.agent):  # so that it hears the one and reads the other at the same time
             client.send(b'{"type":"bye"}')
-            clients = [client for client in state["clients"] if client["name"] != "laptop"]
-            (relay.etc / "clients.json").write_text(json.dumps({**state, "clients": clients}))
+            forget_laptop(relay)
         client.wait()
         relay.until_registered()
 

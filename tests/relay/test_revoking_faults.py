@@ -11,26 +11,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from relay.provisioned import ProvisionedRelay
 from relay.raw_client import RawClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-
-@pytest.fixture(scope="module")
-def own_relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProvisionedRelay]:
-    """A relay whose clients these tests change."""
-    with ProvisionedRelay(tmp_path_factory.mktemp("relay")) as relay:
-        yield relay
+    from relay.provisioned import ProvisionedRelay
 
 
 @pytest.fixture
 def relay(own_relay: ProvisionedRelay) -> ProvisionedRelay:
-    """The same with `laptop` and `desktop` enrolled."""
-    own_relay.run("unrevoke", "laptop")
-    own_relay.enrol("laptop", "desktop")
+    """The one whose clients these tests change."""
     return own_relay
 
 
