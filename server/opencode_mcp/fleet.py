@@ -72,8 +72,8 @@ class Fleet:
 
     def problems(self) -> list[str]:
         """Return what keeps instances from being seen, a line each."""
-        found = self._transport.problems()
-        return [self._own_problem(), *found] if self._own_problem() else found
+        own = self._own_problem()
+        return [*([own] if own else []), *self._transport.problems()]
 
     def absence(self) -> str:
         """Say why no instance is listed, and the next step."""

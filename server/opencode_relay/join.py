@@ -59,7 +59,7 @@ def read_host_key(path: Path) -> str:
             "make it with `ssh-keygen -A`, or name another by --host-key-file"
         ) from error
     except EnrolmentError as error:
-        raise EnrolmentError(f"the host key {path} {error}") from error
+        raise EnrolmentError(f"the host key {path} {error}; name another by --host-key-file") from error
 
 
 def _is_ipv6(text: str) -> bool:
