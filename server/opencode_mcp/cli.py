@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -59,10 +60,11 @@ def main(relay_json: Path | None = None) -> int:
     except SettingsError as error:
         return _fail(str(error))
     server = build_server(settings, TRANSPORTS[settings.transport](settings), release)
-    try:
-        anyio.run(server.run_stdio_async)
-    except KeyboardInterrupt:
-        return 130
+    # The thread that reads standard input would hold up a tidy end, and the first process of a container is deaf to
+    # signals that it does not handle. There is nothing to tidy: what runs, runs in OpenCode.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda got, _: os._exit(128 + got))
+    anyio.run(server.run_stdio_async)
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import version
@@ -110,6 +111,19 @@ def test_the_end_of_its_client_is_a_clean_exit_and_a_registry_that_is_missing_is
     ended = run(RELAY_REGISTRY_DIR=str(tmp_path / "missing"))
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     assert not (tmp_path / "missing").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_though_its_client_still_holds_its_input(tmp_path: Path, number: signal.Signals) -> None:
+    environment = {**os.environ, "RELAY_REGISTRY_DIR": str(tmp_path)}
+    with subprocess.Popen([SERVER_COMMAND], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(b'{"jsonrpc": "2.0", "id": 1, "method": "ping"}\n')
+        server.stdin.flush()
+        assert server.stdout.readline()
+        server.send_signal(number)
+        assert server.wait(30) == 128 + number
 
 
 @pytest.mark.parametrize("package", ["mcp", "anyio"])
