@@ -11,7 +11,7 @@ INSTALLED := .venv/.installed
 SCENARIO ?= default trixie
 # What tests and benchmarks run: the pinned OpenCode, unless OPENCODE_BIN names another.
 OPENCODE_BIN ?= $(CURDIR)/.work/opencode/node_modules/.bin/opencode
-SOURCES := server client tests molecule
+SOURCES := server client tests molecule images
 
 export PYTHONPATH := $(CURDIR)/tests
 export PATH := $(CURDIR)/$(BIN):$(PATH)
@@ -25,10 +25,14 @@ demo: packages-demo $(INSTALLED) ## Drive a real OpenCode through the server. RE
 	@REAL=$(REAL) RELAY=$(RELAY) $(BIN)/python tests/demo/demo.py
 
 .PHONY: test
-test: packages-test $(INSTALLED) opencode ## Run all tests, `make molecule` too where Docker is or can be had. ARGS="…" goes to pytest, alone
+test: packages-test $(INSTALLED) opencode ## Run all tests, `make images molecule` too where Docker is or can be had. ARGS="…" goes to pytest, alone
 	@OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/pytest $(ARGS)
-	@$(if $(ARGS),:,if $(ENGINE) possible; then $(MAKE) --no-print-directory molecule; \
-	else echo 'Left out: make molecule. No Docker engine can be reached, nor started as this user.'; fi)
+	@$(if $(ARGS),:,if $(ENGINE) possible; then $(MAKE) --no-print-directory images molecule; \
+	else echo 'Left out: make images molecule. No Docker engine can be reached, nor started as this user.'; fi)
+
+.PHONY: images
+images: packages-images $(INSTALLED) opencode ## Build the images of server and gateway, say their sizes, and test them
+	@OPENCODE_BIN=$$(readlink -f $(OPENCODE_BIN)) $(ENGINE) run tests/images/build_and_test.sh
 
 .PHONY: molecule
 molecule: packages-molecule $(INSTALLED) opencode ## Prove the roles on Debian hosts in containers. SCENARIO=noble: on Ubuntu
@@ -49,8 +53,8 @@ readmes: $(INSTALLED) ## Write the READMEs of the roles anew
 	@$(BIN)/python -m support.role_readmes
 
 .PHONY: bench
-bench: packages-test $(INSTALLED) opencode ## Print the figures of the server, the launcher, the line and the relay
-	@for part in server.py launcher.py recovery.py 'recovery.py --provisioned' scale.py; do \
+bench: packages-test $(INSTALLED) opencode ## Print the figures of the server, the gateway, the launcher, the line and the relay
+	@for part in server.py gateway.py launcher.py recovery.py 'recovery.py --provisioned' scale.py; do \
 		OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/python tests/bench/$$part; \
 	done
 
@@ -59,8 +63,8 @@ clean: ## Remove what the other targets made here
 	$(ENGINE) stop
 	rm -rf .venv .work .mypy_cache .pytest_cache .ruff_cache .hypothesis dist
 
-.PHONY: packages-demo packages-test packages-lint packages-molecule
-packages-demo packages-test packages-lint packages-molecule: packages-%:
+.PHONY: packages-demo packages-test packages-lint packages-images packages-molecule
+packages-demo packages-test packages-lint packages-images packages-molecule: packages-%:
 	@RELAY=$(RELAY) $(SETUP) packages $*
 
 $(INSTALLED): pyproject.toml

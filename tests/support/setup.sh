@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Set-up steps of the Makefile:
-#   setup.sh packages demo|test|lint|molecule   install the Debian packages that this needs and that are missing
+#   setup.sh packages demo|test|lint|images|molecule   install the Debian packages that this needs and that are missing
 #   setup.sh venv                               make .venv and install the project with its development tools into it
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -80,10 +80,12 @@ packages() {
         test)
             pairs+=(node:nodejs npm:npm ssh:openssh-client sshd:openssh-server ip:iproute2 nft:nftables)
             pairs+=(fish:fish tcsh:tcsh zsh:zsh dash:dash busybox:busybox tmux:tmux ps:procps git:git)
-            pairs+=(curl:curl wget:wget nc:netcat-openbsd perl:perl)
+            pairs+=(curl:curl wget:wget nc:netcat-openbsd perl:perl caddy:caddy)
+            # Without a font it shows boxes.
+            command -v chromium >/dev/null || pairs+=(chromium:chromium fonts:fonts-dejavu-core)
             ;;
-        molecule)
-            pairs+=(node:nodejs npm:npm ssh-keygen:openssh-client)
+        images | molecule)
+            pairs+=(node:nodejs npm:npm ssh-keygen:openssh-client git:git)
             if ! docker info >/dev/null 2>&1; then
                 # Where no engine runs, and perhaps no registry answers either.
                 pairs+=(dockerd:docker.io debootstrap:debootstrap curl:curl)
@@ -103,7 +105,7 @@ packages() {
         install_packages "${wanted[@]}"
     fi
     # Newer releases have Docker's client apart from the engine.
-    if [ "$1" = molecule ] && ! command -v docker >/dev/null; then
+    if [[ "$1" = @(images|molecule) ]] && ! command -v docker >/dev/null; then
         install_packages docker-cli
     fi
     if [ -z "$(find_python)" ]; then
@@ -117,11 +119,11 @@ venv() {
     fi
     # Dependency groups need pip 25.1.
     .venv/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
-    .venv/bin/python -m pip install --quiet --editable '.[server]' --group dev
+    .venv/bin/python -m pip install --quiet --editable '.[gateway]' --group dev
 }
 
 case ${1:-} in
     packages) packages "${2:-}" ;;
     venv) venv ;;
-    *) fail "usage: setup.sh packages demo|test|lint|molecule | setup.sh venv" ;;
+    *) fail "usage: setup.sh packages demo|test|lint|images|molecule | setup.sh venv" ;;
 esac
