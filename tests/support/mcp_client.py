@@ -50,23 +50,11 @@ class Answer:
     progress: tuple[Progress, ...]
 
 
-class RelayClient:
+class ToolClient:
     """A connected client: `call` its tools; what they say comes back as an `Answer`."""
 
-    def __init__(self, client: Client, pid_file: Path, stderr_file: Path) -> None:
+    def __init__(self, client: Client) -> None:
         self.client = client
-        self._pid_file = pid_file
-        self._stderr_file = stderr_file
-
-    @property
-    def server_pid(self) -> int:
-        """The server's process."""
-        return int(self._pid_file.read_text())
-
-    @property
-    def stderr(self) -> str:
-        """What the server has written to stderr so far."""
-        return self._stderr_file.read_text(errors="replace")
 
     async def tools(self) -> dict[str, Tool]:
         """Return the server's tools by name."""
@@ -88,6 +76,25 @@ class RelayClient:
             tool, arguments, read_timeout_seconds=_CALL_SECONDS, progress_callback=note
         )
         return _answer(result, notes)
+
+
+class RelayClient(ToolClient):
+    """A client whose server, a child of its own, one can look into."""
+
+    def __init__(self, client: Client, pid_file: Path, stderr_file: Path) -> None:
+        super().__init__(client)
+        self._pid_file = pid_file
+        self._stderr_file = stderr_file
+
+    @property
+    def server_pid(self) -> int:
+        """The server's process."""
+        return int(self._pid_file.read_text())
+
+    @property
+    def stderr(self) -> str:
+        """What the server has written to stderr so far."""
+        return self._stderr_file.read_text(errors="replace")
 
 
 def _answer(result: CallToolResult, progress: list[Progress]) -> Answer:

@@ -1,0 +1,66 @@
+"""The ASGI application: FastMCP's, with the proxy in it, behind the guards."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from fastmcp import FastMCP
+from starlette.routing import Route
+
+from opencode_gateway.audit import AuditCalls
+from opencode_gateway.configuration import MCP_PATH
+from opencode_gateway.guards import HEALTH_PATH, guarded
+from opencode_gateway.health import Health
+from opencode_gateway.permissions import Permissions
+from opencode_gateway.proxy import Bounds, Children, Instructions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from fastmcp.server.auth import AuthProvider
+    from starlette.types import ASGIApp
+
+    from opencode_gateway.audit import AuditLog
+    from opencode_gateway.configuration import Configuration
+    from opencode_gateway.servers import Servers
+
+
+def build_app(
+    configuration: Configuration, servers: Servers, auth: AuthProvider, log: AuditLog, environ: Mapping[str, str]
+) -> ASGIApp:
+    """Return the application; the children live as long as its lifespan. `environ` is the gateway's own."""
+    release = version("opencode-relay")
+    children = Children(servers, environ, configuration.tool_timeout_seconds, release)
+
+    @asynccontextmanager
+    async def lifespan(_server: FastMCP[None]) -> AsyncIterator[None]:
+        async with children.running():
+            yield
+
+    server: FastMCP[None] = FastMCP(
+        "opencode-gateway",
+        version=release,
+        auth=auth,
+        lifespan=lifespan,
+        # The child checks arguments, and says in better words what is wrong with them; its schemas pass as they are.
+        strict_input_validation=False,
+        dereference_schemas=False,
+        middleware=[
+            AuditCalls(log, frozenset(configuration.capabilities["observe"]), children.server_of),
+            Permissions(configuration.capabilities),
+            Bounds(configuration.tool_timeout_seconds),
+            Instructions(children),
+        ],
+    )
+    for provider, prefix in children.providers():
+        server.add_provider(provider, namespace=prefix)
+    if len(children.all) == 1:
+        # Rather an error than an empty list of tools, which chat clients remember.
+        server.provider_error_strategy = "raise"
+    app = server.http_app(
+        MCP_PATH, transport="http", stateless_http=True, json_response=False, host_origin_protection=False
+    )
+    app.router.routes.append(Route(HEALTH_PATH, Health(children).endpoint, methods=["GET"]))
+    return guarded(app, configuration.public_url)

@@ -1,0 +1,267 @@
+"""The audit log: one JSON line per tool call, and per event of sign-in.
+
+{"time":"2026-11-25T03:04:05.678Z","event":"call","outcome":"ok","login":"ann","kind":"password","client_id":"…",
+ "client_name":"Claude","address":"203.0.113.7","tool":"send","server":"opencode","asked":"laptop",
+ "instance":"laptop-0","session":"ses_…","duration_ms":812}
+
+`asked` is the instance that the caller named, `instance` the one that it turned out to be. What people and agents
+said is in no line unless `audit.messages` is on.
+
+A line that cannot be written is an error in the service's log, and from then on, until one can be written again,
+calls that do more than observe are refused: what goes on unseen is at most what ran when the log broke.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from typing import IO, TYPE_CHECKING, Any, Final, cast
+
+import anyio
+from fastmcp.exceptions import ToolError
+from fastmcp.server.dependencies import get_access_token, get_http_request
+from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
+from mcp_types import CallToolRequestParams, TextContent
+
+from opencode_gateway.errors import ConfigError
+from opencode_gateway.refusals import CallError, Denied
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from fastmcp.server.auth import AccessToken
+    from fastmcp.tools.base import ToolResult
+
+    from opencode_gateway.configuration import Audit
+
+LINE_BYTES: Final = 8 * 1024
+MESSAGES_LINE_BYTES: Final = 64 * 1024
+"""The longest line, without and with messages; longer values are cut."""
+_FIELD_CHARS: Final = 500
+_BODY_CHARS: Final = 24_000
+_BODIES: Final = frozenset({"arguments", "result"})
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What happened, and through whom. `details` are further fields, of this kind of event alone."""
+
+    event: str
+    """`call`, `login`, `client-admitted`, `token-revoked` …"""
+    outcome: str
+    """`ok`, `refused`, …"""
+    login: str | None = None
+    kind: str | None = None
+    client_id: str | None = None
+    client_name: str | None = None
+    address: str | None = None
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+class AuditLog:
+    """Writes events. `write` never raises: see `usable`."""
+
+    def __init__(self, audit: Audit, clock: Callable[[], float] = time.time, stream: IO[str] | None = None) -> None:
+        """Open the log; `stream` stands in for standard output.
+
+        Raises:
+            ConfigError: its file cannot be opened.
+        """
+        self.messages = audit.messages
+        self._clock = clock
+        self._limit = MESSAGES_LINE_BYTES if audit.messages else LINE_BYTES
+        self._broken = False
+        self._handler: logging.StreamHandler[Any]
+        if audit.file is None:
+            self._handler = _Stream(stream or sys.stdout)
+            return
+        try:
+            self._handler = _File(
+                audit.file, mode="a", maxBytes=audit.max_bytes, backupCount=audit.keep, encoding="ascii"
+            )
+        except OSError as error:
+            raise ConfigError(f"audit.file: {audit.file} cannot be written: {error.strerror}") from error
+
+    def write(self, event: Event) -> None:
+        """Append a line for `event`."""
+        fields: dict[str, object] = {
+            "time": datetime.fromtimestamp(self._clock(), UTC)
+            .isoformat(timespec="milliseconds")
+            .replace("+00:00", "Z"),
+            "event": event.event,
+            "outcome": event.outcome,
+            "login": event.login,
+            "kind": event.kind,
+            "client_id": event.client_id,
+            "client_name": event.client_name,
+            "address": event.address,
+            **event.details,
+        }
+        try:
+            self._handler.emit(_record(_line(fields, self._limit)))
+        except (OSError, ValueError) as error:
+            self._broken = True
+            _log.error("an audit line cannot be written: %s; calls that change something are refused", error)
+        else:
+            self._broken = False
+
+    def usable(self) -> bool:
+        """Tell whether lines can be written, trying one if the last could not be."""
+        if self._broken:
+            self.write(Event(event="audit-resumed", outcome="ok"))
+        return not self._broken
+
+    def close(self) -> None:
+        """Close the log's file, if it has one."""
+        self._handler.close()
+
+
+def _line(fields: Mapping[str, object], limit: int) -> str:
+    """Return one line of ASCII of at most `limit` bytes: what is too long is cut, down to what fits."""
+    chars, body = _FIELD_CHARS, _BODY_CHARS
+    while True:
+        bounded = {
+            name: _cut(value, body if name in _BODIES else chars)
+            for name, value in fields.items()
+            if value is not None
+        }
+        line = json.dumps(bounded, ensure_ascii=True, separators=(",", ":"))
+        if len(line) < limit:
+            return line
+        chars, body = (chars if body > chars else chars // 2), body // 2
+
+
+def _cut(value: object, chars: int) -> object:
+    if isinstance(value, bool | int | float):
+        return value
+    text = value if isinstance(value, str) else str(value)
+    return text if len(text) <= chars else text[:chars] + "…"
+
+
+def _record(line: str) -> logging.LogRecord:
+    return logging.LogRecord("audit", logging.INFO, "", 0, line, None, None)
+
+
+class _Stream(logging.StreamHandler[IO[str]]):
+    """Standard output; what goes wrong is raised instead of printed."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        raise  # noqa: PLE0704 - called in the handler of what went wrong
+
+
+class _File(RotatingFileHandler):
+    """A file of the service's user alone, appended to and rotated."""
+
+    def _open(self) -> IO[str]:  # type: ignore[override] # TextIOWrapper is what open() returns, too
+        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=_private)
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        raise  # noqa: PLE0704 - called in the handler of what went wrong
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who calls, as the token says, and from where."""
+
+    login: str | None
+    kind: str | None
+    client_id: str | None
+    client_name: str | None
+    address: str | None
+
+    @classmethod
+    def of_request(cls) -> Caller:
+        """Return the caller of the request that is being served."""
+        token: AccessToken | None = get_access_token()
+        claims: Mapping[str, object] = token.claims if token else {}
+        client = get_http_request().client
+        return cls(
+            login=_text(claims.get("login")) or (token.subject if token else None),
+            kind=_text(claims.get("kind")),
+            client_id=token.client_id if token else None,
+            client_name=_text(claims.get("client_name")),
+            address=client.host if client else None,
+        )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+class AuditCalls(Middleware):
+    """Writes a line for every tool call, whatever becomes of it."""
+
+    def __init__(self, log: AuditLog, observing: frozenset[str], server_of: Callable[[str], str]) -> None:
+        """`observing`: tools that only observe; `server_of`: the server that a tool is of."""
+        self._log = log
+        self._observing = observing
+        self._server_of = server_of
+
+    async def on_call_tool(
+        self,
+        context: MiddlewareContext[CallToolRequestParams],
+        call_next: CallNext[CallToolRequestParams, ToolResult],
+    ) -> ToolResult:
+        """Let the call happen, and write down what came of it."""
+        call = context.message
+        began = time.monotonic()
+        outcome, result = "failed", None
+        try:
+            if call.name not in self._observing and not self._log.usable():
+                raise Denied("the gateway cannot write its audit log, so nothing was done; its owner must see to it")
+            result = await call_next(context)
+            outcome = "tool-error" if result.is_error else "ok"
+        except CallError as error:
+            outcome = error.outcome
+            raise
+        except ToolError:
+            # The server's own word, said as an error of the protocol.
+            outcome = "tool-error"
+            raise
+        except anyio.get_cancelled_exc_class():
+            outcome = "cancelled"
+            raise
+        finally:
+            self._write(call, outcome, result, round((time.monotonic() - began) * 1000))
+        return result
+
+    def _write(self, call: CallToolRequestParams, outcome: str, result: ToolResult | None, duration: int) -> None:
+        caller = Caller.of_request()
+        arguments = call.arguments or {}
+        structured = cast("dict[str, object]", (result.structured_content if result else None) or {})
+        details: dict[str, object] = {
+            "tool": call.name,
+            "server": self._server_of(call.name),
+            "asked": _text(arguments.get("instance")),
+            "instance": _text(structured.get("instance")),
+            "session": _text(structured.get("session")) or _text(arguments.get("session")),
+            "duration_ms": duration,
+        }
+        if self._log.messages:
+            details["arguments"] = json.dumps(arguments)
+            texts = [block.text for block in (result.content if result else []) if isinstance(block, TextContent)]
+            details["result"] = "\n".join(texts)
+        self._log.write(
+            Event(
+                event="call",
+                outcome=outcome,
+                login=caller.login,
+                kind=caller.kind,
+                client_id=caller.client_id,
+                client_name=caller.client_name,
+                address=caller.address,
+                details=details,
+            )
+        )

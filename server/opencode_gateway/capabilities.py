@@ -1,0 +1,30 @@
+"""What a login or a token may do. A capability is an OAuth scope and a name for tools that the settings list."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, get_args
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+Capability = Literal["observe", "approve", "drive"]
+CAPABILITIES: Final[tuple[Capability, ...]] = get_args(Capability)
+"""In the order in which people are shown them: from what changes nothing to what changes most."""
+MEANING: Final[Mapping[Capability, str]] = {
+    "observe": "see your OpenCode instances and read their conversations",
+    "approve": "answer what agents ask: permissions and questions",
+    "drive": "send agents tasks, and stop them",
+}
+"""What a person reads on the consent page."""
+DEFAULT_TOOLS: Final[Mapping[Capability, tuple[str, ...]]] = {
+    "observe": ("instances", "read"),
+    "approve": ("reply",),
+    "drive": ("send", "abort"),
+}
+"""Tools of the OpenCode server, by what they need."""
+
+
+def permitted(tools: Mapping[Capability, Iterable[str]], granted: Iterable[str]) -> frozenset[str]:
+    """Return the names of the tools that `granted` capabilities allow; a tool that no capability lists is in none."""
+    held = frozenset(granted)
+    return frozenset(name for capability, names in tools.items() if capability in held for name in names)

@@ -1,0 +1,39 @@
+"""`opencode-gateway check`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+import click
+
+from opencode_gateway.configuration import load_configuration
+from opencode_gateway.errors import ConfigError
+from opencode_gateway.servers import load_servers
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command()
+@click.pass_obj
+def check(config: Path) -> None:
+    """Read gateway.json and servers.json, and say what would be served.
+
+    Nothing is started. No value of a variable is shown.
+    """
+    configuration = load_configuration(config)
+    servers = load_servers(configuration.servers_file)
+    click.echo(f"{configuration.resource} on {configuration.listen}, sign-in: {configuration.sign_in.mode}")
+    for capability, tools in configuration.capabilities.items():
+        click.echo(f"{capability}: {', '.join(tools) or 'no tool'}")
+    for name, server in servers.items():
+        environment = server.environment(os.environ, configuration.tool_timeout_seconds)
+        if shutil.which(server.command, path=environment.get("PATH")) is None:
+            raise ConfigError(
+                f"{configuration.servers_file or 'the default'}: {name}.command: {server.command} is not found"
+            )
+        served = "all its tools" if server.tools == "*" else f"the tools {', '.join(server.tools) or '(none)'}"
+        click.echo(f"server {name}: {' '.join((server.command, *server.args))}; {served}")
+        click.echo(f"  its variables: {', '.join(sorted(environment))}")

@@ -1,0 +1,149 @@
+"""The gateway's settings: `gateway.json`, written by whoever provisions the relay and only read here.
+
+{"public_url":"https://relay.example.org","listen":"127.0.0.1:8790","data_dir":"/var/lib/opencode-gateway"}
+
+Everything else has a default. Secrets are never in it: it names the files that hold them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from opencode_gateway.capabilities import CAPABILITIES, DEFAULT_TOOLS, Capability
+from opencode_gateway.errors import ConfigError
+
+DEFAULT_PATH: Final = Path("/etc/opencode-gateway/gateway.json")
+MCP_PATH: Final = "/mcp"
+CHAT_REDIRECTS: Final = (
+    "https://claude.ai/api/mcp/auth_callback",
+    "https://claude.com/api/mcp/auth_callback",
+    "https://chatgpt.com/connector_platform_oauth_redirect",
+)
+CHAT_CLIENT_ID_HOSTS: Final = ("claude.ai", "claude.com", "chatgpt.com")
+
+_Capabilities = Annotated[tuple[Capability, ...], Field(min_length=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PasswordSignIn(_Part):
+    """People log in at the gateway itself."""
+
+    mode: Literal["password"] = "password"
+    users_file: Path | None = None
+    """Names and hashes, see `users.py`; None: `users.json` in the data directory."""
+
+
+class ProviderSignIn(_Part):
+    """People log in at an identity provider. Who is not in `users` is refused, whatever the provider says."""
+
+    mode: Literal["github", "google", "oidc"]
+    client_id: str
+    client_secret_file: Path
+    issuer: str | None = None
+    """Of `oidc` alone: where `.well-known/openid-configuration` is found."""
+    users: Annotated[dict[str, _Capabilities], Field(min_length=1)]
+    """By verified e-mail address, in lower case: what each may do at most."""
+
+    @model_validator(mode="after")
+    def _issuer_belongs_to_oidc(self) -> Self:
+        if (self.issuer is not None) != (self.mode == "oidc"):
+            raise ValueError("`issuer` is needed for mode oidc, and for no other")
+        return self
+
+
+class Clients(_Part):
+    """Which OAuth clients may be admitted at all."""
+
+    redirect_uris: tuple[str, ...] = CHAT_REDIRECTS
+    """Exact. No client gets a code sent anywhere else."""
+    loopback_redirects: bool = False
+    """Also `http://127.0.0.1:PORT/…`, and the same at `[::1]` and `localhost`, for programs on one's own machine."""
+    client_id_hosts: tuple[str, ...] = CHAT_CLIENT_ID_HOSTS
+    """Hosts whose client-id metadata documents are fetched."""
+    enrolment: Literal["window", "open"] = "window"
+    """`window`: a new client is admitted only in a window that `opencode-gateway clients allow` opens."""
+
+
+class Audit(_Part):
+    """The audit log: one JSON line per tool call."""
+
+    file: Path | None = None
+    """None: standard output, which nothing else is written to."""
+    messages: bool = False
+    """Also the arguments and answers of calls, which hold people's conversations."""
+    max_bytes: Annotated[int, Field(ge=100_000)] = 10_000_000
+    keep: Annotated[int, Field(ge=1, le=1000)] = 10
+    """Of a file alone: rotated at `max_bytes`, of which so many are kept."""
+
+
+class Configuration(_Part):
+    """What `gateway.json` says, validated."""
+
+    public_url: str
+    """What chat clients are given, without a path: `https://relay.example.org`. Plain http on loopback alone."""
+    listen: Annotated[str, Field(pattern=r"^(127\.0\.0\.1|\[::1\]):[0-9]{1,5}$")] = "127.0.0.1:8790"
+    """Port 0 takes a free one."""
+    behind_proxy: bool = False
+    """A front of ours on this host: its X-Forwarded-For is believed, nobody else's."""
+    data_dir: Path = Path("/var/lib/opencode-gateway")
+    servers_file: Path | None = None
+    """None: the OpenCode server alone."""
+    sign_in: Annotated[PasswordSignIn | ProviderSignIn, Field(discriminator="mode")] = PasswordSignIn()
+    clients: Clients = Clients()
+    capabilities: dict[Capability, tuple[str, ...]] = Field(default_factory=lambda: dict(DEFAULT_TOOLS))
+    """Tools by the capability that they need. A tool that is in none is nobody's."""
+    audit: Audit = Audit()
+    tool_timeout_seconds: Annotated[float, Field(gt=0)] = 45.0
+    """Chat clients cut a call at about 60 s."""
+
+    @field_validator("public_url")
+    @classmethod
+    def _is_an_origin(cls, url: str) -> str:
+        parts = urlsplit(url)
+        local = parts.hostname in {"127.0.0.1", "::1", "localhost"}
+        if parts.scheme not in ({"http", "https"} if local else {"https"}) or not parts.hostname:
+            raise ValueError("must be https://HOST, or http on loopback")
+        if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
+            raise ValueError("must have no path, query or user")
+        return f"{parts.scheme}://{parts.netloc.lower()}"
+
+    @field_validator("capabilities")
+    @classmethod
+    def _all_known(cls, tools: dict[Capability, tuple[str, ...]]) -> dict[Capability, tuple[str, ...]]:
+        return {capability: tools.get(capability, ()) for capability in CAPABILITIES}
+
+    @property
+    def resource(self) -> str:
+        """The URL that people paste into their chat client, and that tokens are bound to."""
+        return self.public_url + MCP_PATH
+
+
+def load_configuration(path: Path) -> Configuration:
+    """Read `gateway.json`.
+
+    Raises:
+        ConfigError: it is missing or wrong.
+    """
+    try:
+        return Configuration.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise ConfigError(f"{path} is missing: write it, or name another with --config") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    except ValidationError as error:
+        raise ConfigError(f"{path}: {describe(error)}") from None
+
+
+def describe(error: ValidationError) -> str:
+    """Say in one line at which key the first problem is and what it is, without quoting the input."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"])[:200]
+    told = first["msg"].removeprefix("Value error, ")
+    return f"{where}: {told}" if where else told

@@ -1,0 +1,154 @@
+"""What every request meets first, whatever its route: checks of Host, Origin and body, and headers of the answer.
+
+ASGI middleware. It knows nothing of MCP or OAuth, and keeps nothing between two requests.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import anyio
+from mcp.server.transport_security import RequestBodyLimitMiddleware
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+
+from opencode_gateway.configuration import MCP_PATH
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+HEALTH_PATH: Final = "/healthz"
+FORM_BYTES: Final = 64 * 1024
+"""What a stranger may send: sign-in forms, client metadata, token requests. `/mcp` has 4 MiB, the SDK's limit."""
+BODY_SECONDS: Final = 30.0
+"""A body that has not arrived by then is not waited for any longer."""
+_NOTHING: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+_LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+def guarded(app: ASGIApp, public_url: str) -> ASGIApp:
+    """Return `app` behind all guards. Only loopback names and `public_url`'s host reach it, see `HostGuard`."""
+    limited = RequestBodyLimitMiddleware(app, FORM_BYTES)
+
+    async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
+        # The SDK limits /mcp itself, after the token was seen to be good: until then nothing of a body is read.
+        await (app if scope.get("path") == MCP_PATH else limited)(scope, receive, send)
+
+    return SecurityHeaders(HostGuard(SlowBodyGuard(by_path), public_url), https=public_url.startswith("https:"))
+
+
+class HostGuard:
+    """Answers only to its own name: `/healthz` to loopback names, everything else to the public one.
+
+    So a web page cannot reach it by rebinding a name of its own, nor by a form or script of another origin, and the
+    health of the children is nobody's business who comes through the front.
+    """
+
+    def __init__(self, app: ASGIApp, public_url: str) -> None:
+        self._app = app
+        self._origin = _origin(public_url)
+        self._host = self._origin[1:]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 421 or 403."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        hosts, origins = headers.getlist("host"), headers.getlist("origin")
+        if len(hosts) != 1 or not self._is_for_us(scope["path"], hosts[0]):
+            await PlainTextResponse("This host is not served here", 421)(scope, receive, send)
+        elif origins and (len(origins) > 1 or _origin(origins[0]) != self._origin):
+            await PlainTextResponse("Requests of other origins are refused", 403)(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_for_us(self, path: str, host: str) -> bool:
+        scheme, *named = _origin(f"{self._origin[0]}://{host}")
+        if path == HEALTH_PATH:
+            return named[0] in _LOOPBACK
+        return bool(scheme) and tuple(named) == self._host
+
+
+def _origin(url: str) -> tuple[str, str, int]:
+    """Return scheme, host and port; nothing that any URL has, where `url` is no origin."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
+    except ValueError:
+        return "", "", 0
+    if parts.path or parts.query or parts.fragment or parts.username is not None:
+        return "", "", 0
+    return parts.scheme, parts.hostname or "", port
+
+
+class SlowBodyGuard:
+    """Ends a request whose body comes too slowly, so that nobody holds connections by dripping bytes."""
+
+    def __init__(self, app: ASGIApp, seconds: float = BODY_SECONDS) -> None:
+        self._app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on; its app sees the client gone when the body is late, and the client gets a 408."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        deadline = anyio.current_time() + self._seconds
+        complete = late = started = False
+
+        async def in_time() -> Message:
+            nonlocal complete, late
+            if complete:
+                return await receive()
+            with anyio.move_on_at(deadline):
+                message = await receive()
+                complete = not message.get("more_body", False)
+                return message
+            late = complete = True
+            await PlainTextResponse("The request came too slowly", 408, {"Connection": "close"})(scope, receive, send)
+            return {"type": "http.disconnect"}
+
+        async def once(message: Message) -> None:
+            nonlocal started
+            # An answer that began before its request was complete goes on; none begins after the 408.
+            if not late or started:
+                started = True
+                await send(message)
+
+        try:
+            await self._app(scope, in_time, once)
+        except Exception:
+            if not late:
+                raise
+
+
+class SecurityHeaders:
+    """Adds what browsers and caches must know, where the route has not said it more exactly."""
+
+    def __init__(self, app: ASGIApp, *, https: bool) -> None:
+        self._app = app
+        self._headers = {
+            "Cache-Control": "no-store",
+            "Content-Security-Policy": _NOTHING,
+            # `no-referrer` would make the browser send `Origin: null` with our own forms.
+            "Referrer-Policy": "same-origin",
+            "X-Content-Type-Options": "nosniff",
+            "X-Frame-Options": "DENY",
+        }
+        if https:
+            self._headers["Strict-Transport-Security"] = "max-age=31536000"
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and complete the headers of its answer."""
+
+        async def complete(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, complete)

@@ -1,0 +1,34 @@
+"""Why a tool call has no result: tool errors in the words that the person on the phone reads.
+
+ToolError (fastmcp)
+└── CallError      and what the audit log calls it
+    ├── Denied     not allowed; nothing was done
+    ├── TimedOut   given up here; what it started goes on
+    └── Lost       the server behind the gateway ended or broke off; whether it was done is not known
+"""
+
+from __future__ import annotations
+
+from fastmcp.exceptions import ToolError
+
+
+class CallError(ToolError):
+    """The gateway itself has no result for a call."""
+
+    outcome = "failed"
+
+
+class Denied(CallError):
+    """The caller may not do this; nothing was done."""
+
+    outcome = "refused"
+
+
+class TimedOut(CallError):
+    """The call took too long to be waited for."""
+
+    outcome = "timeout"
+
+
+class Lost(CallError):
+    """The server's answer will not come."""

@@ -1,0 +1,117 @@
+"""Runs the gateway: uvicorn on loopback, until a signal ends it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+
+from opencode_gateway.app import build_app
+from opencode_gateway.audit import AuditLog
+from opencode_gateway.errors import GatewayError
+from opencode_gateway.servers import load_servers
+from opencode_gateway.sign_in import build_auth
+from opencode_gateway.store import FILE_NAME, Store
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+    from opencode_gateway.configuration import Configuration
+
+DRAIN_SECONDS: Final = 6
+"""Calls that run when it is told to end have so long; with the children's own end that stays below Docker's 10 s."""
+CONNECTIONS: Final = 512
+"""More than these at once are answered with 503."""
+HEADER_BYTES: Final = 32 * 1024
+_LOOPBACK: Final = ["127.0.0.1", "::1"]
+
+
+def run(configuration: Configuration) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        GatewayError: it cannot start, and a person can mend why.
+    """
+    os.umask(0o077)
+    servers = load_servers(configuration.servers_file)
+    log = AuditLog(configuration.audit)
+    store = Store(configuration.data_dir / FILE_NAME)
+    log_to_stderr()
+    try:
+        serve(
+            build_app(configuration, servers, build_auth(configuration, store, log.write), log, os.environ),
+            configuration,
+        )
+    finally:
+        log.close()
+
+
+def serve(app: ASGIApp, configuration: Configuration) -> None:
+    """Serve `app` until a signal ends it.
+
+    Raises:
+        GatewayError: its address is taken, or it did not start.
+    """
+    sockets = [listening(configuration.listen)]
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            # Lines of requests would hold authorization codes.
+            access_log=False,
+            server_header=False,
+            proxy_headers=configuration.behind_proxy,
+            forwarded_allow_ips=_LOOPBACK,
+            limit_concurrency=CONNECTIONS,
+            h11_max_incomplete_event_size=HEADER_BYTES,
+            timeout_graceful_shutdown=DRAIN_SECONDS,
+        )
+    )
+    # uvicorn raises the signal that ended it once more; ending when told to is no failure.
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: None)
+    server.run(sockets)
+    if not server.started:
+        raise GatewayError("the gateway did not start; its log says why")
+
+
+def listening(listen: str) -> socket.socket:
+    """Return a socket that listens there, before anything else was started.
+
+    Raises:
+        GatewayError: the address is taken, or none of this host's.
+    """
+    host, _, port = listen.rpartition(":")
+    host = host.strip("[]")
+    # asyncio turns Nagle's algorithm off only where the protocol is named; with it, answers come 40 ms late.
+    found = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, int(port)))
+        found.listen()
+    except (OSError, OverflowError) as error:
+        found.close()
+        raise GatewayError(f"listen: {listen} cannot be listened on: {error}") from error
+    return found
+
+
+def log_to_stderr() -> None:
+    """Send every library's log to standard error, in one format; standard output is the audit log's."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.root.handlers[:] = [handler]
+    logging.root.setLevel(logging.INFO)
+    fastmcp = logging.getLogger("fastmcp")
+    fastmcp.handlers.clear()
+    fastmcp.propagate = True
+    fastmcp.setLevel(logging.WARNING)
+    for chatty in ("mcp", "httpx", "httpx2"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)

@@ -1,0 +1,29 @@
+"""Fixtures of the gateway's tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.authorization import AuthorizationServer
+from support.gateway import Gateway, fixture_entry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[AuthorizationServer]:
+    """An authorization server as it is configured by default, its window closed."""
+    server = AuthorizationServer(tmp_path)
+    yield server
+    await server.close()
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """A running gateway with the fixture server behind it, that tests share: leave it alive."""
+    with Gateway(tmp_path_factory.mktemp("gateway"), {"fixture": fixture_entry()}) as running:
+        yield running

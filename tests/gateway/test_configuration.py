@@ -1,0 +1,116 @@
+"""`gateway.json` and the command line: what is served is said, and mistakes are one line."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from opencode_gateway.configuration import Configuration, load_configuration
+from opencode_gateway.errors import ConfigError
+
+COMMAND = str(Path(sys.executable).with_name("opencode-gateway"))
+
+
+def gateway(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    environ = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **(env or {})}
+    return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, check=False, env=environ)
+
+
+def written(directory: Path, **values: Any) -> Path:
+    file = directory / "gateway.json"
+    file.write_text(json.dumps({"public_url": "https://relay.example.org", **values}))
+    return file
+
+
+def test_the_address_alone_is_enough(tmp_path: Path) -> None:
+    configuration = load_configuration(written(tmp_path))
+
+    assert configuration.resource == "https://relay.example.org/mcp"
+    assert configuration.listen == "127.0.0.1:8790"
+    assert configuration.sign_in.mode == "password"
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"public_url": "http://relay.example.org"}, "public_url: must be https://HOST, or http on loopback"),
+        ({"public_url": "https://relay.example.org/x"}, "public_url: must have no path, query or user"),
+        ({"listen": "0.0.0.0:8790"}, "listen: String should match pattern"),
+        ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
+        ({"tool_timeout_seconds": 0}, "tool_timeout_seconds: Input should be greater than 0"),
+        ({"audit": {"max_bytes": 1}}, "audit.max_bytes: Input should be greater than or equal to 100000"),
+        ({"capabilities": {"admin": ["send"]}}, "capabilities.admin"),
+    ],
+)
+def test_a_mistake_is_one_line_with_the_keys_path(tmp_path: Path, values: dict[str, Any], told: str) -> None:
+    file = written(tmp_path, **values)
+
+    with pytest.raises(ConfigError) as caught:
+        load_configuration(file)
+
+    assert str(caught.value).startswith(f"{file}: {told}")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_capability_that_is_left_out_has_no_tools() -> None:
+    configuration = Configuration(public_url="https://relay.example.org", capabilities={"observe": ("read",)})
+
+    assert configuration.capabilities == {"observe": ("read",), "approve": (), "drive": ()}
+
+
+def test_check_says_what_would_be_served_and_no_value_of_a_variable(tmp_path: Path) -> None:
+    servers = tmp_path / "servers.json"
+    servers.write_text(
+        json.dumps({"opencode": {"command": "opencode-mcp", "env": {"KEY": "s3cret"}, "tools": ["read"]}})
+    )
+
+    done = gateway("--config", str(written(tmp_path, servers_file=str(servers))), "check")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "https://relay.example.org/mcp on 127.0.0.1:8790, sign-in: password",
+        "observe: instances, read",
+        "approve: reply",
+        "drive: send, abort",
+        "server opencode: opencode-mcp; the tools read",
+        "  its variables: KEY, PATH, SEND_TIMEOUT_MS",
+    ]
+
+
+def test_check_finds_a_command_that_is_not_there(tmp_path: Path) -> None:
+    servers = tmp_path / "servers.json"
+    servers.write_text(json.dumps({"other": {"command": "no-such-program"}}))
+
+    done = gateway("--config", str(written(tmp_path, servers_file=str(servers))), "check")
+
+    assert done.returncode == 2
+    assert done.stderr == f"opencode-gateway: {servers}: other.command: no-such-program is not found\n"
+
+
+@pytest.mark.parametrize("command", ["check", "serve", "health"])
+def test_a_missing_configuration_is_one_line_and_exit_code_2(tmp_path: Path, command: str) -> None:
+    missing = tmp_path / "gateway.json"
+
+    done = gateway(command, env={"GATEWAY_CONFIG": str(missing)})
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == f"opencode-gateway: {missing} is missing: write it, or name another with --config\n"
+
+
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_a_mistake_in_servers_json_is_one_line_and_exit_code_2(tmp_path: Path, command: str) -> None:
+    servers = tmp_path / "servers.json"
+    servers.write_text('{"mcpServers": {"opencode": {"args": []}}}')
+    config = written(tmp_path, servers_file=str(servers), data_dir=str(tmp_path / "data"))
+
+    done = gateway("--config", str(config), command)
+
+    assert done.returncode == 2
+    assert done.stderr == f"opencode-gateway: {servers}: mcpServers.opencode.command: Field required\n"

@@ -1,0 +1,72 @@
+"""Capabilities of a login or token: what is seen, what can be called, and whose word counts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from opencode_gateway.capabilities import DEFAULT_TOOLS, permitted
+
+if TYPE_CHECKING:
+    from support.gateway import Gateway
+    from support.mcp_client import Era
+
+TOOLS = {"instances", "read", "reply", "send", "abort", "unlisted"}
+"""Of the fixture server."""
+SEEN = {
+    "all-token": {"instances", "read", "reply", "send", "abort"},
+    "observe-token": {"instances", "read"},
+    "approve-token": {"reply"},
+    "nothing-token": set[str](),
+}
+
+
+@pytest.mark.parametrize("era", ["legacy", "2026-07-28"])
+@pytest.mark.parametrize("token", SEEN)
+async def test_a_login_sees_and_may_call_exactly_the_tools_of_its_capabilities(
+    gateway: Gateway, token: str, era: Era
+) -> None:
+    async with gateway.client(token, era=era) as client:
+        assert set(await client.tools()) == SEEN[token]
+        for tool in TOOLS - SEEN[token] - {"abort"}:
+            answer = await client.call(tool, instance="x")
+            assert answer.is_error
+            assert answer.text.endswith("; nothing was done")
+        if "instances" in SEEN[token]:
+            assert not (await client.call("instances")).is_error
+
+
+async def test_a_refusal_says_what_would_be_needed(gateway: Gateway) -> None:
+    async with gateway.client("observe-token") as client:
+        answer = await client.call("send", instance="x")
+
+    assert answer.text == "'send' needs the capability drive, which this login does not have; nothing was done"
+
+
+async def test_a_tool_that_no_capability_lists_is_nobodys(gateway: Gateway) -> None:
+    async with gateway.client("all-token") as client:
+        answer = await client.call("unlisted")
+
+    assert answer.text == "'unlisted' is no tool that this gateway serves; nothing was done"
+
+
+async def test_a_tool_cannot_be_called_by_another_name(gateway: Gateway) -> None:
+    async with gateway.client("observe-token") as client:
+        for name in ("Send", " send", "send ", "fixture_send", "__0123456789ab_send", "tools/send"):
+            assert (await client.call(name, instance="x")).is_error
+
+    assert {line["outcome"] for line in gateway.audit() if line["tool"].strip().lower().endswith("send")} == {
+        "refused"
+    }
+
+
+def test_without_a_token_nothing_is_served(gateway: Gateway) -> None:
+    for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic YTpi"}):
+        assert gateway.request("POST", "/mcp", headers, b"{}").status_code == 401
+
+
+def test_capabilities_are_the_only_way_to_a_tool() -> None:
+    assert permitted(DEFAULT_TOOLS, []) == frozenset()
+    assert permitted(DEFAULT_TOOLS, ["admin", "*", "send"]) == frozenset()
+    assert permitted(DEFAULT_TOOLS, ["drive", "drive"]) == {"send", "abort"}

@@ -1,0 +1,204 @@
+"""What passes between chat clients and the children, in both protocol eras, and what does not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+from support.fixture_server import INSTRUCTIONS
+from support.gateway import Gateway, fixture_entry
+from support.mcp_client import Era, relay_client
+from support.waiting import eventually_async
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from support.mcp_client import Progress, ToolClient
+
+ERAS: tuple[Era, ...] = ("legacy", "2026-07-28")
+
+
+@pytest.fixture(params=ERAS)
+async def era(request: pytest.FixtureRequest) -> Era:
+    found: Era = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def cancelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the fixture server writes whose call was cancelled."""
+    return tmp_path_factory.mktemp("cancelled") / "who"
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory, cancelled: Path) -> Iterator[Gateway]:
+    entry = fixture_entry(env={"FIXTURE_CANCELLED": str(cancelled)})
+    with Gateway(tmp_path_factory.mktemp("proxy"), {"fixture": entry}) as running:
+        yield running
+
+
+async def pid(client: ToolClient) -> int:
+    return int((await client.call("read", instance="any")).structured["pid"])
+
+
+async def test_a_call_is_answered_as_the_server_answers_it(gateway: Gateway, era: Era) -> None:
+    async with gateway.client(era=era) as client:
+        answer = await client.call("send", instance="laptop", message="grüß dich 👋")
+
+    assert answer.structured == {"instance": "laptop-0", "session": "ses_1", "text": "grüß dich 👋"}
+    assert not answer.is_error
+
+
+async def test_progress_passes_while_the_call_runs(gateway: Gateway, era: Era) -> None:
+    async with gateway.client(era=era) as client:
+        answer = await client.call("reply", instance="laptop", steps=3)
+
+    assert [note.message for note in answer.progress] == ["laptop 1", "laptop 2", "laptop 3"]
+
+
+async def test_progress_of_calls_at_once_goes_to_whose_call_it_is(gateway: Gateway, era: Era) -> None:
+    async def one(name: str) -> None:
+        async with gateway.client(era=era) as client:
+            answer = await client.call("reply", instance=name, steps=20)
+            assert [note.message for note in answer.progress] == [f"{name} {step + 1}" for step in range(20)]
+            assert answer.text == name
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(10):
+            group.create_task(one(f"client{number}"))
+
+
+async def test_a_client_that_goes_away_cancels_its_call(gateway: Gateway, era: Era, cancelled: Path) -> None:
+    cancelled.unlink(missing_ok=True)
+    async with gateway.client(era=era) as other:
+        async with gateway.client(era=era) as client:
+            waits = asyncio.Event()
+
+            def on_progress(_note: Progress) -> None:
+                waits.set()
+
+            call = asyncio.create_task(client.call("reply", instance=era, steps=0, on_progress=on_progress))
+            await waits.wait()
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+        await eventually_async(
+            lambda: cancelled.exists() and cancelled.read_text() == era, "the cancelled call's end"
+        )
+        # The child that others use lives on.
+        assert (await other.call("send", instance="x")).structured["instance"] == "x-0"
+
+
+async def test_a_killed_child_is_replaced_at_the_next_call(gateway: Gateway, era: Era) -> None:
+    async with gateway.client(era=era) as client:
+        before = await pid(client)
+        os.kill(before, signal.SIGKILL)
+        await eventually_async(lambda: not psutil.pid_exists(before), "the child's end")
+
+        assert await pid(client) != before
+
+
+async def test_a_child_that_dies_in_a_call_says_that_it_is_not_known_what_was_done(
+    gateway: Gateway, era: Era
+) -> None:
+    async with gateway.client(era=era) as client:
+        answer = await client.call("abort", instance="x")
+
+        assert answer.is_error
+        assert "Whether it was done is not known" in answer.text
+        assert not (await client.call("send", instance="x")).is_error
+
+
+async def test_both_eras_share_one_child(gateway: Gateway) -> None:
+    async with gateway.client(era="legacy") as old, gateway.client(era="2026-07-28") as new:
+        assert await pid(old) == await pid(new)
+    assert len(gateway.process.children()) == 1
+
+
+@pytest.mark.parametrize("era", ["legacy", "auto"])
+async def test_instructions_of_the_server_pass(gateway: Gateway, era: Era) -> None:
+    async with gateway.client(era=era) as client:
+        assert client.client.instructions == INSTRUCTIONS
+
+
+async def test_a_servers_prompts_and_resources_are_not_served(gateway: Gateway) -> None:
+    async with gateway.client() as client:
+        assert (await client.client.list_prompts()).prompts == []
+        assert (await client.client.list_resources()).resources == []
+        assert (await client.client.list_resource_templates()).resource_templates == []
+
+
+async def test_tools_of_the_opencode_server_are_described_as_it_describes_them(
+    tmp_path: Path, registry_dir: Path
+) -> None:
+    entry = {"command": "opencode-mcp", "env": {"RELAY_REGISTRY_DIR": str(registry_dir)}}
+    async with relay_client(registry_dir) as direct:
+        told = await direct.tools()
+    with Gateway(tmp_path, {"mcpServers": {"opencode": entry}}) as gateway:
+        async with gateway.client() as client:
+            served = await client.tools()
+
+    def described(tools: dict[str, Any]) -> dict[str, Any]:
+        # fastmcp repeats the title of the annotations beside them, and adds no meaning in `meta`.
+        return {name: tool.model_dump(exclude={"meta", "title"}) for name, tool in tools.items()}
+
+    assert described(served) == described(told)
+
+
+async def test_a_call_is_given_up_in_time_and_says_that_the_work_goes_on(tmp_path: Path) -> None:
+    cancelled = tmp_path / "who"
+    entry = fixture_entry(env={"FIXTURE_CANCELLED": str(cancelled)})
+    with Gateway(tmp_path, {"fixture": entry}, tool_timeout_seconds=0.1) as gateway:
+        async with gateway.client() as client:
+            answer = await client.call("reply", instance="slow", steps=0)
+        outcome = gateway.audit()[-1]["outcome"]
+
+    assert answer.is_error
+    assert "gave no answer within 5.1 s" in answer.text
+    assert "do not send it again" in answer.text
+    assert outcome == "timeout"
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    """Three servers: `opencode`, one that lists its tools, and one that cannot be started."""
+    servers = {
+        "opencode": fixture_entry(env={"FIXTURE_INSTRUCTIONS": "first", "WHO": "opencode"}),
+        "other": fixture_entry(env={"FIXTURE_INSTRUCTIONS": "second", "WHO": "other"}, tools=["instances", "read"]),
+        "broken": {"command": "/nonexistent/program"},
+    }
+    tools = ["instances", "other_instances", "other_send", "broken_x", "send"]
+    with Gateway(tmp_path_factory.mktemp("several"), servers, capabilities={"observe": tools}) as running:
+        yield running
+
+
+async def test_of_several_servers_opencode_keeps_its_names_and_others_have_a_prefix(several: Gateway) -> None:
+    async with several.client(era="auto") as client:
+        assert set(await client.tools()) == {"instances", "send", "other_instances"}
+        assert (await client.call("instances")).structured["WHO"] == "opencode"
+        assert (await client.call("other_instances")).structured["WHO"] == "other"
+        assert client.client.instructions == "first\n\nTools other_…: second"
+
+    assert [line["server"] for line in several.audit() if line["tool"].endswith("instances")] == ["opencode", "other"]
+
+
+async def test_a_tool_that_an_entry_does_not_list_is_not_served_whatever_a_login_may(several: Gateway) -> None:
+    async with several.client() as client:
+        await client.tools()  # from then on the gateway knows the tool
+        answer = await client.call("other_send", instance="x")
+
+    assert answer.is_error
+    assert answer.text == "Unknown tool: 'other_send'"
+
+
+async def test_a_server_that_does_not_start_leaves_the_others_alone_and_health_names_it(several: Gateway) -> None:
+    answer = several.get("/healthz")
+
+    assert (answer.status_code, answer.text) == (503, "no answer from: broken\n")
+    assert "the server broken does not start" in several.log

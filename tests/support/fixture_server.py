@@ -1,0 +1,92 @@
+"""An MCP server for tests of the gateway: what the conformance suite expects, and tools that show what a child sees.
+
+Run as a program it serves on standard input and output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from mcp.server.mcpserver import Context, MCPServer
+
+INSTRUCTIONS = "Ask the fixture for nothing."
+
+server = MCPServer[dict[str, Any]]("fixture", instructions=os.environ.get("FIXTURE_INSTRUCTIONS", INSTRUCTIONS))
+
+
+@server.tool()
+def send(instance: str, message: str = "", session: str = "") -> dict[str, str]:
+    """Answer like the OpenCode server's tool: with the instance's whole name and a session."""
+    return {"instance": f"{instance}-0", "session": session or "ses_1", "text": message}
+
+
+@server.tool()
+def read(instance: str) -> dict[str, str]:
+    """Answer with the process's id."""
+    return {"instance": instance, "pid": str(os.getpid())}
+
+
+@server.tool()
+def instances() -> dict[str, str]:
+    """Answer with the whole environment."""
+    return dict(os.environ)
+
+
+@server.tool()
+async def reply(ctx: Context[Any, Any], instance: str, steps: int = 3, until: str = "") -> str:
+    """Report progress; wait until the pipe `until` is written to or, if `steps` is 0, until cancelled."""
+    for step in range(steps):
+        await ctx.report_progress(step + 1, steps, f"{instance} {step + 1}")
+    if until:
+        await asyncio.to_thread(Path(until).read_text)
+    if steps:
+        return instance
+    await ctx.report_progress(1, message=f"{instance} waits")
+    try:
+        await asyncio.Event().wait()
+    finally:
+        Path(os.environ["FIXTURE_CANCELLED"]).write_text(instance)
+    return ""
+
+
+@server.tool()
+def abort(instance: str) -> str:
+    """End the process at once, in the middle of the call."""
+    del instance
+    os.kill(os.getpid(), signal.SIGKILL)
+    return ""
+
+
+@server.tool()
+def unlisted() -> str:
+    """Do what no capability names."""
+    return "done"
+
+
+@server.resource("fixture://secret")
+def resource() -> str:
+    """Hold what no capability covers."""
+    return "secret"
+
+
+@server.resource("fixture://{name}/secret")
+def resource_template(name: str) -> str:
+    """Hold more of it."""
+    return f"secret of {name}"
+
+
+@server.prompt()
+def prompt() -> str:
+    """Say what no capability covers."""
+    return "secret"
+
+
+if __name__ == "__main__":
+    if "FIXTURE_GATE" in os.environ:
+        # Written to by whoever lets it start.
+        Path(os.environ["FIXTURE_GATE"]).read_text()
+    server.run("stdio")
