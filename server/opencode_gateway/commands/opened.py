@@ -1,0 +1,92 @@
+"""What several commands share: the files that they work on, and how they ask and show.
+
+They work on the same files as the service, at the same time, and what they change counts from its next request on.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from opencode_gateway.capabilities import CAPABILITIES
+from opencode_gateway.configuration import PasswordSignIn, load_configuration
+from opencode_gateway.errors import Refused
+from opencode_gateway.store import FILE_NAME, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from _typeshed import DataclassInstance
+
+    from opencode_gateway.users import Users
+
+json_option = click.option("--json", "as_json", is_flag=True, help="For programs. Times are seconds since the epoch.")
+capability_option = click.option(
+    "--capability",
+    "capabilities",
+    type=click.Choice(CAPABILITIES),
+    multiple=True,
+    help="What may be done with it at most; several are allowed.",
+)
+
+
+@contextmanager
+def opened_store(config: Path) -> Iterator[Store]:
+    """Give the database that the service of this `gateway.json` uses."""
+    store = Store(load_configuration(config).data_dir / FILE_NAME)
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def users_of(config: Path) -> Users:
+    """Return the people of this `gateway.json`.
+
+    Raises:
+        Refused: they log in elsewhere.
+    """
+    from opencode_gateway.users import Users  # noqa: PLC0415 # argon2 and TOTP, which other commands do not need
+
+    configuration = load_configuration(config)
+    if not isinstance(configuration.sign_in, PasswordSignIn):
+        raise Refused(f"people log in with {configuration.sign_in.mode} here: list them in sign_in.users of {config}")
+    return Users(configuration.sign_in.users_file or configuration.data_dir / "users.json")
+
+
+def read_secret(prompt: str) -> str:
+    """Ask for a new secret twice, or read one line where nobody is there to be asked. It is never an argument."""
+    if sys.stdin.isatty():
+        secret: str = click.prompt(prompt, hide_input=True, confirmation_prompt=True, err=True)
+        return secret
+    line = sys.stdin.readline()
+    if not line:
+        raise Refused("nothing came on standard input: give the password there, as one line")
+    return line.rstrip("\r\n")
+
+
+def moment(seconds: float | None) -> str:
+    """Return a time as lists show it."""
+    return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+def show(rows: Sequence[dict[str, str]], nothing: str) -> None:
+    """Print a table, its columns as wide as they must be."""
+    if not rows:
+        click.echo(nothing)
+        return
+    widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
+    for line in ({name: name for name in widths}, *rows):
+        click.echo("  ".join(line[name].ljust(width) for name, width in widths.items()).rstrip())
+
+
+def show_json(things: Sequence[DataclassInstance] | Sequence[dict[str, Any]]) -> None:
+    """Print a JSON list."""
+    click.echo(json.dumps([thing if isinstance(thing, dict) else asdict(thing) for thing in things], indent=2))

@@ -1,0 +1,152 @@
+"""`opencode-gateway users`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from opencode_gateway.capabilities import CAPABILITIES
+from opencode_gateway.commands.opened import (
+    capability_option,
+    json_option,
+    opened_store,
+    read_secret,
+    show,
+    show_json,
+    users_of,
+)
+from opencode_gateway.oauth.sessions import revoke_sessions
+from opencode_gateway.one_time_codes import app_uri, new_secret
+from opencode_gateway.passwords import Passwords
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from opencode_gateway.capabilities import Capability
+
+
+@click.group()
+def users() -> None:
+    """Add, change, list and remove the people who may log in with a password."""
+
+
+@users.command()
+@click.argument("name")
+@capability_option
+@click.pass_obj
+def add(config: Path, *, name: str, capabilities: tuple[Capability, ...]) -> None:
+    """Add a person, whose password is asked for or read from standard input.
+
+    Without --capability they may do everything.
+    """
+    people = users_of(config)
+    people.add(name, Passwords().hash(read_secret(f"Password of {name}")), capabilities or CAPABILITIES)
+    # Whoever had this name before and was taken out of the file by hand is another person.
+    _end_sessions(config, name)
+    click.echo(f"{name} can log in.")
+
+
+@users.command()
+@click.argument("name")
+@click.pass_obj
+def remove(config: Path, *, name: str) -> None:
+    """Remove a person and end their sessions at once."""
+    users_of(config).remove(name)
+    click.echo(f"{name} is removed, and {_end_sessions(config, name)} ended.")
+
+
+@users.command()
+@click.argument("name")
+@click.pass_obj
+def password(config: Path, *, name: str) -> None:
+    """Set a new password, which is asked for or read from standard input, and end the person's sessions."""
+    people = users_of(config)
+    people.set_password(name, Passwords().hash(read_secret(f"New password of {name}")))
+    click.echo(f"The password of {name} is changed, and {_end_sessions(config, name)} ended.")
+
+
+@users.command()
+@click.argument("name")
+@click.option("--off", is_flag=True, help="Ask for no one-time codes any more.")
+@click.pass_obj
+def totp(config: Path, *, name: str, off: bool) -> None:
+    """Demand a one-time code of an authenticator app at each login from now on."""
+    people = users_of(config)
+    if off:
+        people.set_totp(name, None)
+        click.echo(f"{name} logs in with the password alone.")
+        return
+    import segno  # noqa: PLC0415 # for this command alone
+
+    secret = new_secret()
+    people.set_totp(name, secret)
+    uri = app_uri(name, secret)
+    segno.make(uri, error="l").terminal(compact=True)
+    click.echo(f"Scan it with the authenticator app of {name}, or type the key there: {secret}")
+    click.echo("It is not shown again.")
+
+
+@users.command()
+@click.argument("name")
+@click.option("--undo", is_flag=True, help="Let the person in again.")
+@click.pass_obj
+def disable(config: Path, *, name: str, undo: bool) -> None:
+    """Let a person in no more and end their sessions at once, without forgetting them."""
+    users_of(config).set_disabled(name, disabled=not undo)
+    if undo:
+        click.echo(f"{name} can log in again.")
+    else:
+        click.echo(f"{name} is disabled, and {_end_sessions(config, name)} ended.")
+
+
+@users.command()
+@click.argument("name")
+@capability_option
+@click.pass_obj
+def capabilities(config: Path, *, name: str, capabilities: tuple[Capability, ...]) -> None:
+    """Set what a person may do at most. What they lose is lost to their sessions at once."""
+    if not capabilities:
+        raise click.UsageError("give at least one --capability")
+    users_of(config).set_capabilities(name, capabilities)
+    click.echo(f"{name} may do: {', '.join(each for each in CAPABILITIES if each in capabilities)}.")
+
+
+@users.command("list")
+@json_option
+@click.pass_obj
+def list_(config: Path, *, as_json: bool) -> None:
+    """List the people who are in the file."""
+    people = sorted(users_of(config).load().values(), key=lambda user: user.name)
+    if as_json:
+        show_json(
+            [
+                {
+                    "name": user.name,
+                    "capabilities": user.capabilities,
+                    "totp": user.totp_secret is not None,
+                    "disabled": user.disabled,
+                }
+                for user in people
+            ]
+        )
+        return
+    show(
+        [
+            {
+                "NAME": user.name,
+                "CAPABILITIES": " ".join(user.capabilities),
+                "ONE-TIME CODES": "yes" if user.totp_secret else "no",
+                "STATE": "disabled" if user.disabled else "can log in",
+            }
+            for user in people
+        ],
+        "Nobody can log in yet: `opencode-gateway users add NAME`.",
+    )
+
+
+def _end_sessions(config: Path, name: str) -> str:
+    """End a person's sessions; return how many those were, in words."""
+    with opened_store(config) as store:
+        ended = revoke_sessions(store, login=name)
+    return f"{ended} session{'' if ended == 1 else 's'}"

@@ -1,0 +1,260 @@
+"""Which OAuth clients are admitted: those that registered, and those that a document at their own address describes.
+
+All are public clients (`none`): what they hold is a code bound to PKCE, or a token. A client that registers for a
+secret is answered that it has none (RFC 7591, 3.2.1), so that there is no secret to keep or to lose.
+"""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+from typing import TYPE_CHECKING, Final
+
+from mcp.server.auth.provider import RegistrationError
+from mcp.shared.auth import InvalidRedirectUriError, InvalidScopeError, OAuthClientInformationFull
+from pydantic import AnyUrl, Field
+
+from opencode_gateway.audit import Event
+from opencode_gateway.capabilities import CAPABILITIES
+from opencode_gateway.configuration import Clients as Rules  # noqa: TC001 # pydantic needs it at run time
+from opencode_gateway.errors import GatewayError
+from opencode_gateway.oauth.documents import DocumentRefused, Documents
+from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at
+from opencode_gateway.oauth.redirects import as_written, is_allowed, is_registered
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable
+
+    from opencode_gateway.oauth.requests import Pending
+    from opencode_gateway.store import Store
+
+MAX_NAME: Final = 80
+MAX_CLIENTS: Final = 200
+MAX_PER_WINDOW: Final = 10
+MAX_UNUSED: Final = 50
+"""Registered and not yet granted anything: they are what a stranger can fill where enrolment is `open`."""
+MAX_REDIRECT_URIS: Final = 10
+UNUSED_SECONDS: Final = 3600
+"""After which a client that was never granted anything is forgotten."""
+
+
+class NotAdmitted(GatewayError):
+    """A client is not known here and may not become so now. The message says what the owner can do."""
+
+
+class AdmittedClient(OAuthClientInformationFull):
+    """A client that may ask for authorization."""
+
+    document: bool = Field(exclude=True)
+    rules: Rules = Field(exclude=True, repr=False)
+
+    def validate_scope(self, requested_scope: str | None) -> list[str] | None:
+        """Return the capabilities that are asked for. Scopes that we do not have are passed over (RFC 6749, 3.3)."""
+        asked = (requested_scope or "").split()
+        known: list[str] = [capability for capability in CAPABILITIES if capability in asked]
+        if asked and not known:
+            raise InvalidScopeError(f"the scopes here are {' '.join(CAPABILITIES)}")
+        return known or list(CAPABILITIES)
+
+    def validate_redirect_uri(self, redirect_uri: AnyUrl | None) -> AnyUrl:
+        """Return where the answer goes: a URI of the client's own that the configuration still allows."""
+        mine = self.redirect_uris or []
+        chosen = mine[0] if redirect_uri is None and len(mine) == 1 else redirect_uri
+        if chosen is None:
+            raise InvalidRedirectUriError("redirect_uri is missing, and this client has more than one")
+        written = as_written(chosen, self.rules)
+        if not is_allowed(written, self.rules) or not is_registered(
+            written, [as_written(uri, self.rules) for uri in mine]
+        ):
+            raise InvalidRedirectUriError("redirect_uri is not one that this client registered and this relay allows")
+        return chosen
+
+
+class Clients:
+    """The clients of one gateway.
+
+    Args:
+        rules: what the configuration admits.
+        documents: fetches client-id documents.
+        clock: seconds since the epoch.
+        on_event: hears of clients that registered.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        rules: Rules,
+        documents: Documents,
+        *,
+        clock: Callable[[], float] = time.time,
+        on_event: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        self._on_event = on_event
+        self._store = store
+        self._rules = rules
+        self._documents = documents
+        self._clock = clock
+
+    def known(self, client_id: str) -> AdmittedClient | None:
+        """Return a client that registered here, or that a person has granted something to."""
+        with self._store.transaction(write=False) as db:
+            row = db.execute("SELECT * FROM clients WHERE id = ?", (client_id,)).fetchone()
+        if row is None:
+            return None
+        uris = row["redirect_uris"].split("\n")
+        return self._client(client_id, row["name"], uris, document=bool(row["document"]))
+
+    async def admit(self, client_id: str) -> AdmittedClient:
+        """Return a client that may send a person here now.
+
+        A registered one passed the window when it registered. A document's is one for all people of a chat service,
+        so each authorization needs the window, and nothing is fetched outside it.
+
+        Raises:
+            NotAdmitted: it may not.
+        """
+        if not self._documents.is_id(client_id):
+            client = self.known(client_id)
+            if client is None or client.document:
+                raise NotAdmitted(f"this client is not registered here; connect it anew while {HOW_TO_OPEN}")
+            return client
+        with self._store.transaction(write=False) as db:
+            if self._closed(db):
+                raise NotAdmitted(f"no new client is admitted now: {HOW_TO_OPEN}, then connect again")
+        try:
+            document = await self._documents.fetch(client_id)
+        except DocumentRefused as error:
+            raise NotAdmitted(str(error)) from error
+        uris = [uri for uri in document.redirect_uris if is_allowed(uri, self._rules)]
+        if not uris:
+            raise NotAdmitted("the client's document names no redirect address that this relay allows")
+        return self._client(client_id, clean_name(document.client_name), uris[:MAX_REDIRECT_URIS], document=True)
+
+    def register(self, asked: OAuthClientInformationFull) -> None:
+        """Admit a client that registers, and change `asked`, which is its answer, to what was registered.
+
+        Raises:
+            RegistrationError: outside the window, over a limit, or for a redirect URI that is not allowed.
+        """
+        uris = [as_written(uri, self._rules) for uri in asked.redirect_uris or []]
+        name = clean_name(asked.client_name)
+        now = self._clock()
+        with self._store.transaction() as db:
+            refusal = self._refusal(db, uris, now)
+            if refusal is None:
+                _insert(db, asked.client_id, name, uris, document=False, now=now)
+        if (
+            refusal is not None
+        ):  # not raised in there: the SDK's errors are frozen, and a context manager touches them
+            raise refusal
+        self._on_event(
+            Event(
+                event="client-registered",
+                outcome="ok",
+                client_id=asked.client_id,
+                client_name=name,
+                details={"redirect_uris": uris},
+            )
+        )
+        for field in type(asked).model_fields:
+            if field not in {
+                "client_id",
+                "client_id_issued_at",
+                "redirect_uris",
+                "response_types",
+                "application_type",
+            }:
+                setattr(asked, field, None)
+        asked.client_name = name
+        asked.scope = " ".join(CAPABILITIES)
+        asked.token_endpoint_auth_method = "none"  # noqa: S105 # the name of a method
+        asked.grant_types = ["authorization_code", "refresh_token"]
+        asked.response_types = ["code"]
+
+    def window(self) -> float | None:
+        """Return when the window was opened that is open now, in seconds since the epoch; None if none is."""
+        with self._store.transaction(write=False) as db:
+            return opened_at(db, self._clock())
+
+    def granted(self, db: sqlite3.Connection, pending: Pending) -> bool:
+        """Note that a person granted something to this client, and keep a document's from now on.
+
+        Returns:
+            False if it was revoked meanwhile.
+        """
+        now = self._clock()
+        if pending.document:
+            self._prune(db, now)
+            _insert(db, pending.client_id, pending.client_name, [pending.redirect_uri], document=True, now=now)
+        return db.execute("UPDATE clients SET granted_at = ? WHERE id = ?", (now, pending.client_id)).rowcount == 1
+
+    def _client(self, client_id: str, name: str, uris: Iterable[str], *, document: bool) -> AdmittedClient:
+        return AdmittedClient(
+            client_id=client_id,
+            client_name=name,
+            redirect_uris=[AnyUrl(uri) for uri in uris],
+            token_endpoint_auth_method="none",  # noqa: S106 # the name of a method
+            scope=" ".join(CAPABILITIES),
+            document=document,
+            rules=self._rules,
+        )
+
+    def _closed(self, db: sqlite3.Connection) -> bool:
+        return self._rules.enrolment == "window" and opened_at(db, self._clock()) is None
+
+    def _refusal(self, db: sqlite3.Connection, uris: list[str], now: float) -> RegistrationError | None:
+        # The window first, so that a stranger outside it learns nothing.
+        if self._closed(db):
+            return RegistrationError("invalid_client_metadata", f"no new client is admitted now: {HOW_TO_OPEN}")
+        if not uris or len(uris) > MAX_REDIRECT_URIS or not all(is_allowed(uri, self._rules) for uri in uris):
+            return RegistrationError(
+                "invalid_redirect_uri", "redirect_uris may hold only those that this relay's configuration allows"
+            )
+        self._prune(db, now)
+        count = db.execute(
+            "SELECT count(*) AS total, count(*) FILTER (WHERE granted_at IS NULL) AS unused,"
+            " count(*) FILTER (WHERE created_at >= ?) AS here FROM clients WHERE document = 0",
+            (opened_at(db, now) or now,),
+        ).fetchone()
+        if self._rules.enrolment == "window" and count["here"] >= MAX_PER_WINDOW:
+            return RegistrationError(
+                "invalid_client_metadata",
+                "too many clients registered in this window: the owner opens another",
+            )
+        if count["total"] >= MAX_CLIENTS or count["unused"] >= MAX_UNUSED:
+            return RegistrationError(
+                "invalid_client_metadata",
+                "too many clients are registered: the owner removes some with `opencode-gateway clients revoke`",
+            )
+        return None
+
+    @staticmethod
+    def _prune(db: sqlite3.Connection, now: float) -> None:
+        db.execute("DELETE FROM clients WHERE granted_at IS NULL AND created_at < ?", (now - UNUSED_SECONDS,))
+        # A document's client is only a name for its sessions.
+        db.execute(
+            "DELETE FROM clients WHERE document = 1"
+            " AND NOT EXISTS (SELECT 1 FROM sessions WHERE client_id = clients.id)"
+            " AND NOT EXISTS (SELECT 1 FROM codes WHERE client_id = clients.id)"
+        )
+
+
+def clean_name(name: str | None) -> str:
+    """Return a name as it may be shown: one line of at most 80 characters that leave the text around it alone."""
+    visible = "".join(
+        " " if character.isspace() else character
+        for character in (name or "")[: 10 * MAX_NAME]
+        if character.isspace() or unicodedata.category(character)[0] != "C"
+    )
+    return " ".join(visible.split())[:MAX_NAME].strip() or "a client without a name"
+
+
+def _insert(
+    db: sqlite3.Connection, client_id: str, name: str, uris: Iterable[str], *, document: bool, now: float
+) -> None:
+    db.execute(
+        "INSERT INTO clients (id, name, document, redirect_uris, created_at) VALUES (?, ?, ?, ?, ?)"
+        " ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris",
+        (client_id, name, int(document), "\n".join(uris), now),
+    )

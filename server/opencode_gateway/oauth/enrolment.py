@@ -1,0 +1,93 @@
+"""The short window in which the owner admits new clients, and what is known of those that were admitted.
+
+People of one chat service share its callback address, so an address does not say whose client asks. The window does:
+it is the owner who knows when a client of theirs is about to ask.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from opencode_gateway.errors import Refused
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from opencode_gateway.store import Store
+
+MAX_MINUTES: Final = 60
+HOW_TO_OPEN: Final = "the owner of this relay opens a window for it with `opencode-gateway clients allow`"
+
+
+@dataclass(frozen=True)
+class KnownClient:
+    """A client as lists show it. Times are seconds since the epoch."""
+
+    id: str
+    name: str
+    document: bool
+    redirect_uris: tuple[str, ...]
+    created_at: float
+    granted_at: float | None
+    sessions: int
+
+
+def open_window(store: Store, *, minutes: int, now: float) -> float:
+    """Admit new clients for so many minutes from now; return until when.
+
+    Raises:
+        Refused: `minutes` is not in 1..60.
+    """
+    if not 1 <= minutes <= MAX_MINUTES:
+        raise Refused(f"--minutes takes 1 to {MAX_MINUTES}: a window that stays open is none")
+    until = now + minutes * 60
+    with store.transaction() as db:
+        db.execute("INSERT OR REPLACE INTO enrolment (one, opened_at, open_until) VALUES (1, ?, ?)", (now, until))
+    return until
+
+
+def close_window(store: Store) -> None:
+    """Admit no new client from now on. Those that were admitted stay."""
+    with store.transaction() as db:
+        db.execute("DELETE FROM enrolment")
+
+
+def opened_at(db: sqlite3.Connection, now: float) -> float | None:
+    """Return when the window was opened that is open now; None if none is."""
+    row = db.execute("SELECT opened_at FROM enrolment WHERE ? BETWEEN opened_at AND open_until", (now,)).fetchone()
+    return float(row["opened_at"]) if row else None
+
+
+def list_clients(store: Store) -> list[KnownClient]:
+    """Return all clients, oldest first."""
+    with store.transaction(write=False) as db:
+        rows = db.execute(
+            "SELECT clients.*, (SELECT count(*) FROM sessions WHERE client_id = clients.id) AS sessions"
+            " FROM clients ORDER BY created_at, id"
+        ).fetchall()
+    return [
+        KnownClient(
+            id=row["id"],
+            name=row["name"],
+            document=bool(row["document"]),
+            redirect_uris=tuple(row["redirect_uris"].split("\n")),
+            created_at=row["created_at"],
+            granted_at=row["granted_at"],
+            sessions=row["sessions"],
+        )
+        for row in rows
+    ]
+
+
+def revoke_client(store: Store, client_id: str) -> int:
+    """Forget a client, and end its sessions at once; return how many those were.
+
+    Raises:
+        Refused: there is no such client.
+    """
+    with store.transaction() as db:
+        sessions = int(db.execute("SELECT count(*) FROM sessions WHERE client_id = ?", (client_id,)).fetchone()[0])
+        if db.execute("DELETE FROM clients WHERE id = ?", (client_id,)).rowcount == 0:
+            raise Refused(f"there is no client {client_id[:200]!r}: see `opencode-gateway clients list`")
+    return sessions

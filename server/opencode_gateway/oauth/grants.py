@@ -1,0 +1,279 @@
+"""Codes, access tokens and refresh tokens: made, found by their hash, rotated and revoked.
+
+A session is what one consent gave: `codes` -> `sessions` -> `tokens`. Deleting a session ends all tokens that came
+of it. A refresh token that was replaced is kept until it would have expired: who shows it again after the grace has
+stolen it, or was stolen from, and the session ends.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from opencode_gateway.audit import Event
+from opencode_gateway.store import hashed
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable
+
+    from opencode_gateway.oauth.requests import Pending
+    from opencode_gateway.store import Store
+
+CODE_SECONDS: Final = 60
+ACCESS_SECONDS: Final = 24 * 3600
+REFRESH_SECONDS: Final = 90 * 24 * 3600
+GRACE_SECONDS: Final = 60
+"""In which two windows of one client may both use one refresh token."""
+USED_CODE_SECONDS: Final = 24 * 3600
+"""For which a used code is remembered, to end what it gave if it is shown again."""
+MAX_CODES: Final = 20
+"""Not yet used, of one login."""
+MAX_SESSIONS: Final = 100
+"""Of one login; the one that was refreshed longest ago makes room."""
+MAX_ACCESS: Final = 20
+MAX_REFRESH: Final = 10
+"""Live ones of one session; the oldest makes room."""
+MAX_REPLACED: Final = 500
+_BYTES: Final = 32
+
+
+@dataclass(frozen=True)
+class Code:
+    """An authorization code that can be used."""
+
+    client_id: str
+    login: str
+    capabilities: list[str]
+    resource: str
+    challenge: str
+    redirect_uri: str
+    redirect_uri_explicit: bool
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class Token:
+    """An access or refresh token that is good."""
+
+    session_id: str
+    client_id: str
+    client_name: str
+    login: str
+    capabilities: list[str]
+    resource: str
+    expires_at: float
+
+
+@dataclass(frozen=True)
+class Pair:
+    """New tokens. They are in no other place in this form."""
+
+    access: str
+    refresh: str
+
+
+class Grants:
+    """The codes and tokens of one gateway.
+
+    Args:
+        clock: seconds since the epoch.
+        on_event: hears of sessions that end before their time.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        clock: Callable[[], float] = time.time,
+        on_event: Callable[[Event], None] = lambda event: None,
+    ) -> None:
+        self._on_event = on_event
+        self._store = store
+        self._clock = clock
+
+    def issue_code(self, db: sqlite3.Connection, pending: Pending, login: str, capabilities: Iterable[str]) -> str:
+        """Return a code for what a person has just granted. Its client must be in the database."""
+        now = self._clock()
+        _prune(db, now)
+        code = "ogc_" + secrets.token_urlsafe(_BYTES)
+        db.execute(
+            "INSERT INTO codes (hash, client_id, login, capabilities, resource, challenge, redirect_uri,"
+            " redirect_uri_explicit, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                hashed(code),
+                pending.client_id,
+                login,
+                " ".join(capabilities),
+                pending.resource,
+                pending.challenge,
+                pending.redirect_uri,
+                int(pending.redirect_uri_explicit),
+                now + CODE_SECONDS,
+            ),
+        )
+        db.execute(
+            "DELETE FROM codes WHERE login = ?1 AND session_id IS NULL AND hash NOT IN (SELECT hash FROM codes"
+            " WHERE login = ?1 AND session_id IS NULL ORDER BY expires_at DESC, rowid DESC LIMIT ?2)",
+            (login, MAX_CODES),
+        )
+        return code
+
+    def code(self, code: str, client_id: str) -> Code | None:
+        """Return a code that this client can use. One that was used ends the session that it gave."""
+        with self._store.transaction() as db:
+            row = self._usable(db, code, client_id)
+        if row is None:
+            return None
+        return Code(
+            client_id=row["client_id"],
+            login=row["login"],
+            capabilities=row["capabilities"].split(),
+            resource=row["resource"],
+            challenge=row["challenge"],
+            redirect_uri=row["redirect_uri"],
+            redirect_uri_explicit=bool(row["redirect_uri_explicit"]),
+            expires_at=row["expires_at"],
+        )
+
+    def exchange(self, code: str, client_id: str) -> Pair | None:
+        """Begin a session with a code. None if somebody else was faster, and the session is then ended."""
+        now = self._clock()
+        with self._store.transaction() as db:
+            row = self._usable(db, code, client_id)
+            if row is None:
+                return None
+            session_id = secrets.token_hex(8)
+            db.execute(
+                "INSERT INTO sessions (id, login, client_id, capabilities, resource, created_at, refreshed_at)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (session_id, row["login"], client_id, row["capabilities"], row["resource"], now, now),
+            )
+            db.execute(
+                "DELETE FROM sessions WHERE login = ?1 AND id NOT IN (SELECT id FROM sessions WHERE login = ?1"
+                " ORDER BY refreshed_at DESC, rowid DESC LIMIT ?2)",
+                (row["login"], MAX_SESSIONS),
+            )
+            db.execute("UPDATE codes SET session_id = ? WHERE hash = ?", (session_id, row["hash"]))
+            return _new_pair(db, session_id, row["capabilities"], row["capabilities"], now)
+
+    def refresh_token(self, token: str, client_id: str) -> Token | None:
+        """Return a refresh token that this client can use. One that was replaced too long ago ends its session."""
+        with self._store.transaction() as db:
+            row = self._refreshable(db, token, client_id)
+        return None if row is None else _token(row)
+
+    def rotate(self, token: str, client_id: str, capabilities: Iterable[str]) -> Pair | None:
+        """Replace a refresh token; its access token gets `capabilities`, which the refresh token must have."""
+        now = self._clock()
+        with self._store.transaction() as db:
+            row = self._refreshable(db, token, client_id)
+            if row is None:
+                return None
+            db.execute(
+                "UPDATE tokens SET replaced_at = ? WHERE hash = ? AND replaced_at IS NULL", (now, hashed(token))
+            )
+            db.execute("UPDATE sessions SET refreshed_at = ? WHERE id = ?", (now, row["session_id"]))
+            _prune(db, now)
+            return _new_pair(db, row["session_id"], " ".join(capabilities), row["capabilities"], now)
+
+    def access_token(self, token: str) -> Token | None:
+        """Return an access token that is good."""
+        with self._store.transaction(write=False) as db:
+            row = _find(db, token, "access")
+        return _token(row) if row is not None and self._clock() < row["expires_at"] else None
+
+    def revoke(self, token: str, client_id: str) -> None:
+        """End the session of an access or refresh token of this client's; others' are passed over."""
+        with self._store.transaction() as db:
+            row = db.execute(
+                "SELECT session_id FROM tokens JOIN sessions ON sessions.id = session_id"
+                " WHERE hash = ? AND client_id = ?",
+                (hashed(token), client_id),
+            ).fetchone()
+            if row is not None:
+                self._end(db, row["session_id"], "revoked")
+
+    def _usable(self, db: sqlite3.Connection, code: str, client_id: str) -> sqlite3.Row | None:
+        row: sqlite3.Row | None = db.execute(
+            "SELECT * FROM codes WHERE hash = ? AND client_id = ?", (hashed(code), client_id)
+        ).fetchone()
+        if row is not None and row["session_id"] is not None:
+            self._end(db, row["session_id"], "code-replayed")
+            return None
+        return row if row is not None and self._clock() < row["expires_at"] else None
+
+    def _refreshable(self, db: sqlite3.Connection, token: str, client_id: str) -> sqlite3.Row | None:
+        row = _find(db, token, "refresh")
+        now = self._clock()
+        if row is None or row["client_id"] != client_id or now >= row["expires_at"]:
+            return None
+        if row["replaced_at"] is not None and now > row["replaced_at"] + GRACE_SECONDS:
+            self._end(db, row["session_id"], "refresh-token-replayed")
+            return None
+        return row
+
+    def _end(self, db: sqlite3.Connection, session_id: str, why: str) -> None:
+        row = db.execute(
+            "SELECT login, client_id, clients.name AS client_name FROM sessions"
+            " JOIN clients ON clients.id = client_id WHERE sessions.id = ?",
+            (session_id,),
+        ).fetchone()
+        if row is not None:
+            db.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
+            self._on_event(Event(event="session-ended", outcome=why, **dict(row)))
+
+
+def _find(db: sqlite3.Connection, token: str, kind: Literal["access", "refresh"]) -> sqlite3.Row | None:
+    row: sqlite3.Row | None = db.execute(
+        "SELECT tokens.*, sessions.login, sessions.client_id, sessions.resource, clients.name AS client_name"
+        " FROM tokens JOIN sessions ON sessions.id = session_id JOIN clients ON clients.id = client_id"
+        " WHERE hash = ? AND kind = ?",
+        (hashed(token), kind),
+    ).fetchone()
+    return row
+
+
+def _token(row: sqlite3.Row) -> Token:
+    return Token(
+        session_id=row["session_id"],
+        client_id=row["client_id"],
+        client_name=row["client_name"],
+        login=row["login"],
+        capabilities=row["capabilities"].split(),
+        resource=row["resource"],
+        expires_at=row["expires_at"],
+    )
+
+
+def _new_pair(db: sqlite3.Connection, session_id: str, access: str, refresh: str, now: float) -> Pair:
+    """Insert a pair with the capabilities `access` and `refresh`, and let the oldest make room."""
+    pair = Pair(access="oga_" + secrets.token_urlsafe(_BYTES), refresh="ogr_" + secrets.token_urlsafe(_BYTES))
+    db.executemany(
+        "INSERT INTO tokens (hash, session_id, kind, capabilities, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
+        (
+            (hashed(pair.access), session_id, "access", access, now, now + ACCESS_SECONDS),
+            (hashed(pair.refresh), session_id, "refresh", refresh, now, now + REFRESH_SECONDS),
+        ),
+    )
+    for kind, replaced, limit in (
+        ("access", 0, MAX_ACCESS),
+        ("refresh", 0, MAX_REFRESH),
+        ("refresh", 1, MAX_REPLACED),
+    ):
+        db.execute(
+            "DELETE FROM tokens WHERE rowid IN (SELECT rowid FROM tokens WHERE session_id = ? AND kind = ?"
+            " AND (replaced_at IS NOT NULL) = ? ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)",
+            (session_id, kind, replaced, limit),
+        )
+    return pair
+
+
+def _prune(db: sqlite3.Connection, now: float) -> None:
+    """Forget what no longer matters. Each is found by an index."""
+    db.execute("DELETE FROM codes WHERE expires_at < ?", (now - USED_CODE_SECONDS,))
+    db.execute("DELETE FROM codes WHERE session_id IS NULL AND expires_at < ?", (now,))
+    db.execute("DELETE FROM tokens WHERE expires_at < ?", (now,))
+    db.execute("DELETE FROM sessions WHERE NOT EXISTS (SELECT 1 FROM tokens WHERE session_id = sessions.id)")

@@ -1,0 +1,236 @@
+"""The endpoints: the SDK's handlers, and what they lack.
+
+- Bodies and parameters are bounded before anything looks at them, and none may be repeated (RFC 6749, 3.1).
+- PKCE without a method means `plain` (RFC 7636, 4.3), which the SDK takes for S256: it is refused.
+- `iss` is on errors too (RFC 9207); `resource` of a token request is looked at (RFC 8707).
+- A public client can revoke (the SDK's handler asks for a secret).
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, cast
+
+from fastmcp.server.auth.redirect_validation import build_client_redirect
+from mcp.server.auth.handlers.authorize import AuthorizationHandler
+from mcp.server.auth.handlers.metadata import MetadataHandler
+from mcp.server.auth.handlers.register import RegistrationHandler
+from mcp.server.auth.handlers.token import TokenHandler
+from mcp.server.auth.middleware.client_auth import AuthenticationError, ClientAuthenticator
+from mcp.server.auth.provider import AuthorizeError
+from mcp.server.auth.routes import create_protected_resource_routes
+from mcp.server.auth.settings import ClientRegistrationOptions
+from mcp.server.transport_security import RequestBodyLimitMiddleware
+from mcp.shared.auth import OAuthMetadata
+from pydantic import AnyHttpUrl, ConfigDict, TypeAdapter
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, request_response
+
+from opencode_gateway.capabilities import CAPABILITIES
+from opencode_gateway.errors import GatewayError
+from opencode_gateway.oauth.clients import AdmittedClient, NotAdmitted
+from opencode_gateway.oauth.redirects import is_allowed
+from opencode_gateway.oauth.rendering import problem_page
+from opencode_gateway.oauth.requests import MAX_CLIENT_ID, MAX_REDIRECT_URI, MAX_STATE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from mcp.server.auth.provider import AuthorizationParams
+    from mcp.shared.auth import OAuthClientInformationFull
+    from starlette.requests import Request
+    from starlette.types import ASGIApp
+
+    from opencode_gateway.oauth.provider import Provider
+
+log = logging.getLogger(__name__)
+_FORM: Final = "application/x-www-form-urlencoded"
+MAX_FORM_BYTES: Final = 16 * 1024
+MAX_METADATA_BYTES: Final = 32 * 1024
+MAX_PARAMETER: Final = 4096
+_LONGEST: Final = {"client_id": MAX_CLIENT_ID, "redirect_uri": MAX_REDIRECT_URI, "state": MAX_STATE}
+_REPEATABLE: Final = frozenset({"resource"})
+_NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+# URLs are compared as text by clients: the usual parser would add a slash at the end of an origin.
+_URL: Final = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))
+
+
+def routes(provider: Provider) -> list[Route]:
+    """Return all endpoints of the authorization server."""
+    authenticator = ClientAuthenticator(provider)
+    registration = RegistrationHandler(provider, ClientRegistrationOptions(enabled=True))
+    return [
+        Route("/.well-known/oauth-authorization-server", MetadataHandler(_metadata(provider.issuer)).handle),
+        *create_protected_resource_routes(
+            resource_url=_URL.validate_python(provider.resource),
+            authorization_servers=[_URL.validate_python(provider.issuer)],
+            scopes_supported=list(CAPABILITIES),
+        ),
+        Route("/authorize", _bounded(_Authorization(provider).handle, MAX_FORM_BYTES), methods=["GET", "POST"]),
+        Route("/token", _bounded(_Token(provider, authenticator).handle, MAX_FORM_BYTES), methods=["POST"]),
+        Route("/revoke", _bounded(_Revocation(provider, authenticator).handle, MAX_FORM_BYTES), methods=["POST"]),
+        Route("/register", _bounded(registration.handle, MAX_METADATA_BYTES, None), methods=["POST"]),
+    ]
+
+
+def _metadata(issuer: str) -> OAuthMetadata:
+    """RFC 8414. The issuer is `public_url` as it is written."""
+    return OAuthMetadata.model_validate(
+        {
+            "issuer": issuer,
+            "authorization_endpoint": f"{issuer}/authorize",
+            "token_endpoint": f"{issuer}/token",
+            "registration_endpoint": f"{issuer}/register",
+            "revocation_endpoint": f"{issuer}/revoke",
+            "scopes_supported": list(CAPABILITIES),
+            "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
+            "grant_types_supported": ["authorization_code", "refresh_token"],
+            "token_endpoint_auth_methods_supported": ["none"],
+            "revocation_endpoint_auth_methods_supported": ["none"],
+            "code_challenge_methods_supported": ["S256"],
+            "client_id_metadata_document_supported": True,
+            "authorization_response_iss_parameter_supported": True,
+        }
+    )
+
+
+def _bounded(handle: Callable[[Request], Awaitable[Response]], limit: int, kind: str | None = _FORM) -> ASGIApp:
+    """Refuse bodies over `limit` bytes and those of another `kind`; answer 503 while our own files do not serve."""
+
+    async def answered(request: Request) -> Response:
+        sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind and request.method == "POST" and sent != kind:
+            # Never parsed: parts of an upload would become files here.
+            return _error("invalid_request", f"the body must be {kind}", 400)
+        try:
+            return await handle(request)
+        except GatewayError as error:
+            log.error("%s is not answered: %s", request.url.path, error)  # noqa: TRY400 # its message says all
+            return JSONResponse(
+                {"error": "temporarily_unavailable", "error_description": "The gateway cannot use its files now"},
+                status_code=503,
+                headers=_NO_STORE,
+            )
+
+    return RequestBodyLimitMiddleware(request_response(answered), limit)
+
+
+def _problem(pairs: Iterable[tuple[str, object]]) -> str | None:
+    """Say what is wrong with the form of some parameters; None if nothing is."""
+    seen = set()
+    for name, value in pairs:
+        if len(str(value)) > _LONGEST.get(name, MAX_PARAMETER):
+            return f"{name} is too long" if name in _LONGEST else "a parameter is too long"
+        if name in seen and name not in _REPEATABLE:
+            return "a parameter is repeated"
+        seen.add(name)
+    return None
+
+
+class _Authorization:
+    """`/authorize`. A person's browser is here: what cannot be told the client is shown to them."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+
+    async def handle(self, request: Request) -> Response:
+        parameters = await request.form() if request.method == "POST" else request.query_params
+        problem = _problem(parameters.multi_items())
+        if problem:
+            return _shown(request, problem)
+        try:
+            client = await self._provider.clients.admit(str(parameters.get("client_id", "")))
+        except NotAdmitted as error:
+            return _shown(request, str(error))
+        redirect_uri = parameters.get("redirect_uri")
+        if redirect_uri is not None and not is_allowed(str(redirect_uri), client.rules):
+            return _shown(request, "redirect_uri is not one that this relay allows")
+        asking = _Asking(
+            self._provider,
+            client,
+            resources=[str(resource) for resource in parameters.getlist("resource")],
+            method_given="code_challenge_method" in parameters,
+        )
+        response = await AuthorizationHandler(cast("Provider", asking)).handle(request)
+        location = response.headers.get("location")
+        if location is None:
+            return _shown(request, "redirect_uri is not one that this client registered")
+        if asking.accepted != location:
+            response.headers["location"] = build_client_redirect(location, {}, iss=self._provider.issuer)
+        return response
+
+
+class _Asking:
+    """What the SDK's handler sees of the provider in one request: the one client that was admitted to it."""
+
+    def __init__(
+        self, provider: Provider, client: AdmittedClient, *, resources: list[str], method_given: bool
+    ) -> None:
+        self._provider = provider
+        self._client = client
+        self._resources = resources
+        self._method_given = method_given
+        self.accepted: str | None = None
+        """Where the login page is, once the request was found to be in order."""
+
+    async def get_client(self, client_id: str) -> AdmittedClient | None:
+        return self._client if client_id == self._client.client_id else None
+
+    async def authorize(self, client: OAuthClientInformationFull, params: AuthorizationParams) -> str:
+        if not self._method_given:
+            raise AuthorizeError("invalid_request", "code_challenge_method must be S256")
+        if not all(self._provider.is_ours(resource) for resource in self._resources):
+            raise AuthorizeError("invalid_target", f"the only resource here is {self._provider.resource}")
+        self.accepted = await self._provider.authorize(client, params)
+        return self.accepted
+
+
+class _Token:
+    """`/token`."""
+
+    def __init__(self, provider: Provider, authenticator: ClientAuthenticator) -> None:
+        self._provider = provider
+        self._handler = TokenHandler(provider, authenticator)
+
+    async def handle(self, request: Request) -> Response:
+        form = await request.form()
+        problem = _problem(form.multi_items())
+        if problem:
+            return _error("invalid_request", problem, 400)
+        if not all(self._provider.is_ours(str(resource)) for resource in form.getlist("resource")):
+            return _error("invalid_target", f"the only resource here is {self._provider.resource}", 400)
+        response: Response = await self._handler.handle(request)
+        return response
+
+
+class _Revocation:
+    """`/revoke`, RFC 7009: a token that is not the client's, or not there, is revoked already."""
+
+    def __init__(self, provider: Provider, authenticator: ClientAuthenticator) -> None:
+        self._provider = provider
+        self._authenticator = authenticator
+
+    async def handle(self, request: Request) -> Response:
+        form = await request.form()
+        problem = _problem(form.multi_items()) or ("token is missing" if not form.get("token") else None)
+        if problem:
+            return _error("invalid_request", problem, 400)
+        try:
+            client = await self._authenticator.authenticate_request(request)
+        except AuthenticationError as error:
+            return _error("invalid_client", error.message, 401)
+        self._provider.revoke(str(form["token"]), client.client_id)
+        return Response(headers=_NO_STORE)
+
+
+def _error(error: str, description: str, status: int) -> Response:
+    return JSONResponse({"error": error, "error_description": description}, status_code=status, headers=_NO_STORE)
+
+
+def _shown(request: Request, problem: str) -> Response:
+    """Tell a person's browser, or a program, why the client cannot be answered."""
+    if "text/html" not in request.headers.get("accept", ""):
+        return _error("invalid_request", problem, 400)
+    paragraph = f"The chat client cannot be connected: {problem}."
+    return problem_page("Not connected", paragraph)

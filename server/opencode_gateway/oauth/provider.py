@@ -1,0 +1,276 @@
+"""The authorization server: what the SDK's handlers ask, answered from clients, grants and users.
+
+The SDK parses requests, compares PKCE and redirect URIs, and answers in OAuth's forms. Here is decided who may: see
+`clients`, `grants` and `users`. `handlers` holds what the SDK's handlers lack.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from fastmcp.server.auth import AccessToken, OAuthProvider, TokenVerificationError
+from fastmcp.server.auth.redirect_validation import build_client_redirect
+from mcp.server.auth.provider import (
+    AuthorizationCode,
+    AuthorizationParams,
+    AuthorizeError,
+    RefreshToken,
+    TokenError,
+)
+from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
+from pydantic import AnyHttpUrl, AnyUrl, ConfigDict, TypeAdapter, ValidationError
+
+from opencode_gateway.capabilities import CAPABILITIES
+from opencode_gateway.errors import ConfigError, Refused, StoreError
+from opencode_gateway.oauth import grants as lifetimes
+from opencode_gateway.oauth import handlers
+from opencode_gateway.oauth.clients import AdmittedClient, Clients
+from opencode_gateway.oauth.documents import Documents
+from opencode_gateway.oauth.grants import Grants, Pair
+from opencode_gateway.oauth.redirects import as_written
+from opencode_gateway.oauth.requests import Pending, PendingRequests, load_key
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from starlette.routing import Route
+
+    from opencode_gateway.audit import Event
+    from opencode_gateway.configuration import Configuration
+    from opencode_gateway.store import Store
+    from opencode_gateway.users import User, Users
+
+LOGIN_PATH: Final = "/login"
+_CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+# A URL is compared as text by clients: the usual parser would add a slash at the end of an origin.
+_URL: Final = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))
+
+
+class Provider(OAuthProvider):
+    """Authorization and tokens for the users of one gateway.
+
+    Args:
+        users: who may log in, and what each may do; asked at each use of a token.
+        documents: fetches client-id documents.
+        on_event: hears of clients that registered and of sessions that end before their time.
+        clock: seconds since the epoch.
+
+    Raises:
+        StoreError: the signing key cannot be read or made.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        store: Store,
+        users: Users,
+        *,
+        documents: Documents | None = None,
+        on_event: Callable[[Event], None] = lambda event: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        super().__init__(base_url=_URL.validate_python(configuration.public_url))
+        self.configuration = configuration
+        self.issuer = configuration.public_url
+        self.resource = configuration.resource
+        self.requests = PendingRequests(load_key(configuration.data_dir), clock=clock)
+        self.clients = Clients(
+            store,
+            configuration.clients,
+            documents or Documents(configuration.clients.client_id_hosts),
+            clock=clock,
+            on_event=on_event,
+        )
+        self._store = store
+        self._users = users
+        self._grants = Grants(store, clock=clock, on_event=on_event)
+
+    @property
+    def scopes_supported(self) -> list[str]:
+        """The capabilities."""
+        return list(CAPABILITIES)
+
+    def get_routes(self, mcp_path: str | None = None) -> list[Route]:
+        """Return the routes of the authorization server, and the metadata of the resource."""
+        self.set_mcp_path(mcp_path)
+        return handlers.routes(self)
+
+    # What the pages ask.
+
+    def issue_code(self, pending: Pending, login: str, capabilities: Iterable[str]) -> str:
+        """Grant what a person agreed to, and return where to send them: the client's address, with a code.
+
+        Args:
+            pending: what the client asked for.
+            login: the name under which the person has just proved who they are.
+            capabilities: what they ticked; only what was asked for and what they have counts.
+
+        Raises:
+            Refused: nothing is left of it, the person may no longer log in, or the client was revoked meanwhile.
+        """
+        user = self._user(login)
+        held = set(capabilities) & set(pending.capabilities) & set(user.capabilities if user else ())
+        granted = [capability for capability in CAPABILITIES if capability in held]
+        if user is None or not granted:
+            raise Refused("nothing can be granted: you have none of the capabilities that the client asks for")
+        with self._store.transaction() as db:
+            if not self.clients.granted(db, pending):
+                raise Refused("this client is no longer registered here: connect it anew")
+            code = self._grants.issue_code(db, pending, login, granted)
+        return self._answer(pending, code=code)
+
+    def refuse(self, pending: Pending) -> str:
+        """Return where to send a person who said no: the client's address, with `access_denied`."""
+        return self._answer(pending, error="access_denied", error_description="The person refused")
+
+    def _answer(self, pending: Pending, **answer: str) -> str:
+        if pending.state is not None:
+            answer["state"] = pending.state
+        return build_client_redirect(pending.redirect_uri, answer, iss=self.issuer)
+
+    # What the SDK's handlers ask.
+
+    async def get_client(self, client_id: str) -> AdmittedClient | None:
+        """Return a client that is known here. None is fetched: see `Clients.admit`."""
+        return self.clients.known(client_id)
+
+    async def register_client(self, client_info: OAuthClientInformationFull) -> None:
+        """Admit a client; see `Clients.register`."""
+        self.clients.register(client_info)
+
+    async def authorize(self, client: OAuthClientInformationFull, params: AuthorizationParams) -> str:
+        """Return the address of the login page for a request that is in order. Nothing is stored."""
+        if not isinstance(client, AdmittedClient):
+            raise AuthorizeError("unauthorized_client", "the client was not admitted")
+        if not self.is_ours(params.resource):
+            raise AuthorizeError("invalid_target", f"the only resource here is {self.resource}")
+        if not _CHALLENGE.fullmatch(params.code_challenge):
+            raise AuthorizeError("invalid_request", "code_challenge is not one of S256")
+        asked = params.scopes or []
+        pending = Pending(
+            client_id=client.client_id,
+            client_name=client.client_name or "",
+            document=client.document,
+            redirect_uri=as_written(params.redirect_uri, client.rules),
+            redirect_uri_explicit=params.redirect_uri_provided_explicitly,
+            state=params.state,
+            challenge=params.code_challenge,
+            capabilities=tuple(capability for capability in CAPABILITIES if capability in asked),
+            resource=self.resource,
+        )
+        return f"{self.issuer}{LOGIN_PATH}?request={self.requests.sign(pending)}"
+
+    async def load_authorization_code(
+        self, client: OAuthClientInformationFull, authorization_code: str
+    ) -> AuthorizationCode | None:
+        """Return a code that was not used and is not over."""
+        code = self._grants.code(authorization_code, client.client_id)
+        if code is None or code.resource != self.resource:
+            return None
+        return AuthorizationCode(
+            code=authorization_code,
+            scopes=code.capabilities,
+            expires_at=code.expires_at,
+            client_id=code.client_id,
+            code_challenge=code.challenge,
+            redirect_uri=AnyUrl(code.redirect_uri),
+            redirect_uri_provided_explicitly=code.redirect_uri_explicit,
+            resource=code.resource,
+            subject=code.login,
+        )
+
+    async def exchange_authorization_code(
+        self, client: OAuthClientInformationFull, authorization_code: AuthorizationCode
+    ) -> OAuthToken:
+        """Begin a session."""
+        capabilities = self._present(authorization_code.subject, authorization_code.scopes)
+        pair = self._grants.exchange(authorization_code.code, client.client_id)
+        return self._tokens(pair, capabilities)
+
+    async def load_refresh_token(self, client: OAuthClientInformationFull, refresh_token: str) -> RefreshToken | None:
+        """Return a refresh token that is good, or was replaced within the grace."""
+        token = self._grants.refresh_token(refresh_token, client.client_id)
+        if token is None or token.resource != self.resource:
+            return None
+        return RefreshToken(
+            token=refresh_token,
+            client_id=token.client_id,
+            scopes=token.capabilities,
+            expires_at=int(token.expires_at),
+            resource=token.resource,
+            subject=token.login,
+        )
+
+    async def exchange_refresh_token(
+        self, client: OAuthClientInformationFull, refresh_token: RefreshToken, scopes: list[str]
+    ) -> OAuthToken:
+        """Rotate."""
+        capabilities = self._present(refresh_token.subject, scopes)
+        pair = self._grants.rotate(
+            refresh_token.token, client.client_id, [name for name in CAPABILITIES if name in scopes]
+        )
+        return self._tokens(pair, capabilities)
+
+    async def load_access_token(self, token: str) -> AccessToken | None:
+        """Return what a token may do now: what was granted, as far as the person still has it."""
+        try:
+            found = self._grants.access_token(token)
+            user = None if found is None else self._user(found.login)
+        except (StoreError, ConfigError) as error:
+            raise TokenVerificationError(str(error)) from error
+        if found is None or user is None or found.resource != self.resource:
+            return None
+        return AccessToken(
+            token=token,
+            client_id=found.client_id,
+            scopes=[name for name in found.capabilities if name in user.capabilities],
+            expires_at=int(found.expires_at),
+            resource=found.resource,
+            subject=found.login,
+            claims={
+                "login": found.login,
+                "client_name": found.client_name,
+                "kind": "password",
+                "session": found.session_id,
+            },
+        )
+
+    async def revoke_token(self, token: Any) -> None:
+        """End the session that a token is of."""
+        self._grants.revoke(token.token, token.client_id)
+
+    def revoke(self, token: str, client_id: str) -> None:
+        """End the session that a token of this client's is of; any other token is passed over (RFC 7009, 2.2)."""
+        self._grants.revoke(token, client_id)
+
+    def is_ours(self, resource: str | None) -> bool:
+        """Tell whether this names our resource; None does (RFC 8707 lets it be left out)."""
+        if resource is None:
+            return True
+        try:
+            return str(_URL.validate_python(resource)).removesuffix("/") == str(_URL.validate_python(self.resource))
+        except ValidationError:
+            return False
+
+    def _user(self, login: str | None) -> User | None:
+        user = self._users.load().get(login) if login else None
+        return None if user is None or user.disabled else user
+
+    def _present(self, login: str | None, granted: Iterable[str]) -> list[str]:
+        user = self._user(login)
+        if user is None:
+            raise TokenError("invalid_grant", "this person may no longer log in")
+        return [name for name in CAPABILITIES if name in granted and name in user.capabilities]
+
+    @staticmethod
+    def _tokens(pair: Pair | None, capabilities: list[str]) -> OAuthToken:
+        if pair is None:
+            raise TokenError("invalid_grant", "this was used already")
+        return OAuthToken(
+            access_token=pair.access,
+            refresh_token=pair.refresh,
+            expires_in=lifetimes.ACCESS_SECONDS,
+            scope=" ".join(capabilities),
+        )

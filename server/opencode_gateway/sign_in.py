@@ -1,0 +1,113 @@
+"""Who is let in: people by the mode that the configuration names, and machines by tokens of their own."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from fastmcp.server.auth import AccessToken, AuthProvider, MultiAuth, TokenVerificationError
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+
+from opencode_gateway.configuration import PasswordSignIn
+from opencode_gateway.errors import GatewayError
+from opencode_gateway.machine_tokens import PREFIX, MachineTokens
+from opencode_gateway.oauth import pages
+from opencode_gateway.oauth.login import Logins
+from opencode_gateway.oauth.provider import Provider
+from opencode_gateway.oauth.requests import load_key
+from opencode_gateway.users import Users
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.routing import Route
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from opencode_gateway.audit import Event
+    from opencode_gateway.configuration import Configuration
+    from opencode_gateway.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class PeopleAndMachines(MultiAuth):
+    """Routes are those for people. A token's prefix says who verifies it, so that ids of clients stay as they are.
+
+    Args:
+        people: who log in.
+        machines: tokens of machines.
+    """
+
+    def __init__(self, people: AuthProvider, machines: MachineTokens) -> None:
+        super().__init__(server=people, verifiers=[machines])
+        self.people = people
+        self._machines = machines
+
+    async def verify_token(self, token: str) -> AccessToken | None:
+        """Return what a token may do; None if nobody knows it."""
+        return await (self._machines if token.startswith(PREFIX) else self.people).verify_token(token)
+
+    def get_middleware(self) -> list[Middleware]:
+        """Return what goes around all routes."""
+        return [Middleware(_Unavailable), *super().get_middleware()]
+
+
+class _Unavailable:
+    """Answers 503 where nobody can say whether a token is good: with a 401 a client would throw it away."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await self._app(scope, receive, send)
+        except (TokenVerificationError, GatewayError) as error:
+            log.error("a token could not be looked up: %s", error)  # noqa: TRY400 # its message says all
+            text = "The gateway cannot look up tokens now: try again, and see its log"
+            await PlainTextResponse(text, 503, {"Retry-After": "5"})(scope, receive, send)
+
+
+class _WithPages(Provider):
+    """The authorization server together with the pages on which people log in."""
+
+    pages: tuple[Route, ...] = ()
+
+    def get_routes(self, mcp_path: str | None = None) -> list[Route]:
+        """Return both."""
+        return [*super().get_routes(mcp_path), *self.pages]
+
+
+def build_auth(
+    configuration: Configuration, store: Store, on_event: Callable[[Event], None] = lambda event: None
+) -> AuthProvider:
+    """Return what FastMCP asks about each request.
+
+    Args:
+        configuration: names the mode.
+        store: clients, sessions and tokens.
+        on_event: hears of logins, of clients that are admitted, and of sessions that end.
+
+    Raises:
+        GatewayError: a file that it needs cannot be read, or is wrong.
+    """
+    people: AuthProvider
+    if isinstance(configuration.sign_in, PasswordSignIn):
+        users = Users(configuration.sign_in.users_file or configuration.data_dir / "users.json")
+        people = provider = _WithPages(configuration, store, users, on_event=on_event)
+        provider.pages = tuple(
+            pages.routes(
+                provider,
+                Logins(users),
+                key=load_key(configuration.data_dir),
+                public_url=configuration.public_url,
+                window=provider.clients.window,
+                on_event=on_event,
+            )
+        )
+    else:
+        # Imported for this mode alone: providers bring much with them.
+        from opencode_gateway.teams import build  # noqa: PLC0415
+
+        people = build(configuration, store, on_event=on_event)
+    return PeopleAndMachines(people, MachineTokens(store, configuration.resource))

@@ -1,0 +1,186 @@
+"""What the gateway remembers: one SQLite file, opened by the service and by commands at the same time.
+
+Tokens and codes are in it as SHA-256 alone: who reads the file can use none of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from opencode_gateway.errors import Refused, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FILE_NAME: Final = "gateway.sqlite3"
+_BUSY_MILLISECONDS: Final = 2000
+_MIGRATIONS: Final = (
+    """
+    CREATE TABLE enrolment (
+        one INTEGER PRIMARY KEY CHECK (one = 1), opened_at REAL NOT NULL, open_until REAL NOT NULL) STRICT;
+    CREATE TABLE clients (
+        id TEXT PRIMARY KEY, name TEXT NOT NULL, document INTEGER NOT NULL, redirect_uris TEXT NOT NULL,
+        created_at REAL NOT NULL, granted_at REAL) STRICT;
+    CREATE TABLE sessions (
+        id TEXT PRIMARY KEY, login TEXT NOT NULL, client_id TEXT NOT NULL REFERENCES clients ON DELETE CASCADE,
+        capabilities TEXT NOT NULL, resource TEXT NOT NULL, created_at REAL NOT NULL,
+        refreshed_at REAL NOT NULL) STRICT;
+    CREATE INDEX sessions_by_client ON sessions (client_id);
+    CREATE INDEX sessions_by_login ON sessions (login);
+    CREATE TABLE codes (
+        hash BLOB PRIMARY KEY, client_id TEXT NOT NULL REFERENCES clients ON DELETE CASCADE, login TEXT NOT NULL,
+        capabilities TEXT NOT NULL, resource TEXT NOT NULL, challenge TEXT NOT NULL, redirect_uri TEXT NOT NULL,
+        redirect_uri_explicit INTEGER NOT NULL, expires_at REAL NOT NULL, session_id TEXT) STRICT;
+    CREATE INDEX codes_by_client ON codes (client_id);
+    CREATE INDEX codes_by_expiry ON codes (expires_at);
+    CREATE TABLE tokens (
+        hash BLOB PRIMARY KEY, session_id TEXT NOT NULL REFERENCES sessions ON DELETE CASCADE,
+        kind TEXT NOT NULL CHECK (kind IN ('access', 'refresh')), capabilities TEXT NOT NULL,
+        created_at REAL NOT NULL, expires_at REAL NOT NULL, replaced_at REAL) STRICT;
+    CREATE INDEX tokens_by_session ON tokens (session_id);
+    CREATE INDEX tokens_by_expiry ON tokens (expires_at);
+    CREATE TABLE machine_tokens (
+        name TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, capabilities TEXT NOT NULL,
+        created_at REAL NOT NULL, expires_at REAL) STRICT;
+    """,
+)
+"""`PRAGMA user_version` counts those that a file has had. One that was released is never changed."""
+
+
+def hashed(secret: str) -> bytes:
+    """Return the form in which a token or code is stored. No salt: they are random, and are looked up by this."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def give_to_owner(descriptor: int, directory: Path) -> None:
+    """Give a new file to whom its directory belongs, if root made it: by a command, for a service that is not root.
+
+    SQLite does the same with the files that it makes beside its own.
+    """
+    if os.geteuid() == 0:
+        owner = directory.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
+
+
+class Store:
+    """The database. One connection, used by one thread at a time.
+
+    Args:
+        path: made, with mode 0600, if it is missing; its directory must be there.
+
+    Raises:
+        StoreError: it cannot be opened, or was written by a later version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        try:
+            with suppress(FileExistsError):
+                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+                try:
+                    give_to_owner(descriptor, path.parent)
+                finally:
+                    os.close(descriptor)
+            self._connection = sqlite3.connect(
+                path, timeout=_BUSY_MILLISECONDS / 1000, isolation_level=None, check_same_thread=False
+            )
+        except OSError as error:
+            raise StoreError(
+                f"{path} cannot be opened: {error.strerror}; see that {path.parent} belongs to the service"
+            ) from error
+        except sqlite3.Error as error:
+            raise StoreError(f"{path} cannot be opened: {error}") from error
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self._connection.close()
+            raise StoreError(f"{path} cannot be used: {error}; restore a backup of it") from error
+        except StoreError:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
+        connection = self._connection
+        connection.row_factory = sqlite3.Row
+        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+        connection.execute("PRAGMA journal_mode = WAL")
+        # Writes are rare, and a revocation must outlive a power cut.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        # Space that is freed shrinks the file again; what was in it is overwritten.
+        connection.execute("PRAGMA secure_delete = ON")
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+            if version > len(_MIGRATIONS):
+                raise StoreError(f"{self.path} was written by a later version: run that one, or restore a backup")
+            for number, migration in enumerate(_MIGRATIONS[version:], version + 1):
+                for statement in migration.split(";"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {number}")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+    @contextmanager
+    def transaction(self, *, write: bool = True) -> Iterator[sqlite3.Connection]:
+        """Give the connection in a transaction, committed at the end and rolled back by any exception.
+
+        Args:
+            write: False gives a consistent view and waits for nobody.
+
+        Raises:
+            StoreError: the database is locked for over two seconds, full or damaged.
+        """
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                try:
+                    yield self._connection
+                except BaseException:
+                    self._connection.execute("ROLLBACK")
+                    raise
+                self._connection.execute("COMMIT")
+            except sqlite3.Error as error:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise StoreError(f"{self.path} does not serve: {error}") from error
+
+    def backup(self, target: Path) -> None:
+        """Copy the database as it is now, while it is in use, to a new file of mode 0600.
+
+        Raises:
+            Refused: `target` is there already, or cannot be written.
+            StoreError: the copy failed.
+        """
+        try:
+            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        except FileExistsError:
+            raise Refused(f"{target} is there already: name a new file") from None
+        except OSError as error:
+            raise Refused(f"{target} cannot be written: {error.strerror}") from error
+        try:
+            copy = sqlite3.connect(target)
+            try:
+                with self._lock:
+                    self._connection.backup(copy)
+                # A backup is one file: no log beside it.
+                copy.execute("PRAGMA journal_mode = DELETE")
+            finally:
+                copy.close()
+        except sqlite3.Error as error:
+            target.unlink(missing_ok=True)
+            raise StoreError(f"{self.path} could not be copied: {error}") from error
+
+    def close(self) -> None:
+        """Close the file; the object is of no use afterwards."""
+        with self._lock:
+            self._connection.close()

@@ -1,0 +1,308 @@
+"""Clients that a document at their own address describes: what is fetched, within which bounds, and what is not."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from opencode_gateway.oauth import documents
+from opencode_gateway.oauth.documents import MAX_CACHED, MAX_DOCUMENT_BYTES, MAX_FETCHES, DocumentRefused, Documents
+from opencode_gateway.oauth.enrolment import close_window, list_clients
+from support.authorization import CALLBACK, AuthorizationServer, answer_of, proof
+from support.fake_documents import NAME, DocumentHost, document_host
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+@pytest.fixture
+async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DocumentHost]:
+    async with document_host(tmp_path, monkeypatch) as host:
+        yield host
+
+
+@pytest.fixture
+async def server(tmp_path: Path, host: DocumentHost) -> AsyncIterator[AuthorizationServer]:
+    """An authorization server that takes documents of the chat service's host."""
+    data_dir = tmp_path / "data"
+    data_dir.mkdir()
+    server = AuthorizationServer(data_dir, clients={"client_id_hosts": [host.netloc]})
+    yield server
+    await server.close()
+
+
+async def test_a_client_with_a_document_goes_the_whole_way(server: AuthorizationServer, host: DocumentHost) -> None:
+    client_id = host.put_client("/oauth/client.json")
+    server.open_window()
+
+    tokens = await server.tokens(client_id)
+
+    token = await server.provider.verify_token(tokens["access_token"])
+    assert token is not None
+    assert token.client_id == client_id
+    assert token.claims["client_name"] == "Chat"
+    assert f"Host: {NAME}" in host.headers[0]
+
+
+async def test_the_pages_are_told_that_a_document_speaks_for_the_client(
+    server: AuthorizationServer, host: DocumentHost
+) -> None:
+    server.open_window()
+    asked = await server.authorize(host.put_client("/client.json"), proof().challenge)
+
+    pending = server.provider.requests.read(answer_of(asked.headers["location"])["request"])
+
+    assert pending is not None
+    assert pending.document is True
+
+
+async def test_each_authorization_needs_the_window_and_nothing_is_fetched_outside_it(
+    server: AuthorizationServer, host: DocumentHost
+) -> None:
+    client_id = host.put_client("/client.json")
+    before = await server.authorize(client_id, proof().challenge)
+    server.open_window()
+    await server.tokens(client_id)
+    asked = list(host.asked)
+    close_window(server.store)
+
+    after = await server.authorize(client_id, proof().challenge)
+
+    assert before.status_code == after.status_code == 400
+    assert "clients allow" in after.json()["error_description"]
+    assert asked == host.asked == ["/client.json"]
+
+
+async def test_a_session_goes_on_outside_the_window_without_another_fetch(
+    server: AuthorizationServer, host: DocumentHost
+) -> None:
+    client_id = host.put_client("/client.json", token_endpoint_auth_method="none")
+    server.open_window()
+    tokens = await server.tokens(client_id)
+    close_window(server.store)
+    fetched = len(host.asked)
+
+    refreshed = await server.refresh(client_id, tokens["refresh_token"])
+
+    assert refreshed.status_code == 200, refreshed.text
+    assert len(host.asked) == fetched
+
+
+async def test_a_token_request_makes_nobody_fetch_a_document(server: AuthorizationServer, host: DocumentHost) -> None:
+    client_id = host.put_client("/client.json")
+    server.open_window()
+
+    given = await server.exchange(client_id, "x", "y")
+    revoked = await server.http.post("/revoke", data={"client_id": client_id, "token": "x"})
+
+    assert (given.status_code, revoked.status_code) == (401, 401)
+    assert host.asked == []
+
+
+async def test_a_client_without_sessions_is_not_remembered(server: AuthorizationServer, host: DocumentHost) -> None:
+    client_id = host.put_client("/client.json")
+    other = host.put_client("/other.json")
+    server.open_window()
+    tokens = await server.tokens(client_id)
+    await server.http.post("/revoke", data={"client_id": client_id, "token": tokens["access_token"]})
+    server.clock.advance(25 * 3600)  # for as long a used code is remembered
+    server.open_window()
+
+    await server.tokens(other)
+    await server.tokens(other)
+
+    assert [client.id for client in list_clients(server.store)] == [other]
+
+
+async def test_redirect_uris_of_a_document_count_only_if_they_are_allowed_here(
+    server: AuthorizationServer, host: DocumentHost
+) -> None:
+    server.open_window()
+    elsewhere = "https://evil.example/callback"
+    both = host.put_client("/both.json", redirect_uris=[elsewhere, CALLBACK])
+    foreign = host.put_client("/foreign.json", redirect_uris=[elsewhere, "http://localhost:*/callback"])
+
+    assert (await server.authorize(both, proof().challenge)).status_code == 302
+    assert (await server.authorize(both, proof().challenge, redirect_uri=elsewhere)).status_code == 400
+    refused = await server.authorize(foreign, proof().challenge)
+    assert "no redirect address" in refused.json()["error_description"]
+
+
+async def test_a_redirect_uri_that_the_document_does_not_name_is_refused(
+    server: AuthorizationServer, host: DocumentHost
+) -> None:
+    server.open_window()
+    client_id = host.put_client("/client.json", redirect_uris=["https://claude.com/api/mcp/auth_callback"])
+
+    assert (await server.authorize(client_id, proof().challenge)).status_code == 400
+
+
+# Bounds. Each is asked of `Documents` itself, which knows no window.
+
+
+@pytest.fixture
+def fetcher(host: DocumentHost) -> Documents:
+    return Documents([host.netloc])
+
+
+async def refused(fetcher: Documents, client_id: str) -> str:
+    with pytest.raises(DocumentRefused) as caught:
+        await fetcher.fetch(client_id)
+    return str(caught.value)
+
+
+async def test_a_document_on_loopback_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with document_host(tmp_path, monkeypatch, public=False) as host:
+        client_id = host.put_client("/client.json")
+
+        assert "cannot be fetched" in await refused(Documents([host.netloc]), client_id)
+
+        assert host.asked == []
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "10.1.2.3", "169.254.169.254", "100.64.0.1", "192.168.1.1", "::1", "fd00::1", "::ffff:127.0.0.1"],
+)
+async def test_an_address_that_is_not_public_is_never_connected_to(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    async def resolve(hostname: str, port: int = 443) -> list[str]:
+        return ["93.184.215.14", address]  # one good address does not make the other good
+
+    monkeypatch.setattr("fastmcp.server.auth.ssrf.resolve_hostname", resolve)
+    connected: list[str] = []
+    monkeypatch.setattr("fastmcp.server.auth.ssrf._build_fetch_targets", connected.append)
+
+    assert "cannot be fetched" in await refused(Documents(["chat.example"]), "https://chat.example/client.json")
+
+    assert connected == []
+
+
+async def test_a_redirect_is_not_followed(fetcher: Documents, host: DocumentHost) -> None:
+    host.put_client("/there.json")
+    client_id = host.put("/client.json", b"", f"Location: {host.url('/there.json')}", status="302 Found")
+
+    assert "cannot be fetched" in await refused(fetcher, client_id)
+
+    assert host.asked == ["/client.json"]
+
+
+@pytest.mark.parametrize(
+    "client_id",
+    [
+        "http://{host}/client.json",
+        "HTTPS://{host}/client.json",
+        "https://{host}",
+        "https://{host}/",
+        "https://{host}/client.json?x=1",
+        "https://{host}/client.json#x",
+        "https://user@{host}/client.json",
+        "https://{host}.evil.example/client.json",
+        "https://evil.example/client.json",
+        "https://127.0.0.1/client.json",
+        "https://{host}/a/../client.json",
+        "https://{host}/a/%2E%2e/client.json",
+        "https://{host}/client json",
+        "https://{host}/é.json",
+        "https://{host}:99999/client.json",
+        "https://[::1/client.json",
+        "https://{host}/" + "x" * 512,
+    ],
+)
+async def test_an_id_that_is_not_plain_or_of_another_host_is_not_fetched(
+    fetcher: Documents, host: DocumentHost, client_id: str
+) -> None:
+    await refused(fetcher, client_id.format(host=host.netloc))
+
+    assert host.asked == []
+
+
+async def test_a_document_about_another_client_is_refused(fetcher: Documents, host: DocumentHost) -> None:
+    for other in (host.url("/other.json"), "https://claude.ai/client.json"):
+        assert "cannot be fetched" in await refused(fetcher, host.put_client("/client.json", client_id=other))
+    # FastMCP takes this for the same.
+    assert "another client" in await refused(
+        fetcher, host.put_client("/slash.json", client_id=host.url("/slash.json/"))
+    )
+
+
+async def test_a_document_has_64_kib_at_most(fetcher: Documents, host: DocumentHost) -> None:
+    largest = host.put_client("/largest.json", padding="")
+    missing = MAX_DOCUMENT_BYTES - len((host.responses["/largest.json"] or b"").split(b"\r\n\r\n", 1)[1])
+
+    host.put_client("/largest.json", padding="x" * missing)
+    assert str((await fetcher.fetch(largest)).client_id) == largest
+    larger = host.put_client("/larger.json", padding="x" * (missing + 2))
+    assert "cannot be fetched" in await refused(fetcher, larger)
+    # Nor does it help not to say how much will come.
+    body = b"x" * (MAX_DOCUMENT_BYTES + 1)
+    host.responses["/silent.json"] = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body
+    assert "cannot be fetched" in await refused(fetcher, host.url("/silent.json"))
+
+
+async def test_a_host_that_does_not_answer_is_given_up(host: DocumentHost) -> None:
+    host.responses["/client.json"] = None
+
+    assert "in time" in await refused(Documents([host.netloc], seconds=0.2), host.url("/client.json"))
+
+
+def test_five_seconds_are_given_by_default() -> None:
+    assert Documents(["chat.example"])._seconds == documents.FETCH_SECONDS == 5.0
+
+
+async def test_only_a_few_are_fetched_at_once(host: DocumentHost) -> None:
+    fetcher = Documents([host.netloc])
+    for number in range(MAX_FETCHES):
+        host.responses[f"/{number}.json"] = None
+    waiting = [asyncio.create_task(fetcher.fetch(host.url(f"/{number}.json"))) for number in range(MAX_FETCHES)]
+    await host.holding.wait()
+
+    assert "try again" in await refused(fetcher, host.put_client("/client.json"))
+
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    await fetcher.fetch(host.url("/client.json"))
+
+
+async def test_a_document_is_kept_for_a_while_and_only_so_many(fetcher: Documents, host: DocumentHost) -> None:
+    ids = [host.put_client(f"/{number}.json") for number in range(MAX_CACHED + 1)]
+    for client_id in ids:
+        await fetcher.fetch(client_id)
+    host.asked.clear()
+
+    await fetcher.fetch(ids[-1])
+    assert host.asked == []
+    await fetcher.fetch(ids[0])
+    assert host.asked == ["/0.json"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"[]", b"null", b'"text"', b"\xff\xfe", b"[" * 60_000, b'{"client_id": 1}', b'{"redirect_uris": []}', b"{"],
+)
+async def test_what_is_no_document_is_refused(fetcher: Documents, host: DocumentHost, body: bytes) -> None:
+    assert "cannot be fetched" in await refused(fetcher, host.put("/client.json", body))
+
+
+async def test_a_client_that_signs_with_a_key_is_told_that_this_is_not_supported(
+    fetcher: Documents, host: DocumentHost
+) -> None:
+    client_id = host.put_client("/client.json", token_endpoint_auth_method="private_key_jwt", jwks={"keys": []})
+
+    assert "not supported" in await refused(fetcher, client_id)
+
+
+async def test_a_host_with_a_certificate_of_nobody_is_refused(
+    fetcher: Documents, host: DocumentHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client_id = host.put_client("/client.json")
+    monkeypatch.delenv("SSL_CERT_FILE")
+
+    assert "cannot be fetched" in await refused(fetcher, client_id)
+
+    assert host.asked == []

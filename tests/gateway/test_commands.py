@@ -1,0 +1,267 @@
+"""The owner's commands, beside a service that has the same files open."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+from opencode_gateway.cli import cli
+from opencode_gateway.machine_tokens import MachineTokens
+from opencode_gateway.oauth.requests import load_key
+from opencode_gateway.oauth.throttle import window_code
+from opencode_gateway.store import Store
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from click.testing import Result
+
+    from support.authorization import AuthorizationServer
+
+PASSWORD = "a long enough password"
+
+
+class Owner:
+    """Runs commands as somebody at the relay does."""
+
+    def __init__(self, config: Path) -> None:
+        self._config = config
+
+    def tries(self, *arguments: str, types: str = "") -> Result:
+        return CliRunner().invoke(cli, ["--config", str(self._config), *arguments], input=types)
+
+    def runs(self, *arguments: str, types: str = "") -> str:
+        done = self.tries(*arguments, types=types)
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    def lists(self, *arguments: str) -> list[dict[str, Any]]:
+        listed: list[dict[str, Any]] = json.loads(self.runs(*arguments, "--json"))
+        return listed
+
+    def is_refused(self, words: str, *arguments: str, types: str = "") -> None:
+        done = self.tries(*arguments, types=types)
+        assert done.exit_code == 1, done.output
+        assert done.stdout == ""
+        assert done.stderr.startswith("opencode-gateway: ")
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def owner(server: AuthorizationServer, tmp_path: Path) -> Owner:
+    """The owner of `server`, whose clock is the machine's for this."""
+    config = tmp_path / "gateway.json"
+    settings = {"public_url": server.configuration.public_url, "data_dir": str(tmp_path)}
+    config.write_text(json.dumps(settings))
+    return Owner(config)
+
+
+# Clients
+
+
+async def test_a_window_is_opened_and_closed_under_a_running_service(
+    server: AuthorizationServer, owner: Owner
+) -> None:
+    said = owner.runs("clients", "allow", "--minutes", "3")
+    server.clock.advance(1)
+    assert (await server.register()).status_code == 201
+
+    assert "clients close" in said
+    owner.runs("clients", "close")
+    assert (await server.register()).status_code == 400
+
+
+def test_the_code_of_the_window_is_the_one_that_the_login_page_takes(
+    server: AuthorizationServer, owner: Owner
+) -> None:
+    said = owner.runs("clients", "allow")
+    server.clock.advance(1)
+
+    opened_at = server.provider.clients.window()
+
+    assert opened_at is not None
+    assert window_code(load_key(server.configuration.data_dir), opened_at) in said
+
+
+@pytest.mark.parametrize("minutes", ["0", "61", "x"])
+def test_a_window_has_its_limits(owner: Owner, minutes: str) -> None:
+    assert owner.tries("clients", "allow", "--minutes", minutes).exit_code == 2
+
+
+async def test_clients_are_listed_and_revoked(server: AuthorizationServer, owner: Owner) -> None:
+    client_id = await server.registered(client_name="Chat")
+    tokens = await server.tokens(client_id)
+
+    (listed,) = owner.lists("clients", "list")
+    assert (listed["id"], listed["name"], listed["sessions"]) == (client_id, "Chat", 1)
+    assert "Chat" in owner.runs("clients", "list")
+    assert "1 session of it ended" in owner.runs("clients", "revoke", client_id)
+
+    assert not await server.is_good(tokens["access_token"])
+    owner.is_refused("there is no client", "clients", "revoke", client_id)
+    assert "No client is known" in owner.runs("clients", "list")
+
+
+# Sessions
+
+
+async def test_sessions_are_listed_and_revoked_at_once(server: AuthorizationServer, owner: Owner) -> None:
+    client_id = await server.registered()
+    first, second = await server.tokens(client_id), await server.tokens(client_id)
+
+    listed = owner.lists("sessions", "list")
+    assert [session["login"] for session in listed] == ["ann", "ann"]
+    assert listed[0]["id"] in owner.runs("sessions", "list")
+    owner.runs("sessions", "revoke", listed[0]["id"])
+    assert [await server.is_good(tokens["access_token"]) for tokens in (first, second)].count(True) == 1
+    owner.is_refused("there is no session", "sessions", "revoke", listed[0]["id"])
+    assert "1 session ended" in owner.runs("sessions", "revoke", "--login", "ann")
+
+    assert not await server.is_good(second["access_token"])
+    assert "0 sessions ended" in owner.runs("sessions", "revoke", "--all")
+
+
+def test_what_to_revoke_must_be_said(owner: Owner) -> None:
+    assert owner.tries("sessions", "revoke").exit_code == 2
+    assert owner.tries("sessions", "revoke", "id", "--all").exit_code == 2
+
+
+# Tokens
+
+
+async def test_a_token_is_printed_once_and_alone(server: AuthorizationServer, owner: Owner) -> None:
+    machines = MachineTokens(server.store, server.configuration.resource)
+    done = owner.tries("tokens", "add", "backup", "--capability", "observe", "--capability", "drive", "--days", "30")
+    token = done.stdout.strip()
+
+    found = await machines.verify_token(token)
+    assert found is not None
+    assert found.scopes == ["observe", "drive"]
+    (listed,) = owner.lists("tokens", "list")
+    assert listed["expires_at"] - listed["created_at"] == pytest.approx(30 * 24 * 3600)
+    assert "backup" in owner.runs("tokens", "list")
+    assert token not in owner.runs("tokens", "list") + owner.runs("tokens", "list", "--json")
+
+    owner.runs("tokens", "revoke", "backup")
+    assert await machines.verify_token(token) is None
+    owner.is_refused("there is no token", "tokens", "revoke", "backup")
+
+
+def test_a_token_needs_capabilities(owner: Owner) -> None:
+    owner.is_refused("--capability", "tokens", "add", "backup")
+    assert owner.tries("tokens", "add", "backup", "--capability", "root").exit_code == 2
+
+
+# Users
+
+
+async def test_a_user_is_added_with_a_password_from_standard_input(server: AuthorizationServer, owner: Owner) -> None:
+    owner.runs("users", "add", "bob", "--capability", "observe", types=f"{PASSWORD}\n")
+
+    user = server.users.load()["bob"]
+    assert user.capabilities == ("observe",)
+    assert PASSWORD not in user.password_hash
+    assert {entry["name"]: entry["totp"] for entry in owner.lists("users", "list")} == {"ann": False, "bob": False}
+    assert "bob" in owner.runs("users", "list")
+    owner.is_refused("already", "users", "add", "bob", types=f"{PASSWORD}\n")
+
+
+def test_a_password_is_never_empty_or_short(owner: Owner) -> None:
+    owner.is_refused("standard input", "users", "add", "bob")
+    owner.is_refused("characters", "users", "add", "bob", types="short\n")
+
+
+@pytest.mark.parametrize("how", [["remove", "ann"], ["password", "ann"], ["disable", "ann"]])
+async def test_sessions_end_at_once_with_what_they_rest_on(
+    server: AuthorizationServer, owner: Owner, how: list[str]
+) -> None:
+    tokens = await server.tokens(await server.registered())
+
+    said = owner.runs("users", *how, types=f"{PASSWORD}\n")
+
+    assert "1 session ended" in said
+    assert not await server.is_good(tokens["access_token"])
+
+
+async def test_who_gets_the_name_of_somebody_before_does_not_get_their_sessions(
+    server: AuthorizationServer, owner: Owner
+) -> None:
+    tokens = await server.tokens(await server.registered())
+    server.users.remove("ann")  # by hand, behind the command's back
+
+    owner.runs("users", "add", "ann", types=f"{PASSWORD}\n")
+
+    assert not await server.is_good(tokens["access_token"])
+
+
+async def test_a_disabled_user_can_be_let_in_again(server: AuthorizationServer, owner: Owner) -> None:
+    owner.runs("users", "disable", "ann")
+    assert server.users.load()["ann"].disabled
+    assert "disabled" in owner.runs("users", "list")
+
+    owner.runs("users", "disable", "ann", "--undo")
+
+    assert not server.users.load()["ann"].disabled
+
+
+async def test_capabilities_that_are_taken_are_lost_at_once(server: AuthorizationServer, owner: Owner) -> None:
+    tokens = await server.tokens(await server.registered())
+
+    owner.runs("users", "capabilities", "ann", "--capability", "observe")
+
+    token = await server.provider.verify_token(tokens["access_token"])
+    assert token is not None
+    assert token.scopes == ["observe"]
+    assert owner.tries("users", "capabilities", "ann").exit_code == 2
+
+
+def test_one_time_codes_are_set_up_with_a_picture_and_a_key(server: AuthorizationServer, owner: Owner) -> None:
+    said = owner.runs("users", "totp", "ann")
+
+    secret = server.users.load()["ann"].totp_secret
+    assert secret is not None
+    assert secret in said
+    assert re.search("[█▀▄]", said)
+    owner.runs("users", "totp", "ann", "--off")
+    assert server.users.load()["ann"].totp_secret is None
+
+
+def test_where_people_log_in_elsewhere_there_are_no_users_here(owner: Owner, tmp_path: Path) -> None:
+    config = tmp_path / "gateway.json"
+    provider = {"mode": "github", "client_id": "x", "client_secret_file": "/x", "users": {"ann@x.org": ["observe"]}}
+    config.write_text(
+        json.dumps({"public_url": "https://relay.example.org", "data_dir": str(tmp_path), "sign_in": provider})
+    )
+
+    owner.is_refused("sign_in.users", "users", "list")
+
+
+def test_an_unknown_user_is_named(owner: Owner) -> None:
+    for command in ("remove", "disable", "totp"):
+        owner.is_refused("there is no user", "users", command, "nobody")
+
+
+# Backup
+
+
+async def test_a_backup_holds_what_is_needed_to_go_on(
+    server: AuthorizationServer, owner: Owner, tmp_path: Path
+) -> None:
+    tokens = await server.tokens(await server.registered())
+    copy = tmp_path / "copy.sqlite3"
+
+    owner.runs("backup", str(copy))
+
+    assert stat.S_IMODE(copy.stat().st_mode) == 0o600
+    restored = Store(copy)
+    with restored.transaction(write=False) as db:
+        assert db.execute("SELECT count(*) FROM tokens").fetchone()[0] == 2
+    restored.close()
+    assert await server.is_good(tokens["access_token"])
+    owner.is_refused("is there already", "backup", str(copy))

@@ -1,0 +1,207 @@
+"""The database: who may read it, how processes share it, what is written whole, and backups."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from opencode_gateway.errors import Refused, StoreError
+from opencode_gateway.oauth.requests import load_key
+from opencode_gateway.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+ADD = "INSERT INTO machine_tokens (name, hash, capabilities, created_at) VALUES (?, ?, 'observe', 0)"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "gateway.sqlite3")
+    yield store
+    store.close()
+
+
+def names(store: Store) -> list[str]:
+    with store.transaction(write=False) as db:
+        return [row["name"] for row in db.execute("SELECT name FROM machine_tokens ORDER BY name")]
+
+
+def add(store: Store, name: str) -> None:
+    with store.transaction() as db:
+        db.execute(ADD, (name, name.encode()))
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_nobody_else_can_read_any_of_its_files(store: Store, tmp_path: Path) -> None:
+    add(store, "a")
+
+    files = list(tmp_path.iterdir())
+    assert len(files) > 1  # the log beside it
+    assert {mode(path) for path in files} == {0o600}
+
+
+def test_a_transaction_that_fails_changes_nothing(store: Store) -> None:
+    def fail() -> None:
+        with store.transaction() as db:
+            db.execute(ADD, ("a", b"a"))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+
+    assert names(store) == []
+    add(store, "b")
+    assert names(store) == ["b"]
+
+
+def test_an_error_of_the_database_is_one_line_and_leaves_it_usable(store: Store) -> None:
+    with pytest.raises(StoreError, match=r"gateway\.sqlite3 does not serve"), store.transaction() as db:
+        db.execute("SELECT nonsense")
+
+    add(store, "a")
+    assert names(store) == ["a"]
+
+
+def test_another_process_sees_and_changes_it_at_the_same_time(store: Store) -> None:
+    add(store, "here")
+    program = (
+        "import sys; from pathlib import Path; from opencode_gateway.store import Store\n"
+        "store = Store(Path(sys.argv[1]))\n"
+        "with store.transaction() as db:\n"
+        "    print([row[0] for row in db.execute('SELECT name FROM machine_tokens')])\n"
+        "    db.execute(sys.argv[2], ('there', b'there'))\n"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(store.path), ADD], check=True, capture_output=True, text=True
+    )
+
+    assert done.stdout == "['here']\n"
+    assert names(store) == ["here", "there"]
+
+
+def test_many_threads_write_and_nothing_is_lost(store: Store) -> None:
+    def work(number: int) -> None:
+        own = Store(store.path)
+        for each in range(10):
+            add(own, f"{number}-{each}")
+            add(store, f"shared-{number}-{each}")
+        own.close()
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(names(store)) == 80
+
+
+def test_a_reader_does_not_wait_for_a_writer(store: Store) -> None:
+    add(store, "a")
+    reader = Store(store.path)
+    with store.transaction() as db:
+        db.execute(ADD, ("b", b"b"))
+        assert names(reader) == ["a"]
+
+    assert names(reader) == ["a", "b"]
+    reader.close()
+
+
+def test_a_database_of_a_later_version_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sqlite3"
+    Store(path).close()
+    later = sqlite3.connect(path)
+    later.execute("PRAGMA user_version = 1000")
+    later.close()
+
+    with pytest.raises(StoreError, match="later version"):
+        Store(path)
+
+
+def test_a_migration_that_fails_leaves_the_database_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "gateway.sqlite3"
+    Store(path).close()
+    monkeypatch.setattr(
+        "opencode_gateway.store._MIGRATIONS", ("", "CREATE TABLE half (x) STRICT; CREATE TABLE nonsense (")
+    )
+    with pytest.raises(StoreError):
+        Store(path)
+    monkeypatch.undo()
+
+    store = Store(path)
+    add(store, "a")
+    with store.transaction(write=False) as db:
+        assert db.execute("SELECT count(*) FROM sqlite_schema WHERE name = 'half'").fetchone()[0] == 0
+    store.close()
+
+
+def test_what_is_no_database_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sqlite3"
+    path.write_text("this is no database, whatever its name says " * 100)
+
+    with pytest.raises(StoreError, match=r"gateway\.sqlite3.*backup"):
+        Store(path)
+
+
+def test_a_directory_that_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"see that .*missing"):
+        Store(tmp_path / "missing" / "gateway.sqlite3")
+
+
+def test_a_backup_is_one_whole_private_file_taken_while_it_is_in_use(store: Store, tmp_path: Path) -> None:
+    add(store, "a")
+    other = Store(store.path)
+    directory = tmp_path / "backups"
+    directory.mkdir()
+    with other.transaction() as db:
+        db.execute(ADD, ("unfinished", b"u"))
+        store.backup(directory / "copy")
+    other.close()
+
+    assert [path.name for path in directory.iterdir()] == ["copy"]
+    assert mode(directory / "copy") == 0o600
+    restored = Store(directory / "copy")
+    assert names(restored) == ["a"]
+    restored.close()
+
+
+def test_a_backup_overwrites_nothing(store: Store, tmp_path: Path) -> None:
+    target = tmp_path / "precious"
+    target.write_text("precious")
+
+    with pytest.raises(Refused, match="is there already"):
+        store.backup(target)
+
+    assert target.read_text() == "precious"
+    with pytest.raises(Refused, match="cannot be written"):
+        store.backup(tmp_path / "missing" / "copy")
+
+
+def test_the_signing_key_is_made_once_and_private(tmp_path: Path) -> None:
+    key = load_key(tmp_path)
+
+    assert len(key) == 32
+    assert load_key(tmp_path) == key
+    assert [path.name for path in tmp_path.iterdir()] == ["signing.key"]
+    assert mode(tmp_path / "signing.key") == 0o600
+
+
+def test_a_signing_key_that_is_damaged_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "signing.key").write_bytes(b"short")
+
+    with pytest.raises(StoreError, match="damaged"):
+        load_key(tmp_path)
