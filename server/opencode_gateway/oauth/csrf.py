@@ -1,0 +1,154 @@
+"""What the pages give a browser to bring back, all of it signed and none of it stored.
+
+A form's token belongs to one browser, one pending request and one page: nobody can make another browser send it.
+Cookies: `browser` (random; makes the token the browser's), `login` (who has just logged in, for one request and ten
+minutes), `device` (an account that was logged in to from this browser before; see `throttle.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from itsdangerous import BadSignature, TimestampSigner, URLSafeTimedSerializer
+
+from opencode_gateway.oauth.requests import LIFETIME_SECONDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from opencode_gateway.users import User
+
+DEVICE_SECONDS: Final = 180 * 24 * 3600
+_MAX_SIGNED: Final = 1024
+_RANDOM: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+
+Page = Literal["login", "consent"]
+
+
+@dataclass(frozen=True)
+class _Cookie:
+    name: str
+    seconds: int | None
+    same_site: Literal["lax", "strict"]
+
+
+_BROWSER: Final = _Cookie("browser", None, "lax")
+"""Lax: sent when a chat client's site leads here, so that a second tab does not take the first one's place."""
+_LOGIN: Final = _Cookie("login", LIFETIME_SECONDS, "strict")
+_DEVICE: Final = _Cookie("device", DEVICE_SECONDS, "strict")
+
+
+class Browsers:
+    """Signs and checks.
+
+    Args:
+        key: the service's own.
+        https: whether browsers reach the pages by https: cookies are then `__Host-` and `Secure`.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, key: bytes, *, https: bool, clock: Callable[[], float] = time.time) -> None:
+        class Signer(TimestampSigner):
+            def get_timestamp(self) -> int:
+                return int(clock())
+
+        def serializer(purpose: str) -> URLSafeTimedSerializer:
+            return URLSafeTimedSerializer(key, salt=f"pages-{purpose}", signer=Signer)
+
+        self._key = key
+        self._https = https
+        self._forms = serializer("form")
+        self._logins = serializer("login")
+        self._devices = serializer("device")
+
+    def known(self, request: Request) -> str | None:
+        """Return what marks this browser, if it has been here and keeps cookies."""
+        mark = self._cookie(request, _BROWSER)
+        return mark if mark and _RANDOM.fullmatch(mark) else None
+
+    def mark(self, request: Request, response: Response) -> str:
+        """Return what marks this browser, which gets a mark with `response` if it has none."""
+        mark = self.known(request) or secrets.token_urlsafe(32)
+        self._set(response, _BROWSER, mark)
+        return mark
+
+    def token(self, mark: str, pending: str, page: Page) -> str:
+        """Return the token for the form of `page` about the signed request `pending`."""
+        return str(self._forms.dumps([_digest(mark, pending), page]))
+
+    def is_token(self, token: str, mark: str, pending: str, page: Page) -> bool:
+        """Tell whether it is one, made in the last ten minutes."""
+        return bool(_loads(self._forms, token, LIFETIME_SECONDS) == [_digest(mark, pending), page])
+
+    def logged_in(self, response: Response, user: User, mark: str, pending: str, device: str | None) -> None:
+        """Let the browser show for ten minutes, for this request alone, who logged in; and that it is this user's."""
+        signed = self._logins.dumps([user.name, self._state(user), _digest(mark, pending)])
+        self._set(response, _LOGIN, str(signed))
+        self._set(response, _DEVICE, str(self._devices.dumps([user.name, device or secrets.token_urlsafe(16)])))
+
+    def login(self, request: Request, pending: str, users: Callable[[str], User | None]) -> User | None:
+        """Return who logged in for this request from this browser, as they were when they did; else None."""
+        content = _loads(self._logins, self._cookie(request, _LOGIN), LIFETIME_SECONDS)
+        mark = self.known(request)
+        if not isinstance(content, list) or mark is None:
+            return None
+        name, state, digest = content
+        user = users(name)
+        if user is None or user.disabled or digest != _digest(mark, pending) or state != self._state(user):
+            return None
+        return user
+
+    def end_login(self, response: Response) -> None:
+        """Take back what `logged_in` gave for the consent page."""
+        response.delete_cookie(
+            self._name(_LOGIN), path="/", secure=self._https, httponly=True, samesite=_LOGIN.same_site
+        )
+
+    def device(self, request: Request, name: str) -> str | None:
+        """Return what tells this browser from others, if somebody logged in from it as `name` before."""
+        content = _loads(self._devices, self._cookie(request, _DEVICE), DEVICE_SECONDS)
+        return str(content[1]) if isinstance(content, list) and content[0] == name else None
+
+    def _state(self, user: User) -> str:
+        """Change with the password and with one-time codes: a login by the old ones is then void."""
+        secrets_of_user = f"{user.password_hash} {user.totp_secret}".encode()
+        return hmac.new(self._key, b"login-state " + secrets_of_user, "sha256").hexdigest()[:32]
+
+    def _name(self, cookie: _Cookie) -> str:
+        return f"__Host-{cookie.name}" if self._https else cookie.name
+
+    def _cookie(self, request: Request, cookie: _Cookie) -> str | None:
+        return request.cookies.get(self._name(cookie))
+
+    def _set(self, response: Response, cookie: _Cookie, value: str) -> None:
+        response.set_cookie(
+            self._name(cookie),
+            value,
+            max_age=cookie.seconds,
+            path="/",
+            secure=self._https,
+            httponly=True,
+            samesite=cookie.same_site,
+        )
+
+
+def _digest(mark: str, pending: str) -> str:
+    return hashlib.sha256(f"{mark} {pending}".encode()).hexdigest()
+
+
+def _loads(serializer: URLSafeTimedSerializer, signed: str | None, seconds: int) -> object:
+    if not signed or len(signed) > _MAX_SIGNED:
+        return None
+    try:
+        return serializer.loads(signed, max_age=seconds)
+    except BadSignature:
+        return None

@@ -1,0 +1,285 @@
+"""The login and consent pages: what they refuse, of strangers, of forged forms, and during a storm."""
+
+from __future__ import annotations
+
+import html
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+from argon2.profiles import CHEAPEST
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from opencode_gateway.oauth import throttle as budgets
+from opencode_gateway.oauth.requests import LIFETIME_SECONDS
+from opencode_gateway.oauth.throttle import window_code
+from opencode_gateway.one_time_codes import new_secret
+from opencode_gateway.passwords import Passwords
+from support.login_pages import EVIL, PASSWORD, Form, Site, browser_of, with_pages
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from opencode_gateway.audit import Event
+    from support.authorization import AuthorizationServer
+
+
+@pytest.fixture
+async def site(server: AuthorizationServer) -> AsyncIterator[Site]:
+    events: list[Event] = []
+    with_pages(server, events)
+    async with browser_of(server, events) as http:
+        yield Site(server, http, events)
+
+
+async def test_a_form_that_another_site_makes_a_browser_send_is_refused(site: Site) -> None:
+    consent = await site.log_in()
+    form = Form(consent.text)
+    # What an attacker can have: the request, and a token that was made for a browser of his own.
+    async with browser_of(site.server, []) as attackers:
+        shown = await attackers.get("/login", params={"request": form.fields["request"]})
+        foreign = Form(shown.text).fields["token"]
+    own_login_page = await site.http.get("/login", params={"request": form.fields["request"]})
+    for token in (None, "", "x", foreign, Form(own_login_page.text).fields["token"]):
+        refused = await site.send(consent, decision="allow", **{"capability-drive": "yes"}, token=token)
+        assert refused.status_code == 403
+        assert "This form does not belong to this page" in refused.text
+    site.http.headers["Sec-Fetch-Site"] = "cross-site"
+    assert (await site.send(consent, decision="allow")).status_code == 403
+    site.http.headers["Sec-Fetch-Site"] = "same-site"
+    assert (await site.send(consent, decision="allow")).status_code == 403
+    site.http.headers["Sec-Fetch-Site"] = "same-origin"
+    assert (await site.send(consent, decision="allow")).status_code == 303
+
+
+async def test_a_forged_login_is_refused_before_the_password_is_looked_at(site: Site) -> None:
+    login = await site.arrive()
+    for _ in range(budgets.ADDRESS.attempts + 1):
+        assert (await site.send(login, name="ann", password=PASSWORD, token="x")).status_code == 403
+    assert site.events == []
+    assert (await site.send(login, name="ann", password=PASSWORD)).status_code == 303
+
+
+async def test_a_login_counts_for_its_own_request_and_browser_and_for_ten_minutes(site: Site) -> None:
+    consent = await site.log_in()
+    request = Form(consent.text).fields["request"]
+    other = Form((await site.arrive()).text).fields["request"]
+    back = await site.http.get("/consent", params={"request": other})
+    assert (back.status_code, back.headers["location"].split("=")[0]) == (303, "/login?request")
+    async with browser_of(site.server, []) as thief:
+        stolen = site.http.cookies["__Host-login"]
+        back = await thief.get("/consent", params={"request": request}, headers={"Cookie": f"__Host-login={stolen}"})
+        assert back.status_code == 303
+    assert (await site.http.get("/consent", params={"request": request})).status_code == 200
+    site.server.clock.advance(LIFETIME_SECONDS + 1)
+    for answer in (
+        await site.http.get("/consent", params={"request": request}),
+        await site.send(consent, decision="allow"),
+    ):
+        assert answer.status_code == 400
+        assert "This request is over" in answer.text
+        assert "Start again from your chat client" in answer.text
+
+
+async def test_an_answer_is_given_once(site: Site) -> None:
+    consent = await site.log_in()
+    assert (await site.send(consent, decision="allow")).status_code == 303
+    again = await site.send(consent, decision="allow")
+    assert again.status_code == 403
+    assert "This step is over" in again.text
+
+
+@pytest.mark.parametrize("change", ["disabled", "removed", "password", "totp"])
+async def test_a_login_is_void_once_the_person_was_changed(site: Site, change: str) -> None:
+    consent = await site.log_in()
+    users = site.server.users
+    if change == "disabled":
+        users.set_disabled("ann", disabled=True)
+    elif change == "removed":
+        users.add("bob", Passwords(CHEAPEST).hash(PASSWORD), ["observe"])
+        users.remove("ann")
+    elif change == "password":
+        users.set_password("ann", Passwords(CHEAPEST).hash("another password"))
+    else:
+        users.set_totp("ann", new_secret())
+    answer = await site.send(consent, decision="allow")
+    assert answer.status_code == 403
+    assert site.told() == [("login", "ok", "ann")]
+
+
+async def test_a_client_that_was_revoked_meanwhile_gets_nothing(site: Site) -> None:
+    consent = await site.log_in()
+    with site.server.store.transaction() as db:
+        db.execute("DELETE FROM clients")
+    answer = await site.send(consent, decision="allow")
+    assert answer.status_code == 409
+    assert "connect it anew" in answer.text
+    assert site.told()[-1] == ("consent", "refused", "ann")
+
+
+async def test_a_browser_without_cookies_is_told_what_it_lacks(site: Site) -> None:
+    login = await site.arrive()
+    site.http.cookies.clear()
+    answer = await site.send(login, name="ann", password=PASSWORD)
+    assert answer.status_code == 400
+    assert "needs cookies" in answer.text
+
+
+async def test_a_second_tab_does_not_spoil_the_first(site: Site) -> None:
+    first = await site.arrive()
+    second = await site.arrive()
+    assert (await site.send(first, name="ann", password=PASSWORD)).status_code == 303
+    assert (await site.send(second, name="ann", password=PASSWORD)).status_code == 303
+
+
+@pytest.mark.parametrize("request_", ["", "x", "x" * 50_000, "eyJ9.x.y", "\x00"])
+async def test_what_is_no_request_of_ours_is_answered_with_the_next_step(site: Site, request_: str) -> None:
+    for path in ("/login", "/consent"):
+        answer = await site.http.get(path, params={"request": request_})
+        assert answer.status_code == 400
+        assert "Start again from your chat client" in answer.text
+
+
+async def test_a_request_that_was_changed_is_none(site: Site) -> None:
+    request = Form((await site.arrive()).text).fields["request"]
+    for at in (0, len(request) // 2, -1):
+        changed = request[:at] + ("A" if request[at] != "A" else "B") + request[at:][1:]
+        assert (await site.http.get("/login", params={"request": changed})).status_code == 400
+
+
+async def test_a_storm_is_answered_with_a_wait_and_the_owner_has_a_way_past_it(site: Site) -> None:
+    login = await site.arrive()
+    known = browser_of(site.server, [])
+    seen = await Site(site.server, known, []).send(
+        await known.get("/login", params={"request": Form(login.text).fields["request"]}),
+        name="ann",
+        password=PASSWORD,
+    )
+    assert seen.status_code == 303
+    statuses = [
+        (await site.send(login, name="ann", password="guess")).status_code
+        for _ in range(budgets.ADDRESS.attempts + 20)
+    ]
+    assert statuses == [403] * budgets.ADDRESS.attempts + [429] * 20
+    held_up = await site.send(login, name="ann", password=PASSWORD)
+    assert held_up.status_code == 429
+    assert 1 <= int(held_up.headers["retry-after"]) <= budgets.ADDRESS.seconds
+    assert "Wait 1 minute, then try again" in held_up.text
+    assert "sudo opencode-gateway clients allow" in held_up.text
+    # Audit lines about it are few.
+    assert site.told().count(("login", "throttled", "ann")) == 5
+
+    # On a device that is known, from the very same address:
+    again = await known.get("/login", params={"request": Form(login.text).fields["request"]})
+    assert (await Site(site.server, known, []).send(again, name="ann", password=PASSWORD)).status_code == 303
+    await known.aclose()
+    # On this one, with the code of the window that is open.
+    assert (await site.send(held_up, name="ann", password=PASSWORD, window="AAAA-AAAA")).status_code == 429
+    opened_at = site.server.provider.clients.window()
+    assert opened_at is not None
+    code = window_code(site.key, opened_at).lower().replace("-", " ")
+    mistyped = await site.send(held_up, name="ann", password="wrong", window=code)
+    assert mistyped.status_code == 403
+    assert "window" in Form(mistyped.text).fields, "it can be typed again"
+    assert (await site.send(mistyped, name="ann", password=PASSWORD, window=code)).status_code == 303
+
+
+async def test_no_window_no_code(site: Site) -> None:
+    login = await site.arrive()
+    opened_at = site.server.provider.clients.window()
+    assert opened_at is not None
+    for _ in range(budgets.ADDRESS.attempts):
+        await site.send(login, name="ann", password="guess")
+    with site.server.store.transaction() as db:
+        db.execute("DELETE FROM enrolment")
+    code = window_code(site.key, opened_at)
+    assert (await site.send(login, name="ann", password=PASSWORD, window=code)).status_code == 429
+
+
+async def test_without_users_and_with_a_damaged_file_the_page_says_what_to_do(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    login = await site.arrive()
+    address = str(login.request.url)
+    site.server.users.path.write_text('{"ann": {"password": "secret"}}')
+    for answer in (await site.http.get(address), await site.send(login, name="ann", password=PASSWORD)):
+        assert answer.status_code == 503
+        assert "Nobody can log in at the moment" in answer.text
+        assert "secret" not in answer.text
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    site.server.users.path.write_text("{}")
+    answer = await site.http.get(address)
+    assert answer.status_code == 503
+    assert "sudo opencode-gateway users add NAME" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "status"),
+    [
+        ("application/json", b"{}", 415),
+        ("multipart/form-data; boundary=x", b"--x--", 415),
+        ("", b"a=b", 415),
+        ("application/x-www-form-urlencoded", b"a=" + b"b" * 33_000, 413),
+        ("application/x-www-form-urlencoded", b"a&" * 1000, 400),
+        ("application/x-www-form-urlencoded", b"\xff\xfe%ff%fe=%00%zz&%", 400),
+    ],
+)
+async def test_what_is_no_form_of_ours_is_refused(site: Site, kind: str, body: bytes, status: int) -> None:
+    for path in ("/login", "/consent"):
+        answer = await site.http.post(path, content=body, headers={"Content-Type": kind})
+        assert answer.status_code == status
+        assert answer.headers["content-type"].startswith("text/html")
+
+
+async def test_what_a_stranger_typed_or_called_his_client_is_never_markup(site: Site) -> None:
+    login = await site.arrive(client_name=EVIL)
+    wrong = await site.send(login, name=EVIL, password=EVIL, window=EVIL)
+    consent = await site.log_in(client_name=EVIL)
+    for answer in (login, wrong, consent):
+        assert not Form(answer.text).tags & {"script", "img"}
+        assert "{{7*7}}" in html.unescape(answer.text) or "49" not in answer.text
+
+
+_TEXT = st.text(max_size=200) | st.sampled_from([EVIL, "\x00", "\ud7ff", "%", "&=;", "a" * 5000, "ann", PASSWORD])
+_NAMES = st.sampled_from(["request", "token", "name", "password", "code", "window", "decision", "capability-drive"])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    path=st.sampled_from(["/login", "/consent"]),
+    changed=st.dictionaries(_NAMES, _TEXT, max_size=8),
+    kept=st.booleans(),
+    cookies=st.dictionaries(
+        st.sampled_from(["__Host-browser", "__Host-login", "__Host-device"]),
+        st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters=';,"\\'), max_size=60),
+        max_size=3,
+    ),
+)
+async def test_nothing_that_can_be_sent_breaks_the_pages_or_shows_up_in_them_unescaped(
+    site: Site, path: str, changed: dict[str, str], kept: bool, cookies: dict[str, str]
+) -> None:
+    consent = await site.log_in(client_name=EVIL)
+    fields = Form(consent.text).fields if kept else {}
+    sent: dict[str, str] = {**fields, **changed}
+    headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
+    for answer in (
+        await site.http.post(path, data=sent, headers=headers),
+        await site.http.get(path, params=sent, headers=headers),
+    ):
+        assert answer.status_code < 500
+        if answer.status_code == 303:
+            assert answer.headers["location"].startswith(("/login?", "/consent?", "https://claude.ai/"))
+            continue
+        assert not Form(answer.text).tags & {"script", "img"}
+        for value in changed.values():
+            if set(value) & set("<>\"'"):
+                assert value not in answer.text
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(body=st.binary(max_size=400))
+async def test_no_body_breaks_the_pages(site: Site, body: bytes) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    for path in ("/login", "/consent"):
+        assert 400 <= (await site.http.post(path, content=body, headers=headers)).status_code < 500
