@@ -1,0 +1,379 @@
+"""The authorization server for people of an identity provider: FastMCP's proxy, for those in the list alone.
+
+The proxy asks for consent, sends people to the provider, exchanges the provider's code, and hands out tokens of its
+own that stand for the session there. What is put in its place here: clients and endpoints, which are those of the
+password mode; who may come in, established before a client gets a code; what a token may do, which the list says.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
+
+from fastmcp.server.auth import AccessToken
+from fastmcp.server.auth.oauth_proxy import OAuthProxy
+from joserfc.errors import JoseError
+from mcp.server.auth.provider import AuthorizeError, TokenError
+from pydantic import AnyHttpUrl, AnyUrl, ConfigDict, TypeAdapter, ValidationError
+from starlette.routing import Route
+
+from opencode_gateway.audit import Event
+from opencode_gateway.capabilities import CAPABILITIES
+from opencode_gateway.oauth import handlers
+from opencode_gateway.oauth.clients import AdmittedClient, Clients, NotAdmitted
+from opencode_gateway.oauth.documents import Documents
+from opencode_gateway.oauth.grants import ACCESS_SECONDS, GRACE_SECONDS, REFRESH_SECONDS
+from opencode_gateway.oauth.provider import Provider
+from opencode_gateway.oauth.redirects import as_written, is_allowed
+from opencode_gateway.oauth.rendering import STYLE_PATH, problem_page, style
+from opencode_gateway.oauth.requests import Pending
+from opencode_gateway.store import hashed
+from opencode_gateway.teams import sessions
+from opencode_gateway.teams.people import PersonRefused
+from opencode_gateway.teams.upstream import LOGIN, AskingClient, Login, ProviderFailed, ReportingClient
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from fastmcp.server.auth.oauth_proxy.models import OAuthTransaction, UpstreamTokenSet
+    from key_value.aio.protocols import AsyncKeyValue
+    from mcp.server.auth.provider import AuthorizationCode, AuthorizationParams, RefreshToken
+    from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from opencode_gateway.configuration import Configuration
+    from opencode_gateway.store import Store
+    from opencode_gateway.teams.people import People
+    from opencode_gateway.teams.upstream import Identity
+
+CALLBACK_PATH: Final = "/auth/callback"
+"""What the owner registers at the provider, behind `public_url`."""
+RENEW_EARLY_SECONDS: Final = 30
+MAX_ROTATED: Final = 1000
+_CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
+# An issuer is compared as text: with the usual parser it would gain a slash at its end.
+_ISSUER: Final = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+"""Of FastMCP's pages. No `form-action`: browsers hold the redirects after a form to it too, which lead away."""
+
+
+@dataclass(frozen=True)
+class _Rotated:
+    """A refresh token that was replaced, and by what. In memory alone: after a restart there is no grace."""
+
+    until: float
+    replaced: RefreshToken
+    tokens: OAuthToken
+
+
+class TeamSignIn(OAuthProxy):
+    """Authorization and tokens for the people in the list.
+
+    Args:
+        key: signs tokens.
+        storage: of the proxy.
+        documents: fetches client-id documents.
+        on_event: hears of logins and of clients that registered.
+        clock: seconds since the epoch, for clients and sessions; the proxy has the system's.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        store: Store,
+        identity: Identity,
+        people: People,
+        *,
+        client_id: str,
+        client_secret: str,
+        key: bytes,
+        storage: AsyncKeyValue,
+        documents: Documents | None = None,
+        on_event: Callable[[Event], None] = lambda event: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.configuration = configuration
+        self.issuer = configuration.public_url
+        self.resource = configuration.resource
+        self.clients = Clients(
+            store,
+            configuration.clients,
+            documents or Documents(configuration.clients.client_id_hosts),
+            clock=clock,
+            on_event=on_event,
+        )
+        self._on_event = on_event
+        self._store = store
+        self._identity = identity
+        self._people = people
+        self._clock = clock
+        self._rotated: dict[bytes, _Rotated] = {}
+        super().__init__(
+            upstream_authorization_endpoint=identity.endpoints.authorization,
+            upstream_token_endpoint=identity.endpoints.token,
+            upstream_client_id=client_id,
+            upstream_client_secret=client_secret,
+            token_verifier=sessions.BySession(store, people),
+            base_url=_ISSUER.validate_python(configuration.public_url),
+            redirect_path=CALLBACK_PATH,
+            # Ours are exact, and are looked at below; these would do if the proxy changed under us.
+            allowed_client_redirect_uris=[
+                *configuration.clients.redirect_uris,
+                *(
+                    ("http://127.0.0.1:*", "http://[::1]:*", "http://localhost:*")
+                    if configuration.clients.loopback_redirects
+                    else ()
+                ),
+            ],
+            valid_scopes=list(CAPABILITIES),
+            forward_resource=False,
+            extra_authorize_params=dict(identity.endpoints.parameters),
+            client_storage=storage,
+            jwt_signing_key=key,
+            require_authorization_consent=True,
+            fallback_refresh_token_expiry_seconds=REFRESH_SECONDS,
+            fastmcp_access_token_expiry_seconds=ACCESS_SECONDS,
+            token_expiry_threshold_seconds=RENEW_EARLY_SECONDS,
+            # Documents are the clients' business, above.
+            enable_cimd=False,
+        )
+
+    def get_routes(self, mcp_path: str | None = None) -> list[Route]:
+        """Return the password mode's routes of an authorization server, and the two of the proxy."""
+        self.set_mcp_path(mcp_path)
+        return [
+            *handlers.routes(cast("Provider", self)),  # it has all of that which they use
+            Route(STYLE_PATH, style, methods=["GET"]),
+            Route("/consent", _page(self._handle_consent), methods=["GET", "POST"]),
+            Route(CALLBACK_PATH, _page(self._handle_idp_callback), methods=["GET"]),
+        ]
+
+    # Clients.
+
+    async def get_client(self, client_id: str) -> AdmittedClient | None:
+        """Return a client that is known here; our own id at the provider, which the proxy would take, is none."""
+        with suppress(NotAdmitted):
+            return self.clients.known(client_id) or await self.clients.admit(client_id)
+        return None
+
+    async def register_client(self, client_info: OAuthClientInformationFull) -> None:
+        """Admit a client; see `Clients.register`."""
+        self.clients.register(client_info)
+
+    def is_ours(self, resource: str | None) -> bool:
+        """Tell whether this names our resource; None does (RFC 8707 lets it be left out)."""
+        return Provider.is_ours(cast("Provider", self), resource)
+
+    def _validate_client_redirect_uri(self, redirect_uri: str) -> bool:
+        rules = self.configuration.clients
+        try:
+            return is_allowed(as_written(AnyUrl(redirect_uri), rules), rules)
+        except ValidationError:
+            return False
+
+    # A login.
+
+    async def authorize(self, client: OAuthClientInformationFull, params: AuthorizationParams) -> str:
+        """Return the address of the consent page for a request that is in order."""
+        if not isinstance(client, AdmittedClient):
+            raise AuthorizeError("unauthorized_client", "the client was not admitted")
+        if not self.is_ours(params.resource):
+            raise AuthorizeError("invalid_target", f"the only resource here is {self.resource}")
+        if not _CHALLENGE.fullmatch(params.code_challenge):
+            raise AuthorizeError("invalid_request", "code_challenge is not one of S256")
+        asked = params.scopes or CAPABILITIES
+        scopes = [capability for capability in CAPABILITIES if capability in asked]
+        return await super().authorize(client, params.model_copy(update={"scopes": scopes, "resource": None}))
+
+    def _build_upstream_authorize_url(self, txn_id: str, transaction: dict[str, Any]) -> str:
+        # The client's scopes are ours; the provider is asked for an address, whatever they are.
+        scopes = list(self._identity.endpoints.scopes)
+        return super()._build_upstream_authorize_url(txn_id, transaction | {"scopes": scopes})
+
+    def _prepare_scopes_for_upstream_refresh(self, scopes: list[str]) -> list[str]:
+        return []
+
+    def _create_upstream_oauth_client(self) -> AskingClient:
+        assert self._upstream_client_secret is not None  # noqa: S101 # for the type: it is always given
+        return ReportingClient(
+            self._identity, self._people, self._upstream_client_id, self._upstream_client_secret.get_secret_value()
+        )
+
+    async def _handle_idp_callback(self, request: Request) -> Any:
+        """Answer who comes back from the provider: with a code for the client, or with a page that says why not."""
+        transaction = await self._transaction_store.get(key=request.query_params.get("state", ""))
+        login = Login()
+        token = LOGIN.set(login)
+        try:
+            response = await super()._handle_idp_callback(request)
+        finally:
+            LOGIN.reset(token)
+        if transaction is None or (login.failure is None and login.stored is None):
+            return response
+        begun = login.stored is not None and await self._begin(transaction, login.stored)
+        self._on_event(
+            Event(
+                event="login",
+                outcome="ok" if begun else "refused",
+                login=(login.stored or {}).get("person"),
+                kind=self._identity.kind,
+                client_id=transaction.client_id,
+                address=request.client.host if request.client else None,
+                details={} if begun else {"why": str(login.failure or "client revoked")},
+            )
+        )
+        if isinstance(login.failure, ProviderFailed):
+            return problem_page("Not connected", f"{login.failure}.", status=502)
+        if login.failure is not None:
+            return problem_page("You are not let in", f"{login.failure}.", status=403)
+        if not begun:
+            return problem_page(
+                "Not connected", "This client is no longer registered here: connect it anew.", status=403
+            )
+        return response
+
+    async def _begin(self, transaction: OAuthTransaction, stored: dict[str, Any]) -> bool:
+        """Note whose session the code is going to begin; False if its client was revoked meanwhile."""
+        client_id = transaction.client_id
+        client = await self.get_client(client_id)
+        pending = Pending(
+            client_id=client_id,
+            # The window may have closed while the person logged in; they came in time.
+            client_name=(client and client.client_name) or urlsplit(client_id).hostname or client_id,
+            document=client.document if client else client_id.startswith("https://"),
+            redirect_uri=transaction.client_redirect_uri,
+            challenge=transaction.code_challenge or "",
+            capabilities=tuple(capability for capability in CAPABILITIES if capability in transaction.scopes),
+            resource=self.resource,
+        )
+        with self._store.transaction() as db:
+            if not self.clients.granted(db, pending):
+                return False
+            sessions.begin(
+                db,
+                stored["session"],
+                login=stored["person"],
+                client_id=client_id,
+                capabilities=pending.capabilities,
+                resource=self.resource,
+                now=self._clock(),
+            )
+        return True
+
+    # Tokens.
+
+    async def _extract_upstream_claims(self, idp_tokens: dict[str, Any]) -> dict[str, Any]:
+        return {"session": idp_tokens["session"]}
+
+    def _get_verification_token(self, upstream_token_set: UpstreamTokenSet) -> str:
+        data = upstream_token_set.raw_token_data
+        return f"{data['session']} {data['person']}"
+
+    def _uses_alternate_verification(self) -> bool:
+        return True
+
+    async def load_access_token(self, token: str) -> AccessToken | None:
+        """Return what a token may do now: what was granted, as far as the person still has it.
+
+        Raises:
+            ProviderFailed: their session at the provider must be renewed, and cannot be now.
+        """
+        found = await super().load_access_token(token)
+        # The proxy lets a session go on that it could not renew.
+        if found is None or found.expires_at is None or found.expires_at <= time.time():
+            return None
+        login, claims = found.subject or "", found.claims or {}
+        may = self._people.capabilities(login)
+        return AccessToken(
+            token=token,
+            client_id=found.client_id,
+            scopes=[capability for capability in CAPABILITIES if capability in found.scopes and capability in may],
+            expires_at=found.expires_at,
+            resource=self.resource,
+            subject=login,
+            claims={
+                "login": login,
+                "client_name": claims["client_name"],
+                "kind": self._identity.kind,
+                "session": claims["session"],
+            },
+        )
+
+    async def exchange_authorization_code(
+        self, client: OAuthClientInformationFull, authorization_code: AuthorizationCode
+    ) -> OAuthToken:
+        """Hand out the tokens of a session."""
+        return await self._told(await super().exchange_authorization_code(client, authorization_code))
+
+    async def load_refresh_token(self, client: OAuthClientInformationFull, refresh_token: str) -> RefreshToken | None:
+        """Return a refresh token that is good or was replaced within the grace; an older one ends its session."""
+        found = await super().load_refresh_token(client, refresh_token)
+        if found is not None:
+            return found
+        kept = self._rotated.get(hashed(refresh_token))
+        if kept is not None and kept.replaced.client_id == client.client_id and self._clock() <= kept.until:
+            return kept.replaced
+        self.revoke(refresh_token, client.client_id or "")
+        return None
+
+    async def exchange_refresh_token(
+        self, client: OAuthClientInformationFull, refresh_token: RefreshToken, scopes: list[str]
+    ) -> OAuthToken:
+        """Rotate. Two windows of one client that do so within the grace get the same new tokens."""
+        key = hashed(refresh_token.token)
+        async with self._get_refresh_lock(key.hex()):
+            now = self._clock()
+            self._rotated = {old: kept for old, kept in self._rotated.items() if now <= kept.until}
+            if key in self._rotated:
+                return await self._told(self._rotated[key].tokens)
+            session_id = self._session_of(refresh_token.token, "refresh", client.client_id)
+            session = sessions.find(self._store, session_id) if session_id else None
+            if session is None or not self._people.capabilities(session.login):
+                raise TokenError("invalid_grant", "this session was ended, or its person may no longer log in")
+            try:
+                tokens = await super().exchange_refresh_token(client, refresh_token, scopes)
+            except PersonRefused as refusal:
+                raise TokenError("invalid_grant", str(refusal)) from refusal
+            sessions.renew(self._store, session.id, now)
+            if len(self._rotated) < MAX_ROTATED:
+                self._rotated[key] = _Rotated(now + GRACE_SECONDS, refresh_token, tokens)
+        return await self._told(tokens)
+
+    async def revoke_token(self, token: Any) -> None:
+        """End the session that a token is of."""
+        self.revoke(token.token, token.client_id)
+
+    def revoke(self, token: str, client_id: str) -> None:
+        """End the session that a token of this client's is of; any other token is passed over (RFC 7009, 2.2)."""
+        session = self._session_of(token, "refresh", client_id) or self._session_of(token, "access", client_id)
+        if session is not None:
+            sessions.end(self._store, session)
+
+    def _session_of(self, token: str, use: str, client_id: str | None) -> str | None:
+        """Return the session that a token of ours is of, whether it was ended or not."""
+        try:
+            payload = self.jwt_issuer.verify_token(token, expected_token_use=use)
+            return str(payload["upstream_claims"]["session"]) if payload["client_id"] == client_id else None
+        except (JoseError, ValueError, KeyError, TypeError):
+            return None
+
+    async def _told(self, tokens: OAuthToken) -> OAuthToken:
+        """Return new tokens with the scopes that they have now, which the client must be told (RFC 6749, 5.1)."""
+        found = await self.load_access_token(tokens.access_token)
+        if found is None:
+            raise TokenError("invalid_grant", "this session was ended, or its person may no longer log in")
+        return tokens.model_copy(update={"scope": " ".join(found.scopes)})
+
+
+def _page(show: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    async def shown(request: Request) -> Response:
+        response = await show(request)
+        response.headers.setdefault("Content-Security-Policy", _POLICY)
+        return response
+
+    return shown

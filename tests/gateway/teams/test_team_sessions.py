@@ -1,0 +1,268 @@
+"""What becomes of a login at an identity provider: restarts, rotation, renewal, and every way in which it ends."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from opencode_gateway.oauth.enrolment import revoke_client
+from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
+from opencode_gateway.store import FILE_NAME
+from opencode_gateway.teams import provider as team_provider
+from opencode_gateway.teams import upstream
+from support.authorization import answer_of, proof
+from support.team_gateway import TeamGateway
+from support.waiting import eventually_async
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from opencode_gateway.configuration import Configuration
+    from support.fake_identity_provider import FakeIdentityProvider
+    from support.team_gateway import Make
+
+MODES = ("oidc", "google", "github")
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_tokens_outlive_a_restart(
+    mode: str, configure: Callable[..., Configuration], tls: tuple[Path, Path]
+) -> None:
+    configuration = configure(mode)
+    async with TeamGateway(configuration, *tls) as running:
+        client_id, tokens = await running.log_in()
+
+    async with TeamGateway(configuration, *tls) as running:
+        assert await running.status(tokens["access_token"]) == 200
+        assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 200
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_who_was_taken_off_the_list_is_out_with_the_restart(
+    mode: str, configure: Callable[..., Configuration], tls: tuple[Path, Path]
+) -> None:
+    configuration = configure(mode)
+    async with TeamGateway(configuration, *tls) as running:
+        client_id, tokens = await running.log_in()
+    sign_in = configuration.sign_in.model_copy(update={"users": {"bob@example.org": ("observe",)}})
+
+    async with TeamGateway(configuration.model_copy(update={"sign_in": sign_in}), *tls) as running:
+        assert await running.status(tokens["access_token"]) == 401
+        refused = await running.refresh(client_id, tokens["refresh_token"])
+        assert refused.status_code in {400, 401}
+        assert refused.json()["error"] == "invalid_grant"
+
+
+async def test_who_was_narrowed_in_the_list_may_do_less_with_the_same_token(
+    configure: Callable[..., Configuration], tls: tuple[Path, Path]
+) -> None:
+    configuration = configure()
+    async with TeamGateway(configuration, *tls) as running:
+        client_id, tokens = await running.log_in()
+    sign_in = configuration.sign_in.model_copy(update={"users": {"ann@example.org": ("approve",)}})
+
+    async with TeamGateway(configuration.model_copy(update={"sign_in": sign_in}), *tls) as running:
+        assert (await running.auth.verify_token(tokens["access_token"])).scopes == ["approve"]
+        assert (await running.refresh(client_id, tokens["refresh_token"])).json()["scope"] == "approve"
+
+
+async def test_the_owner_ends_a_session_at_once(gateway: Make) -> None:
+    async with gateway() as running:
+        client_id, tokens = await running.log_in()
+        [session] = list_sessions(running.store)
+
+        revoke_sessions(running.store, session_id=session.id)
+
+        assert await running.status(tokens["access_token"]) == 401
+        assert (await running.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
+
+
+async def test_the_owner_ends_a_client_s_sessions_at_once(gateway: Make) -> None:
+    async with gateway() as running:
+        client_id, tokens = await running.log_in()
+
+        revoke_client(running.store, client_id)
+
+        assert await running.status(tokens["access_token"]) == 401
+        assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 401
+
+
+@pytest.mark.parametrize("which", ["access_token", "refresh_token"])
+async def test_a_client_ends_its_own_session_with_either_token(which: str, gateway: Make) -> None:
+    async with gateway() as running:
+        client_id, tokens = await running.log_in()
+        other, _ = await running.log_in()
+
+        await running.http.post("/revoke", data={"client_id": other, "token": tokens[which]})
+        assert await running.status(tokens["access_token"]) == 200
+        await running.http.post("/revoke", data={"client_id": client_id, "token": tokens[which]})
+
+        assert await running.status(tokens["access_token"]) == 401
+
+
+async def test_a_client_that_is_revoked_while_its_person_logs_in_gets_no_code(gateway: Make) -> None:
+    async with gateway() as running:
+        client_id = await running.registered()
+        consent = (await running.http.get(running.asking(client_id))).headers["location"]
+        revoke_client(running.store, client_id)
+
+        page = await running.visit(consent)
+
+        assert page.status_code == 403
+        assert "no longer registered" in page.text
+
+
+async def test_a_code_serves_once_and_its_own_client(gateway: Make) -> None:
+    async with gateway() as running:
+        client_id, other, pkce = await running.registered(), await running.registered(), proof()
+        sent = await running.visit(running.asking(client_id, pkce.challenge))
+        code = answer_of(sent.headers["location"])["code"]
+
+        assert (await running.exchange(other, code, pkce.verifier)).json()["error"] == "invalid_grant"
+        assert (await running.exchange(client_id, code, proof().verifier)).json()["error"] == "invalid_grant"
+        assert (await running.exchange(client_id, code, pkce.verifier)).status_code == 200
+        assert (await running.exchange(client_id, code, pkce.verifier)).json()["error"] == "invalid_grant"
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_two_windows_of_a_client_may_refresh_with_the_same_token(mode: str, gateway: Make) -> None:
+    async with gateway(mode) as running:
+        client_id, tokens = await running.log_in()
+
+        first = await running.refresh(client_id, tokens["refresh_token"])
+        second = await running.refresh(client_id, tokens["refresh_token"])
+
+        assert (first.status_code, second.status_code) == (200, 200)
+        assert second.json()["refresh_token"] == first.json()["refresh_token"] != tokens["refresh_token"]
+        assert await running.status(second.json()["access_token"]) == 200
+
+
+async def test_a_refresh_token_that_is_shown_again_after_the_grace_ends_its_session(
+    gateway: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(team_provider, "GRACE_SECONDS", -1)
+    async with gateway() as running:
+        client_id, tokens = await running.log_in()
+        new = (await running.refresh(client_id, tokens["refresh_token"])).json()
+        assert await running.status(new["access_token"]) == 200
+
+        replayed = await running.refresh(client_id, tokens["refresh_token"])
+
+        assert replayed.json()["error"] == "invalid_grant"
+        assert await running.status(new["access_token"]) == 401
+
+
+# Renewal at the provider.
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_session_goes_on_while_the_provider_renews_it(
+    mode: str, gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "RECHECK_SECONDS", 5)  # early enough to be renewed at each use
+    async with gateway(mode) as running:
+        _, tokens = await running.log_in()
+        asked = len(provider.called)
+
+        assert await running.status(tokens["access_token"]) == 200
+
+        assert len(provider.called) > asked
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_who_is_closed_at_the_provider_is_out_when_it_is_asked_again(
+    mode: str, gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "RECHECK_SECONDS", 1)
+    async with gateway(mode) as running:
+        client_id, tokens = await running.log_in()
+        provider.end_sessions()
+
+        async def refused() -> bool:
+            return await running.status(tokens["access_token"]) == 401
+
+        await eventually_async(refused, "the token is refused")
+        assert (await running.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
+
+
+@pytest.mark.parametrize(
+    "change", [{"email": "eve@example.org"}, {"email_verified": False}, {"email": "bob@example.org"}]
+)
+async def test_whose_address_is_another_when_the_provider_is_asked_again_is_out(
+    change: dict[str, Any], gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "RECHECK_SECONDS", 1)
+    async with gateway() as running:
+        client_id, tokens = await running.log_in()
+        provider.claims |= change
+
+        async def refused() -> bool:
+            return await running.status(tokens["access_token"]) == 401
+
+        await eventually_async(refused, "the token is refused")
+        assert (await running.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
+
+
+async def test_a_login_that_cannot_be_renewed_ends_when_the_provider_said(
+    gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    provider.refresh = False
+    provider.answer = {"expires_in": 1}
+    async with gateway() as running:
+        _, tokens = await running.log_in()
+        assert "refresh_token" not in tokens
+
+        async def refused() -> bool:
+            return await running.status(tokens["access_token"]) == 401
+
+        await eventually_async(refused, "the token is refused")
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_session_that_cannot_be_renewed_now_is_refused_and_goes_on_later(
+    mode: str, gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upstream, "RECHECK_SECONDS", 5)
+    async with gateway(mode) as running:
+        client_id, tokens = await running.log_in()
+        provider.status = 503
+
+        with pytest.raises(upstream.ProviderFailed):
+            await running.auth.verify_token(tokens["access_token"])
+        assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 503
+
+        provider.status = 200
+        assert await running.status(tokens["access_token"]) == 200
+        assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 200
+
+
+# What lies on the disk.
+
+
+async def test_the_disk_holds_no_token_and_no_code_in_the_clear(gateway: Make, tmp_path: Path) -> None:
+    async with gateway("github") as running:
+        client_id, tokens = await running.log_in()
+        sent = await running.visit(running.asking(client_id))
+        code = answer_of(sent.headers["location"])["code"]
+        assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 200
+
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.name.startswith(FILE_NAME))
+    assert b"mcp-upstream-tokens" in written
+    for secret in (code, tokens["access_token"], tokens["refresh_token"], "asked-again:"):
+        assert secret.encode() not in written
+
+
+async def test_a_stranger_s_requests_fill_what_is_bounded_alone(gateway: Make, tmp_path: Path) -> None:
+    async with gateway() as running:
+        client_id = await running.registered()
+        shown = await running.http.get(running.asking(client_id))
+        await running.http.get(shown.headers["location"], headers={"Accept": "text/html"})
+
+        with sqlite3.connect(tmp_path / FILE_NAME) as database:
+            filled = {row[0] for row in database.execute("SELECT collection FROM provider_state")}
+        database.close()
+
+        assert filled == {"mcp-oauth-transactions", "mcp-consent-csrf-tokens"}

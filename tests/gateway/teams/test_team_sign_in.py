@@ -1,0 +1,319 @@
+"""People log in at GitHub, Google or an OpenID provider: who comes in, and who does not."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from opencode_gateway.oauth import enrolment
+from opencode_gateway.oauth.sessions import list_sessions
+from support.authorization import answer_of
+from support.fake_documents import document_host
+from support.fake_identity_provider import CLIENT_ID
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.fake_identity_provider import FakeIdentityProvider
+    from support.team_gateway import Make
+
+MODES = ("oidc", "google", "github")
+
+
+# Who comes in.
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_the_sdk_s_own_client_logs_a_listed_person_in(mode: str, gateway: Make) -> None:
+    async with gateway(mode) as running:
+        running.open_window()
+
+        told = await running.chat()
+
+        assert told["login"] == told["subject"] == "ann@example.org"
+        assert told["scopes"] == ["observe", "approve", "drive"]
+        assert (told["kind"], told["client_name"]) == (mode, "Chat")
+        [session] = list_sessions(running.store)
+        assert (session.login, session.client_id) == ("ann@example.org", told["client_id"])
+        assert [(event.event, event.outcome) for event in running.events][-1] == ("login", "ok")
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_person_may_do_what_the_list_says_at_most(
+    mode: str, gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    provider.claims["email"] = "bob@example.org"
+    provider.emails = [{"email": "bob@example.org", "primary": True, "verified": True}]
+    async with gateway(mode) as running:
+        _, tokens = await running.log_in(scope="observe drive")
+
+        assert tokens["scope"] == "observe"
+        token = await running.auth.verify_token(tokens["access_token"])
+        assert token.scopes == ["observe"]
+
+
+async def test_a_client_that_asks_for_less_gets_less(gateway: Make) -> None:
+    async with gateway() as running:
+        _, tokens = await running.log_in(scope="observe")
+
+        assert (await running.auth.verify_token(tokens["access_token"])).scopes == ["observe"]
+
+
+async def test_an_address_that_only_the_userinfo_endpoint_tells_counts(
+    gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    provider.claims |= {"email": None, "email_verified": None}
+    provider.userinfo |= {"email": "ann@example.org", "email_verified": True}
+    async with gateway() as running:
+        _, tokens = await running.log_in()
+
+        assert await running.status(tokens["access_token"]) == 200
+
+
+async def test_the_provider_is_asked_for_an_address_and_told_nothing_of_ours(
+    gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    async with gateway("github") as running:
+        await running.log_in()
+
+        assert provider.asked[0]["scope"] == "user:email"
+        assert "resource" not in provider.asked[0]
+
+
+# Who does not.
+
+REFUSED: dict[str, tuple[dict[str, Any], Any, int, str]] = {
+    "is not listed": (
+        {"email": "eve@example.org"},
+        [{"email": "eve@example.org", "primary": True, "verified": True}],
+        403,
+        "eve@example.org is not among the users of this gateway: the owner adds them to sign_in.users",
+    ),
+    "has no address": ({"email": None}, [], 403, "gave no e-mail address for this account"),
+    "has an address that is not verified": (
+        {"email_verified": False},
+        [{"email": "ann@example.org", "primary": True, "verified": False}],
+        403,
+        "ann@example.org is not verified at",
+    ),
+    "is verified by a word": (
+        {"email_verified": "true"},
+        [{"email": "ann@example.org", "primary": True, "verified": "true"}],
+        403,
+        "ann@example.org is not verified at",
+    ),
+    "has a secondary address that is listed": (
+        {"email": "eve@example.org", "emails": ["ann@example.org"]},
+        [
+            {"email": "ann@example.org", "primary": False, "verified": True},
+            {"email": "eve@example.org", "primary": True, "verified": True},
+        ],
+        403,
+        "eve@example.org is not among the users",
+    ),
+    "has an address that looks like a listed one": (
+        {"email": "\u0430nn@example.org"},
+        [{"email": "\u0430nn@example.org", "primary": True, "verified": True}],
+        403,
+        "that cannot be used here",
+    ),
+    "has two addresses in one": (
+        {"email": "ann@example.org,eve@example.org"},
+        [{"email": "ann@example.org\n", "primary": True, "verified": True}],
+        403,
+        "that cannot be used here",
+    ),
+    "is described in another form": (
+        {"email": ["ann@example.org"]},
+        {"email": "ann@example.org"},
+        0,
+        "cannot be used",
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", REFUSED)
+async def test_somebody_is_refused_at_the_callback_who(
+    case: str, mode: str, gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    claims, provider.emails, status, words = REFUSED[case]
+    provider.claims |= claims
+    async with gateway(mode) as running:
+        page = await running.visit(running.asking(await running.registered()))
+
+        assert page.status_code == (status or (502 if mode == "github" else 403))
+        assert words in page.text
+        assert "location" not in page.headers
+        assert "Traceback" not in page.text
+        assert list_sessions(running.store) == []
+        assert [(event.event, event.outcome) for event in running.events][-1] == ("login", "refused")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"iss": "https://elsewhere.example"},
+        {"aud": "another-client"},
+        {"aud": [CLIENT_ID, "another-client"], "azp": "another-client"},
+        {"exp": int(time.time()) - 60},
+        {"exp": None},
+        {"nbf": int(time.time()) + 3600},
+    ],
+    ids=[
+        "of another issuer",
+        "for another client",
+        "for another client too",
+        "expired",
+        "without an end",
+        "of tomorrow",
+    ],
+)
+@pytest.mark.parametrize("mode", ["oidc", "google"])
+async def test_an_id_token_lets_nobody_in_that_is(
+    mode: str, changed: dict[str, Any], gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    provider.claims |= changed
+    async with gateway(mode) as running:
+        page = await running.visit(running.asking(await running.registered()))
+
+        assert page.status_code == 502
+        assert "id token" in page.text
+        assert list_sessions(running.store) == []
+
+
+async def test_an_id_token_lets_nobody_in_that_another_key_signed(
+    gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    provider.signing_key = type(provider.signing_key).generate_key(2048, {"kid": "one"})
+    async with gateway() as running:
+        page = await running.visit(running.asking(await running.registered()))
+
+        assert page.status_code == 502
+
+
+async def test_an_answer_without_an_id_token_lets_nobody_in(gateway: Make, provider: FakeIdentityProvider) -> None:
+    provider.answer = {"id_token": None}
+    async with gateway() as running:
+        page = await running.visit(running.asking(await running.registered()))
+
+        assert page.status_code == 502
+
+
+async def test_userinfo_about_another_person_lets_nobody_in(gateway: Make, provider: FakeIdentityProvider) -> None:
+    provider.claims |= {"email": None}
+    provider.userinfo = {"sub": "43", "email": "ann@example.org", "email_verified": True}
+    async with gateway() as running:
+        page = await running.visit(running.asking(await running.registered()))
+
+        assert page.status_code == 502
+        assert "another person" in page.text
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_while_the_provider_is_out_of_order_nobody_logs_in(
+    mode: str, gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    provider.status = 503
+    async with gateway(mode) as running:
+        page = await running.visit(running.asking(await running.registered()))
+
+        assert page.status_code == 502
+        assert "does not answer: try again later" in page.text
+
+
+# Clients.
+
+
+async def test_a_client_registers_in_the_window_alone(gateway: Make) -> None:
+    async with gateway() as running:
+        answer = await running.register()
+
+        assert answer.status_code == 400
+        assert "opencode-gateway clients allow" in answer.json()["error_description"]
+
+
+async def test_our_own_id_at_the_provider_is_no_client(gateway: Make) -> None:
+    async with gateway() as running:
+        running.open_window()
+
+        page = await running.visit(running.asking(CLIENT_ID))
+
+        assert page.status_code == 400
+        assert "not registered" in page.text
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "https://evil.example/cb",
+        "https://claude.ai/api/mcp/auth_callback?x=1",
+        "https://claude.ai/api/mcp/auth_callback/",
+    ],
+)
+async def test_codes_are_sent_nowhere_else(uri: str, gateway: Make) -> None:
+    async with gateway() as running:
+        client_id = await running.registered()
+
+        page = await running.visit(running.asking(client_id, redirect_uri=uri))
+        running.open_window()
+        registered = await running.register(redirect_uris=[uri])
+
+        assert (page.status_code, registered.status_code) == (400, 400)
+
+
+async def test_another_resource_is_refused(gateway: Make) -> None:
+    async with gateway() as running:
+        client_id = await running.registered()
+
+        sent = await running.visit(running.asking(client_id, resource="https://other.example/mcp"))
+
+        assert answer_of(sent.headers["location"])["error"] == "invalid_target"
+
+
+async def test_a_person_who_denies_consent_never_reaches_the_provider(
+    gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    async with gateway() as running:
+        sent = await running.visit(running.asking(await running.registered()), answer="deny")
+
+        assert answer_of(sent.headers["location"])["error"] == "access_denied"
+        assert provider.asked == []
+
+
+async def test_a_callback_in_a_browser_that_did_not_consent_gives_no_code(
+    gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    async with gateway() as running:
+        await running.visit(running.asking(await running.registered()), answer="deny")
+        provider.claims["email"] = "eve@example.org"
+        await running.visit(running.asking(await running.registered()))
+        state = provider.asked[0]["state"]
+
+        stolen = await running.http.get("/auth/callback", params={"code": "x", "state": state})
+
+        assert stolen.status_code in {400, 403}
+
+
+async def test_a_client_known_by_its_document_needs_the_window_each_time(
+    gateway: Make, tls: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with document_host(tmp_path, monkeypatch) as host:
+        both = tmp_path / "authorities.pem"
+        both.write_bytes(tls[0].read_bytes() + (tmp_path / "certificate.pem").read_bytes())
+        monkeypatch.setenv("SSL_CERT_FILE", str(both))
+        client_id = host.put_client("/client.json")
+        async with gateway(clients={"client_id_hosts": [host.netloc]}) as running:
+            closed = await running.visit(running.asking(client_id))
+            running.open_window()
+            _, tokens = await running.log_in(client_id)
+            enrolment.close_window(running.store)
+            again = await running.visit(running.asking(client_id))
+
+            assert (closed.status_code, again.status_code) == (400, 400)
+            assert "clients allow" in closed.text
+            token = await running.auth.verify_token(tokens["access_token"])
+            assert (token.client_id, token.claims["client_name"]) == (client_id, "Chat")
+            assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 200
