@@ -1,0 +1,109 @@
+"""Caddy as the relay has it in front of the gateway: TLS on loopback, with a certificate authority of its own."""
+
+from __future__ import annotations
+
+import os
+import ssl
+import subprocess
+from typing import TYPE_CHECKING
+
+import psutil
+
+from support.ports import free_port, is_open
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_START_SECONDS = 40.0
+"""It takes 0.3 s alone."""
+_STOP_SECONDS = 10.0
+# Unbuffered, Caddy 2.6 cuts off some answers of the initialize era: where an answer begins before it has looked for
+# the request's end, it takes the request for broken. `max_buffer_size` brings that back, so the size is bounded by
+# `request_body`, as on the relay.
+# Nothing is installed into the machine's trust, and nothing but this port is listened on.
+_CADDYFILE = """
+{{
+    admin off
+    grace_period 1s
+    auto_https disable_redirects
+    skip_install_trust
+    local_certs
+    storage file_system {directory}
+    servers {{
+        protocols h1 h2
+    }}
+}}
+{url} {{
+    bind 127.0.0.1
+    request_body {{
+        max_size 2MiB
+    }}
+    reverse_proxy 127.0.0.1:{upstream} {{
+        flush_interval -1
+        buffer_requests
+    }}
+}}
+"""
+
+
+class Caddy:
+    """A Caddy that serves `url`, once it is started. All that it keeps is in `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._port = free_port()
+        self.url = f"https://localhost:{self._port}"
+        self._log = directory / "log"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, upstream: int) -> None:
+        """Start it, forwarding to 127.0.0.1:`upstream`, and wait until it has its certificate."""
+        home = str(self._directory)
+        caddyfile = self._directory / "Caddyfile"
+        caddyfile.write_text(_CADDYFILE.format(directory=home, url=self.url, upstream=upstream))
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                ["caddy", "run", "--adapter", "caddyfile", "--config", str(caddyfile)],
+                env={"HOME": home, "XDG_CONFIG_HOME": home, "XDG_DATA_HOME": home, "PATH": os.environ["PATH"]},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            eventually(self._serves, f"Caddy on port {self._port}", within=_START_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End it."""
+        assert self._process is not None, "not started"
+        self._process.terminate()
+        try:
+            self._process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+            raise
+
+    @property
+    def process(self) -> psutil.Process:
+        """Caddy."""
+        assert self._process is not None, "not started"
+        return psutil.Process(self._process.pid)
+
+    def trust(self) -> ssl.SSLContext:
+        """Return a context that trusts its authority, and nobody else."""
+        return ssl.create_default_context(cafile=self._authority)
+
+    @property
+    def _authority(self) -> Path:
+        return self._directory / "pki" / "authorities" / "local" / "root.crt"
+
+    def _serves(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise RuntimeError(f"caddy ended with {self._process.returncode}: {self._log.read_text()[-2000:]}")
+        return is_open(self._port) and any(self._directory.glob("certificates/local/*/*.crt"))
