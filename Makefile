@@ -26,7 +26,7 @@ demo: packages-demo $(INSTALLED) ## Drive a real OpenCode through the server. RE
 
 .PHONY: test
 test: packages-test $(INSTALLED) opencode ## Run all tests, `make images molecule` too where Docker is or can be had. ARGS="…" goes to pytest, alone
-	@OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/pytest $(ARGS)
+	@OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/pytest $(or $(ARGS),--numprocesses auto --maxprocesses 4 --dist loadfile)
 	@$(if $(ARGS),:,if $(ENGINE) possible; then $(MAKE) --no-print-directory images molecule; \
 	else echo 'Left out: make images molecule. No Docker engine can be reached, nor started as this user.'; fi)
 

@@ -37,11 +37,11 @@ def test_without_systemd_nothing_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     notify("READY=1")
 
 
-@pytest.mark.parametrize(("pid", "count"), [("", ""), ("1", "1"), (str(os.getpid()), "2")])
+@pytest.mark.parametrize(("pid", "count"), [("", ""), ("1", "1"), ("own", "2")])
 def test_another_processs_sockets_or_several_are_not_taken(
     pid: str, count: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("LISTEN_PID", pid)
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()) if pid == "own" else pid)
     monkeypatch.setenv("LISTEN_FDS", count)
     with pytest.raises(ConfigError, match=r"systemctl start opencode-relay-agent\.socket"):
         listening_socket()
