@@ -55,9 +55,11 @@ def create(served: ServedOpenCode, **fields: object) -> str:
         return str(answer.json()["id"])
 
 
-def all_have_titles(served: ServedOpenCode) -> bool:
+def forget_sessions(served: ServedOpenCode) -> None:
+    """Delete what earlier tests left: a title that comes late makes its session the newest."""
     with served.client() as http:
-        return all(not found["title"].startswith("New session - ") for found in http.get("/session").json())
+        for found in http.get("/session").json():
+            http.delete(f"/session/{found['id']}").raise_for_status()
 
 
 async def test_a_message_goes_on_in_the_session_that_this_process_ran_last(
@@ -73,7 +75,7 @@ async def test_a_message_goes_on_in_the_session_that_this_process_ran_last(
 async def test_without_a_known_session_the_newest_of_its_directory_is_taken(
     left: ServedOpenCode, registry_dir: Path
 ) -> None:
-    await eventually_async(lambda: all_have_titles(left))  # which makes a session of an earlier test newer
+    forget_sessions(left)
     newest = create(left, title="the newest")
     async with relay_client(registry_dir) as client:
         answer = await send(client, "left", "into the newest")
@@ -83,7 +85,7 @@ async def test_without_a_known_session_the_newest_of_its_directory_is_taken(
 async def test_archived_and_subagents_sessions_and_those_of_other_directories_are_passed_over(
     left: ServedOpenCode, opencode: ServedOpenCode, registry_dir: Path
 ) -> None:
-    await eventually_async(lambda: all_have_titles(left))
+    forget_sessions(left)
     wanted = create(left, title="wanted")
     archived = create(left, title="archived")
     with left.client() as http:
