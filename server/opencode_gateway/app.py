@@ -7,12 +7,14 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from fastmcp import FastMCP
+from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from opencode_gateway.audit import AuditCalls
 from opencode_gateway.configuration import MCP_PATH
 from opencode_gateway.guards import HEALTH_PATH, guarded
 from opencode_gateway.health import Health
+from opencode_gateway.limits import CallLimits
 from opencode_gateway.permissions import Permissions
 from opencode_gateway.proxy import Bounds, Children, Instructions
 
@@ -60,7 +62,12 @@ def build_app(
         # Rather an error than an empty list of tools, which chat clients remember.
         server.provider_error_strategy = "raise"
     app = server.http_app(
-        MCP_PATH, transport="http", stateless_http=True, json_response=False, host_origin_protection=False
+        MCP_PATH,
+        transport="http",
+        stateless_http=True,
+        json_response=False,
+        host_origin_protection=False,
+        middleware=[Middleware(CallLimits)],
     )
     app.router.routes.append(Route(HEALTH_PATH, Health(children).endpoint, methods=["GET"]))
     return guarded(app, configuration.public_url)

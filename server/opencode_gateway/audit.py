@@ -21,7 +21,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
-from typing import IO, TYPE_CHECKING, Any, Final, cast
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import anyio
 from fastmcp.exceptions import ToolError
@@ -240,7 +240,9 @@ class AuditCalls(Middleware):
     def _write(self, call: CallToolRequestParams, outcome: str, result: ToolResult | None, duration: int) -> None:
         caller = Caller.of_request()
         arguments = call.arguments or {}
-        structured = cast("dict[str, object]", (result.structured_content if result else None) or {})
+        # Typed as an object by fastmcp; a server of the 2026 era may answer anything that is JSON.
+        found: object = result.structured_content if result else None
+        structured = found if isinstance(found, dict) else {}
         details: dict[str, object] = {
             "tool": call.name,
             "server": self._server_of(call.name),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 HEALTH_PATH: Final = "/healthz"
 FORM_BYTES: Final = 64 * 1024
-"""What a stranger may send: sign-in forms, client metadata, token requests. `/mcp` has 4 MiB, the SDK's limit."""
+"""What a stranger may send: sign-in forms, client metadata, token requests. For `/mcp` see `limits`."""
 BODY_SECONDS: Final = 30.0
 """A body that has not arrived by then is not waited for any longer."""
 _NOTHING: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
@@ -33,7 +33,7 @@ def guarded(app: ASGIApp, public_url: str) -> ASGIApp:
     limited = RequestBodyLimitMiddleware(app, FORM_BYTES)
 
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
-        # The SDK limits /mcp itself, after the token was seen to be good: until then nothing of a body is read.
+        # /mcp is limited after the token was seen to be good: until then nothing of a body is read.
         await (app if scope.get("path") == MCP_PATH else limited)(scope, receive, send)
 
     return SecurityHeaders(HostGuard(SlowBodyGuard(by_path), public_url), https=public_url.startswith("https:"))

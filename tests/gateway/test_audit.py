@@ -8,10 +8,13 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from fastmcp.server.middleware import MiddlewareContext
+from fastmcp.tools.base import ToolResult
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from mcp_types import CallToolRequestParams
 
-from opencode_gateway.audit import LINE_BYTES, MESSAGES_LINE_BYTES, AuditLog, Event
+from opencode_gateway.audit import LINE_BYTES, MESSAGES_LINE_BYTES, AuditCalls, AuditLog, Caller, Event
 from opencode_gateway.configuration import Audit
 from opencode_gateway.errors import ConfigError
 from support.gateway import Gateway, fixture_entry
@@ -51,6 +54,26 @@ async def test_a_call_is_one_line_that_says_who_did_what_to_which_instance(gatew
         "session": "ses_1",
     }
     assert "the secret plan" not in gateway.stdout.read_text()
+
+
+@pytest.mark.parametrize("answered", [[1, 2], "text", 5])
+async def test_a_call_whose_answer_is_structured_otherwise_has_its_line_and_its_answer(
+    answered: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    calls = AuditCalls(AuditLog(Audit(), lambda: NOW, stream), frozenset(), lambda _tool: "other")
+    nobody = Caller(login=None, kind=None, client_id=None, client_name=None, address=None)
+    monkeypatch.setattr(Caller, "of_request", lambda: nobody)
+    result = ToolResult(content="done")
+    result.structured_content = answered
+    message = CallToolRequestParams(name="send", arguments={})
+
+    async def call_next(context: MiddlewareContext[CallToolRequestParams]) -> ToolResult:
+        del context
+        return result
+
+    assert await calls.on_call_tool(MiddlewareContext(message=message), call_next) is result
+    assert json.loads(stream.getvalue())["outcome"] == "ok"
 
 
 async def test_refused_failed_and_wrong_calls_have_their_lines_too(gateway: Gateway) -> None:

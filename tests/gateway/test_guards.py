@@ -14,6 +14,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from opencode_gateway.guards import FORM_BYTES, SlowBodyGuard, guarded
+from opencode_gateway.limits import CALL_BYTES
 from support.gateway import Gateway, fixture_entry
 
 if TYPE_CHECKING:
@@ -222,15 +223,15 @@ def test_without_a_token_nothing_of_a_body_is_read(gateway: Gateway) -> None:
         assert connection.recv(100).startswith(b"HTTP/1.1 401")
 
 
-def test_a_call_of_more_than_4_mib_is_refused(gateway: Gateway) -> None:
+def test_a_call_of_more_than_256_kib_is_refused(gateway: Gateway) -> None:
     headers = {"Authorization": "Bearer all-token", "Accept": "application/json, text/event-stream"}
 
     def sent(size: int) -> int:
         content = b" " * size + b"{}"
         return gateway.request("POST", "/mcp", {**headers, "Content-Type": "application/json"}, content).status_code
 
-    assert sent(4 * 1024 * 1024) == 413
-    assert sent(4 * 1024 * 1024 - 2) != 413
+    assert sent(CALL_BYTES) == 413
+    assert sent(CALL_BYTES - 2) != 413
 
 
 def test_headers_are_bounded(gateway: Gateway) -> None:

@@ -37,7 +37,7 @@ _CADDYFILE = """
 {url} {{
     bind 127.0.0.1
     request_body {{
-        max_size 2MiB
+        max_size 256KiB
     }}
     reverse_proxy 127.0.0.1:{upstream} {{
         flush_interval -1
