@@ -23,7 +23,7 @@ The script is the last user message. Without any keyword the model streams ``ech
 A request without tools is OpenCode asking for a title: answered with plain text, keywords ignored.
 
 Run as a program (``python -m support.scripted_model [--port N]``) it prints its base URL and serves until
-it is interrupted.
+it is interrupted. ``GET /prompts`` then lists the prompts that opened turns, ``POST /gates/name`` releases.
 """
 
 from __future__ import annotations
@@ -197,9 +197,17 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class names it so
         """Stay silent."""
 
+    def do_GET(self) -> None:
+        """List the prompts."""
+        self._answer(200, [turn.prompt for turn in self.server.model.turns("")])
+
     def do_POST(self) -> None:
-        """Answer a chat completion."""
+        """Answer a chat completion, or release a gate."""
         self.close_connection = True
+        if self.path.startswith("/gates/"):
+            self.server.model.release(self.path.removeprefix("/gates/"))
+            self._answer(200, None)
+            return
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         request = ModelRequest.parse(body, self.headers.get("x-session-id", ""))
         model = self.server.model
@@ -294,7 +302,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
 
     def _fail(self, status: int, *, retry_after: bool) -> None:
-        body = json.dumps({"error": {"message": f"scripted failure {status}"}}).encode()
+        self._answer(status, {"error": {"message": f"scripted failure {status}"}}, retry_after=retry_after)
+
+    def _answer(self, status: int, content: object, *, retry_after: bool = False) -> None:
+        body = json.dumps(content).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
         self.send_header("content-length", str(len(body)))

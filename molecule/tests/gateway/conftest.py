@@ -1,0 +1,19 @@
+"""What the tests of a relay with a gateway stand on besides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.chain import Gateway
+
+if TYPE_CHECKING:
+    from support.scenario import Relay
+
+
+@pytest.fixture(scope="session")
+def gateway(relay: Relay, hosts: dict[str, dict[str, Any]]) -> Gateway:
+    """The relay's gateway."""
+    values = hosts["relay"]
+    return Gateway(relay, values["relay_domain"], values["relay_gateway_port"], values["relay_gateway_data_dir"])

@@ -1,0 +1,134 @@
+"""The gateway on the relay: what its container may do, who reaches it, and what Caddy serves in front of it."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from support.chain import Gateway
+    from support.scenario import Machine, Relay
+
+_CONNECT = 'import socket, sys; socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5)'
+_ASK = """
+import json, ssl, sys, urllib.error, urllib.request
+trust = ssl.create_default_context(cadata=sys.stdin.read())
+request = urllib.request.Request(sys.argv[1], method=sys.argv[2])
+try:
+    answer = urllib.request.urlopen(request, timeout=20, context=trust)
+except urllib.error.HTTPError as error:
+    answer = error
+print(json.dumps([answer.status, dict(answer.headers), answer.read().decode()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def container(gateway: Gateway) -> dict[str, Any]:
+    """What the engine says of its container."""
+    return gateway.inspect()
+
+
+def test_the_container_may_do_nothing_that_it_does_not_need(container: dict[str, Any]) -> None:
+    host = container["HostConfig"]
+    assert host["NetworkMode"] == "host"
+    assert host["ReadonlyRootfs"] is True
+    assert host["Privileged"] is False
+    assert host["CapDrop"] == ["ALL"]
+    assert not host["CapAdd"]
+    assert "no-new-privileges" in host["SecurityOpt"]
+    assert host["Memory"] == host["MemorySwap"] == 400 * 1024 * 1024
+    assert host["PidsLimit"] == 256
+    assert "noexec" in host["Tmpfs"]["/tmp"]
+
+
+def test_it_can_write_to_its_data_alone_and_has_no_socket_of_the_engine(
+    relay: Relay, gateway: Gateway, container: dict[str, Any]
+) -> None:
+    mounts = {mount["Destination"]: (mount["Source"], mount["RW"]) for mount in container["Mounts"]}
+    assert mounts == {
+        "/etc/opencode-gateway": ("/etc/opencode-gateway", False),
+        "/var/lib/opencode-relay": (relay.registry_dir, False),
+        "/var/lib/opencode-gateway": (gateway.data_dir, True),
+    }
+
+
+def test_its_process_is_of_the_gateways_account_and_can_gain_nothing(relay: Relay, container: dict[str, Any]) -> None:
+    status = relay.output("cat", f"/proc/{container['State']['Pid']}/status").splitlines()
+    fields = {key: value.split() for key, _, value in (line.partition(":") for line in status)}
+    account = relay.infra.user(relay.gateway_user)
+    assert set(fields["Uid"]) == {str(account.uid)}
+    assert set(fields["Gid"]) == {str(account.gid)}
+    assert fields["NoNewPrivs"] == ["1"]
+    for kind in ("CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(fields[kind][0], 16) == 0
+
+
+def test_it_listens_on_loopback_and_caddy_on_the_webs_ports(relay: Relay, gateway: Gateway) -> None:
+    listeners = relay.output("ss", "-Hltnp").splitlines()
+    at_port = [line.split()[3] for line in listeners if line.split()[3].endswith(f":{gateway.port}")]
+    assert at_port == [f"127.0.0.1:{gateway.port}"]
+    assert {line.split()[3].rpartition(":")[2] for line in listeners if '"caddy"' in line} == {"80", "443", "2019"}
+
+
+def test_only_those_in_front_may_connect_to_it(relay: Relay, gateway: Gateway) -> None:
+    for user in ("root", "caddy", "www-data", relay.gateway_user):
+        assert relay.python(_CONNECT, str(gateway.port), user=user).returncode == 0, user
+    for user in ("ordinary", "nobody", relay.tunnel_user, relay.agent_user):
+        assert "Connection refused" in relay.python(_CONNECT, str(gateway.port), user=user).stderr, user
+
+
+def test_caddys_own_settings_are_roots_and_caddys(relay: Relay) -> None:
+    assert relay.python(_CONNECT, "2019", user="caddy").returncode == 0
+    for user in ("ordinary", relay.gateway_user):
+        assert "Connection refused" in relay.python(_CONNECT, "2019", user=user).stderr, user
+
+
+@pytest.mark.parametrize(
+    ("path", "owner", "mode"),
+    [
+        ("/etc/opencode-gateway", "root:{gateway}", 0o750),
+        ("/etc/opencode-gateway/gateway.json", "root:{gateway}", 0o640),
+        ("/etc/opencode-gateway/servers.json", "root:{gateway}", 0o640),
+        ("{data}", "{gateway}:{gateway}", 0o700),
+        ("{data}/gateway.sqlite3", "{gateway}:{gateway}", 0o600),
+        ("/usr/local/sbin/opencode-gateway", "root:root", 0o755),
+        ("/etc/caddy/opencode-relay", "root:caddy", 0o750),
+    ],
+)
+def test_owner_and_mode_of(relay: Relay, gateway: Gateway, path: str, owner: str, mode: int) -> None:
+    names = {"gateway": relay.gateway_user, "data": gateway.data_dir}
+    file = relay.infra.file(path.format(**names))
+    assert (f"{file.user}:{file.group}", file.mode) == (owner.format(**names), mode)
+
+
+@pytest.mark.parametrize("unit", ["opencode-gateway.service", "caddy.service", "docker.service"])
+def test_the_unit_runs_and_will_after_a_boot(relay: Relay, unit: str) -> None:
+    service = relay.infra.service(unit)
+    assert service.is_running
+    assert service.is_enabled
+
+
+def test_its_command_line_is_roots_and_speaks_to_the_running_gateway(relay: Relay) -> None:
+    assert relay.output("opencode-gateway", "health") == "ok"
+    refused = relay.run("/usr/local/sbin/opencode-gateway", "health", user="ordinary", check=False)
+    assert refused.returncode == 1
+    assert "sudo" in refused.stderr
+
+
+def test_a_client_host_reaches_it_by_https_and_is_told_where_to_log_in(gateway: Gateway, desktop: Machine) -> None:
+    root = gateway.root_certificate()
+
+    def ask(path: str, method: str = "GET") -> tuple[int, dict[str, str], str]:
+        url = f"https://{gateway.domain}{path}"
+        status, headers, body = json.loads(desktop.host.run("python3", "-c", _ASK, url, method, stdin=root).stdout)
+        return status, {name.lower(): value for name, value in headers.items()}, body
+
+    status, headers, _ = ask("/mcp", "POST")
+    assert status == 401
+    assert f"https://{gateway.domain}/" in headers["www-authenticate"]
+    status, _, body = ask("/.well-known/oauth-authorization-server")
+    assert (status, json.loads(body)["issuer"].rstrip("/")) == (200, f"https://{gateway.domain}")
+    # The health of what is behind it is nobody's business out there.
+    assert ask("/healthz")[0] == 421

@@ -1,0 +1,49 @@
+"""What is left of a gateway when its role has removed it: what people would miss, or nothing. This comes last."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support.scenario import play
+
+if TYPE_CHECKING:
+    from support.chain import Gateway
+    from support.scenario import Relay
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def removed() -> None:
+    """The relay, made an ordinary machine again."""
+    played = play("remove.yml")
+    assert played.succeeded, played.said
+
+
+def test_nothing_of_it_runs_or_lies_around(relay: Relay, gateway: Gateway) -> None:
+    for what in ("ps", "images", "volume ls"):
+        kind = ("docker", *what.split(), *(() if what == "volume ls" else ("--all",)), "--quiet")
+        assert relay.output(*kind) == "", what
+    assert not relay.listens(gateway.port)
+    assert not relay.succeeds("nft", "list", "table", "inet", "opencode_relay")
+    assert relay.output("find", "/etc", "/usr/local", "/var/lib", "/srv", "-xdev", "-name", "*opencode*") == ""
+
+
+def test_the_web_server_is_as_its_package_brought_it(relay: Relay) -> None:
+    assert not relay.listens(443)
+    assert relay.run("dpkg", "--verify", "caddy", check=False).stdout == ""
+    assert relay.output("ls", "/etc/caddy") == "Caddyfile"
+
+
+def test_people_clients_and_tokens_are_roots_alone(relay: Relay, gateway: Gateway) -> None:
+    directory = relay.infra.file(gateway.data_dir)
+    assert (directory.user, directory.mode) == ("root", 0o700)
+    assert {"users.json", "gateway.sqlite3"} <= set(relay.output("ls", gateway.data_dir).split())
+
+
+def test_a_purge_takes_them_too(relay: Relay, gateway: Gateway) -> None:
+    played = play("remove.yml", "--tags", "relay_gateway", "--extra-vars", "relay_gateway_purge=true")
+    assert played.succeeded, played.said
+    assert not relay.succeeds("test", "-e", gateway.data_dir)

@@ -1,0 +1,153 @@
+"""From a chat client by https to OpenCode's screen in somebody's terminal and back, through everything in between.
+
+The tests follow one another as a relay's days do: one person logs in once, and whatever happens to the relay after
+that, the same token goes on and no message arrives twice.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from support.chain import CONTAINER, Model, Phone, Terminal, answer, ask, begin, other_image
+from support.scenario import BACK_WITHIN, play
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from support.chain import Gateway
+    from support.hosts import Running
+    from support.scenario import Machine, Relay
+
+pytestmark = pytest.mark.timeout(600)
+
+_LOGIN = ("ann", "correct horse battery staple")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The whole of it. `instance`: the name of what runs in the terminal. `session`: what its screen shows."""
+
+    relay: Relay
+    gateway: Gateway
+    phone: Phone
+    terminal: Terminal
+    model: Model
+    instance: str
+    session: str
+    tokens: dict[str, Any]
+
+    def begin(self, chat: Running, word: str) -> int:
+        """Send a prompt; its answer has begun to stream to the chat, and is not over."""
+        heard = begin(chat, "send", instance=self.instance, session=self.session, message=f"{word} GATE:{word} end")
+        chat.wait_for(lambda line: f"echo: {word}" in line, "the answer as progress", after=heard, within=90)
+        eventually(lambda: f"GATE:{word}" in self.terminal.screen, "the prompt on the screen", within=30)
+        return heard
+
+    def goes_on(self, word: str, before: str = "the-first") -> None:
+        """Assert that a prompt goes through from end to end, once, with the same token and without any login.
+
+        `before`: a word of an earlier prompt, which must have been answered once.
+        """
+        with self.phone.chat() as chat:
+            read = ask(chat, "read", instance=self.instance, session=self.session)
+            assert read["text"].count(f"echo: {before}") == 1
+            heard = self.begin(chat, word)
+            assert not any(line.startswith('{"answer"') for line in chat.lines[heard:])
+            self.model.release(word)
+            assert answer(chat, after=heard)["structured"]["result"] == "done"
+        assert self.model.times_prompted(f"GATE:{word}") == 1
+        assert self.phone.tokens() == self.tokens
+
+    def survives(self, word: str, happens: Callable[[], object]) -> None:
+        """Assert that a prompt whose answer streams while something happens is not sent again, and all goes on."""
+        with self.phone.chat() as chat:
+            self.begin(chat, word)
+            happens()
+            self.gateway.wait_until_it_serves()
+        self.model.release(word)
+        eventually(lambda: self.instance in self.relay.registrations(), "it is registered", within=BACK_WITHIN)
+        self.goes_on(f"after-{word}", before=word)
+        assert self.model.times_prompted(f"GATE:{word}") == 1
+
+
+@pytest.fixture(scope="module")
+def terminal(relay: Relay, desktop: Machine, hosts: dict[str, dict[str, Any]]) -> Iterator[tuple[Terminal, str]]:
+    """A person's terminal, and the name under which what runs there is registered."""
+    desktop.host.run("apt-get", "install", "--yes", "--no-install-recommends", "tmux")
+    before = relay.registered(desktop.client).keys()
+    terminal = Terminal(desktop)
+    with terminal.open(f"/home/{desktop.person}/site"):
+        found = eventually(lambda: relay.registered(desktop.client).keys() - before, "it is registered", within=90)
+        yield terminal, found.pop()
+
+
+@pytest.fixture(scope="module")
+def chain(
+    relay: Relay,
+    gateway: Gateway,
+    desktop: Machine,
+    terminal: tuple[Terminal, str],
+    hosts: dict[str, dict[str, Any]],
+) -> Chain:
+    """All of it, after one person has logged in once and one message has arrived."""
+    screen, instance = terminal
+    phone = Phone(desktop.host, gateway)
+    model = Model(desktop.host, int(str(hosts["desktop"]["model_port"])))
+    gateway.administer("users", "add", _LOGIN[0], stdin=f"{_LOGIN[1]}\n")
+    gateway.administer("clients", "allow", "--minutes", "5")
+    sent = phone.call("send", *_LOGIN, instance=instance, session="new", message="the-first")
+    assert "echo: the-first" in sent["text"]
+    gateway.administer("clients", "close")
+    return Chain(relay, gateway, phone, screen, model, instance, sent["structured"]["session"], phone.tokens())
+
+
+def test_a_prompt_shows_in_the_terminal_and_its_answer_streams_to_the_chat_client(chain: Chain) -> None:
+    assert chain.model.times_prompted("the-first") == 1
+    chain.goes_on("first")
+
+
+def test_the_journal_says_who_called_what_and_not_what_was_said(chain: Chain) -> None:
+    lines = chain.relay.output("journalctl", "--boot", "--output", "cat", "--unit", "opencode-gateway.service")
+    calls = [json.loads(line) for line in lines.splitlines() if line.startswith("{")]
+    sent = [call for call in calls if call.get("tool") == "send"]
+    assert {(call["login"], call["instance"], call["outcome"]) for call in sent} == {("ann", chain.instance, "ok")}
+    assert "the-first" not in lines
+
+
+def test_it_goes_on_after_a_restart_of_the_gateway(chain: Chain) -> None:
+    chain.survives("restarted", lambda: chain.relay.run("systemctl", "restart", "opencode-gateway.service"))
+
+
+def test_it_goes_on_after_the_server_behind_the_gateway_was_killed(chain: Chain) -> None:
+    def kill() -> None:
+        found = chain.relay.output("docker", "top", CONTAINER, "-eo", "pid,args")
+        (pid,) = (line.split()[0] for line in found.splitlines() if line.endswith("/opencode-mcp"))
+        chain.relay.run("kill", "-KILL", pid)
+
+    chain.survives("killed", kill)
+
+
+def test_it_goes_on_after_the_relay_was_rebooted(chain: Chain) -> None:
+    chain.survives("rebooted", chain.relay.reboot)
+
+
+def test_it_goes_on_after_an_upgrade_of_the_image(chain: Chain, tmp_path: Path) -> None:
+    archive = tmp_path / "other.tar"
+    other_image(archive, uuid.uuid4().hex)
+    before = chain.gateway.inspect()["Image"]
+
+    def upgrade() -> None:
+        played = play("relay.yml", "--tags", "relay_gateway", "--extra-vars", f"relay_gateway_archive={archive}")
+        assert played.succeeded, played.said
+
+    chain.survives("upgraded", upgrade)
+    assert chain.gateway.inspect()["Image"] != before
+    # Nothing of the one before takes up room.
+    assert len(set(chain.relay.output("docker", "images", "--no-trunc", "--quiet").split())) == 1
