@@ -5,6 +5,7 @@ Tokens and codes are in it as SHA-256 alone: who reads the file can use none of 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sqlite3
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 FILE_NAME: Final = "gateway.sqlite3"
 _BUSY_MILLISECONDS: Final = 2000
+_JOURNAL: Final = slice(18, 20)
+"""Of a database file: who writes and who reads it uses a write-ahead log (2) or none (1)."""
 _MIGRATIONS: Final = (
     """
     CREATE TABLE enrolment (
@@ -58,16 +61,6 @@ def hashed(secret: str) -> bytes:
     return hashlib.sha256(secret.encode()).digest()
 
 
-def give_to_owner(descriptor: int, directory: Path) -> None:
-    """Give a new file to whom its directory belongs, if root made it: by a command, for a service that is not root.
-
-    SQLite does the same with the files that it makes beside its own.
-    """
-    if os.geteuid() == 0:
-        owner = directory.stat()
-        os.fchown(descriptor, owner.st_uid, owner.st_gid)
-
-
 class Store:
     """The database. One connection, used by one thread at a time.
 
@@ -83,11 +76,7 @@ class Store:
         self._lock = threading.RLock()
         try:
             with suppress(FileExistsError):
-                descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-                try:
-                    give_to_owner(descriptor, path.parent)
-                finally:
-                    os.close(descriptor)
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             self._connection = sqlite3.connect(
                 path, timeout=_BUSY_MILLISECONDS / 1000, isolation_level=None, check_same_thread=False
             )
@@ -159,26 +148,34 @@ class Store:
 
         Raises:
             Refused: `target` is there already, or cannot be written.
-            StoreError: the copy failed.
+            StoreError: the database cannot be read.
         """
+        with self.transaction(write=False) as db:
+            content = bytearray(db.serialize())
+        # A backup is one file: no log beside it, not even where it is opened.
+        content[_JOURNAL] = b"\x01\x01"
+        # Its name is used once: whoever may write in that directory could put a link there meanwhile.
+        flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY | os.O_CLOEXEC
         try:
-            os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            descriptor = os.open(target, flags, 0o600)
         except FileExistsError:
             raise Refused(f"{target} is there already: name a new file") from None
         except OSError as error:
+            if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
+                home = self.path.parent
+                raise Refused(
+                    f"{target} cannot be written by uid {os.geteuid()}, to which {home} belongs: "
+                    f"name a new file in {home}, and move it from there"
+                ) from error
             raise Refused(f"{target} cannot be written: {error.strerror}") from error
         try:
-            copy = sqlite3.connect(target)
-            try:
-                with self._lock:
-                    self._connection.backup(copy)
-                # A backup is one file: no log beside it.
-                copy.execute("PRAGMA journal_mode = DELETE")
-            finally:
-                copy.close()
-        except sqlite3.Error as error:
+            with open(descriptor, "wb") as file:  # noqa: PTH123 # a descriptor, not a path
+                file.write(content)
+                file.flush()
+                os.fsync(descriptor)
+        except OSError as error:
             target.unlink(missing_ok=True)
-            raise StoreError(f"{self.path} could not be copied: {error}") from error
+            raise Refused(f"{target} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
         """Close the file; the object is of no use afterwards."""

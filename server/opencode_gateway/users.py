@@ -189,9 +189,6 @@ class Users:
                 entry["capabilities"] = _ordered(entry["capabilities"])
             try:
                 write_atomically(self.path.resolve(), (json.dumps(content, indent=2) + "\n").encode(), mode=0o600)
-                if os.geteuid() == 0:  # somebody at the relay, for a service that is not root
-                    owner = os.fstat(directory)
-                    os.chown(self.path, owner.st_uid, owner.st_gid)
             except OSError as error:
                 raise Refused(f"{self.path} cannot be written: {error.strerror}") from error
         finally:

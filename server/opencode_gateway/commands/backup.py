@@ -15,7 +15,8 @@ from opencode_gateway.commands.opened import opened_store
 def backup(config: Path, *, file: Path) -> None:
     """Copy the database to a new FILE while the service runs.
 
-    The copy holds clients, sessions and hashes of tokens. Users are in a file of their own.
+    The copy holds clients, sessions and hashes of tokens. Users are in a file of their own. It is written as the
+    account that the data directory belongs to, also when root asks for it.
     """
     with opened_store(config) as store:
         store.backup(file)

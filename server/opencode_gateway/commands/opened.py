@@ -5,18 +5,20 @@ They work on the same files as the service, at the same time, and what they chan
 
 from __future__ import annotations
 
+import getpass  # noqa: F401 # click takes it for a prompt, when this program perhaps can read no module any more
 import json
+import os
 import sys
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.configuration import PasswordSignIn, load_configuration
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import Refused, StoreError
 from opencode_gateway.store import FILE_NAME, Store
 
 if TYPE_CHECKING:
@@ -25,8 +27,10 @@ if TYPE_CHECKING:
 
     from _typeshed import DataclassInstance
 
+    from opencode_gateway.configuration import Configuration
     from opencode_gateway.users import Users
 
+_SETTINGS: Final = f"{__name__}.settings"
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs. Times are seconds since the epoch.")
 capability_option = click.option(
     "--capability",
@@ -37,10 +41,50 @@ capability_option = click.option(
 )
 
 
+def settings_of(config: Path) -> Configuration:
+    """Read `gateway.json`, and be the owner of its data directory from then on, if root runs this command.
+
+    The service's account can put links into that directory, and root would follow them. It is read once: its owner
+    perhaps cannot read it.
+
+    Raises:
+        ConfigError: it is missing or wrong.
+        StoreError: there is no data directory.
+        Refused: root may not become its owner here.
+    """
+    kept = click.get_current_context().meta
+    if _SETTINGS not in kept:
+        configuration = load_configuration(config)
+        _become_owner_of(configuration.data_dir)
+        kept[_SETTINGS] = configuration
+    settings: Configuration = kept[_SETTINGS]
+    return settings
+
+
+def _become_owner_of(directory: Path) -> None:
+    if os.geteuid() != 0:
+        return
+    try:
+        owner = directory.stat()
+    except OSError as error:
+        raise StoreError(
+            f"{directory} cannot be used: {error.strerror}; see that it is there and belongs to the service"
+        ) from error
+    if owner.st_uid == 0:
+        return
+    try:
+        os.setgroups([])
+        # Files are made with mode 0600: their group is of no use, and root's is not to be kept.
+        os.setgid(owner.st_gid or owner.st_uid)
+        os.setuid(owner.st_uid)
+    except OSError as error:
+        raise Refused(f"root may not become uid {owner.st_uid} here: run this as that account") from error
+
+
 @contextmanager
 def opened_store(config: Path) -> Iterator[Store]:
     """Give the database that the service of this `gateway.json` uses."""
-    store = Store(load_configuration(config).data_dir / FILE_NAME)
+    store = Store(settings_of(config).data_dir / FILE_NAME)
     try:
         yield store
     finally:
@@ -55,7 +99,7 @@ def users_of(config: Path) -> Users:
     """
     from opencode_gateway.users import Users  # noqa: PLC0415 # argon2 and TOTP, which other commands do not need
 
-    configuration = load_configuration(config)
+    configuration = settings_of(config)
     if not isinstance(configuration.sign_in, PasswordSignIn):
         raise Refused(f"people log in with {configuration.sign_in.mode} here: list them in sign_in.users of {config}")
     return Users(configuration.sign_in.users_file or configuration.data_dir / "users.json")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import click
 
 from opencode_gateway.configuration import load_configuration
+from opencode_gateway.errors import Refused
 from opencode_gateway.service import run
 
 if TYPE_CHECKING:
@@ -20,4 +22,10 @@ def serve(config: Path) -> None:
 
     Standard output carries the audit log, unless a file does; standard error carries the service's own.
     """
-    run(load_configuration(config))
+    configuration = load_configuration(config)
+    # A missing directory is the service's own error. Root would follow links that its owner puts there.
+    if os.geteuid() == 0 and configuration.data_dir.exists() and (owner := configuration.data_dir.stat().st_uid):
+        raise Refused(
+            f"{configuration.data_dir} belongs to uid {owner}: run the service as that account, not as root"
+        )
+    run(configuration)

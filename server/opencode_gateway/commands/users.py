@@ -72,13 +72,13 @@ def password(config: Path, *, name: str) -> None:
 @click.pass_obj
 def totp(config: Path, *, name: str, off: bool) -> None:
     """Demand a one-time code of an authenticator app at each login from now on."""
+    import segno  # noqa: PLC0415 # for this command alone; whom `users_of` makes of root perhaps cannot read it
+
     people = users_of(config)
     if off:
         people.set_totp(name, None)
         click.echo(f"{name} logs in with the password alone.")
         return
-    import segno  # noqa: PLC0415 # for this command alone
-
     secret = new_secret()
     people.set_totp(name, secret)
     uri = app_uri(name, secret)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Final
@@ -19,7 +20,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from opencode_gateway.capabilities import Capability  # noqa: TC001 # pydantic needs it at run time
 from opencode_gateway.errors import StoreError
-from opencode_gateway.store import give_to_owner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,17 +93,25 @@ def load_key(data_dir: Path) -> bytes:
     """Read the key that signs pending requests and forms, and make it at the first call.
 
     Raises:
-        StoreError: it cannot be read or made.
+        StoreError: it cannot be read or made, is no regular file, or is open to others.
     """
     path = data_dir / KEY_FILE
     try:
         if not path.exists():
             _make_key(path)
-        key = path.read_bytes()
+        # O_NONBLOCK: opening a FIFO must not wait for whoever is at the other end.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:  # noqa: PTH123 # a descriptor, not a path
+            mode = os.fstat(descriptor).st_mode
+            key = file.read(_KEY_BYTES + 1) if stat.S_ISREG(mode) else b""
     except OSError as error:
         raise StoreError(
             f"{path} cannot be used: {error.strerror}; see that {data_dir} belongs to the service"
         ) from error
+    if not stat.S_ISREG(mode):
+        raise StoreError(f"{path} is no regular file: remove it, and people who are just logging in start again")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise StoreError(f"{path} is open to others here: `chmod 600 {path}`, and remove it if they are not trusted")
     if len(key) != _KEY_BYTES:
         raise StoreError(f"{path} is damaged: remove it, and people who are just logging in start again")
     return key
@@ -116,7 +124,6 @@ def _make_key(path: Path) -> None:
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(secrets.token_bytes(_KEY_BYTES))
-            give_to_owner(file.fileno(), path.parent)
             os.fsync(file.fileno())
         with suppress(FileExistsError):
             os.link(made, path)
