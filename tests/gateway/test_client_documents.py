@@ -254,19 +254,30 @@ def test_five_seconds_are_given_by_default() -> None:
     assert Documents(["chat.example"])._seconds == documents.FETCH_SECONDS == 5.0
 
 
-async def test_only_a_few_are_fetched_at_once(host: DocumentHost) -> None:
-    fetcher = Documents([host.netloc])
+async def test_only_a_few_are_fetched_at_once_and_others_wait_for_a_place(
+    fetcher: Documents, host: DocumentHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = host.put_client("/known.json")
+    await fetcher.fetch(known)
     for number in range(MAX_FETCHES):
         host.responses[f"/{number}.json"] = None
-    waiting = [asyncio.create_task(fetcher.fetch(host.url(f"/{number}.json"))) for number in range(MAX_FETCHES)]
+    held = [asyncio.create_task(fetcher.fetch(host.url(f"/{number}.json"))) for number in range(MAX_FETCHES)]
     await host.holding.wait()
+    client_id = host.put_client("/client.json")
 
-    assert "try again" in await refused(fetcher, host.put_client("/client.json"))
+    # What is kept needs no place.
+    await fetcher.fetch(known)
+    with monkeypatch.context() as patient:
+        patient.setattr(fetcher, "_seconds", 0.1)
+        assert "try again" in await refused(fetcher, client_id)
+    waiting = asyncio.create_task(fetcher.fetch(client_id))
+    await asyncio.sleep(0)
+    assert "/client.json" not in host.asked
 
-    for task in waiting:
+    for task in held:
         task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-    await fetcher.fetch(host.url("/client.json"))
+    await asyncio.gather(*held, return_exceptions=True)
+    assert str((await waiting).client_id) == client_id
 
 
 async def test_a_document_is_kept_for_a_while_and_only_so_many(fetcher: Documents, host: DocumentHost) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from opencode_gateway.errors import Refused
 from opencode_gateway.oauth import clients
 from opencode_gateway.oauth.clients import clean_name
 from opencode_gateway.oauth.enrolment import close_window, list_clients, open_window, revoke_client
+from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from support.authorization import CALLBACK, AuthorizationServer, proof
 
 if TYPE_CHECKING:
@@ -231,15 +233,67 @@ async def test_switching_loopback_off_counts_for_clients_that_are_there(tmp_path
 # Bounds
 
 
+def stranger(server: AuthorizationServer, address: str) -> httpx.AsyncClient:
+    """Return a client of the same server that comes from `address`."""
+    return httpx.AsyncClient(
+        transport=httpx.ASGITransport(server.app, client=(address, 1)), base_url=server.configuration.public_url
+    )
+
+
+async def registers(http: httpx.AsyncClient, times: int) -> list[int]:
+    return [(await http.post("/register", json={"redirect_uris": [CALLBACK]})).status_code for _ in range(times)]
+
+
+async def test_a_stranger_cannot_use_up_the_window(server: AuthorizationServer) -> None:
+    server.open_window()
+    # One subscriber has a whole /64.
+    async with stranger(server, "2001:db8::1") as one, stranger(server, "2001:db8::2") as two:
+        assert await registers(one, 2) == [201] * 2
+        assert await registers(two, 10) == [201] * (clients.MAX_PER_ADDRESS - 2) + [400] * 9
+        assert (await server.register()).status_code == 201
+        server.clock.advance(1)
+        server.open_window()
+        assert await registers(one, 1) == [201], "each window has shares of its own"
+
+
 async def test_only_some_clients_register_in_one_window(server: AuthorizationServer) -> None:
     server.open_window()
-    for _ in range(clients.MAX_PER_WINDOW):
-        assert (await server.register()).status_code == 201
+    statuses = []
+    for number in range(clients.MAX_PER_WINDOW):
+        async with stranger(server, f"198.51.100.{number}") as http:
+            statuses += await registers(http, 1)
+    assert statuses == [201] * clients.MAX_PER_WINDOW
 
     await assert_refused(server, "too many clients registered in this window")
     server.clock.advance(1)
     server.open_window()
     assert (await server.register()).status_code == 201
+
+
+async def test_the_owner_is_not_kept_out_by_what_strangers_left_in_earlier_windows(
+    server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "MAX_UNUSED", 2)
+    monkeypatch.setattr(clients, "MAX_CLIENTS", 2)
+    server.open_window()
+    async with stranger(server, "198.51.100.1") as http:
+        await registers(http, clients.MAX_PER_ADDRESS)
+    server.clock.advance(LIFETIME_SECONDS + 1)
+    server.open_window()
+
+    client_id = (await server.register()).json()["client_id"]
+
+    assert [client.id for client in list_clients(server.store)] == [client_id]
+
+
+async def test_a_window_that_is_opened_anew_while_a_person_logs_in_does_not_forget_their_client(
+    server: AuthorizationServer,
+) -> None:
+    client_id = await server.registered()
+    server.clock.advance(60)
+    await server.registered()
+
+    await server.tokens(client_id)
 
 
 async def test_a_client_that_is_not_used_within_an_hour_is_forgotten(server: AuthorizationServer) -> None:

@@ -76,18 +76,58 @@ async def test_one_refresh_token_used_again_and_again_in_its_grace_fills_little(
     assert not await server.is_good(first["access_token"])
 
 
-async def test_tokens_that_were_replaced_are_remembered_up_to_a_number(
+def ended(server: AuthorizationServer) -> list[str]:
+    return [event.outcome for event in server.events if event.event == "session-ended"]
+
+
+async def test_a_thief_who_refreshes_again_and_again_ends_the_session_rather_than_its_evidence(
     server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(grants, "MAX_REPLACED", 5)
     client_id = await server.registered()
     tokens = await server.tokens(client_id)
 
-    for _ in range(10):
+    for replaced in range(1, 6):
         tokens = (await server.refresh(client_id, tokens["refresh_token"])).json()
+        assert count(server, "tokens", "replaced_at IS NOT NULL") == replaced
+    last = await server.refresh(client_id, tokens["refresh_token"])
 
-    assert count(server, "tokens", "replaced_at IS NOT NULL") == 5
-    assert (await server.refresh(client_id, tokens["refresh_token"])).status_code == 200
+    assert (last.status_code, last.json()["error"]) == (400, "invalid_grant")
+    assert ended(server) == ["too-many-refreshes"]
+    assert not await server.is_good(tokens["access_token"])
+
+
+async def test_a_first_token_is_still_evidence_after_as_many_refreshes_as_a_session_may_have(
+    server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "MAX_REPLACED", 30)
+    client_id = await server.registered()
+    first = tokens = await server.tokens(client_id)
+    for _ in range(30):
+        tokens = (await server.refresh(client_id, tokens["refresh_token"])).json()
+    server.clock.advance(grants.GRACE_SECONDS + 1)
+
+    assert (await server.refresh(client_id, first["refresh_token"])).status_code == 400
+
+    assert ended(server) == ["refresh-token-replayed"]
+    assert not await server.is_good(tokens["access_token"])
+
+
+async def test_who_pushes_out_the_owners_refresh_token_within_the_grace_loses_the_session_too(
+    server: AuthorizationServer,
+) -> None:
+    client_id = await server.registered()
+    first = await server.tokens(client_id)
+    owners = (await server.refresh(client_id, first["refresh_token"])).json()
+    for _ in range(grants.MAX_REFRESH):
+        server.clock.advance(1)
+        thiefs = (await server.refresh(client_id, first["refresh_token"])).json()
+
+    assert (await server.refresh(client_id, owners["refresh_token"])).status_code == 400
+
+    assert ended(server) == ["refresh-token-replayed"]
+    assert not await server.is_good(thiefs["access_token"])
+    assert (await server.refresh(client_id, thiefs["refresh_token"])).status_code == 400
 
 
 async def test_sessions_of_one_person_have_a_most_and_the_one_that_is_not_used_makes_room(

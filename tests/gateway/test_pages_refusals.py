@@ -90,6 +90,22 @@ async def test_an_answer_is_given_once(site: Site) -> None:
     assert "This step is over" in again.text
 
 
+@pytest.mark.parametrize("decision", ["allow", "deny"])
+async def test_a_browser_that_keeps_its_cookies_answers_once_too(site: Site, decision: str) -> None:
+    consent = await site.log_in()
+    kept = "; ".join(f"{name}={value}" for name, value in site.http.cookies.items())
+    assert (await site.send(consent, decision=decision)).status_code == 303
+    fields = {**Form(consent.text).fields, "capability-drive": "yes", "decision": "allow"}
+    async with browser_of(site.server, []) as http:
+        again = await http.post("/consent", data=fields, headers={"Cookie": kept})
+        shown = await http.get("/consent", params={"request": fields["request"]}, headers={"Cookie": kept})
+    for answer in (again, shown):
+        assert answer.status_code == 403
+        assert "This step is over" in answer.text
+    # Another request of the same person's goes on.
+    assert (await site.send(await site.log_in(), decision="allow")).status_code == 303
+
+
 @pytest.mark.parametrize("change", ["disabled", "removed", "password", "totp"])
 async def test_a_login_is_void_once_the_person_was_changed(site: Site, change: str) -> None:
     consent = await site.log_in()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 import unicodedata
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from mcp.server.auth.provider import RegistrationError
@@ -21,6 +22,8 @@ from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.documents import DocumentRefused, Documents
 from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at
 from opencode_gateway.oauth.redirects import as_written, is_allowed, is_registered
+from opencode_gateway.oauth.requests import LIFETIME_SECONDS
+from opencode_gateway.oauth.throttle import network
 
 if TYPE_CHECKING:
     import sqlite3
@@ -31,7 +34,10 @@ if TYPE_CHECKING:
 
 MAX_NAME: Final = 80
 MAX_CLIENTS: Final = 200
-MAX_PER_WINDOW: Final = 10
+"""That somebody granted something. The others have the bounds that follow, which a stranger can reach."""
+MAX_PER_ADDRESS: Final = 3
+"""Of one network address in one window, so that one stranger does not use up what the owner opened."""
+MAX_PER_WINDOW: Final = 50
 MAX_UNUSED: Final = 50
 """Registered and not yet granted anything: they are what a stranger can fill where enrolment is `open`."""
 MAX_REDIRECT_URIS: Final = 10
@@ -95,6 +101,8 @@ class Clients:
         self._rules = rules
         self._documents = documents
         self._clock = clock
+        self._shares: tuple[float | None, Counter[str]] = (None, Counter())
+        """When the window was opened, and how many each network registered in it: `MAX_PER_WINDOW` at most."""
 
     def known(self, client_id: str) -> AdmittedClient | None:
         """Return a client that registered here, or that a person has granted something to."""
@@ -131,8 +139,12 @@ class Clients:
             raise NotAdmitted("the client's document names no redirect address that this relay allows")
         return self._client(client_id, clean_name(document.client_name), uris[:MAX_REDIRECT_URIS], document=True)
 
-    def register(self, asked: OAuthClientInformationFull) -> None:
+    def register(self, asked: OAuthClientInformationFull, *, address: str = "") -> None:
         """Admit a client that registers, and change `asked`, which is its answer, to what was registered.
+
+        Args:
+            asked: what it says of itself.
+            address: where it comes from.
 
         Raises:
             RegistrationError: outside the window, over a limit, or for a redirect URI that is not allowed.
@@ -141,8 +153,10 @@ class Clients:
         name = clean_name(asked.client_name)
         now = self._clock()
         with self._store.transaction() as db:
-            refusal = self._refusal(db, uris, now)
+            shares = self._shares_of(opened_at(db, now))
+            refusal = self._refusal(db, uris, now, shares[network(address)])
             if refusal is None:
+                shares[network(address)] += 1
                 _insert(db, asked.client_id, name, uris, document=False, now=now)
         if (
             refusal is not None
@@ -203,7 +217,12 @@ class Clients:
     def _closed(self, db: sqlite3.Connection) -> bool:
         return self._rules.enrolment == "window" and opened_at(db, self._clock()) is None
 
-    def _refusal(self, db: sqlite3.Connection, uris: list[str], now: float) -> RegistrationError | None:
+    def _shares_of(self, window: float | None) -> Counter[str]:
+        if self._shares[0] != window:
+            self._shares = (window, Counter())
+        return self._shares[1]
+
+    def _refusal(self, db: sqlite3.Connection, uris: list[str], now: float, share: int) -> RegistrationError | None:
         # The window first, so that a stranger outside it learns nothing.
         if self._closed(db):
             return RegistrationError("invalid_client_metadata", f"no new client is admitted now: {HOW_TO_OPEN}")
@@ -212,26 +231,32 @@ class Clients:
                 "invalid_redirect_uri", "redirect_uris may hold only those that this relay's configuration allows"
             )
         self._prune(db, now)
+        windowed = self._rules.enrolment == "window"
         count = db.execute(
-            "SELECT count(*) AS total, count(*) FILTER (WHERE granted_at IS NULL) AS unused,"
+            "SELECT count(granted_at) AS used, count(*) FILTER (WHERE granted_at IS NULL) AS unused,"
             " count(*) FILTER (WHERE created_at >= ?) AS here FROM clients WHERE document = 0",
             (opened_at(db, now) or now,),
         ).fetchone()
-        if self._rules.enrolment == "window" and count["here"] >= MAX_PER_WINDOW:
+        if windowed and (share >= MAX_PER_ADDRESS or count["here"] >= MAX_PER_WINDOW):
             return RegistrationError(
                 "invalid_client_metadata",
                 "too many clients registered in this window: the owner opens another",
             )
-        if count["total"] >= MAX_CLIENTS or count["unused"] >= MAX_UNUSED:
+        if count["used"] >= MAX_CLIENTS or (not windowed and count["unused"] >= MAX_UNUSED):
             return RegistrationError(
                 "invalid_client_metadata",
                 "too many clients are registered: the owner removes some with `opencode-gateway clients revoke`",
             )
         return None
 
-    @staticmethod
-    def _prune(db: sqlite3.Connection, now: float) -> None:
-        db.execute("DELETE FROM clients WHERE granted_at IS NULL AND created_at < ?", (now - UNUSED_SECONDS,))
+    def _prune(self, db: sqlite3.Connection, now: float) -> None:
+        # Those of an earlier window go at once, but for one whose person may be on the login page and has just had
+        # the window opened anew, for its code.
+        opened = opened_at(db, now) if self._rules.enrolment == "window" else None
+        before = now - UNUSED_SECONDS if opened is None else min(opened, now - LIFETIME_SECONDS)
+        db.execute(
+            "DELETE FROM clients WHERE granted_at IS NULL AND created_at < ?", (max(before, now - UNUSED_SECONDS),)
+        )
         # A document's client is only a name for its sessions.
         db.execute(
             "DELETE FROM clients WHERE document = 1"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -35,20 +36,26 @@ class _Fetcher(CIMDFetcher):
     MAX_RESPONSE_SIZE = MAX_DOCUMENT_BYTES
     MAX_CACHE_SIZE = MAX_CACHED
 
+    def kept(self, client_id: str) -> CIMDDocument | None:
+        """Return a document for which `fetch` would ask nobody."""
+        entry = self._cache.get(client_id)
+        fresh = entry is not None and not entry.must_revalidate and time.time() < entry.expires_at
+        return entry.doc if entry is not None and fresh else None
+
 
 class Documents:
     """Fetches client-id documents.
 
     Args:
         hosts: from which, as `HOST` or `HOST:PORT`.
-        seconds: for one document, from the name's look-up to the last byte.
+        seconds: for one document, from the wait for a place to the last byte.
     """
 
     def __init__(self, hosts: Iterable[str], *, seconds: float = FETCH_SECONDS) -> None:
         self._hosts = frozenset(hosts)
         self._seconds = seconds
         self._fetcher = _Fetcher(timeout=seconds)
-        self._fetching = 0
+        self._places = asyncio.Semaphore(MAX_FETCHES)
 
     def is_id(self, client_id: str) -> bool:
         """Tell whether this could be the id of such a client; ids of registered ones have no scheme."""
@@ -62,24 +69,26 @@ class Documents:
                 cannot be had within the limits or is not about this client.
         """
         self._check_id(client_id)
-        if self._fetching >= MAX_FETCHES:
-            raise DocumentRefused("too many clients connect at once: try again in a minute")
-        self._fetching += 1
-        try:
-            async with asyncio.timeout(self._seconds):
-                document = await self._fetcher.fetch(client_id)
-        except TimeoutError as error:
-            raise DocumentRefused("the client's document did not come in time") from error
-        except (CIMDFetchError, CIMDValidationError, ValueError, RecursionError) as error:
-            # Reasons name addresses and ports of inside: they are for the log, which FastMCP has written.
-            raise DocumentRefused("the client's document cannot be fetched, or is not valid") from error
-        finally:
-            self._fetching -= 1
+        document = self._fetcher.kept(client_id) or await self._fetch(client_id)
         if str(document.client_id) != client_id:
             raise DocumentRefused("the client's document is about another client")
         if document.token_endpoint_auth_method != "none":  # noqa: S105 # the name of a method
             raise DocumentRefused("the client signs its requests with a key, which is not supported here")
         return document
+
+    async def _fetch(self, client_id: str) -> CIMDDocument:
+        waiting = True
+        try:
+            async with asyncio.timeout(self._seconds), self._places:
+                waiting = False
+                return await self._fetcher.fetch(client_id)
+        except TimeoutError as error:
+            if waiting:
+                raise DocumentRefused("too many clients connect at once: try again in a minute") from error
+            raise DocumentRefused("the client's document did not come in time") from error
+        except (CIMDFetchError, CIMDValidationError, ValueError, RecursionError) as error:
+            # Reasons name addresses and ports of inside: they are for the log, which FastMCP has written.
+            raise DocumentRefused("the client's document cannot be fetched, or is not valid") from error
 
     def _check_id(self, client_id: str) -> None:
         try:

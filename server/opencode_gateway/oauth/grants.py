@@ -2,7 +2,8 @@
 
 A session is what one consent gave: `codes` -> `sessions` -> `tokens`. Deleting a session ends all tokens that came
 of it. A refresh token that was replaced is kept until it would have expired: who shows it again after the grace has
-stolen it, or was stolen from, and the session ends.
+stolen it, or was stolen from, and the session ends. None is ever forgotten to make room: a thief could make that
+happen, and the owner's next use would then say nothing.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ MAX_SESSIONS: Final = 100
 """Of one login; the one that was refreshed longest ago makes room."""
 MAX_ACCESS: Final = 20
 MAX_REFRESH: Final = 10
-"""Live ones of one session; the oldest makes room."""
-MAX_REPLACED: Final = 500
+"""Live ones of one session; the oldest over it counts as replaced long ago."""
+MAX_REPLACED: Final = 5000
+"""Of one session, which ends at more. A client that refreshes each day leaves 90."""
 _BYTES: Final = 32
 
 
@@ -166,7 +168,10 @@ class Grants:
         return None if row is None else _token(row)
 
     def rotate(self, token: str, client_id: str, capabilities: Iterable[str]) -> Pair | None:
-        """Replace a refresh token; its access token gets `capabilities`, which the refresh token must have."""
+        """Replace a refresh token; its access token gets `capabilities`, which the refresh token must have.
+
+        None if it is not good, or if so many were replaced that the session ends.
+        """
         now = self._clock()
         with self._store.transaction() as db:
             row = self._refreshable(db, token, client_id)
@@ -177,7 +182,14 @@ class Grants:
             )
             db.execute("UPDATE sessions SET refreshed_at = ? WHERE id = ?", (now, row["session_id"]))
             _prune(db, now)
-            return _new_pair(db, row["session_id"], " ".join(capabilities), row["capabilities"], now)
+            pair = _new_pair(db, row["session_id"], " ".join(capabilities), row["capabilities"], now)
+            replaced = db.execute(
+                "SELECT count(*) FROM tokens WHERE session_id = ? AND replaced_at IS NOT NULL", (row["session_id"],)
+            ).fetchone()[0]
+            if replaced > MAX_REPLACED:
+                self._end(db, row["session_id"], "too-many-refreshes")
+                return None
+            return pair
 
     def access_token(self, token: str) -> Token | None:
         """Return an access token that is good."""
@@ -249,7 +261,11 @@ def _token(row: sqlite3.Row) -> Token:
 
 
 def _new_pair(db: sqlite3.Connection, session_id: str, access: str, refresh: str, now: float) -> Pair:
-    """Insert a pair with the capabilities `access` and `refresh`, and let the oldest make room."""
+    """Insert a pair with the capabilities `access` and `refresh`.
+
+    The oldest access tokens make room. The oldest refresh tokens are marked instead, such that to show one ends the
+    session: within the grace a thief can push out the owner's, and the owner must not be the only one to lose by it.
+    """
     pair = Pair(access="oga_" + secrets.token_urlsafe(_BYTES), refresh="ogr_" + secrets.token_urlsafe(_BYTES))
     db.executemany(
         "INSERT INTO tokens (hash, session_id, kind, capabilities, created_at, expires_at) VALUES (?, ?, ?, ?, ?, ?)",
@@ -258,16 +274,16 @@ def _new_pair(db: sqlite3.Connection, session_id: str, access: str, refresh: str
             (hashed(pair.refresh), session_id, "refresh", refresh, now, now + REFRESH_SECONDS),
         ),
     )
-    for kind, replaced, limit in (
-        ("access", 0, MAX_ACCESS),
-        ("refresh", 0, MAX_REFRESH),
-        ("refresh", 1, MAX_REPLACED),
-    ):
-        db.execute(
-            "DELETE FROM tokens WHERE rowid IN (SELECT rowid FROM tokens WHERE session_id = ? AND kind = ?"
-            " AND (replaced_at IS NOT NULL) = ? ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)",
-            (session_id, kind, replaced, limit),
-        )
+    db.execute(
+        "DELETE FROM tokens WHERE rowid IN (SELECT rowid FROM tokens WHERE session_id = ? AND kind = 'access'"
+        " ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)",
+        (session_id, MAX_ACCESS),
+    )
+    db.execute(
+        "UPDATE tokens SET replaced_at = 0 WHERE rowid IN (SELECT rowid FROM tokens WHERE session_id = ?"
+        " AND kind = 'refresh' AND replaced_at IS NULL ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)",
+        (session_id, MAX_REFRESH),
+    )
     return pair
 
 

@@ -58,7 +58,6 @@ _URL: Final = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=
 def routes(provider: Provider) -> list[Route]:
     """Return all endpoints of the authorization server."""
     authenticator = ClientAuthenticator(provider)
-    registration = RegistrationHandler(provider, ClientRegistrationOptions(enabled=True))
     return [
         Route("/.well-known/oauth-authorization-server", MetadataHandler(_metadata(provider.issuer)).handle),
         *create_protected_resource_routes(
@@ -69,7 +68,7 @@ def routes(provider: Provider) -> list[Route]:
         Route("/authorize", _bounded(_Authorization(provider).handle, MAX_FORM_BYTES), methods=["GET", "POST"]),
         Route("/token", _bounded(_Token(provider, authenticator).handle, MAX_FORM_BYTES), methods=["POST"]),
         Route("/revoke", _bounded(_Revocation(provider, authenticator).handle, MAX_FORM_BYTES), methods=["POST"]),
-        Route("/register", _bounded(registration.handle, MAX_METADATA_BYTES, None), methods=["POST"]),
+        Route("/register", _bounded(_Registration(provider).handle, MAX_METADATA_BYTES, None), methods=["POST"]),
     ]
 
 
@@ -184,6 +183,29 @@ class _Asking:
             raise AuthorizeError("invalid_target", f"the only resource here is {self._provider.resource}")
         self.accepted = await self._provider.authorize(client, params)
         return self.accepted
+
+
+class _Registration:
+    """`/register`."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+
+    async def handle(self, request: Request) -> Response:
+        registering = _Registering(self._provider, request.client.host if request.client else "")
+        handler = RegistrationHandler(cast("Provider", registering), ClientRegistrationOptions(enabled=True))
+        return await handler.handle(request)
+
+
+class _Registering:
+    """What the SDK's handler sees of the provider in one request: it does not say where that comes from."""
+
+    def __init__(self, provider: Provider, address: str) -> None:
+        self._provider = provider
+        self._address = address
+
+    async def register_client(self, client_info: OAuthClientInformationFull) -> None:
+        self._provider.clients.register(client_info, address=self._address)
 
 
 class _Token:

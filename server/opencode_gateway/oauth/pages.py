@@ -1,11 +1,13 @@
 """The pages on which a person logs in and says whether a client may act for them.
 
 `/login?request=…` and `/consent?request=…` each show a form and take it. What a client asked for is in `request`,
-signed (`requests.py`); who has just logged in is in a signed cookie (`csrf.py`). Nothing is stored.
+signed (`requests.py`); who has just logged in is in a signed cookie (`csrf.py`). Nothing is stored; which requests
+were answered lies in memory for as long as they last.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 import time
@@ -22,6 +24,7 @@ from opencode_gateway.oauth.csrf import Browsers
 from opencode_gateway.oauth.forms import Answered, foreign, read_fields, start_again
 from opencode_gateway.oauth.login import Logins, Typed, WrongLogin
 from opencode_gateway.oauth.rendering import STYLE_PATH, page, problem_page, style
+from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.oauth.throttle import Buckets, Budget, Throttled, is_window_code, window_code
 from opencode_gateway.passwords import Busy
 from opencode_gateway.users import MAX_NAME, known_as
@@ -42,6 +45,10 @@ CONSENT_PATH: Final = "/consent"
 _BUSY_SECONDS: Final = 5
 _LOGGED_THROTTLING: Final = Budget(5, 60)
 """Audit lines about attempts that were not looked at: a storm must not push everything else out of the log."""
+_ANSWERS: Final = Budget(1, LIFETIME_SECONDS)
+"""To one request: a browser that keeps the cookie that it was told to drop gets no second code."""
+_MAX_ANSWERED: Final = 1000
+"""Only people who logged in add to them."""
 
 
 class Provider(Protocol):
@@ -133,6 +140,7 @@ class _Pages:
         self._on_event = on_event
         self._browsers = Browsers(key, https=public_url.startswith("https:"), clock=clock)
         self._throttling = Buckets(_LOGGED_THROTTLING, clock, max_keys=1)
+        self._answered = Buckets(_ANSWERS, clock, max_keys=_MAX_ANSWERED)
 
     # The login page.
 
@@ -220,14 +228,16 @@ class _Pages:
         user = self._browsers.login(request, signed, self._logins.users.load().get)
         if user is None:
             return _redirect(f"{LOGIN_PATH}?request={quote(signed, safe='')}")
+        if self._answered.wait(_digest(signed)):
+            raise Answered(_over())
         return self._consent_page(request, signed, pending, user, ticked=pending.capabilities)
 
     async def take_consent(self, request: Request) -> Response:
         """Send the person back to the client, with a code or without."""
         fields, signed, pending, _ = await self._form(request, "consent")
         user = self._browsers.login(request, signed, self._logins.users.load().get)
-        if user is None:
-            raise Answered(start_again("This step is over", "It was answered already, or took too long.", status=403))
+        if user is None or self._answered.wait(_digest(signed)):
+            raise Answered(_over())
         chosen = [each for each in _grantable(pending, user) if fields(f"capability-{each}")]
         decision = fields("decision")
         if decision == "allow" and not chosen:
@@ -247,6 +257,7 @@ class _Pages:
             self._report(request, pending, "consent", "denied", login=user.name)
         else:
             raise Answered(start_again("This form is not complete", "The gateway did not understand it."))
+        self._answered.take(_digest(signed))
         response = _redirect(location)
         self._browsers.end_login(response)
         return response
@@ -357,6 +368,14 @@ class _Pages:
 
 def _grantable(pending: Pending, user: User) -> list[Capability]:
     return [each for each in user.capabilities if each in pending.capabilities]
+
+
+def _digest(signed: str) -> bytes:
+    return hashlib.sha256(signed.encode()).digest()
+
+
+def _over() -> Response:
+    return start_again("This step is over", "It was answered already, or took too long.", status=403)
 
 
 def _address(request: Request) -> str:
