@@ -2,8 +2,9 @@
 
 Each server is one child process, which all sessions share, whatever protocol era they speak; the gateway speaks the
 newest era to it that it knows. So only what belongs to one call passes: its arguments, progress, cancellation and
-result. A child's prompts and resources are not served, and what it says or asks outside a call (log lines, sampling,
-elicitation) reaches nobody, since it could reach the wrong person.
+result. A child's prompts and resources are not served. What it says or asks outside a call (log lines, sampling,
+elicitation) reaches nobody, since it could reach the wrong person; what it asks instead of a result (2026 era)
+neither, since a person would take the question for the gateway's. Its standard error goes to the service's log.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ from fastmcp.client.transports import ClientTransport, StdioTransport
 from fastmcp.exceptions import ToolError
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from fastmcp.server.providers.proxy import ProxyClient, ProxyProvider
+from fastmcp.tools.base import InputRequiredToolResult
 from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED, Implementation
 
-from opencode_gateway.refusals import CallError, Lost, TimedOut
+from opencode_gateway.logs import ChildLog, whose
+from opencode_gateway.refusals import Asked, CallError, Lost, TimedOut
 from opencode_gateway.servers import OPENCODE
 
 if TYPE_CHECKING:
@@ -64,8 +67,9 @@ class _Borrowed(ClientTransport):
 class _ChildTransport(StdioTransport):
     """A child process that lives on between calls; one that died is started anew by the next call."""
 
-    def __init__(self, server: Server, env: dict[str, str], release: str) -> None:
+    def __init__(self, name: str, server: Server, env: dict[str, str], release: str) -> None:
         super().__init__(server.command, list(server.args), env=env, cwd=server.cwd)
+        self._log = ChildLog(name)
         self.instructions: str | None = None
         self._release = release
         self._introduction: asyncio.Task[None] | None = None
@@ -73,6 +77,9 @@ class _ChildTransport(StdioTransport):
 
     @asynccontextmanager
     async def connect_session(self, **options: Any) -> AsyncIterator[ClientSession]:
+        self.log_file = self._log.opened()
+        # The task that reads from the child takes it over.
+        whose.set(self._log)
         async with super().connect_session(**options) as session:
             if self._introduction is None or self._introduced is not session:
                 self._introduced = session
@@ -85,8 +92,9 @@ class _ChildTransport(StdioTransport):
         """Keep the child: fastmcp closes the transport of a call that is cancelled early, and others use it too."""
 
     async def end(self) -> None:
-        """End the child."""
-        await super().disconnect()  # type: ignore[no-untyped-call] # fastmcp's
+        """End the child for good."""
+        await self.disconnect()  # type: ignore[no-untyped-call] # fastmcp's
+        self._log.close()
 
     async def _introduce(self, session: ClientSession) -> None:
         """Agree on a protocol version."""
@@ -98,7 +106,7 @@ class _ChildTransport(StdioTransport):
             # It may hang; the next call gets another.
             if self._introduced is session:
                 self._introduced = None
-                await self.end()
+                await self.disconnect()  # type: ignore[no-untyped-call] # fastmcp's
             raise
 
 
@@ -112,7 +120,7 @@ class Child:
     def __init__(self, name: str, server: Server, env: dict[str, str], release: str) -> None:
         self.name = name
         self.server = server
-        self._transport = _ChildTransport(server, env, release)
+        self._transport = _ChildTransport(name, server, env, release)
         self._client = ProxyClient(
             self._transport,
             mode="auto",
@@ -238,11 +246,12 @@ class Bounds(Middleware):
         Raises:
             TimedOut: it took too long.
             Lost: the child ended, or could not be started.
+            Asked: it wants to know something first.
         """
         name = context.message.name
         try:
             with anyio.fail_after(self._seconds):
-                return await call_next(context)
+                result = await call_next(context)
         except TimeoutError:
             raise TimedOut(
                 f"{name} gave no answer within {self._seconds:g} s. What it started goes on: `read` shows how far it "
@@ -258,6 +267,12 @@ class Bounds(Middleware):
                 f"the server behind the gateway broke off before it answered {name}. Whether it was done is not "
                 "known: look with `read` before you do it again"
             ) from error
+        if isinstance(result, InputRequiredToolResult):
+            raise Asked(
+                f"the server behind the gateway asked a question instead of answering {name}, and the gateway passes "
+                "no questions on. Whether anything was done is not known: look with `read`"
+            )
+        return result
 
 
 def _broke_off(error: BaseException) -> bool:

@@ -4,6 +4,7 @@ ToolError (fastmcp)
 └── CallError      and what the audit log calls it
     ├── Denied     not allowed; nothing was done
     ├── TimedOut   given up here; what it started goes on
+    ├── Asked      the server asked a question instead; whether anything was done is not known
     └── Lost       the server behind the gateway ended or broke off; whether it was done is not known
 """
 
@@ -32,3 +33,9 @@ class TimedOut(CallError):
 
 class Lost(CallError):
     """The server's answer will not come."""
+
+
+class Asked(CallError):
+    """The server wants to know something of the caller first."""
+
+    outcome = "tool-error"

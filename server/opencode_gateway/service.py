@@ -14,6 +14,7 @@ import uvicorn
 from opencode_gateway.app import build_app
 from opencode_gateway.audit import AuditLog
 from opencode_gateway.errors import GatewayError
+from opencode_gateway.logs import LineFormatter, NoContent
 from opencode_gateway.servers import load_servers
 from opencode_gateway.sign_in import build_auth
 from opencode_gateway.store import FILE_NAME, Store
@@ -106,7 +107,7 @@ def listening(listen: str) -> socket.socket:
 def log_to_stderr() -> None:
     """Send every library's log to standard error, in one format; standard output is the audit log's."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(logging.INFO)
     fastmcp = logging.getLogger("fastmcp")
@@ -115,3 +116,6 @@ def log_to_stderr() -> None:
     fastmcp.setLevel(logging.WARNING)
     for chatty in ("mcp", "httpx", "httpx2"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # The SDK's session logs as `client`.
+    for telling in ("mcp.client.stdio", "client"):
+        logging.getLogger(telling).addFilter(NoContent())

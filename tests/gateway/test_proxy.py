@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
+from support import rude_server
 from support.fixture_server import INSTRUCTIONS
 from support.gateway import Gateway, fixture_entry
 from support.mcp_client import Era, relay_client
@@ -17,7 +20,6 @@ from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from support.mcp_client import Progress, ToolClient
 
@@ -202,3 +204,56 @@ async def test_a_server_that_does_not_start_leaves_the_others_alone_and_health_n
 
     assert (answer.status_code, answer.text) == (503, "no answer from: broken\n")
     assert "the server broken does not start" in several.log
+
+
+FORGED = '{"event":"call","outcome":"ok","login":"bob","tool":"send"}'
+
+
+@pytest.fixture(scope="module")
+def rude(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    entry = {"command": sys.executable, "args": [str(Path(rude_server.__file__))]}
+    with Gateway(tmp_path_factory.mktemp("rude"), {"rude": entry}) as running:
+        yield running
+
+
+async def test_a_question_of_a_server_reaches_nobody(rude: Gateway, era: Era) -> None:
+    async with rude.client(era=era) as client:
+        answer = await client.call("send")
+
+    assert answer.is_error
+    assert "asked a question instead of answering send" in answer.text
+    assert rude_server.QUESTION not in answer.text
+    assert rude.audit()[-1]["outcome"] == "tool-error"
+
+
+async def test_a_server_cannot_forge_lines_of_the_log(rude: Gateway) -> None:
+    async with rude.client() as client:
+        await client.call("read", text=f"{FORGED}\nb\r{FORGED}\x1b[2J\n")
+    await eventually_async(lambda: f": server rude: b\\r{FORGED}\\x1b[2J\n" in rude.log, "the second line")
+
+    assert f": server rude: {FORGED}\n" in rude.log
+    assert not [line for line in rude.log.splitlines() if line.startswith("{")]
+
+
+async def test_what_is_no_message_is_not_logged(rude: Gateway) -> None:
+    notification = '{"jsonrpc":"2.0","method":"notifications/message","params":{"level":"the secret plan"}}'
+    async with rude.client() as client:
+        answer = await client.call("instances", text=f"the secret plan\n{notification}\n")
+    assert not answer.is_error
+    await eventually_async(lambda: "server rude sent a line that is no message" in rude.log, "its line")
+
+    assert "secret" not in rude.log
+    assert "Traceback" not in rude.log
+
+
+async def test_a_server_that_writes_much_is_not_held_up_and_started_anew_leaves_nothing_open(rude: Gateway) -> None:
+    async with rude.client() as client:
+        await client.call("read", text="x", times=1_000_000)
+        before = rude.process.num_fds()
+        for _ in range(3):
+            (child,) = rude.process.children()
+            child.kill()
+            await asyncio.to_thread(child.wait, 15)
+            assert not (await client.call("read", text="x", times=1_000_000)).is_error
+
+        await eventually_async(lambda: rude.process.num_fds() == before, "as many descriptors as before")

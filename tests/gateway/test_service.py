@@ -7,6 +7,8 @@ import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import psutil
@@ -115,3 +117,20 @@ async def test_its_log_has_no_tokens_and_no_messages(tmp_path: Path) -> None:
         log = gateway.log
 
     assert not re.search(r"all-token|secret.plan|secretcode", log)
+
+
+def test_no_line_of_its_log_is_an_audit_line_whatever_is_logged() -> None:
+    program = r"""
+import logging
+from opencode_gateway.service import log_to_stderr
+log_to_stderr()
+try:
+    raise ValueError("answer\n{}")
+except ValueError:
+    logging.getLogger("any").exception("read\n{}\r{}")
+"""
+    log = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stderr
+
+    assert r" ERROR any: read\n{}\r{}" in log.splitlines()[0]
+    assert "  | {}" in log.splitlines()
+    assert not [line for line in log.splitlines() if line.startswith("{")]
