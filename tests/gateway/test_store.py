@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import stat
 import subprocess
@@ -201,7 +202,22 @@ def test_the_signing_key_is_made_once_and_private(tmp_path: Path) -> None:
 
 
 def test_a_signing_key_that_is_damaged_is_not_used(tmp_path: Path) -> None:
-    (tmp_path / "signing.key").write_bytes(b"short")
+    key = tmp_path / "signing.key"
+    key.write_bytes(b"short")
+    key.chmod(0o600)
 
     with pytest.raises(StoreError, match="damaged"):
+        load_key(tmp_path)
+
+
+def test_a_signing_key_that_others_may_read_or_that_is_no_file_is_not_used(tmp_path: Path) -> None:
+    load_key(tmp_path)
+    key = tmp_path / "signing.key"
+    key.chmod(0o640)
+
+    with pytest.raises(StoreError, match="open to others"):
+        load_key(tmp_path)
+    key.unlink()
+    os.mkfifo(key, 0o600)
+    with pytest.raises(StoreError, match="no regular file"):
         load_key(tmp_path)

@@ -5,7 +5,9 @@ They work on the same files as the service, at the same time, and what they chan
 
 from __future__ import annotations
 
-import getpass  # noqa: F401 # click takes it for a prompt, when this program perhaps can read no module any more
+# anyio and click import these when they need them: too late for root's Python, once this program is somebody else.
+import asyncio  # noqa: F401
+import getpass  # noqa: F401
 import json
 import os
 import sys
