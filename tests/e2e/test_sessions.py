@@ -59,7 +59,8 @@ def forget_sessions(served: ServedOpenCode) -> None:
     """Delete what earlier tests left: a title that comes late makes its session the newest."""
     with served.client() as http:
         for found in http.get("/session").json():
-            http.delete(f"/session/{found['id']}").raise_for_status()
+            # One of a subagent goes with its parent.
+            assert http.delete(f"/session/{found['id']}").status_code in {200, 404}
 
 
 async def test_a_message_goes_on_in_the_session_that_this_process_ran_last(
