@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -214,6 +215,12 @@ class TeamGateway:
             told: dict[str, Any] | None = (await client.call_tool("whoami", {})).structured_content
             assert told is not None
             return told
+
+
+def pass_time(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let it be later in this process, for FastMCP too, whose proxy takes no clock."""
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + seconds)
 
 
 class _Kept:

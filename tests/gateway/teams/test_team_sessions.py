@@ -13,8 +13,7 @@ from opencode_gateway.store import FILE_NAME
 from opencode_gateway.teams import provider as team_provider
 from opencode_gateway.teams import upstream
 from support.authorization import answer_of, proof
-from support.team_gateway import TeamGateway
-from support.waiting import eventually_async
+from support.team_gateway import TeamGateway, pass_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -162,10 +161,12 @@ async def test_a_refresh_token_that_is_shown_again_after_the_grace_ends_its_sess
 async def test_a_session_goes_on_while_the_provider_renews_it(
     mode: str, gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstream, "RECHECK_SECONDS", 5)  # early enough to be renewed at each use
     async with gateway(mode) as running:
         _, tokens = await running.log_in()
         asked = len(provider.called)
+        assert await running.status(tokens["access_token"]) == 200
+        assert len(provider.called) == asked
+        pass_time(monkeypatch, upstream.RECHECK_SECONDS)
 
         assert await running.status(tokens["access_token"]) == 200
 
@@ -176,15 +177,14 @@ async def test_a_session_goes_on_while_the_provider_renews_it(
 async def test_who_is_closed_at_the_provider_is_out_when_it_is_asked_again(
     mode: str, gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstream, "RECHECK_SECONDS", 1)
     async with gateway(mode) as running:
         client_id, tokens = await running.log_in()
         provider.end_sessions()
+        assert await running.status(tokens["access_token"]) == 200
 
-        async def refused() -> bool:
-            return await running.status(tokens["access_token"]) == 401
+        pass_time(monkeypatch, upstream.RECHECK_SECONDS)
 
-        await eventually_async(refused, "the token is refused")
+        assert await running.status(tokens["access_token"]) == 401
         assert (await running.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
 
 
@@ -194,40 +194,39 @@ async def test_who_is_closed_at_the_provider_is_out_when_it_is_asked_again(
 async def test_whose_address_is_another_when_the_provider_is_asked_again_is_out(
     change: dict[str, Any], gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstream, "RECHECK_SECONDS", 1)
     async with gateway() as running:
         client_id, tokens = await running.log_in()
         provider.claims |= change
+        assert await running.status(tokens["access_token"]) == 200
 
-        async def refused() -> bool:
-            return await running.status(tokens["access_token"]) == 401
+        pass_time(monkeypatch, upstream.RECHECK_SECONDS)
 
-        await eventually_async(refused, "the token is refused")
+        assert await running.status(tokens["access_token"]) == 401
         assert (await running.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
 
 
 async def test_a_login_that_cannot_be_renewed_ends_when_the_provider_said(
-    gateway: Make, provider: FakeIdentityProvider
+    gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     provider.refresh = False
-    provider.answer = {"expires_in": 1}
+    provider.answer = {"expires_in": 600}
     async with gateway() as running:
         _, tokens = await running.log_in()
         assert "refresh_token" not in tokens
+        assert await running.status(tokens["access_token"]) == 200
 
-        async def refused() -> bool:
-            return await running.status(tokens["access_token"]) == 401
+        pass_time(monkeypatch, 600)
 
-        await eventually_async(refused, "the token is refused")
+        assert await running.status(tokens["access_token"]) == 401
 
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_session_that_cannot_be_renewed_now_is_refused_and_goes_on_later(
     mode: str, gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upstream, "RECHECK_SECONDS", 5)
     async with gateway(mode) as running:
         client_id, tokens = await running.log_in()
+        pass_time(monkeypatch, upstream.RECHECK_SECONDS)
         provider.status = 503
 
         with pytest.raises(upstream.ProviderFailed):
