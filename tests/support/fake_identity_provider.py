@@ -55,7 +55,7 @@ class FakeIdentityProvider:
         """GitHub's answer."""
         self.discovery: dict[str, Any] = {}
         """What is changed in the discovery document."""
-        self.answer: dict[str, Any] = {"expires_in": 3600}
+        self.answer: dict[str, Any] = {"expires_in": 86_400}
         """What is changed in answers of the token endpoint; None leaves a field out."""
         self.status = 200
         """Of the token endpoint, the userinfo endpoint and the list of addresses."""
