@@ -15,7 +15,7 @@ from opencode_gateway.machine_tokens import PREFIX, MachineTokens
 from opencode_gateway.oauth import pages
 from opencode_gateway.oauth.login import Logins
 from opencode_gateway.oauth.provider import Provider
-from opencode_gateway.oauth.requests import load_key
+from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.users import Users
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def build_auth(
             pages.routes(
                 provider,
                 Logins(users),
-                key=load_key(configuration.data_dir),
+                key=signing_key(configuration.data_dir),
                 public_url=configuration.public_url,
                 window=provider.clients.window,
                 on_event=on_event,

@@ -22,7 +22,7 @@ from opencode_gateway.oauth import enrolment, pages
 from opencode_gateway.oauth import throttle as budgets
 from opencode_gateway.oauth.login import Logins
 from opencode_gateway.oauth.provider import Provider
-from opencode_gateway.oauth.requests import Pending, load_key
+from opencode_gateway.oauth.requests import Pending, signing_key
 from opencode_gateway.oauth.throttle import window_code
 from opencode_gateway.one_time_codes import new_secret
 from opencode_gateway.passwords import Passwords
@@ -61,7 +61,7 @@ class World:
         self.users = Users(directory / "users.json")
         self.users.add("ann", Passwords(CHEAPEST).hash(PASSWORD), CAPABILITIES)
         self.provider = Provider(self.configuration, self.store, self.users)
-        self.key = load_key(directory)
+        self.key = signing_key(directory)
         self.evil_page = ""
         self.relay.app = guarded(self._gateway, self.relay.url)
         self.chat.app = Starlette(routes=[Route("/", self._chat), Route("/callback", self._callback)])

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from opencode_gateway.cli import cli
 from opencode_gateway.machine_tokens import MachineTokens
-from opencode_gateway.oauth.requests import load_key
+from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.oauth.throttle import window_code
 from opencode_gateway.store import Store
 
@@ -86,7 +86,7 @@ def test_the_code_of_the_window_is_the_one_that_the_login_page_takes(
     opened_at = server.provider.clients.window()
 
     assert opened_at is not None
-    assert window_code(load_key(server.configuration.data_dir), opened_at) in said
+    assert window_code(signing_key(server.configuration.data_dir), opened_at) in said
 
 
 @pytest.mark.parametrize("minutes", ["0", "61", "x"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_gateway.errors import Refused, StoreError
-from opencode_gateway.oauth.requests import load_key
+from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.store import Store
 
 if TYPE_CHECKING:
@@ -193,10 +193,10 @@ def test_a_backup_overwrites_nothing(store: Store, tmp_path: Path) -> None:
 
 
 def test_the_signing_key_is_made_once_and_private(tmp_path: Path) -> None:
-    key = load_key(tmp_path)
+    key = signing_key(tmp_path)
 
     assert len(key) == 32
-    assert load_key(tmp_path) == key
+    assert signing_key(tmp_path) == key
     assert [path.name for path in tmp_path.iterdir()] == ["signing.key"]
     assert mode(tmp_path / "signing.key") == 0o600
 
@@ -207,17 +207,17 @@ def test_a_signing_key_that_is_damaged_is_not_used(tmp_path: Path) -> None:
     key.chmod(0o600)
 
     with pytest.raises(StoreError, match="damaged"):
-        load_key(tmp_path)
+        signing_key(tmp_path)
 
 
 def test_a_signing_key_that_others_may_read_or_that_is_no_file_is_not_used(tmp_path: Path) -> None:
-    load_key(tmp_path)
+    signing_key(tmp_path)
     key = tmp_path / "signing.key"
     key.chmod(0o640)
 
     with pytest.raises(StoreError, match="open to others"):
-        load_key(tmp_path)
+        signing_key(tmp_path)
     key.unlink()
     os.mkfifo(key, 0o600)
     with pytest.raises(StoreError, match="no regular file"):
-        load_key(tmp_path)
+        signing_key(tmp_path)

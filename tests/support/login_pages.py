@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from opencode_gateway.configuration import MCP_PATH
 from opencode_gateway.oauth import pages
 from opencode_gateway.oauth.login import Logins
-from opencode_gateway.oauth.requests import load_key
+from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.passwords import Passwords
 from support.authorization import AuthorizationServer, proof
 
@@ -65,7 +65,7 @@ class Site:
 
     @property
     def key(self) -> bytes:
-        return load_key(self.server.configuration.data_dir)
+        return signing_key(self.server.configuration.data_dir)
 
     async def arrive(self, **client: Any) -> httpx.Response:
         """Come from a chat client to the login page."""
@@ -110,7 +110,7 @@ def with_pages(server: AuthorizationServer, events: list[Event]) -> None:
     shown = pages.routes(
         server.provider,
         Logins(server.users, passwords=Passwords(CHEAPEST), clock=server.clock),
-        key=load_key(server.configuration.data_dir),
+        key=signing_key(server.configuration.data_dir),
         public_url=server.configuration.public_url,
         window=server.provider.clients.window,
         on_event=events.append,

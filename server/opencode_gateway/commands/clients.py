@@ -9,7 +9,7 @@ import click
 
 from opencode_gateway.commands.opened import json_option, moment, opened_store, settings_of, show, show_json
 from opencode_gateway.oauth import enrolment
-from opencode_gateway.oauth.requests import load_key
+from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.oauth.throttle import window_code
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def allow(config: Path, *, minutes: int) -> None:
     Open it just before you connect a client, and connect it then: in this time, somebody else's client is admitted
     as well. It still gets nothing without a login here, and the page after the login says which client asks.
     """
-    key = load_key(settings_of(config).data_dir)
+    key = signing_key(settings_of(config).data_dir)
     now = time.time()
     with opened_store(config) as store:
         until = enrolment.open_window(store, minutes=minutes, now=now)

@@ -80,7 +80,7 @@ def routes(
     Args:
         provider: reads what is asked, and answers it.
         logins: checks who that is.
-        key: the service's own; see `requests.load_key`.
+        key: the service's own; see `requests.signing_key`.
         public_url: as in the configuration.
         window: when the enrolment window was opened that is open now, if one is.
         on_event: hears of logins and answers.

@@ -30,7 +30,7 @@ from opencode_gateway.oauth.clients import AdmittedClient, Clients
 from opencode_gateway.oauth.documents import Documents
 from opencode_gateway.oauth.grants import Grants, Pair
 from opencode_gateway.oauth.redirects import as_written
-from opencode_gateway.oauth.requests import Pending, PendingRequests, load_key
+from opencode_gateway.oauth.requests import Pending, PendingRequests, signing_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -75,7 +75,7 @@ class Provider(OAuthProvider):
         self.configuration = configuration
         self.issuer = configuration.public_url
         self.resource = configuration.resource
-        self.requests = PendingRequests(load_key(configuration.data_dir), clock=clock)
+        self.requests = PendingRequests(signing_key(configuration.data_dir), clock=clock)
         self.clients = Clients(
             store,
             configuration.clients,

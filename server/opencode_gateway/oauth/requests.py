@@ -6,11 +6,7 @@ each form.
 
 from __future__ import annotations
 
-import os
-import secrets
-import stat
 import time
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
@@ -19,7 +15,7 @@ from itsdangerous.timed import TimestampSigner
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from opencode_gateway.capabilities import Capability  # noqa: TC001 # pydantic needs it at run time
-from opencode_gateway.errors import StoreError
+from opencode_gateway.key_files import load_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +27,7 @@ MAX_STATE: Final = 2048
 MAX_REDIRECT_URI: Final = 512
 MAX_CLIENT_ID: Final = 512
 MAX_SIGNED: Final = 8192
-KEY_FILE: Final = "signing.key"
-_KEY_BYTES: Final = 32
+_KEY_FILE: Final = "signing.key"
 
 
 class Pending(BaseModel):
@@ -64,7 +59,7 @@ class PendingRequests:
     """Signs pending requests and reads them back.
 
     Args:
-        key: the service's own; see `load_key`.
+        key: the service's own; see `signing_key`.
         clock: seconds since the epoch.
     """
 
@@ -89,43 +84,10 @@ class PendingRequests:
             return None
 
 
-def load_key(data_dir: Path) -> bytes:
-    """Read the key that signs pending requests and forms, and make it at the first call.
+def signing_key(data_dir: Path) -> bytes:
+    """Read the key of pending requests and forms, and make it at the first call.
 
     Raises:
-        StoreError: it cannot be read or made, is no regular file, or is open to others.
+        StoreError: see `key_files.load_key`.
     """
-    path = data_dir / KEY_FILE
-    try:
-        if not path.exists():
-            _make_key(path)
-        # O_NONBLOCK: opening a FIFO must not wait for whoever is at the other end.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(descriptor, "rb") as file:  # noqa: PTH123 # a descriptor, not a path
-            mode = os.fstat(descriptor).st_mode
-            key = file.read(_KEY_BYTES + 1) if stat.S_ISREG(mode) else b""
-    except OSError as error:
-        raise StoreError(
-            f"{path} cannot be used: {error.strerror}; see that {data_dir} belongs to the service"
-        ) from error
-    if not stat.S_ISREG(mode):
-        raise StoreError(f"{path} is no regular file: remove it, and people who are just logging in start again")
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise StoreError(f"{path} is open to others here: `chmod 600 {path}`, and remove it if they are not trusted")
-    if len(key) != _KEY_BYTES:
-        raise StoreError(f"{path} is damaged: remove it, and people who are just logging in start again")
-    return key
-
-
-def _make_key(path: Path) -> None:
-    """Put a key there, whole at once, unless another process is faster."""
-    made = path.with_name(f".{KEY_FILE}.{secrets.token_hex(4)}")
-    descriptor = os.open(made, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(secrets.token_bytes(_KEY_BYTES))
-            os.fsync(file.fileno())
-        with suppress(FileExistsError):
-            os.link(made, path)
-    finally:
-        made.unlink()
+    return load_key(data_dir / _KEY_FILE, without="people who are just logging in start again")

@@ -16,16 +16,17 @@ provider renews it when it is asked again, every hour at the latest, and at most
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import time
-from base64 import urlsafe_b64encode
 from typing import TYPE_CHECKING, Final
 
 from fastmcp.server.auth.jwt_issuer import derive_jwt_key
+from fastmcp.server.dependencies import get_http_request
 
 from opencode_gateway.configuration import ProviderSignIn
-from opencode_gateway.errors import ConfigError, StoreError
+from opencode_gateway.errors import ConfigError
+from opencode_gateway.key_files import load_key
+from opencode_gateway.oauth.throttle import network
 from opencode_gateway.teams import upstream
 from opencode_gateway.teams.people import People
 from opencode_gateway.teams.provider import TeamSignIn
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["KEY_FILE", "build"]
 
 KEY_FILE: Final = "provider.key"
-_KEY_BYTES: Final = 32
+"""It is no other secret's child: changing the client's secret at the provider ends no session."""
 
 
 def build(
@@ -70,7 +71,7 @@ def build(
         raise TypeError("this gateway has its own users")
     people = People(sign_in.users)
     secret = _secret(sign_in.client_secret_file)
-    key = _key(configuration.data_dir)
+    key = load_key(configuration.data_dir / KEY_FILE, without="people log in anew").hex()
     return TeamSignIn(
         configuration,
         store,
@@ -80,13 +81,19 @@ def build(
         client_secret=secret,
         key=derive_jwt_key(high_entropy_material=key, salt="opencode-gateway tokens"),
         storage=encrypted(
-            ProviderState(store, clock=clock),
+            ProviderState(store, source=_source, clock=clock),
             derive_jwt_key(high_entropy_material=key, salt="opencode-gateway state"),
         ),
         documents=documents,
         on_event=on_event,
         clock=clock,
     )
+
+
+def _source() -> str:
+    """Return from which network the request comes that is answered now."""
+    client = get_http_request().client
+    return network(client.host) if client else ""
 
 
 def _identity(sign_in: ProviderSignIn) -> Identity:
@@ -111,36 +118,3 @@ def _secret(path: Path) -> str:
     if not 1 <= len(text) <= 4096 or not text.isprintable():
         raise ConfigError(f"sign_in.client_secret_file: {path} must hold one line, the secret alone")
     return text
-
-
-def _key(data_dir: Path) -> str:
-    """Read the key of which those for tokens and for what is stored are made, and make it at the first call.
-
-    It is no other secret's child: changing the client's secret at the provider ends no session.
-    """
-    path = data_dir / KEY_FILE
-    try:
-        if not path.exists():
-            # Whole at once, for two that start together.
-            made = path.with_name(f".{KEY_FILE}.{secrets.token_hex(4)}")
-            descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(urlsafe_b64encode(secrets.token_bytes(_KEY_BYTES)))
-                    os.fsync(file.fileno())
-                os.link(made, path)
-            except FileExistsError:
-                pass
-            finally:
-                made.unlink()
-        with path.open("rb") as file:
-            mode, key = os.fstat(file.fileno()).st_mode, file.read()
-    except OSError as error:
-        raise StoreError(
-            f"{path} cannot be used: {error.strerror}; see that {data_dir} belongs to the service"
-        ) from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise StoreError(f"{path} is open to others here: `chmod 600 {path}`, and remove it if they are not trusted")
-    if len(key) != len(urlsafe_b64encode(bytes(_KEY_BYTES))):
-        raise StoreError(f"{path} is damaged: remove it, and people log in anew")
-    return key.decode("ascii", "replace")

@@ -38,9 +38,18 @@ _STRANGERS: Final = frozenset({"mcp-oauth-transactions", "mcp-consent-csrf-token
 _TABLE: Final = """
     CREATE TABLE IF NOT EXISTS provider_state (
         collection TEXT NOT NULL, key BLOB NOT NULL, value TEXT NOT NULL, expires_at REAL NOT NULL,
+        source TEXT NOT NULL,
         PRIMARY KEY (collection, key)) STRICT, WITHOUT ROWID
 """
 _INDEX: Final = "CREATE INDEX IF NOT EXISTS provider_state_by_expiry ON provider_state (collection, expires_at)"
+# Kept are the last of each source, then the last but one of each, and so on, as far as there is room.
+_MAKE_ROOM: Final = """
+    DELETE FROM provider_state WHERE collection = ?1 AND key IN (
+        SELECT key FROM (
+            SELECT key, expires_at, row_number() OVER (PARTITION BY source ORDER BY expires_at DESC) AS place
+            FROM provider_state WHERE collection = ?1 AND key <> ?2)
+        ORDER BY place, expires_at DESC LIMIT -1 OFFSET ?3)
+"""
 
 
 class EntryTooLarge(Exception):
@@ -50,15 +59,20 @@ class EntryTooLarge(Exception):
 class ProviderState(BaseStore):
     """An `AsyncKeyValue` in a table of the gateway's database.
 
-    A collection that is full lets go of what would have expired first: a login that somebody began longest ago.
+    A collection that is full lets go of an entry of the source that has most there, of that which would have expired
+    first: whoever begins logins by the hundred pushes out nobody's but their own.
 
     Args:
+        source: where what is stored now comes from, as a network.
         clock: seconds since the epoch.
     """
 
-    def __init__(self, store: Store, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, store: Store, *, source: Callable[[], str] = lambda: "", clock: Callable[[], float] = time.time
+    ) -> None:
         super().__init__(stable_api=True)  # otherwise each start warns that this class may change
         self._store = store
+        self._source = source
         self._clock = clock
         with store.transaction() as db:
             db.execute(_TABLE)
@@ -82,14 +96,10 @@ class ProviderState(BaseStore):
         with self._store.transaction() as db:
             db.execute("DELETE FROM provider_state WHERE collection = ? AND expires_at <= ?", (collection, now))
             db.execute(
-                "INSERT OR REPLACE INTO provider_state VALUES (?, ?, ?, ?)",
-                (collection, hashed(key), value, now + lifetime),
+                "INSERT OR REPLACE INTO provider_state VALUES (?, ?, ?, ?, ?)",
+                (collection, hashed(key), value, now + lifetime, self._source()),
             )
-            db.execute(
-                "DELETE FROM provider_state WHERE collection = ?1 AND key IN (SELECT key FROM provider_state"
-                " WHERE collection = ?1 AND key <> ?2 ORDER BY expires_at DESC LIMIT -1 OFFSET ?3)",
-                (collection, hashed(key), room - 1),
-            )
+            db.execute(_MAKE_ROOM, (collection, hashed(key), room - 1))
 
     async def _delete_managed_entry(self, *, key: str, collection: str) -> bool:
         with self._store.transaction() as db:

@@ -261,7 +261,7 @@ async def test_a_stranger_s_requests_fill_what_is_bounded_alone(gateway: Make, t
         await running.http.get(shown.headers["location"], headers={"Accept": "text/html"})
 
         with sqlite3.connect(tmp_path / FILE_NAME) as database:
-            filled = {row[0] for row in database.execute("SELECT collection FROM provider_state")}
+            filled = set(database.execute("SELECT collection, source FROM provider_state"))
         database.close()
 
-        assert filled == {"mcp-oauth-transactions", "mcp-consent-csrf-tokens"}
+        assert filled == {("mcp-oauth-transactions", "127.0.0.1"), ("mcp-consent-csrf-tokens", "127.0.0.1")}

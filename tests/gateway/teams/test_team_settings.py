@@ -137,6 +137,19 @@ async def test_a_full_collection_lets_go_of_what_would_have_expired_first(store:
     assert await state.get(f"key {MAX_STRANGERS + 4}", collection=TRANSACTIONS) == {"n": MAX_STRANGERS + 4}
 
 
+async def test_a_source_that_begins_many_logins_pushes_out_its_own_alone(store: Store) -> None:
+    source = "owner"
+    state = ProviderState(store, source=lambda: source)
+    await state.put("owner's", {"n": 0}, collection=TRANSACTIONS, ttl=500)
+    source = "stranger"
+    for number in range(MAX_STRANGERS + 5):
+        await state.put(f"key {number}", {"n": number}, collection=TRANSACTIONS, ttl=900 + number)
+
+    assert await state.get("owner's", collection=TRANSACTIONS) == {"n": 0}
+    assert await state.get("key 5", collection=TRANSACTIONS) is None
+    assert await state.get("key 6", collection=TRANSACTIONS) == {"n": 6}
+
+
 async def test_what_has_expired_is_gone_and_makes_room(store: Store) -> None:
     clock = Clock()
     state = ProviderState(store, clock=clock)
