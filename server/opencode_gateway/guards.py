@@ -5,6 +5,7 @@ ASGI middleware. It knows nothing of MCP or OAuth, and keeps nothing between two
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ BODY_SECONDS: Final = 30.0
 """A body that has not arrived by then is not waited for any longer."""
 _NOTHING: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
+_HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -66,6 +68,9 @@ class HostGuard:
             await self._app(scope, receive, send)
 
     def _is_for_us(self, path: str, host: str) -> bool:
+        # What parsers of URLs leave out, as tabs, is in no name.
+        if not _HOST.fullmatch(host):
+            return False
         scheme, *named = _origin(f"{self._origin[0]}://{host}")
         if path == HEALTH_PATH:
             return named[0] in _LOOPBACK

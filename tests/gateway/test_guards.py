@@ -63,6 +63,10 @@ async def test_the_public_host_is_served(host: str) -> None:
         "relay.example.org, evil.example",
         "[::1",
         "relay.example.org:99999",
+        "relay.exa\tmple.org",
+        " relay.example.org",
+        "relay.example.org?",
+        "relay.example.org#",
         "",
     ],
 )
