@@ -10,22 +10,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
-from rich.console import Console
-from rich.table import Table
 
+from bench.figures import Figure, show
 from support.crowd import ERAS, all_send, crowd
 from support.fake_fleet import FakeFleet
 from support.mcp_client import relay_client
@@ -55,23 +52,6 @@ CROWD_SECONDS = 40.0
 """All turns must run at once by then: the gateway's own limit is 45 s a call."""
 BARE_START = "import fastmcp.server"
 """What any service on the gateway's library does at its start."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured value; `limit` is the most that it may be, where something was promised."""
-
-    what: str
-    value: float
-    unit: str
-    limit: float | None = None
-
-    @property
-    def verdict(self) -> str:
-        """Say whether the promise is kept."""
-        if self.limit is None:
-            return ""
-        return "ok" if self.value <= self.limit else "OVER"
 
 
 async def calls(runs: int) -> list[Figure]:
@@ -231,14 +211,7 @@ def main() -> None:
     parser.add_argument("--sessions", type=int, default=50, help="chat sessions at once (%(default)s)")
     options = parser.parse_args()
     figures = asyncio.run(measure(options.runs, options.sessions))
-    if options.json:
-        print(json.dumps([asdict(figure) for figure in figures], indent=1))
-        return
-    table = Table("figure", "value", "", "at most", "", title="The gateway")
-    for figure in figures:
-        limit = "" if figure.limit is None else f"{figure.limit:g}"
-        table.add_row(figure.what, f"{figure.value:.4g}", figure.unit, limit, figure.verdict)
-    Console(width=120).print(table)
+    show("The gateway", figures, as_json=options.json)
 
 
 if __name__ == "__main__":

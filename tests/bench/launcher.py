@@ -6,20 +6,17 @@ python tests/bench/launcher.py [--json] [--runs N]
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import statistics
 import subprocess
 import tempfile
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import httpx
-from rich.console import Console
-from rich.table import Table
 
+from bench.figures import Figure, show
 from client.launched import Launched, Machine
 from support.opencode import OpenCodeHome, find_opencode
 from support.scripted_model import ScriptedModel
@@ -30,22 +27,6 @@ _FAKE = Path(__file__).with_name("fake_opencode.sh")
 _START_SECONDS = 60.0
 _HEALTH_SECONDS = 0.2
 """A request that comes too early is never answered: it is given up, and sent again."""
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured value in seconds; `limit` is the most that it may be, where something was promised."""
-
-    what: str
-    seconds: float
-    limit: float | None = None
-
-    @property
-    def verdict(self) -> str:
-        """Say whether the promise is kept."""
-        if self.limit is None:
-            return ""
-        return "ok" if self.seconds <= self.limit else "OVER"
 
 
 def start_to_start(machine: Machine, scratch: Path, env: dict[str, str]) -> float:
@@ -99,7 +80,7 @@ def measure(runs: int) -> list[Figure]:
         machine = Machine(home, scratch / "registry", scratch / "project", scratch / "state", scratch / "config")
         with Sshd(scratch / "relay") as relay:
             bare = statistics.median(handshake(relay.ssh_command) for _ in range(runs))
-            figures = [Figure("one bare ssh login", bare)]
+            figures = [Figure("one bare ssh login", bare, "s")]
             for where, env, least in (
                 ("local", {}, 0.3),
                 ("relay", {"RELAY_SSH_CMD": relay.ssh_command}, bare + 0.5),
@@ -107,9 +88,9 @@ def measure(runs: int) -> list[Figure]:
                 before = statistics.median(start_to_start(machine, scratch, env) for _ in range(runs))
                 after = statistics.median(healthy_to_registered(machine, env) for _ in range(max(3, runs // 4)))
                 figures += [
-                    Figure(f"{where}: exec to exec of OpenCode, median", before),
-                    Figure(f"{where}: healthy to registered, median", after),
-                    Figure(f"{where}: what the launcher adds in all", before + after, least),
+                    Figure(f"{where}: exec to exec of OpenCode, median", before, "s"),
+                    Figure(f"{where}: healthy to registered, median", after, "s"),
+                    Figure(f"{where}: what the launcher adds in all", before + after, "s", least),
                 ]
     return figures
 
@@ -123,14 +104,7 @@ def main() -> None:
     )
     options = parser.parse_args()
     figures = measure(options.runs)
-    if options.json:
-        print(json.dumps([asdict(figure) for figure in figures], indent=1))
-        return
-    table = Table("figure", "seconds", "at most", "", title="The launcher")
-    for figure in figures:
-        limit = "" if figure.limit is None else f"{figure.limit:.3f}"
-        table.add_row(figure.what, f"{figure.seconds:.3f}", limit, figure.verdict)
-    Console(width=100).print(table)
+    show("The launcher", figures, as_json=options.json)
 
 
 if __name__ == "__main__":

@@ -13,14 +13,12 @@ import tempfile
 import time
 from collections import Counter
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
-from rich.console import Console
-from rich.table import Table
 
+from bench.figures import Figure, show
 from support.events import session_of, tapped
 from support.fake_fleet import FakeFleet
 from support.mcp_client import RelayClient, relay_client
@@ -38,23 +36,6 @@ if TYPE_CHECKING:
 PROMPT = "SLOW:20:0.01"
 """Twenty words, 10 ms apart: long enough that the first one and the end are told apart."""
 _FLEET_SECONDS = 60.0
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One measured value; `limit` is the most that it may be, where something was promised."""
-
-    what: str
-    value: float
-    unit: str
-    limit: float | None = None
-
-    @property
-    def verdict(self) -> str:
-        """Say whether the promise is kept."""
-        if self.limit is None:
-            return ""
-        return "ok" if self.value <= self.limit else "OVER"
 
 
 async def instances_at(count: int, runs: int, *, sessions: int = 1, hung: int = 0) -> list[Figure]:
@@ -225,14 +206,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=30, help="calls a figure (%(default)s)")
     options = parser.parse_args()
     figures = asyncio.run(measure(options.runs))
-    if options.json:
-        print(json.dumps([asdict(figure) for figure in figures], indent=1))
-        return
-    table = Table("figure", "value", "", "at most", "", title="The server")
-    for figure in figures:
-        limit = "" if figure.limit is None else f"{figure.limit:g}"
-        table.add_row(figure.what, f"{figure.value:.4g}", figure.unit, limit, figure.verdict)
-    Console(width=100).print(table)
+    show("The server", figures, as_json=options.json)
 
 
 if __name__ == "__main__":
