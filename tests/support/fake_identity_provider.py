@@ -59,6 +59,10 @@ class FakeIdentityProvider:
         """What is changed in answers of the token endpoint; None leaves a field out."""
         self.status = 200
         """Of the token endpoint, the userinfo endpoint and the list of addresses."""
+        self.error: str | None = None
+        """What the token endpoint answers instead of tokens."""
+        self.denies = False
+        """Whether people who come are sent back with `access_denied`."""
         self.signing_key = RSAKey.generate_key(2048, {"kid": "one"})
         self.refresh = True
         self.asked: list[dict[str, str]] = []
@@ -137,10 +141,13 @@ class FakeIdentityProvider:
         self.asked.append(asked)
         assert asked["client_id"] == CLIENT_ID
         assert asked["code_challenge_method"] == "S256"
-        code = secrets.token_urlsafe(8)
-        self._codes[code] = asked
+        if self.denies:
+            answer = {"error": "access_denied"}
+        else:
+            answer = {"code": secrets.token_urlsafe(8)}
+            self._codes[answer["code"]] = asked
         return RedirectResponse(
-            f"{asked['redirect_uri']}?{urlencode({'code': code, 'state': asked['state']})}", status_code=302
+            f"{asked['redirect_uri']}?{urlencode(answer | {'state': asked['state']})}", status_code=302
         )
 
     async def _token(self, request: Request) -> Response:
@@ -151,6 +158,8 @@ class FakeIdentityProvider:
             return Response("out of order", self.status)
         if not _is_the_gateway(request, form):
             return JSONResponse({"error": "invalid_client"}, 401)
+        if self.error is not None:
+            return JSONResponse({"error": self.error}, 400)
         if form["grant_type"] == "refresh_token":
             if form["refresh_token"] not in self._refresh_tokens:
                 return JSONResponse({"error": "invalid_grant"}, 400)

@@ -23,9 +23,10 @@ from pydantic import AnyUrl
 from opencode_gateway.configuration import MCP_PATH, Configuration
 from opencode_gateway.guards import guarded
 from opencode_gateway.oauth import enrolment
-from opencode_gateway.sign_in import build_auth
+from opencode_gateway.sign_in import PeopleAndMachines, build_auth
 from opencode_gateway.store import FILE_NAME, Store
 from opencode_gateway.teams import upstream
+from opencode_gateway.teams.provider import TeamSignIn
 from support.authorization import CALLBACK, Clock, answer_of, proof
 from support.fake_identity_provider import CLIENT_ID, CLIENT_SECRET
 from support.ports import free_port
@@ -78,7 +79,13 @@ class TeamGateway:
         self.url = configuration.public_url
         self.store = Store(configuration.data_dir / FILE_NAME)
         self.events: list[Event] = []
-        self.auth: Any = build_auth(configuration, self.store, self.events.append)
+        auth = build_auth(configuration, self.store, self.events.append)
+        assert isinstance(auth, PeopleAndMachines)
+        assert isinstance(auth.people, TeamSignIn)
+        self.auth: Any = auth
+        self.clock = Clock()
+        """Of sessions and their grace; FastMCP has the machine's, see `pass_time`."""
+        auth.people._clock = self.clock
         server: FastMCP[None] = FastMCP("team", auth=self.auth)
 
         @server.tool
@@ -90,7 +97,6 @@ class TeamGateway:
             return {"subject": token.subject, "scopes": token.scopes, "client_id": token.client_id, **claims}
 
         app = server.http_app(MCP_PATH, stateless_http=True, host_origin_protection=False)
-        self.clock = Clock()
         self._server = uvicorn.Server(
             uvicorn.Config(
                 guarded(app, self.url),
@@ -144,25 +150,36 @@ class TeamGateway:
         }
         return str(httpx2.URL(f"{self.url}/authorize", params=asked | changed))
 
-    async def visit(self, url: str, *, answer: str = "approve") -> httpx2.Response:
-        """Go there as a person's browser does, agree on the consent page, and return what one sees in the end."""
-        async with httpx2.AsyncClient(
-            verify=self.trust,
-            headers={"Accept": "text/html"},
-        ) as browser:
-            shown = await browser.get(url)
-            while True:
-                location = shown.headers.get("location")
-                if location is not None:
-                    if location.startswith(CALLBACK):
-                        return shown
-                    shown = await browser.get(location)
-                elif 'action="' in shown.text and shown.status_code == 200:
-                    assert "form-action" not in shown.headers["content-security-policy"]
-                    form = dict(re.findall(r'name="(\w+)" value="([^"]*)"', shown.text)) | {"action": answer}
-                    shown = await browser.post(shown.url, data=form, headers={"Origin": self.url})
-                else:
+    def browser(self) -> httpx2.AsyncClient:
+        """Return a browser with nothing in it, that goes where it is told alone; a context manager."""
+        return httpx2.AsyncClient(verify=self.trust, headers={"Accept": "text/html"})
+
+    async def visit(
+        self, url: str, *, answer: str = "approve", browser: httpx2.AsyncClient | None = None, until: str = CALLBACK
+    ) -> httpx2.Response:
+        """Go there as a person does, agree on the consent page, and return what one sees in the end.
+
+        Args:
+            answer: the button that is pressed.
+            browser: with what it holds; a new one otherwise.
+            until: whoever is sent to an address that begins so does not go there.
+        """
+        if browser is None:
+            async with self.browser() as new:
+                return await self.visit(url, answer=answer, browser=new, until=until)
+        shown = await browser.get(url)
+        while True:
+            location = shown.headers.get("location")
+            if location is not None:
+                if location.startswith(until):
                     return shown
+                shown = await browser.get(location)
+            elif 'action="' in shown.text and shown.status_code == 200:
+                assert "form-action" not in shown.headers["content-security-policy"]
+                form = dict(re.findall(r'name="(\w+)" value="([^"]*)"', shown.text)) | {"action": answer}
+                shown = await browser.post(shown.url, data=form, headers={"Origin": self.url})
+            else:
+                return shown
 
     async def log_in(self, client_id: str | None = None, **changed: str) -> tuple[str, dict[str, Any]]:
         """Go the whole way; return the client's id and its tokens."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +18,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.fake_identity_provider import FakeIdentityProvider
-    from support.team_gateway import Make
+    from support.team_gateway import Make, TeamGateway
 
 MODES = ("oidc", "google", "github")
+
+
+def codes(running: TeamGateway) -> int:
+    """Return how many codes for clients there are."""
+    with running.store.transaction(write=False) as db:
+        found = db.execute("SELECT count(*) FROM provider_state WHERE collection = 'mcp-authorization-codes'")
+        return int(found.fetchone()[0])
 
 
 # Who comes in.
@@ -279,22 +287,109 @@ async def test_a_person_who_denies_consent_never_reaches_the_provider(
     async with gateway() as running:
         sent = await running.visit(running.asking(await running.registered()), answer="deny")
 
-        assert answer_of(sent.headers["location"])["error"] == "access_denied"
+        assert answer_of(sent.headers["location"]) == {
+            "error": "access_denied",
+            "state": "st&te",
+            "iss": running.url,
+        }
         assert provider.asked == []
 
 
-async def test_a_callback_in_a_browser_that_did_not_consent_gives_no_code(
+async def test_a_person_whom_the_provider_sends_back_gets_no_code(
+    gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    provider.denies = True
+    async with gateway() as running:
+        sent = await running.visit(running.asking(await running.registered()))
+
+        assert answer_of(sent.headers["location"]) == {
+            "error": "access_denied",
+            "state": "st&te",
+            "iss": running.url,
+        }
+        assert codes(running) == 0
+
+
+async def test_consent_is_asked_for_each_time(gateway: Make, provider: FakeIdentityProvider) -> None:
+    async with gateway() as running, running.browser() as browser:
+        client_id = await running.registered()
+        await running.visit(running.asking(client_id), browser=browser)
+        asked = len(provider.asked)
+
+        consent = (await browser.get(running.asking(client_id))).headers["location"]
+        again = await browser.get(consent, headers={"Sec-Fetch-Site": "none"})
+
+        assert again.status_code == 200
+        assert len(provider.asked) == asked
+
+
+async def test_a_form_that_another_browser_was_given_is_no_consent(
+    gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    async with gateway() as running, running.browser() as attacker, running.browser() as victim:
+        consent = (await attacker.get(running.asking(await running.registered()))).headers["location"]
+        shown = await attacker.get(consent)
+        form = dict(re.findall(r'name="(\w+)" value="([^"]*)"', shown.text)) | {"action": "approve"}
+
+        refused = await victim.post(consent, data=form)
+
+        assert refused.status_code == 403
+        assert "location" not in refused.headers
+        assert provider.asked == []
+
+
+async def test_the_provider_s_callback_in_another_browser_than_the_one_that_consented_gives_no_code(
+    gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    async with gateway() as running, running.browser() as attacker, running.browser() as victim:
+        asking = running.asking(await running.registered())
+        sent = await running.visit(asking, browser=attacker, until=f"{running.url}/auth/callback")
+        callback = sent.headers["location"]
+
+        refused = await victim.get(callback)
+
+        assert refused.status_code == 403
+        assert "location" not in refused.headers
+        assert provider.called == []
+        assert (codes(running), list_sessions(running.store)) == (0, [])
+        # It is the browser that mattered: the same address serves the one that consented.
+        assert "code" in answer_of((await attacker.get(callback)).headers["location"])
+        assert codes(running) == 1
+
+
+async def test_a_callback_before_consent_gives_no_code(gateway: Make, provider: FakeIdentityProvider) -> None:
+    async with gateway() as running:
+        asked = await running.http.get(running.asking(await running.registered()))
+        state = answer_of(asked.headers["location"])["txn_id"]
+
+        refused = await running.http.get("/auth/callback", params={"code": "x", "state": state})
+
+        assert refused.status_code == 403
+        assert provider.called == []
+
+
+@pytest.mark.parametrize("state", ["", "x"])
+async def test_a_callback_with_a_state_that_is_not_ours_gives_no_code(
+    state: str, gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    async with gateway() as running:
+        refused = await running.http.get("/auth/callback", params={"code": "x", "state": state})
+
+        assert refused.status_code == 400
+        assert provider.called == []
+
+
+async def test_each_login_has_its_own_state_and_proof_at_the_provider(
     gateway: Make, provider: FakeIdentityProvider
 ) -> None:
     async with gateway() as running:
-        await running.visit(running.asking(await running.registered()), answer="deny")
-        provider.claims["email"] = "eve@example.org"
-        await running.visit(running.asking(await running.registered()))
-        state = provider.asked[0]["state"]
+        asking = running.asking(await running.registered())
+        for _ in range(2):
+            await running.visit(asking)
 
-        stolen = await running.http.get("/auth/callback", params={"code": "x", "state": state})
-
-        assert stolen.status_code in {400, 403}
+        first, _, second, _ = provider.asked
+        assert len({first["state"], second["state"]}) == 2
+        assert len({first["code_challenge"], second["code_challenge"], "x" * 43}) == 3
 
 
 async def test_a_client_known_by_its_document_needs_the_window_each_time(
