@@ -78,7 +78,7 @@ class TeamSignIn(OAuthProxy):
         key: signs tokens.
         storage: of the proxy.
         documents: fetches client-id documents.
-        on_event: hears of logins and of clients that registered.
+        on_event: hears of logins, of clients that registered, and of sessions that end.
         clock: seconds since the epoch, for clients and sessions; the proxy has the system's.
     """
 
@@ -318,7 +318,7 @@ class TeamSignIn(OAuthProxy):
         kept = self._rotated.get(hashed(refresh_token))
         if kept is not None and kept.replaced.client_id == client.client_id and self._clock() <= kept.until:
             return kept.replaced
-        self.revoke(refresh_token, client.client_id or "")
+        self._end(refresh_token, client.client_id or "", "refresh-token-replayed")
         return None
 
     async def exchange_refresh_token(
@@ -338,6 +338,7 @@ class TeamSignIn(OAuthProxy):
             try:
                 tokens = await super().exchange_refresh_token(client, refresh_token, scopes)
             except PersonRefused as refusal:
+                self._end(refresh_token.token, session.client_id, "person-refused")
                 raise TokenError("invalid_grant", str(refusal)) from refusal
             sessions.renew(self._store, session.id, now)
             if len(self._rotated) < MAX_ROTATED:
@@ -350,9 +351,22 @@ class TeamSignIn(OAuthProxy):
 
     def revoke(self, token: str, client_id: str) -> None:
         """End the session that a token of this client's is of; any other token is passed over (RFC 7009, 2.2)."""
-        session = self._session_of(token, "refresh", client_id) or self._session_of(token, "access", client_id)
+        self._end(token, client_id, "revoked")
+
+    def _end(self, token: str, client_id: str, why: str) -> None:
+        found = self._session_of(token, "refresh", client_id) or self._session_of(token, "access", client_id)
+        session = sessions.find(self._store, found) if found else None
         if session is not None:
-            sessions.end(self._store, session)
+            sessions.end(self._store, session.id)
+            self._on_event(
+                Event(
+                    event="session-ended",
+                    outcome=why,
+                    login=session.login,
+                    client_id=session.client_id,
+                    client_name=session.client_name,
+                )
+            )
 
     def _session_of(self, token: str, use: str, client_id: str | None) -> str | None:
         """Return the session that a token of ours is of, whether it was ended or not."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from opencode_gateway.oauth.enrolment import revoke_client
+from opencode_gateway.oauth.grants import GRACE_SECONDS
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
 from opencode_gateway.store import FILE_NAME
 from opencode_gateway.teams import provider as team_provider
@@ -24,6 +25,11 @@ if TYPE_CHECKING:
     from support.team_gateway import Make
 
 MODES = ("oidc", "google", "github")
+
+
+def ended(running: TeamGateway) -> list[tuple[str | None, str | None, str | None]]:
+    """Return why sessions ended, and whose they were."""
+    return [(e.outcome, e.login, e.client_id) for e in running.events if e.event == "session-ended"]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -100,6 +106,7 @@ async def test_a_client_ends_its_own_session_with_either_token(which: str, gatew
         await running.http.post("/revoke", data={"client_id": client_id, "token": tokens[which]})
 
         assert await running.status(tokens["access_token"]) == 401
+        assert ended(running) == [("revoked", "ann@example.org", client_id)]
 
 
 async def test_a_client_that_is_revoked_while_its_person_logs_in_gets_no_code(gateway: Make) -> None:
@@ -139,19 +146,50 @@ async def test_two_windows_of_a_client_may_refresh_with_the_same_token(mode: str
         assert await running.status(second.json()["access_token"]) == 200
 
 
-async def test_a_refresh_token_that_is_shown_again_after_the_grace_ends_its_session(
-    gateway: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(team_provider, "GRACE_SECONDS", -1)
+async def test_a_refresh_token_that_is_shown_again_after_the_grace_ends_its_session(gateway: Make) -> None:
     async with gateway() as running:
         client_id, tokens = await running.log_in()
         new = (await running.refresh(client_id, tokens["refresh_token"])).json()
+        running.clock.advance(60)
+        assert (await running.refresh(client_id, tokens["refresh_token"])).json()["access_token"] == new[
+            "access_token"
+        ]
         assert await running.status(new["access_token"]) == 200
+        running.clock.advance(1)
 
         replayed = await running.refresh(client_id, tokens["refresh_token"])
 
         assert replayed.json()["error"] == "invalid_grant"
         assert await running.status(new["access_token"]) == 401
+        assert (await running.refresh(client_id, new["refresh_token"])).json()["error"] == "invalid_grant"
+        assert ended(running) == [("refresh-token-replayed", "ann@example.org", client_id)]
+
+
+async def test_a_refresh_token_is_its_own_client_s_within_the_grace_too(gateway: Make) -> None:
+    async with gateway() as running:
+        client_id, tokens = await running.log_in()
+        other = await running.registered()
+
+        assert (await running.refresh(other, tokens["refresh_token"])).json()["error"] == "invalid_grant"
+        new = (await running.refresh(client_id, tokens["refresh_token"])).json()
+        assert (await running.refresh(other, tokens["refresh_token"])).json()["error"] == "invalid_grant"
+
+        assert await running.status(new["access_token"]) == 200
+
+
+async def test_what_is_kept_for_the_grace_is_bounded_and_makes_room(
+    gateway: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(team_provider, "MAX_ROTATED", 1)
+    async with gateway() as running:
+        statuses = []
+        for wait in (0, 0, GRACE_SECONDS + 1):
+            client_id, tokens = await running.log_in()
+            running.clock.advance(wait)
+            await running.refresh(client_id, tokens["refresh_token"])
+            statuses.append((await running.refresh(client_id, tokens["refresh_token"])).status_code)
+
+        assert statuses == [200, 400, 200]
 
 
 # Renewal at the provider.
@@ -205,19 +243,66 @@ async def test_whose_address_is_another_when_the_provider_is_asked_again_is_out(
         assert (await running.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
 
 
-async def test_a_login_that_cannot_be_renewed_ends_when_the_provider_said(
+@pytest.mark.parametrize("change", [{"email": "eve@example.org"}, {"email_verified": False}])
+async def test_who_is_not_let_in_any_longer_when_a_client_refreshes_is_out_at_once(
+    change: dict[str, Any], gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    async with gateway() as running:
+        client_id, tokens = await running.log_in()
+        provider.claims |= change
+
+        assert (await running.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
+
+        assert await running.status(tokens["access_token"]) == 401
+        assert ended(running) == [("person-refused", "ann@example.org", client_id)]
+
+
+async def test_a_renewal_without_an_id_token_is_one(
     gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async with gateway() as running:
+        client_id, tokens = await running.log_in()
+        provider.answer |= {"id_token": None}
+        assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 200
+
+        pass_time(monkeypatch, upstream.RECHECK_SECONDS)
+
+        assert await running.status(tokens["access_token"]) == 200
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [(600, 600), (None, upstream.UNTOLD_SECONDS), (30 * 86_400, 86_400)],
+    ids=["when the provider said", "after an hour where it does not say", "after a day at the latest"],
+)
+async def test_a_login_that_cannot_be_renewed_ends(
+    said: int | None, seconds: int, gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
     provider.refresh = False
-    provider.answer = {"expires_in": 600}
+    provider.answer = {"expires_in": said}
     async with gateway() as running:
         _, tokens = await running.log_in()
         assert "refresh_token" not in tokens
+        pass_time(monkeypatch, seconds - 60)
         assert await running.status(tokens["access_token"]) == 200
 
-        pass_time(monkeypatch, 600)
+        pass_time(monkeypatch, 60)
 
         assert await running.status(tokens["access_token"]) == 401
+
+
+@pytest.mark.parametrize("error", ["temporarily_unavailable", "invalid_client"])
+async def test_a_provider_that_renews_nothing_now_ends_no_session(
+    error: str, gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    async with gateway() as running:
+        client_id, tokens = await running.log_in()
+        provider.error = error
+        assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 503
+
+        provider.error = None
+
+        assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 200
 
 
 @pytest.mark.parametrize("mode", MODES)
