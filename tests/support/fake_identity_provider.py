@@ -25,6 +25,7 @@ from support.ports import free_port
 from support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
@@ -64,6 +65,8 @@ class FakeIdentityProvider:
         self.denies = False
         """Whether people who come are sent back with `access_denied`."""
         self.signing_key = RSAKey.generate_key(2048, {"kid": "one"})
+        self.sign: Callable[[dict[str, Any]], str] = self._sign
+        """Makes id tokens."""
         self.refresh = True
         self.asked: list[dict[str, str]] = []
         """Parameters of authorization and token requests."""
@@ -182,13 +185,15 @@ class FakeIdentityProvider:
             now = int(time.time())
             claims = {"iss": self.url, "aud": CLIENT_ID, "iat": now, "exp": now + 300} | self.claims
             present = {name: value for name, value in claims.items() if value is not None}
-            header = {"alg": "RS256", "kid": "one"}
-            answer |= {"scope": "openid email", "id_token": jwt.encode(header, present, self.signing_key)}
+            answer |= {"scope": "openid email", "id_token": self.sign(present)}
             if self.refresh:
                 answer["refresh_token"] = secrets.token_urlsafe(8)
                 self._refresh_tokens.add(answer["refresh_token"])
             answer |= self.answer
         return {name: value for name, value in answer.items() if value is not None}
+
+    def _sign(self, claims: dict[str, Any]) -> str:
+        return jwt.encode({"alg": "RS256", "kid": "one"}, claims, self.signing_key)
 
     async def _tell_userinfo(self, request: Request) -> Response:
         return self._tell(request, self.userinfo)

@@ -97,9 +97,10 @@ class TeamGateway:
             return {"subject": token.subject, "scopes": token.scopes, "client_id": token.client_id, **claims}
 
         app = server.http_app(MCP_PATH, stateless_http=True, host_origin_protection=False)
+        self._app = guarded(app, self.url)
         self._server = uvicorn.Server(
             uvicorn.Config(
-                guarded(app, self.url),
+                self._app,
                 host="127.0.0.1",
                 port=int(urlsplit(self.url).port or 0),
                 log_level="error",
@@ -149,6 +150,14 @@ class TeamGateway:
             "resource": self.configuration.resource,
         }
         return str(httpx2.URL(f"{self.url}/authorize", params=asked | changed))
+
+    def elsewhere(self, address: str) -> httpx2.AsyncClient:
+        """Return a client whose requests come from that address; a context manager."""
+        return httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(self._app, client=(address, 1)),
+            base_url=self.url,
+            headers={"Accept": "text/html"},
+        )
 
     def browser(self) -> httpx2.AsyncClient:
         """Return a browser with nothing in it, that goes where it is told alone; a context manager."""

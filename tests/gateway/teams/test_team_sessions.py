@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import sqlite3
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +45,18 @@ async def test_tokens_outlive_a_restart(
     async with TeamGateway(configuration, *tls) as running:
         assert await running.status(tokens["access_token"]) == 200
         assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 200
+
+
+async def test_tokens_are_for_the_address_that_they_were_given_for(
+    configure: Callable[..., Configuration], tls: tuple[Path, Path]
+) -> None:
+    async with TeamGateway(configure(), *tls) as running:
+        client_id, tokens = await running.log_in()
+
+    async with TeamGateway(configure(), *tls) as moved:
+        assert moved.url != running.url
+        assert await moved.status(tokens["access_token"]) == 401
+        assert (await moved.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -144,6 +158,16 @@ async def test_two_windows_of_a_client_may_refresh_with_the_same_token(mode: str
         assert (first.status_code, second.status_code) == (200, 200)
         assert second.json()["refresh_token"] == first.json()["refresh_token"] != tokens["refresh_token"]
         assert await running.status(second.json()["access_token"]) == 200
+
+
+async def test_many_windows_of_a_client_may_refresh_at_once(gateway: Make) -> None:
+    async with gateway() as running:
+        client_id, tokens = await running.log_in()
+
+        answers = await asyncio.gather(*(running.refresh(client_id, tokens["refresh_token"]) for _ in range(8)))
+
+        assert len({answer.json()["refresh_token"] for answer in answers}) == 1
+        assert await running.status(answers[0].json()["access_token"]) == 200
 
 
 async def test_a_refresh_token_that_is_shown_again_after_the_grace_ends_its_session(gateway: Make) -> None:
@@ -345,8 +369,22 @@ async def test_a_stranger_s_requests_fill_what_is_bounded_alone(gateway: Make, t
         shown = await running.http.get(running.asking(client_id))
         await running.http.get(shown.headers["location"], headers={"Accept": "text/html"})
 
-        with sqlite3.connect(tmp_path / FILE_NAME) as database:
-            filled = set(database.execute("SELECT collection, source FROM provider_state"))
-        database.close()
+        assert filled(tmp_path) == {("mcp-oauth-transactions", "127.0.0.1"), ("mcp-consent-csrf-tokens", "127.0.0.1")}
 
-        assert filled == {("mcp-oauth-transactions", "127.0.0.1"), ("mcp-consent-csrf-tokens", "127.0.0.1")}
+
+async def test_what_a_stranger_begins_is_counted_for_all_addresses_of_their_network(
+    gateway: Make, tmp_path: Path
+) -> None:
+    async with gateway() as running:
+        client_id = await running.registered()
+        for address in ("2001:db8:1:2:3::4", "2001:db8:1:2:5::6"):
+            async with running.elsewhere(address) as stranger:
+                assert (await stranger.get(running.asking(client_id))).status_code == 302
+
+        assert filled(tmp_path) == {("mcp-oauth-transactions", "2001:db8:1:2::/64")}
+
+
+def filled(directory: Path) -> set[tuple[str, str]]:
+    """Return which collections hold something, and from where."""
+    with contextlib.closing(sqlite3.connect(directory / FILE_NAME)) as database:
+        return set(database.execute("SELECT collection, source FROM provider_state"))

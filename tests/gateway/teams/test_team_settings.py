@@ -9,7 +9,15 @@ import pytest
 from opencode_gateway import teams
 from opencode_gateway.errors import ConfigError, StoreError
 from opencode_gateway.store import FILE_NAME, Store
-from opencode_gateway.teams.state import MAX_BYTES, MAX_STRANGERS, EntryTooLarge, ProviderState, encrypted
+from opencode_gateway.teams import state as team_state
+from opencode_gateway.teams.state import (
+    DEFAULT_SECONDS,
+    MAX_BYTES,
+    MAX_STRANGERS,
+    EntryTooLarge,
+    ProviderState,
+    encrypted,
+)
 from support.authorization import Clock
 
 if TYPE_CHECKING:
@@ -20,6 +28,7 @@ if TYPE_CHECKING:
     from support.fake_identity_provider import FakeIdentityProvider
 
 TRANSACTIONS = "mcp-oauth-transactions"
+TOKENS = "mcp-upstream-tokens"
 
 
 @pytest.fixture
@@ -70,11 +79,15 @@ def test_an_address_in_the_list_that_can_never_match_is_told(
         teams.build(configure("github", sign_in={"users": {address: ["observe"]}}), store)
 
 
-def test_a_secret_that_everybody_here_can_read_is_refused(
-    configure: Callable[..., Configuration], store: Store, tmp_path: Path
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o601])
+def test_a_secret_that_is_open_to_everybody_here_is_refused(
+    mode: int, configure: Callable[..., Configuration], store: Store, tmp_path: Path
 ) -> None:
     configuration = configure("github")
-    (tmp_path / "client-secret").chmod(0o604)
+    secret = tmp_path / "client-secret"
+    secret.chmod(0o640)
+    teams.build(configuration, store)
+    secret.chmod(mode)
 
     with pytest.raises(ConfigError, match="open to everybody here: `chmod o="):
         teams.build(configuration, store)
@@ -122,19 +135,26 @@ def test_the_key_is_made_once_and_is_nobody_else_s(
 # What the proxy keeps.
 
 
-async def test_a_full_collection_lets_go_of_what_would_have_expired_first(store: Store) -> None:
+@pytest.mark.parametrize(
+    ("collection", "room"),
+    [(TRANSACTIONS, MAX_STRANGERS), ("mcp-consent-csrf-tokens", MAX_STRANGERS), (TOKENS, MAX_STRANGERS + 10)],
+)
+async def test_a_full_collection_lets_go_of_what_would_have_expired_first(
+    collection: str, room: int, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(team_state, "MAX_OTHERS", MAX_STRANGERS + 10)
     state = ProviderState(store)
-    await state.put("first", {"n": 0}, collection=TRANSACTIONS, ttl=500)
-    for number in range(MAX_STRANGERS + 5):
-        await state.put(f"key {number}", {"n": number}, collection=TRANSACTIONS, ttl=900 + number)
-    await state.put("elsewhere", {"n": 1}, collection="mcp-upstream-tokens", ttl=1)
+    await state.put("first", {"n": 0}, collection=collection, ttl=500)
+    for number in range(room + 5):
+        await state.put(f"key {number}", {"n": number}, collection=collection, ttl=900 + number)
+    await state.put("elsewhere", {"n": 1}, collection="mcp-jti-mappings", ttl=1)
 
     with store.transaction() as db:
-        count = db.execute("SELECT count(*) FROM provider_state WHERE collection = ?", (TRANSACTIONS,)).fetchone()[0]
-    assert count == MAX_STRANGERS
-    assert await state.get("first", collection=TRANSACTIONS) is None
-    assert await state.get("key 0", collection=TRANSACTIONS) is None
-    assert await state.get(f"key {MAX_STRANGERS + 4}", collection=TRANSACTIONS) == {"n": MAX_STRANGERS + 4}
+        count = db.execute("SELECT count(*) FROM provider_state WHERE collection = ?", (collection,)).fetchone()[0]
+    assert count == room
+    assert await state.get("first", collection=collection) is None
+    assert await state.get("key 0", collection=collection) is None
+    assert await state.get(f"key {room + 4}", collection=collection) == {"n": room + 4}
 
 
 async def test_a_source_that_begins_many_logins_pushes_out_its_own_alone(store: Store) -> None:
@@ -161,6 +181,18 @@ async def test_what_has_expired_is_gone_and_makes_room(store: Store) -> None:
 
     with store.transaction() as db:
         assert db.execute("SELECT count(*) FROM provider_state").fetchone()[0] == 1
+
+
+async def test_an_entry_without_a_lifetime_has_one(store: Store) -> None:
+    clock = Clock()
+    state = ProviderState(store, clock=clock)
+    await state.put("key", {"n": 1}, collection=TRANSACTIONS)
+    clock.advance(DEFAULT_SECONDS - 1)
+    assert await state.get("key", collection=TRANSACTIONS) == {"n": 1}
+
+    clock.advance(1)
+
+    assert await state.get("key", collection=TRANSACTIONS) is None
 
 
 async def test_an_entry_that_is_too_large_is_not_kept(store: Store) -> None:

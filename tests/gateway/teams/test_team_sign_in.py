@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from joserfc import jwt
+from joserfc.jwk import OctKey, RSAKey
 
 from opencode_gateway.oauth import enrolment
 from opencode_gateway.oauth.sessions import list_sessions
 from support.authorization import answer_of
 from support.fake_documents import document_host
-from support.fake_identity_provider import CLIENT_ID
+from support.fake_identity_provider import CLIENT_ID, CLIENT_SECRET
+from support.team_gateway import TeamGateway
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
+    from opencode_gateway.configuration import Configuration
     from support.fake_identity_provider import FakeIdentityProvider
-    from support.team_gateway import Make, TeamGateway
+    from support.team_gateway import Make
 
 MODES = ("oidc", "google", "github")
 
@@ -75,6 +82,14 @@ async def test_an_address_that_only_the_userinfo_endpoint_tells_counts(
     provider.claims |= {"email": None, "email_verified": None}
     provider.userinfo |= {"email": "ann@example.org", "email_verified": True}
     async with gateway() as running:
+        _, tokens = await running.log_in()
+
+        assert await running.status(tokens["access_token"]) == 200
+
+
+async def test_google_may_name_itself_without_a_scheme(gateway: Make, provider: FakeIdentityProvider) -> None:
+    provider.claims["iss"] = provider.url.removeprefix("https://")
+    async with gateway("google") as running:
         _, tokens = await running.log_in()
 
         assert await running.status(tokens["access_token"]) == 200
@@ -164,7 +179,9 @@ async def test_somebody_is_refused_at_the_callback_who(
     "changed",
     [
         {"iss": "https://elsewhere.example"},
+        {"iss": None},
         {"aud": "another-client"},
+        {"aud": "another-client", "azp": CLIENT_ID},
         {"aud": [CLIENT_ID, "another-client"], "azp": "another-client"},
         {"exp": int(time.time()) - 60},
         {"exp": None},
@@ -172,7 +189,9 @@ async def test_somebody_is_refused_at_the_callback_who(
     ],
     ids=[
         "of another issuer",
+        "of no issuer",
         "for another client",
+        "for another client, by ours",
         "for another client too",
         "expired",
         "without an end",
@@ -202,6 +221,37 @@ async def test_an_id_token_lets_nobody_in_that_another_key_signed(
         assert page.status_code == 502
 
 
+def unsigned(claims: dict[str, Any], keys: RSAKey) -> str:
+    parts = (json.dumps(part).encode() for part in ({"alg": "none", "kid": "one"}, claims))
+    return ".".join(base64.urlsafe_b64encode(part).decode().rstrip("=") for part in parts) + "."
+
+
+def by_our_secret(claims: dict[str, Any], keys: RSAKey) -> str:
+    return jwt.encode({"alg": "HS256", "kid": "one"}, claims, OctKey.import_key(CLIENT_SECRET))
+
+
+def by_the_public_key(claims: dict[str, Any], keys: RSAKey) -> str:
+    secret = OctKey(keys.as_pem(private=False), keys.as_pem(private=False))
+    return jwt.encode({"alg": "HS256", "kid": "one"}, claims, secret)
+
+
+def by_its_own_key(claims: dict[str, Any], keys: RSAKey) -> str:
+    key = RSAKey.generate_key(2048)
+    return jwt.encode({"alg": "RS256", "jwk": key.as_dict(private=False)}, claims, key)
+
+
+@pytest.mark.parametrize("forged", [unsigned, by_our_secret, by_the_public_key, by_its_own_key])
+async def test_an_id_token_lets_nobody_in_that_the_provider_s_key_did_not_sign(
+    forged: Callable[[dict[str, Any], RSAKey], str], gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    provider.sign = lambda claims: forged(claims, provider.signing_key)
+    async with gateway() as running:
+        page = await running.visit(running.asking(await running.registered()))
+
+        assert page.status_code == 502
+        assert "gave no id token that can be trusted" in page.text
+
+
 async def test_an_answer_without_an_id_token_lets_nobody_in(gateway: Make, provider: FakeIdentityProvider) -> None:
     provider.answer = {"id_token": None}
     async with gateway() as running:
@@ -210,14 +260,37 @@ async def test_an_answer_without_an_id_token_lets_nobody_in(gateway: Make, provi
         assert page.status_code == 502
 
 
-async def test_userinfo_about_another_person_lets_nobody_in(gateway: Make, provider: FakeIdentityProvider) -> None:
-    provider.claims |= {"email": None}
-    provider.userinfo = {"sub": "43", "email": "ann@example.org", "email_verified": True}
+@pytest.mark.parametrize(("subject", "other"), [("42", "43"), (None, None)])
+async def test_userinfo_about_another_person_lets_nobody_in(
+    subject: str | None, other: str | None, gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    provider.claims |= {"email": None, "sub": subject}
+    provider.userinfo = {"sub": other, "email": "ann@example.org", "email_verified": True}
     async with gateway() as running:
         page = await running.visit(running.asking(await running.registered()))
 
         assert page.status_code == 502
         assert "another person" in page.text
+
+
+async def test_an_access_token_that_has_ended_lets_nobody_in(gateway: Make, provider: FakeIdentityProvider) -> None:
+    provider.answer = {"expires_in": -1}
+    async with gateway() as running:
+        page = await running.visit(running.asking(await running.registered()))
+
+        assert page.status_code == 502
+        assert list_sessions(running.store) == []
+
+
+async def test_a_code_that_the_provider_does_not_take_lets_nobody_in(
+    gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    provider.error = "invalid_grant"
+    async with gateway() as running:
+        page = await running.visit(running.asking(await running.registered()))
+
+        assert page.status_code == 502
+        assert "did not accept this login (invalid_grant)" in page.text
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -390,6 +463,51 @@ async def test_each_login_has_its_own_state_and_proof_at_the_provider(
         first, _, second, _ = provider.asked
         assert len({first["state"], second["state"]}) == 2
         assert len({first["code_challenge"], second["code_challenge"], "x" * 43}) == 3
+
+
+@pytest.mark.parametrize("answer", ["approve", "deny"])
+async def test_a_redirect_that_is_not_allowed_any_longer_gets_no_answer(
+    answer: str,
+    configure: Callable[..., Configuration],
+    tls: tuple[Path, Path],
+) -> None:
+    configuration = configure()
+    callback = f"{configuration.public_url}/auth/callback"
+    clients = configuration.clients.model_copy(update={"redirect_uris": ("https://chat.example.org/cb",)})
+    async with TeamGateway(configuration, *tls) as running, running.browser() as browser:
+        asked = await browser.get(running.asking(await running.registered()))
+        begun = asked.headers["location"]
+        if answer == "approve":
+            begun = (await running.visit(begun, browser=browser, until=callback)).headers["location"]
+        cookies = browser.cookies
+
+    async with (
+        TeamGateway(configuration.model_copy(update={"clients": clients}), *tls) as running,
+        running.browser() as browser,
+    ):
+        browser.cookies = cookies
+        page = await running.visit(begun, browser=browser, answer=answer)
+
+        assert page.status_code == 400
+        assert "Invalid redirect URI" in page.text
+        assert "location" not in page.headers
+
+
+async def test_pages_load_nothing_and_stand_in_no_frame(gateway: Make) -> None:
+    async with gateway() as running, running.browser() as browser:
+        consent = await browser.get(
+            (await browser.get(running.asking(await running.registered()))).headers["location"]
+        )
+        for page in (
+            consent,
+            await browser.get(f"{running.url}/consent"),
+            await browser.get(f"{running.url}/auth/callback?code=x&state=x"),
+        ):
+            policy = dict(part.split(maxsplit=1) for part in page.headers["content-security-policy"].split(";"))
+            assert policy.pop("style-src") in {"'self'", "'unsafe-inline'"}
+            assert policy == {"default-src": "'none'", "base-uri": "'none'", "frame-ancestors": "'none'"}
+            assert page.headers["x-frame-options"] == "DENY"
+            assert page.headers["cache-control"] == "no-store"
 
 
 async def test_a_client_known_by_its_document_needs_the_window_each_time(
