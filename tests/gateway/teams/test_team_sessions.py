@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from opencode_gateway.oauth.enrolment import revoke_client
-from opencode_gateway.oauth.grants import GRACE_SECONDS
+from opencode_gateway.oauth.grants import GRACE_SECONDS, REFRESH_SECONDS
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
 from opencode_gateway.store import FILE_NAME
 from opencode_gateway.teams import provider as team_provider
+from opencode_gateway.teams import sessions as team_sessions
 from opencode_gateway.teams import upstream
 from support.authorization import answer_of, proof
 from support.team_gateway import TeamGateway, pass_time
@@ -107,6 +108,36 @@ async def test_the_owner_ends_a_client_s_sessions_at_once(gateway: Make) -> None
 
         assert await running.status(tokens["access_token"]) == 401
         assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 401
+
+
+async def test_the_oldest_of_too_many_sessions_of_a_person_ends(
+    gateway: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(team_sessions, "MAX_SESSIONS", 2)
+    async with gateway() as running:
+        client_id, used = await running.log_in()
+        running.clock.advance(1)
+        _, idle = await running.log_in(client_id)
+        running.clock.advance(1)
+        used = (await running.refresh(client_id, used["refresh_token"])).json()
+
+        _, new = await running.log_in(client_id)
+
+        statuses = [await running.status(tokens["access_token"]) for tokens in (used, idle, new)]
+        assert statuses == [200, 401, 200]
+
+
+async def test_sessions_that_no_token_can_be_left_of_are_forgotten(gateway: Make) -> None:
+    async with gateway() as running:
+        client_id, _ = await running.log_in()
+        running.clock.advance(REFRESH_SECONDS + 24 * 3600)
+        await running.log_in(client_id)
+        assert len(list_sessions(running.store)) == 2
+        running.clock.advance(1)
+
+        await running.log_in(client_id)
+
+        assert len(list_sessions(running.store)) == 2
 
 
 @pytest.mark.parametrize("which", ["access_token", "refresh_token"])

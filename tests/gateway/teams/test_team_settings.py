@@ -43,6 +43,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
     [
         ({"issuer": "https://elsewhere.example"}, "is about another issuer"),
         ({"token_endpoint": "http://localhost/token"}, "names an address that is not https"),
+        ({"authorization_endpoint": "http://localhost/authorize"}, "names an address that is not https"),
+        ({"jwks_uri": "http://localhost/keys"}, "names an address that is not https"),
+        ({"userinfo_endpoint": "http://localhost/userinfo"}, "names an address that is not https"),
         ({"jwks_uri": None}, "is no discovery document"),
         ({"id_token_signing_alg_values_supported": ["HS256", "none"]}, "in no way that can be checked"),
     ],
