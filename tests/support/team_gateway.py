@@ -185,7 +185,7 @@ class TeamGateway:
                 shown = await browser.get(location)
             elif 'action="' in shown.text and shown.status_code == 200:
                 assert "form-action" not in shown.headers["content-security-policy"]
-                form = dict(re.findall(r'name="(\w+)" value="([^"]*)"', shown.text)) | {"action": answer}
+                form = form_of(shown) | {"action": answer}
                 shown = await browser.post(shown.url, data=form, headers={"Origin": self.url})
             else:
                 return shown
@@ -241,6 +241,11 @@ class TeamGateway:
             told: dict[str, Any] | None = (await client.call_tool("whoami", {})).structured_content
             assert told is not None
             return told
+
+
+def form_of(page: httpx2.Response) -> dict[str, str]:
+    """Return the fields of a consent page, all of them ticked."""
+    return dict(re.findall(r'<input type="\w+" (?:id="[^"]*" )?name="([\w-]+)" value="([^"]*)"', page.text))
 
 
 def pass_time(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:

@@ -26,6 +26,7 @@ from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.oauth import handlers
 from opencode_gateway.oauth.clients import AdmittedClient, Clients, NotAdmitted
 from opencode_gateway.oauth.documents import Documents
+from opencode_gateway.oauth.forms import foreign, start_again
 from opencode_gateway.oauth.grants import ACCESS_SECONDS, GRACE_SECONDS, REFRESH_SECONDS
 from opencode_gateway.oauth.provider import Provider
 from opencode_gateway.oauth.redirects import as_written, is_allowed
@@ -33,11 +34,12 @@ from opencode_gateway.oauth.rendering import STYLE_PATH, problem_page, style
 from opencode_gateway.oauth.requests import Pending
 from opencode_gateway.store import hashed
 from opencode_gateway.teams import sessions
+from opencode_gateway.teams.consent import consent_page, plain
 from opencode_gateway.teams.people import PersonRefused
 from opencode_gateway.teams.upstream import LOGIN, AskingClient, Login, ProviderFailed, ReportingClient
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from fastmcp.server.auth.oauth_proxy.models import OAuthTransaction, UpstreamTokenSet
     from key_value.aio.protocols import AsyncKeyValue
@@ -53,13 +55,13 @@ if TYPE_CHECKING:
 
 CALLBACK_PATH: Final = "/auth/callback"
 """What the owner registers at the provider, behind `public_url`."""
+CONSENT_SECONDS: Final = 900
+"""How long a login lasts that was agreed to, as FastMCP has it."""
 RENEW_EARLY_SECONDS: Final = 30
 MAX_ROTATED: Final = 1000
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 # An issuer is compared as text: with the usual parser it would gain a slash at its end.
 _ISSUER: Final = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
-"""Of FastMCP's pages. No `form-action`: browsers hold the redirects after a form to it too, which lead away."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,8 @@ class TeamSignIn(OAuthProxy):
         return [
             *handlers.routes(cast("Provider", self)),  # it has all of that which they use
             Route(STYLE_PATH, style, methods=["GET"]),
-            Route("/consent", _page(self._handle_consent), methods=["GET", "POST"]),
-            Route(CALLBACK_PATH, _page(self._handle_idp_callback), methods=["GET"]),
+            Route("/consent", self._handle_consent, methods=["GET", "POST"]),
+            Route(CALLBACK_PATH, self._handle_idp_callback, methods=["GET"]),
         ]
 
     # Clients.
@@ -204,6 +206,52 @@ class TeamSignIn(OAuthProxy):
             self._identity, self._people, self._upstream_client_id, self._upstream_client_secret.get_secret_value()
         )
 
+    async def _handle_consent(self, request: Request) -> Any:
+        """Show what a client asks for, or take the answer and send the person on."""
+        if request.method != "POST":
+            return await self._consent_page(request, await super()._handle_consent(request))
+        # Sent by every current browser. A request without it has FastMCP's token and cookie to show, as any other.
+        if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
+            return foreign()
+        form = await request.form()
+        txn_id = str(form.get("txn_id", ""))
+        transaction = await self._transaction_store.get(key=txn_id)
+        asked = transaction.scopes if transaction else ()
+        chosen = [capability for capability in asked if form.get(f"capability-{capability}")]
+        allows = form.get("action") == "approve"
+        if transaction and allows and not chosen:
+            message = "Tick at least one thing that it may do, or do not allow it."
+            return await self._consent_page(request, await self._show_consent_page(request), message)
+        response = await super()._handle_consent(request)
+        if transaction is None or "location" not in response.headers:
+            return plain(response)
+        if allows:
+            # FastMCP has just stored it with what binds it to this browser.
+            agreed = await self._transaction_store.get(key=txn_id)
+            if agreed is None:
+                return start_again("This step is over", "It took too long.", status=403)
+            granted = agreed.model_copy(update={"scopes": chosen})
+            await self._transaction_store.put(key=txn_id, value=granted, ttl=CONSENT_SECONDS)
+        self._on_event(
+            Event(
+                event="consent",
+                outcome="allowed" if allows else "denied",
+                kind=self._identity.kind,
+                client_id=transaction.client_id,
+                client_name=(await self._pending(transaction)).client_name,
+                address=request.client.host if request.client else None,
+                details={"capabilities": chosen} if allows else {},
+            )
+        )
+        return response
+
+    async def _consent_page(self, request: Request, given: Response, message: str | None = None) -> Response:
+        transaction = await self._transaction_store.get(key=request.query_params.get("txn_id", ""))
+        if transaction is None:
+            return plain(given)
+        pending = await self._pending(transaction)
+        return consent_page(given, transaction, pending, provider=self._identity.name, message=message)
+
     async def _handle_idp_callback(self, request: Request) -> Any:
         """Answer who comes back from the provider: with a code for the client, or with a page that says why not."""
         transaction = await self._transaction_store.get(key=request.query_params.get("state", ""))
@@ -214,7 +262,7 @@ class TeamSignIn(OAuthProxy):
         finally:
             LOGIN.reset(token)
         if transaction is None or (login.failure is None and login.stored is None):
-            return response
+            return plain(response)
         begun = login.stored is not None and await self._begin(transaction, login.stored)
         self._on_event(
             Event(
@@ -239,9 +287,26 @@ class TeamSignIn(OAuthProxy):
 
     async def _begin(self, transaction: OAuthTransaction, stored: dict[str, Any]) -> bool:
         """Note whose session the code is going to begin; False if its client was revoked meanwhile."""
+        pending = await self._pending(transaction)
+        with self._store.transaction() as db:
+            if not self.clients.granted(db, pending):
+                return False
+            sessions.begin(
+                db,
+                stored["session"],
+                login=stored["person"],
+                client_id=pending.client_id,
+                capabilities=pending.capabilities,
+                resource=self.resource,
+                now=self._clock(),
+            )
+        return True
+
+    async def _pending(self, transaction: OAuthTransaction) -> Pending:
+        """Return what a client asked for."""
         client_id = transaction.client_id
         client = await self.get_client(client_id)
-        pending = Pending(
+        return Pending(
             client_id=client_id,
             # The window may have closed while the person logged in; they came in time.
             client_name=(client and client.client_name) or urlsplit(client_id).hostname or client_id,
@@ -251,19 +316,6 @@ class TeamSignIn(OAuthProxy):
             capabilities=tuple(capability for capability in CAPABILITIES if capability in transaction.scopes),
             resource=self.resource,
         )
-        with self._store.transaction() as db:
-            if not self.clients.granted(db, pending):
-                return False
-            sessions.begin(
-                db,
-                stored["session"],
-                login=stored["person"],
-                client_id=client_id,
-                capabilities=pending.capabilities,
-                resource=self.resource,
-                now=self._clock(),
-            )
-        return True
 
     # Tokens.
 
@@ -382,12 +434,3 @@ class TeamSignIn(OAuthProxy):
         if found is None:
             raise TokenError("invalid_grant", "this session was ended, or its person may no longer log in")
         return tokens.model_copy(update={"scope": " ".join(found.scopes)})
-
-
-def _page(show: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-    async def shown(request: Request) -> Response:
-        response = await show(request)
-        response.headers.setdefault("Content-Security-Policy", _POLICY)
-        return response
-
-    return shown

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,10 @@ from joserfc.jwk import OctKey, RSAKey
 
 from opencode_gateway.oauth import enrolment
 from opencode_gateway.oauth.sessions import list_sessions
-from support.authorization import answer_of
+from support.authorization import answer_of, proof
 from support.fake_documents import document_host
 from support.fake_identity_provider import CLIENT_ID, CLIENT_SECRET
-from support.team_gateway import TeamGateway
+from support.team_gateway import TeamGateway, form_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -351,7 +350,17 @@ async def test_another_resource_is_refused(gateway: Make) -> None:
 
         sent = await running.visit(running.asking(client_id, resource="https://other.example/mcp"))
 
-        assert answer_of(sent.headers["location"])["error"] == "invalid_target"
+        answer = answer_of(sent.headers["location"])
+        assert (answer["error"], answer["iss"]) == ("invalid_target", running.url)
+
+
+@pytest.mark.parametrize("challenge", ["x" * 42, "x" * 44, "x" * 42 + "="])
+async def test_a_challenge_that_is_none_of_s256_is_refused(challenge: str, gateway: Make) -> None:
+    async with gateway() as running:
+        sent = await running.visit(running.asking(await running.registered(), challenge))
+
+        answer = answer_of(sent.headers["location"])
+        assert (answer["error"], answer["iss"]) == ("invalid_request", running.url)
 
 
 async def test_a_person_who_denies_consent_never_reaches_the_provider(
@@ -383,6 +392,76 @@ async def test_a_person_whom_the_provider_sends_back_gets_no_code(
         assert codes(running) == 0
 
 
+async def test_what_a_person_leaves_out_is_not_granted(gateway: Make) -> None:
+    async with gateway() as running, running.browser() as browser:
+        client_id, pkce = await running.registered(), proof()
+        asked = await browser.get(running.asking(client_id, pkce.challenge, scope="observe approve"))
+        shown = await browser.get(asked.headers["location"])
+        form = form_of(shown) | {"action": "approve"}
+        # More than was asked for is not granted either.
+        changed = {name: form[name] for name in form if name != "capability-approve"} | {"capability-drive": "yes"}
+
+        sent = await browser.post(shown.url, data=changed)
+        back = await running.visit(sent.headers["location"], browser=browser)
+        given = await running.exchange(client_id, answer_of(back.headers["location"])["code"], pkce.verifier)
+
+        assert given.json()["scope"] == "observe"
+        assert [(e.event, e.outcome, e.client_id, e.details) for e in running.events if e.event == "consent"] == [
+            ("consent", "allowed", client_id, {"capabilities": ["observe"]})
+        ]
+
+
+async def test_consent_to_nothing_is_asked_for_again(gateway: Make, provider: FakeIdentityProvider) -> None:
+    async with gateway() as running, running.browser() as browser:
+        asked = await browser.get(running.asking(await running.registered()))
+        shown = await browser.get(asked.headers["location"])
+        form = {name: value for name, value in form_of(shown).items() if not name.startswith("capability")}
+
+        again = await browser.post(shown.url, data=form | {"action": "approve"})
+
+        assert again.status_code == 400
+        assert "Tick at least one thing" in again.text
+        assert provider.asked == []
+        sent = await browser.post(shown.url, data=form_of(again) | {"action": "approve"})
+        assert sent.headers["location"].startswith(provider.url)
+
+
+async def test_the_consent_page_says_who_asks_for_what(gateway: Make, provider: FakeIdentityProvider) -> None:
+    async with gateway() as running:
+        running.open_window()
+        client_id = (await running.register(client_name="<b>Chat</b>")).json()["client_id"]
+        asked = await running.http.get(running.asking(client_id, scope="observe"))
+
+        shown = (await running.http.get(asked.headers["location"])).text
+
+        for words in (
+            'Allow <span class="name">&lt;b&gt;Chat&lt;/b&gt;</span>',
+            "a name that it chose itself",
+            '<strong class="host">claude.ai</strong>',
+            running.configuration.resource,
+            '<span class="name">localhost</span>',
+            "see your OpenCode instances",
+        ):
+            assert words in shown
+        assert "send agents tasks" not in shown
+        assert shown.index("Do not allow</button>") < shown.index(
+            "Allow</button>", shown.index("Do not allow</b") + 20
+        )
+
+
+async def test_a_form_of_another_site_is_no_consent(gateway: Make, provider: FakeIdentityProvider) -> None:
+    async with gateway() as running, running.browser() as browser:
+        asked = await browser.get(running.asking(await running.registered()))
+        shown = await browser.get(asked.headers["location"])
+
+        refused = await browser.post(
+            shown.url, data=form_of(shown) | {"action": "approve"}, headers={"Sec-Fetch-Site": "cross-site"}
+        )
+
+        assert refused.status_code == 403
+        assert provider.asked == []
+
+
 async def test_consent_is_asked_for_each_time(gateway: Make, provider: FakeIdentityProvider) -> None:
     async with gateway() as running, running.browser() as browser:
         client_id = await running.registered()
@@ -402,9 +481,8 @@ async def test_a_form_that_another_browser_was_given_is_no_consent(
     async with gateway() as running, running.browser() as attacker, running.browser() as victim:
         consent = (await attacker.get(running.asking(await running.registered()))).headers["location"]
         shown = await attacker.get(consent)
-        form = dict(re.findall(r'name="(\w+)" value="([^"]*)"', shown.text)) | {"action": "approve"}
 
-        refused = await victim.post(consent, data=form)
+        refused = await victim.post(consent, data=form_of(shown) | {"action": "approve"})
 
         assert refused.status_code == 403
         assert "location" not in refused.headers
@@ -489,7 +567,7 @@ async def test_a_redirect_that_is_not_allowed_any_longer_gets_no_answer(
         page = await running.visit(begun, browser=browser, answer=answer)
 
         assert page.status_code == 400
-        assert "Invalid redirect URI" in page.text
+        assert "This login cannot go on" in page.text
         assert "location" not in page.headers
 
 
@@ -504,8 +582,14 @@ async def test_pages_load_nothing_and_stand_in_no_frame(gateway: Make) -> None:
             await browser.get(f"{running.url}/auth/callback?code=x&state=x"),
         ):
             policy = dict(part.split(maxsplit=1) for part in page.headers["content-security-policy"].split(";"))
-            assert policy.pop("style-src") in {"'self'", "'unsafe-inline'"}
-            assert policy == {"default-src": "'none'", "base-uri": "'none'", "frame-ancestors": "'none'"}
+            # Browsers hold the redirects after a form to `form-action` too, and those after consent lead away.
+            assert policy.pop("form-action", None) == (None if page is consent else "'self'")
+            assert policy == {
+                "default-src": "'none'",
+                "style-src": "'self'",
+                "base-uri": "'none'",
+                "frame-ancestors": "'none'",
+            }
             assert page.headers["x-frame-options"] == "DENY"
             assert page.headers["cache-control"] == "no-store"
 
