@@ -163,6 +163,7 @@ class FakeIdentityProvider:
             return JSONResponse({"error": "invalid_client"}, 401)
         if self.error is not None:
             return JSONResponse({"error": self.error}, 400)
+        repeated: dict[str, Any] = {}
         if form["grant_type"] == "refresh_token":
             if form["refresh_token"] not in self._refresh_tokens:
                 return JSONResponse({"error": "invalid_grant"}, 400)
@@ -173,9 +174,10 @@ class FakeIdentityProvider:
             challenge = base64.urlsafe_b64encode(digest).decode().rstrip("=")
             if asked is None or asked["code_challenge"] != challenge or asked["redirect_uri"] != form["redirect_uri"]:
                 return JSONResponse({"error": "invalid_grant"}, 400)
-        return JSONResponse(self._tokens(github=request.url.path != "/token"))
+            repeated = {"nonce": asked.get("nonce")}
+        return JSONResponse(self._tokens(repeated, github=request.url.path != "/token"))
 
-    def _tokens(self, *, github: bool) -> dict[str, Any]:
+    def _tokens(self, repeated: dict[str, Any], *, github: bool) -> dict[str, Any]:
         access = secrets.token_urlsafe(8)
         self._access_tokens.add(access)
         answer: dict[str, Any] = {"access_token": access, "token_type": "bearer"}
@@ -183,7 +185,7 @@ class FakeIdentityProvider:
             answer |= {"scope": "user:email"}
         else:
             now = int(time.time())
-            claims = {"iss": self.url, "aud": CLIENT_ID, "iat": now, "exp": now + 300} | self.claims
+            claims = {"iss": self.url, "aud": CLIENT_ID, "iat": now, "exp": now + 300} | repeated | self.claims
             present = {name: value for name, value in claims.items() if value is not None}
             answer |= {"scope": "openid email", "id_token": self.sign(present)}
             if self.refresh:

@@ -36,7 +36,7 @@ from opencode_gateway.store import hashed
 from opencode_gateway.teams import sessions
 from opencode_gateway.teams.consent import consent_page, plain
 from opencode_gateway.teams.people import PersonRefused
-from opencode_gateway.teams.upstream import LOGIN, AskingClient, Login, ProviderFailed, ReportingClient
+from opencode_gateway.teams.upstream import LOGIN, AskingClient, Login, ProviderFailed, ReportingClient, nonce
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -195,7 +195,10 @@ class TeamSignIn(OAuthProxy):
     def _build_upstream_authorize_url(self, txn_id: str, transaction: dict[str, Any]) -> str:
         # The client's scopes are ours; the provider is asked for an address, whatever they are.
         scopes = list(self._identity.endpoints.scopes)
-        return super()._build_upstream_authorize_url(txn_id, transaction | {"scopes": scopes})
+        url = super()._build_upstream_authorize_url(txn_id, transaction | {"scopes": scopes})
+        if self._identity.kind == "github":
+            return url
+        return f"{url}&nonce={nonce(transaction['proxy_code_verifier'])}"
 
     def _prepare_scopes_for_upstream_refresh(self, scopes: list[str]) -> list[str]:
         return []

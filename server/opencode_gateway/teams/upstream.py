@@ -7,6 +7,7 @@ providers: GitHub's hands on the address of the public profile, which nobody has
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 import time
 from contextvars import ContextVar
@@ -108,6 +109,14 @@ class Identity(Protocol):
         """
 
 
+def nonce(verifier: str) -> str:
+    """Return what the id token of a login must repeat, for providers that do not look at PKCE.
+
+    Made from the secret of PKCE, which FastMCP keeps for each login, and which it does not tell.
+    """
+    return hashlib.sha256(b"nonce " + verifier.encode()).hexdigest()
+
+
 class OpenID:
     """Google, or any OpenID provider: who somebody is stands in a signed id token, or at the userinfo endpoint.
 
@@ -160,6 +169,8 @@ class OpenID:
         alone = audience in (self._client_id, [self._client_id])
         if not isinstance(claims.get("exp"), int | float) or not (alone or claims.get("azp") == self._client_id):
             raise ProviderFailed(f"{self.name} gave an id token without an end, or for somebody else")
+        if tokens.get("nonce") is not None and claims.get("nonce") != tokens["nonce"]:
+            raise ProviderFailed(f"{self.name} gave an id token of another login")
         if "email" not in claims and self._userinfo is not None:
             subject = claims.get("sub")
             claims = await _get(self._userinfo, tokens["access_token"])
@@ -211,7 +222,8 @@ class AskingClient(AsyncOAuth2Client):
         """
         try:
             answer = await self._answer(super().fetch_token(url, grant_type=grant_type, **params))
-            return await self._checked(answer) | {"session": secrets.token_hex(8)}
+            checked = await self._checked(answer | {"nonce": nonce(params["code_verifier"])})
+            return checked | {"session": secrets.token_hex(8)}
         except OAuthError as error:
             raise ProviderFailed(f"{self._identity.name} did not accept this login ({error.error})") from error
 
@@ -229,7 +241,7 @@ class AskingClient(AsyncOAuth2Client):
                 answer: dict[str, Any] = {"access_token": held.removeprefix(_ASKED_AGAIN)}
             else:
                 answer = await self._answer(super().refresh_token(url, refresh_token=held, **params))
-            return await self._checked(answer | {"session": True})
+            return await self._checked(answer | {"session": True, "nonce": None})
         except OAuthError as error:
             if error.error in _ENDED:
                 raise OAuthError("invalid_grant") from error
