@@ -72,7 +72,8 @@ async def test_a_client_that_asks_for_less_gets_less(gateway: Make) -> None:
     async with gateway() as running:
         _, tokens = await running.log_in(scope="observe")
 
-        assert (await running.auth.verify_token(tokens["access_token"])).scopes == ["observe"]
+        token = await running.auth.verify_token(tokens["access_token"])
+        assert (token.scopes, token.resource) == (["observe"], running.configuration.resource)
 
 
 async def test_an_address_that_only_the_userinfo_endpoint_tells_counts(
