@@ -7,6 +7,7 @@ come are logged in at once, as the person that a test names. What it says of the
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import secrets
 import threading
@@ -64,7 +65,7 @@ class FakeIdentityProvider:
         """What the token endpoint answers instead of tokens."""
         self.denies = False
         """Whether people who come are sent back with `access_denied`."""
-        self.signing_key = RSAKey.generate_key(2048, {"kid": "one"})
+        self.signing_key = _made_once()
         self.sign: Callable[[dict[str, Any]], str] = self._sign
         """Makes id tokens."""
         self.refresh = True
@@ -210,6 +211,11 @@ class FakeIdentityProvider:
         if request.headers.get("authorization", "").removeprefix("Bearer ") not in self._access_tokens:
             return JSONResponse({"message": "Bad credentials"}, 401)
         return JSONResponse(what)
+
+
+@functools.cache
+def _made_once() -> RSAKey:
+    return RSAKey.generate_key(2048, {"kid": "one"})
 
 
 def _is_the_gateway(request: Request, form: dict[str, str]) -> bool:
