@@ -3,7 +3,8 @@
 - `people`    the list, and how an address is looked up in it
 - `upstream`  what is asked of a provider
 - `consent`   the page on which a person says yes or no
-- `provider`  FastMCP's proxy with all that put in
+- `tokens`    what becomes of the tokens of FastMCP's proxy
+- `provider`  the proxy with all that put in
 - `sessions`  logins, in the table that the commands show
 - `state`     what the proxy keeps between requests
 

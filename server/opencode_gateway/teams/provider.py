@@ -2,7 +2,7 @@
 
 The proxy asks for consent, sends people to the provider, exchanges the provider's code, and hands out tokens of its
 own that stand for the session there. What is put in its place here: clients and endpoints, which are those of the
-password mode; who may come in, established before a client gets a code; what a token may do, which the list says.
+password mode; who may come in, established before a client gets a code. What becomes of tokens is in `tokens`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,10 @@ from __future__ import annotations
 import re
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
-from fastmcp.server.auth import AccessToken
-from fastmcp.server.auth.oauth_proxy import OAuthProxy
-from joserfc.errors import JoseError
-from mcp.server.auth.provider import AuthorizeError, TokenError
+from mcp.server.auth.provider import AuthorizeError
 from pydantic import AnyHttpUrl, AnyUrl, ConfigDict, TypeAdapter, ValidationError
 from starlette.routing import Route
 
@@ -27,24 +23,23 @@ from opencode_gateway.oauth import handlers
 from opencode_gateway.oauth.clients import AdmittedClient, Clients, NotAdmitted
 from opencode_gateway.oauth.documents import Documents
 from opencode_gateway.oauth.forms import foreign, start_again
-from opencode_gateway.oauth.grants import ACCESS_SECONDS, GRACE_SECONDS, REFRESH_SECONDS
+from opencode_gateway.oauth.grants import ACCESS_SECONDS, REFRESH_SECONDS
 from opencode_gateway.oauth.provider import Provider
 from opencode_gateway.oauth.redirects import as_written, is_allowed
 from opencode_gateway.oauth.rendering import STYLE_PATH, problem_page, style
 from opencode_gateway.oauth.requests import Pending
-from opencode_gateway.store import hashed
 from opencode_gateway.teams import sessions
 from opencode_gateway.teams.consent import consent_page, plain
-from opencode_gateway.teams.people import PersonRefused
+from opencode_gateway.teams.tokens import TeamTokens
 from opencode_gateway.teams.upstream import LOGIN, AskingClient, Login, ProviderFailed, ReportingClient, nonce
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from fastmcp.server.auth.oauth_proxy.models import OAuthTransaction, UpstreamTokenSet
+    from fastmcp.server.auth.oauth_proxy.models import OAuthTransaction
     from key_value.aio.protocols import AsyncKeyValue
-    from mcp.server.auth.provider import AuthorizationCode, AuthorizationParams, RefreshToken
-    from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
+    from mcp.server.auth.provider import AuthorizationParams
+    from mcp.shared.auth import OAuthClientInformationFull
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -58,22 +53,12 @@ CALLBACK_PATH: Final = "/auth/callback"
 CONSENT_SECONDS: Final = 900
 """How long a login lasts that was agreed to, as FastMCP has it."""
 RENEW_EARLY_SECONDS: Final = 30
-MAX_ROTATED: Final = 1000
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 # An issuer is compared as text: with the usual parser it would gain a slash at its end.
 _ISSUER: Final = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))
 
 
-@dataclass(frozen=True)
-class _Rotated:
-    """A refresh token that was replaced, and by what. In memory alone: after a restart there is no grace."""
-
-    until: float
-    replaced: RefreshToken
-    tokens: OAuthToken
-
-
-class TeamSignIn(OAuthProxy):
+class TeamSignIn(TeamTokens):
     """Authorization and tokens for the people in the list.
 
     Args:
@@ -101,7 +86,6 @@ class TeamSignIn(OAuthProxy):
     ) -> None:
         self.configuration = configuration
         self.issuer = configuration.public_url
-        self.resource = configuration.resource
         self.clients = Clients(
             store,
             configuration.clients,
@@ -109,18 +93,17 @@ class TeamSignIn(OAuthProxy):
             clock=clock,
             on_event=on_event,
         )
-        self._on_event = on_event
-        self._store = store
-        self._identity = identity
-        self._people = people
-        self._clock = clock
-        self._rotated: dict[bytes, _Rotated] = {}
         super().__init__(
+            store,
+            identity,
+            people,
+            resource=configuration.resource,
+            on_event=on_event,
+            clock=clock,
             upstream_authorization_endpoint=identity.endpoints.authorization,
             upstream_token_endpoint=identity.endpoints.token,
             upstream_client_id=client_id,
             upstream_client_secret=client_secret,
-            token_verifier=sessions.BySession(store, people),
             base_url=_ISSUER.validate_python(configuration.public_url),
             redirect_path=CALLBACK_PATH,
             # Ours are exact, and are looked at below; these would do if the proxy changed under us.
@@ -319,121 +302,3 @@ class TeamSignIn(OAuthProxy):
             capabilities=tuple(capability for capability in CAPABILITIES if capability in transaction.scopes),
             resource=self.resource,
         )
-
-    # Tokens.
-
-    async def _extract_upstream_claims(self, idp_tokens: dict[str, Any]) -> dict[str, Any]:
-        return {"session": idp_tokens["session"]}
-
-    def _get_verification_token(self, upstream_token_set: UpstreamTokenSet) -> str:
-        data = upstream_token_set.raw_token_data
-        return f"{data['session']} {data['person']}"
-
-    def _uses_alternate_verification(self) -> bool:
-        return True
-
-    async def load_access_token(self, token: str) -> AccessToken | None:
-        """Return what a token may do now: what was granted, as far as the person still has it.
-
-        Raises:
-            ProviderFailed: their session at the provider must be renewed, and cannot be now.
-        """
-        found = await super().load_access_token(token)
-        # The proxy lets a session go on that it could not renew.
-        if found is None or found.expires_at is None or found.expires_at <= time.time():
-            return None
-        login, claims = found.subject or "", found.claims or {}
-        may = self._people.capabilities(login)
-        return AccessToken(
-            token=token,
-            client_id=found.client_id,
-            scopes=[capability for capability in CAPABILITIES if capability in found.scopes and capability in may],
-            expires_at=found.expires_at,
-            resource=self.resource,
-            subject=login,
-            claims={
-                "login": login,
-                "client_name": claims["client_name"],
-                "kind": self._identity.kind,
-                "session": claims["session"],
-            },
-        )
-
-    async def exchange_authorization_code(
-        self, client: OAuthClientInformationFull, authorization_code: AuthorizationCode
-    ) -> OAuthToken:
-        """Hand out the tokens of a session."""
-        return await self._told(await super().exchange_authorization_code(client, authorization_code))
-
-    async def load_refresh_token(self, client: OAuthClientInformationFull, refresh_token: str) -> RefreshToken | None:
-        """Return a refresh token that is good or was replaced within the grace; an older one ends its session."""
-        found = await super().load_refresh_token(client, refresh_token)
-        if found is not None:
-            return found
-        kept = self._rotated.get(hashed(refresh_token))
-        if kept is not None and kept.replaced.client_id == client.client_id and self._clock() <= kept.until:
-            return kept.replaced
-        self._end(refresh_token, client.client_id or "", "refresh-token-replayed")
-        return None
-
-    async def exchange_refresh_token(
-        self, client: OAuthClientInformationFull, refresh_token: RefreshToken, scopes: list[str]
-    ) -> OAuthToken:
-        """Rotate. Two windows of one client that do so within the grace get the same new tokens."""
-        key = hashed(refresh_token.token)
-        async with self._get_refresh_lock(key.hex()):
-            now = self._clock()
-            self._rotated = {old: kept for old, kept in self._rotated.items() if now <= kept.until}
-            if key in self._rotated:
-                return await self._told(self._rotated[key].tokens)
-            session_id = self._session_of(refresh_token.token, "refresh", client.client_id)
-            session = sessions.find(self._store, session_id) if session_id else None
-            if session is None or not self._people.capabilities(session.login):
-                raise TokenError("invalid_grant", "this session was ended, or its person may no longer log in")
-            try:
-                tokens = await super().exchange_refresh_token(client, refresh_token, scopes)
-            except PersonRefused as refusal:
-                self._end(refresh_token.token, session.client_id, "person-refused")
-                raise TokenError("invalid_grant", str(refusal)) from refusal
-            sessions.renew(self._store, session.id, now)
-            if len(self._rotated) < MAX_ROTATED:
-                self._rotated[key] = _Rotated(now + GRACE_SECONDS, refresh_token, tokens)
-        return await self._told(tokens)
-
-    async def revoke_token(self, token: Any) -> None:
-        """End the session that a token is of."""
-        self.revoke(token.token, token.client_id)
-
-    def revoke(self, token: str, client_id: str) -> None:
-        """End the session that a token of this client's is of; any other token is passed over (RFC 7009, 2.2)."""
-        self._end(token, client_id, "revoked")
-
-    def _end(self, token: str, client_id: str, why: str) -> None:
-        found = self._session_of(token, "refresh", client_id) or self._session_of(token, "access", client_id)
-        session = sessions.find(self._store, found) if found else None
-        if session is not None:
-            sessions.end(self._store, session.id)
-            self._on_event(
-                Event(
-                    event="session-ended",
-                    outcome=why,
-                    login=session.login,
-                    client_id=session.client_id,
-                    client_name=session.client_name,
-                )
-            )
-
-    def _session_of(self, token: str, use: str, client_id: str | None) -> str | None:
-        """Return the session that a token of ours is of, whether it was ended or not."""
-        try:
-            payload = self.jwt_issuer.verify_token(token, expected_token_use=use)
-            return str(payload["upstream_claims"]["session"]) if payload["client_id"] == client_id else None
-        except (JoseError, ValueError, KeyError, TypeError):
-            return None
-
-    async def _told(self, tokens: OAuthToken) -> OAuthToken:
-        """Return new tokens with the scopes that they have now, which the client must be told (RFC 6749, 5.1)."""
-        found = await self.load_access_token(tokens.access_token)
-        if found is None:
-            raise TokenError("invalid_grant", "this session was ended, or its person may no longer log in")
-        return tokens.model_copy(update={"scope": " ".join(found.scopes)})

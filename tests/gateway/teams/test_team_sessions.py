@@ -13,8 +13,8 @@ from opencode_gateway.oauth.enrolment import revoke_client
 from opencode_gateway.oauth.grants import GRACE_SECONDS, REFRESH_SECONDS
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
 from opencode_gateway.store import FILE_NAME
-from opencode_gateway.teams import provider as team_provider
 from opencode_gateway.teams import sessions as team_sessions
+from opencode_gateway.teams import tokens as team_tokens
 from opencode_gateway.teams import upstream
 from support.authorization import answer_of, proof
 from support.team_gateway import TeamGateway, pass_time
@@ -166,7 +166,7 @@ async def test_a_client_that_is_revoked_while_its_person_logs_in_gets_no_code(ga
         assert "no longer registered" in page.text
 
 
-async def test_a_code_serves_once_and_its_own_client(gateway: Make) -> None:
+async def test_a_code_serves_once_and_its_own_client_and_ends_its_session_when_shown_again(gateway: Make) -> None:
     async with gateway() as running:
         client_id, other, pkce = await running.registered(), await running.registered(), proof()
         sent = await running.visit(running.asking(client_id, pkce.challenge))
@@ -174,8 +174,12 @@ async def test_a_code_serves_once_and_its_own_client(gateway: Make) -> None:
 
         assert (await running.exchange(other, code, pkce.verifier)).json()["error"] == "invalid_grant"
         assert (await running.exchange(client_id, code, proof().verifier)).json()["error"] == "invalid_grant"
-        assert (await running.exchange(client_id, code, pkce.verifier)).status_code == 200
+        given = await running.exchange(client_id, code, pkce.verifier)
+        assert given.status_code == 200
+        assert await running.status(given.json()["access_token"]) == 200
         assert (await running.exchange(client_id, code, pkce.verifier)).json()["error"] == "invalid_grant"
+        assert await running.status(given.json()["access_token"]) == 401
+        assert running.events[-1].outcome == "code-replayed"
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -235,7 +239,7 @@ async def test_a_refresh_token_is_its_own_client_s_within_the_grace_too(gateway:
 async def test_what_is_kept_for_the_grace_is_bounded_and_makes_room(
     gateway: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(team_provider, "MAX_ROTATED", 1)
+    monkeypatch.setattr(team_tokens, "MAX_KEPT", 1)
     async with gateway() as running:
         statuses = []
         for wait in (0, 0, GRACE_SECONDS + 1):
