@@ -248,6 +248,16 @@ async def test_what_is_no_form_of_ours_is_refused(site: Site, kind: str, body: b
         assert answer.headers["content-type"].startswith("text/html")
 
 
+async def test_a_form_of_more_fields_than_any_page_has_is_not_read(site: Site) -> None:
+    login = await site.arrive()
+    more: dict[str, str | None] = {f"field-{number}": "" for number in range(20)}
+    answer = await site.send(login, name="ann", password=PASSWORD, **more)
+    assert answer.status_code == 400
+    assert "This form is not complete" in answer.text
+    assert site.events == []
+    assert (await site.send(login, name="ann", password=PASSWORD)).status_code == 303
+
+
 async def test_what_a_stranger_typed_or_called_his_client_is_never_markup(site: Site) -> None:
     login = await site.arrive(client_name=EVIL)
     wrong = await site.send(login, name=EVIL, password=EVIL, window=EVIL)
