@@ -100,3 +100,19 @@ async def test_a_browser_is_shown_a_page_in_which_nothing_of_the_request_is_mark
     assert asked.headers["content-type"].startswith("text/html")
     assert "opencode-gateway clients allow" in asked.text
     assert "<script>" not in asked.text
+
+
+async def test_while_our_own_files_do_not_serve_a_browser_is_shown_a_page_and_a_program_is_told(
+    server: AuthorizationServer,
+) -> None:
+    asked = f"/authorize?client_id={await server.registered()}"
+    with server.store.transaction() as db:
+        db.execute("DROP TABLE clients")
+
+    shown = await server.http.get(asked, headers={"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    told = await server.http.get(asked, headers={"Accept": "*/*"})
+
+    assert (shown.status_code, told.status_code) == (503, 503)
+    assert shown.headers["content-type"].startswith("text/html")
+    assert "start again from your chat client" in shown.text
+    assert told.json()["error"] == "temporarily_unavailable"

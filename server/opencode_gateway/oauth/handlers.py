@@ -30,7 +30,7 @@ from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.clients import AdmittedClient, NotAdmitted
 from opencode_gateway.oauth.redirects import is_allowed
-from opencode_gateway.oauth.rendering import problem_page
+from opencode_gateway.oauth.rendering import problem_page, unavailable_page
 from opencode_gateway.oauth.requests import MAX_CLIENT_ID, MAX_REDIRECT_URI, MAX_STATE
 
 if TYPE_CHECKING:
@@ -106,6 +106,8 @@ def _bounded(handle: Callable[[Request], Awaitable[Response]], limit: int, kind:
             return await handle(request)
         except GatewayError as error:
             log.error("%s is not answered: %s", request.url.path, error)  # noqa: TRY400 # its message says all
+            if _is_persons(request):
+                return unavailable_page()
             return JSONResponse(
                 {"error": "temporarily_unavailable", "error_description": "The gateway cannot use its files now"},
                 status_code=503,
@@ -250,9 +252,14 @@ def _error(error: str, description: str, status: int) -> Response:
     return JSONResponse({"error": error, "error_description": description}, status_code=status, headers=_NO_STORE)
 
 
+def _is_persons(request: Request) -> bool:
+    """Tell whether a person's browser asks, and no program."""
+    return "text/html" in request.headers.get("accept", "")
+
+
 def _shown(request: Request, problem: str) -> Response:
     """Tell a person's browser, or a program, why the client cannot be answered."""
-    if "text/html" not in request.headers.get("accept", ""):
+    if not _is_persons(request):
         return _error("invalid_request", problem, 400)
     paragraph = f"The chat client cannot be connected: {problem}."
     return problem_page("Not connected", paragraph)

@@ -23,7 +23,7 @@ from opencode_gateway.errors import ConfigError, GatewayError, Refused
 from opencode_gateway.oauth.csrf import Browsers
 from opencode_gateway.oauth.forms import Answered, foreign, read_fields, start_again
 from opencode_gateway.oauth.login import Logins, Typed, WrongLogin
-from opencode_gateway.oauth.rendering import STYLE_PATH, page, problem_page, style
+from opencode_gateway.oauth.rendering import STYLE_PATH, page, problem_page, style, unavailable_page
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.oauth.throttle import Buckets, Budget, Throttled, is_window_code, window_code
 from opencode_gateway.passwords import Busy
@@ -111,11 +111,7 @@ def _answering(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
             )
         except GatewayError:
             log.exception("%s cannot be answered", request.url.path)
-            return problem_page(
-                "This did not work",
-                "The gateway cannot use its files just now. Wait a minute, then start again from your chat client.",
-                status=503,
-            )
+            return unavailable_page()
 
     return answer
 

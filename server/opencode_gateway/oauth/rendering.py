@@ -64,6 +64,15 @@ def problem_page(title: str, *paragraphs: str, command: str | None = None, statu
     return page("problem.html", {"title": title, "paragraphs": paragraphs, "command": command}, status=status)
 
 
+def unavailable_page() -> Response:
+    """Return a page for a person whose step cannot be taken while our own files do not serve."""
+    return problem_page(
+        "This did not work",
+        "The gateway cannot use its files just now. Wait a minute, then start again from your chat client.",
+        status=503,
+    )
+
+
 async def style(request: Request) -> Response:
     """Answer with the stylesheet, whose address changes with it."""
     headers = {"Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
