@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING
 
 import pyotp
 import pytest
-from argon2 import extract_parameters
+from argon2 import PasswordHasher, extract_parameters
 from argon2.profiles import CHEAPEST
 
 from opencode_gateway.errors import ConfigError
@@ -172,6 +173,44 @@ async def test_during_a_storm_the_owner_logs_in_from_a_device_that_is_known(logi
     # Also from behind an address that the storm comes from.
     user = await logins.check(Typed("ann", PASSWORD, address=address(0), device="laptop"))
     assert user.name == "ann"
+
+
+async def test_the_owners_password_is_checked_while_strangers_wait_for_theirs(
+    logins: Logins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+    verify = PasswordHasher.verify
+
+    def held_up(self: PasswordHasher, encoded: str, password: bytes) -> bool:
+        if password == b"guess":
+            go.wait(60)
+        return verify(self, encoded, password)
+
+    monkeypatch.setattr(PasswordHasher, "verify", held_up)
+    crowd = [asyncio.create_task(logins.check(Typed("ann", "guess", address=address(n)))) for n in range(9)]
+    await asyncio.sleep(0)
+    try:
+        with pytest.raises(Busy):
+            await logins.check(Typed("ann", PASSWORD, address=address(1000)))
+        for shown in ({"device": "laptop"}, {"window": "ABCD-EFGH"}):
+            assert (await logins.check(Typed("ann", PASSWORD, address=address(1000), **shown))).name == "ann"
+    finally:
+        go.set()
+    assert {type(outcome) for outcome in await asyncio.gather(*crowd, return_exceptions=True)} == {WrongLogin}
+
+
+async def test_an_attempt_that_was_not_looked_at_since_too_many_came_is_not_counted(
+    users: Users, clock: Clock
+) -> None:
+    class Full(Passwords):
+        async def check(self, password_hash: str | None, password: str, *, known_device: bool) -> bool:
+            raise Busy
+
+    logins = Logins(users, passwords=Full(CHEAPEST), clock=clock)
+    for device in (None, "laptop"):
+        for _ in range(budgets.ADDRESS.attempts + budgets.DEVICE.attempts + 1):
+            with pytest.raises(Busy):
+                await logins.check(Typed("ann", PASSWORD, address="203.0.113.7", device=device))
 
 
 async def test_a_known_device_has_a_budget_too_and_is_a_stranger_afterwards(logins: Logins, clock: Clock) -> None:

@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 import unicodedata
 from typing import TYPE_CHECKING
 
@@ -198,10 +199,12 @@ async def test_whoever_is_not_there_costs_as_much_work_as_everybody_and_is_never
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     verified: list[str] = []
+    lengths: list[int] = []
     verify = PasswordHasher.verify
 
     def counting(self: PasswordHasher, encoded: str, password: bytes) -> bool:
         verified.append(encoded)
+        lengths.append(len(password))
         return verify(self, encoded, password)
 
     monkeypatch.setattr(PasswordHasher, "verify", counting)
@@ -210,6 +213,31 @@ async def test_whoever_is_not_there_costs_as_much_work_as_everybody_and_is_never
     assert not await passwords.check(passwords.hash("x" * 12), "y" * 12, known_device=False)
     nobody, somebody = verified
     assert extract_parameters(nobody) == extract_parameters(somebody)
+    assert not await passwords.check(somebody, "y" * 1_000_000, known_device=False)
+    assert max(lengths) < 100, "what nobody can have set costs no more than what somebody can"
+
+
+async def test_of_each_queue_one_password_is_checked_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    go = threading.Event()
+
+    def waiting(_self: PasswordHasher, encoded: str, _password: bytes) -> bool:
+        begun.append(encoded)
+        if encoded == "a stranger's":
+            go.wait(60)
+        return True
+
+    monkeypatch.setattr(PasswordHasher, "verify", waiting)
+    passwords = Passwords(CHEAPEST)
+    strangers = [asyncio.create_task(passwords.check("a stranger's", "x" * 12, known_device=False)) for _ in range(5)]
+    await asyncio.sleep(0)
+    try:
+        for _ in range(5):  # meanwhile the others would have begun, too
+            assert await passwords.check("the owner's", "x" * 12, known_device=True)
+        assert begun.count("a stranger's") == 1
+    finally:
+        go.set()
+    assert await asyncio.gather(*strangers) == [True] * 5
 
 
 async def test_a_crowd_of_strangers_does_not_keep_a_known_device_from_being_checked() -> None:
