@@ -74,9 +74,13 @@ async def test_another_host_is_not(host: str) -> None:
     assert (await _asked(host=host)).status_code == 421
 
 
-async def test_a_second_host_header_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("second", "status"),
+    [((b"host", b"evil.example.org"), 421), ((b"origin", b"https://evil.example.org"), 403)],
+)
+async def test_a_second_host_or_origin_is_refused(second: tuple[bytes, bytes], status: int) -> None:
     sent: list[Any] = []
-    headers = [(b"host", b"relay.example.org"), (b"host", b"evil.example.org")]
+    headers = [(b"host", b"relay.example.org"), (b"origin", PUBLIC.encode()), second]
     scope = {"type": "http", "method": "GET", "path": "/login", "headers": headers, "query_string": b""}
 
     async def receive() -> dict[str, Any]:
@@ -87,7 +91,7 @@ async def test_a_second_host_header_is_refused() -> None:
 
     await guarded(Starlette(), PUBLIC)(scope, receive, send)
 
-    assert sent[0]["status"] == 421
+    assert sent[0]["status"] == status
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8790", "localhost", "[::1]:8790"])
