@@ -207,7 +207,10 @@ async def test_a_code_is_no_good_to_another_client(server: AuthorizationServer) 
     code = await server.code(client_id, pkce.challenge)
 
     assert (await server.exchange(other, code, pkce.verifier)).json()["error"] == "invalid_grant"
-    assert (await server.exchange(client_id, code, pkce.verifier)).status_code == 200
+    tokens = (await server.exchange(client_id, code, pkce.verifier)).json()
+    # Nor can it end with a code what that gave to another.
+    assert (await server.exchange(other, code, pkce.verifier)).json()["error"] == "invalid_grant"
+    assert await server.is_good(tokens["access_token"])
 
 
 async def test_of_many_who_use_one_code_at_once_none_keeps_a_token(server: AuthorizationServer) -> None:
@@ -266,6 +269,11 @@ async def test_a_refresh_token_is_no_good_to_another_client(server: Authorizatio
     tokens = await server.tokens(client_id)
 
     assert (await server.refresh(other, tokens["refresh_token"])).json()["error"] == "invalid_grant"
+    assert await server.is_good(tokens["access_token"])
+    # Nor can it end a session by one that was replaced.
+    tokens = {**(await server.refresh(client_id, tokens["refresh_token"])).json(), "old": tokens["refresh_token"]}
+    server.clock.advance(61)
+    assert (await server.refresh(other, tokens["old"])).json()["error"] == "invalid_grant"
     assert await server.is_good(tokens["access_token"])
 
 
