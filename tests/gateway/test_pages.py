@@ -156,6 +156,14 @@ async def test_cookies_are_for_this_host_alone_and_no_script_sees_them(site: Sit
         assert ("SameSite=lax" if name == "__Host-browser" else "SameSite=strict") in cookie
 
 
+@pytest.mark.parametrize("mark", ["x", "x" * 44, '"' + "x" * 41 + '"'])
+async def test_a_mark_that_was_not_made_here_is_replaced(site: Site, mark: str) -> None:
+    login = await site.arrive()
+    answer = await site.http.get(str(login.request.url), headers={"Cookie": f"__Host-browser={mark}"})
+    (cookie,) = answer.headers.get_list("set-cookie")
+    assert re.fullmatch(r"__Host-browser=[A-Za-z0-9_-]{43}", cookie.split(";")[0])
+
+
 async def test_on_plain_http_of_loopback_cookies_work_without_the_prefix(tmp_path: Path) -> None:
     server = AuthorizationServer(tmp_path, public_url="http://127.0.0.1:8790")
     with_pages(server, [])

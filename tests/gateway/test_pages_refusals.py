@@ -36,12 +36,15 @@ async def site(server: AuthorizationServer) -> AsyncIterator[Site]:
 async def test_a_form_that_another_site_makes_a_browser_send_is_refused(site: Site) -> None:
     consent = await site.log_in()
     form = Form(consent.text)
-    # What an attacker can have: the request, and a token that was made for a browser of his own.
-    async with browser_of(site.server, []) as attackers:
-        shown = await attackers.get("/login", params={"request": form.fields["request"]})
-        foreign = Form(shown.text).fields["token"]
+    # What an attacker can have: the request, and tokens that were made for a browser of his own, where he logs in.
+    async with browser_of(site.server, []) as http:
+        attackers = Site(site.server, http, [])
+        site.server.users.add("eve", Passwords(CHEAPEST).hash(PASSWORD), ["observe"])
+        shown = await http.get("/login", params={"request": form.fields["request"]})
+        asked = await http.get((await attackers.send(shown, name="eve", password=PASSWORD)).headers["location"])
+        foreign = [Form(page.text).fields["token"] for page in (shown, asked)]
     own_login_page = await site.http.get("/login", params={"request": form.fields["request"]})
-    for token in (None, "", "x", foreign, Form(own_login_page.text).fields["token"]):
+    for token in (None, "", "x", *foreign, Form(own_login_page.text).fields["token"]):
         refused = await site.send(consent, decision="allow", **{"capability-drive": "yes"}, token=token)
         assert refused.status_code == 403
         assert "This form does not belong to this page" in refused.text
@@ -55,8 +58,10 @@ async def test_a_form_that_another_site_makes_a_browser_send_is_refused(site: Si
 
 async def test_a_forged_login_is_refused_before_the_password_is_looked_at(site: Site) -> None:
     login = await site.arrive()
-    for _ in range(budgets.ADDRESS.attempts + 1):
-        assert (await site.send(login, name="ann", password=PASSWORD, token="x")).status_code == 403
+    async with browser_of(site.server, []) as attackers:
+        shown = await attackers.get("/login", params={"request": Form(login.text).fields["request"]})
+    for token in ("x", Form(shown.text).fields["token"]) * budgets.ADDRESS.attempts:
+        assert (await site.send(login, name="ann", password=PASSWORD, token=token)).status_code == 403
     assert site.events == []
     assert (await site.send(login, name="ann", password=PASSWORD)).status_code == 303
 
@@ -70,6 +75,10 @@ async def test_a_login_counts_for_its_own_request_and_browser_and_for_ten_minute
     async with browser_of(site.server, []) as thief:
         stolen = site.http.cookies["__Host-login"]
         back = await thief.get("/consent", params={"request": request}, headers={"Cookie": f"__Host-login={stolen}"})
+        assert back.status_code == 303
+        await thief.get("/login", params={"request": request})  # and with a mark of his own
+        kept = f"__Host-browser={thief.cookies['__Host-browser']}; __Host-login={stolen}"
+        back = await thief.get("/consent", params={"request": request}, headers={"Cookie": kept})
         assert back.status_code == 303
     assert (await site.http.get("/consent", params={"request": request})).status_code == 200
     site.server.clock.advance(LIFETIME_SECONDS + 1)
