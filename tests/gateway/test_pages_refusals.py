@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from opencode_gateway.oauth import throttle as budgets
+from opencode_gateway.oauth.csrf import DEVICE_SECONDS
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.oauth.throttle import window_code
 from opencode_gateway.one_time_codes import new_secret
@@ -94,6 +95,7 @@ async def test_a_login_counts_for_its_own_request_and_browser_and_for_ten_minute
 async def test_an_answer_is_given_once(site: Site) -> None:
     consent = await site.log_in()
     assert (await site.send(consent, decision="allow")).status_code == 303
+    assert "__Host-login" not in site.http.cookies
     again = await site.send(consent, decision="allow")
     assert again.status_code == 403
     assert "This step is over" in again.text
@@ -208,6 +210,41 @@ async def test_a_storm_is_answered_with_a_wait_and_the_owner_has_a_way_past_it(s
     assert mistyped.status_code == 403
     assert "window" in Form(mistyped.text).fields, "it can be typed again"
     assert (await site.send(mistyped, name="ann", password=PASSWORD, window=code)).status_code == 303
+
+
+async def test_a_browser_is_known_for_half_a_year_and_only_for_who_logged_in_from_it(site: Site) -> None:
+    await site.log_in()
+
+    async def with_the_address_used_up(name: str) -> int:
+        login = await site.arrive()
+        async with browser_of(site.server, []) as http:
+            stranger = Site(site.server, http, [])
+            request = Form(login.text).fields["request"]
+            for _ in range(budgets.ADDRESS.attempts):
+                shown = await http.get("/login", params={"request": request})
+                assert (await stranger.send(shown, name="nobody", password="guess")).status_code == 403
+        return (await site.send(login, name=name, password=PASSWORD)).status_code
+
+    site.server.users.add("bob", Passwords(CHEAPEST).hash(PASSWORD), ["observe"])
+    assert await with_the_address_used_up("bob") == 429
+    site.server.clock.advance(DEVICE_SECONDS)
+    assert await with_the_address_used_up("ann") == 303
+    site.server.clock.advance(DEVICE_SECONDS + 1)
+    assert await with_the_address_used_up("ann") == 429
+
+
+async def test_what_was_signed_for_one_purpose_is_no_good_for_another(site: Site) -> None:
+    consent = await site.log_in()
+    form = Form(consent.text).fields
+    browser = f"__Host-browser={site.http.cookies['__Host-browser']}"
+    device = site.http.cookies["__Host-device"]
+    async with browser_of(site.server, []) as http:
+        for other in (form["token"], form["request"], device):
+            kept = {"Cookie": f"{browser}; __Host-login={other}"}
+            shown = await http.get("/consent", params={"request": form["request"]}, headers=kept)
+            assert (shown.status_code, shown.headers["location"].split("?")[0]) == (303, "/login")
+    for other in (device, site.http.cookies["__Host-login"], form["request"]):
+        assert (await site.send(consent, decision="allow", token=other)).status_code == 403
 
 
 async def test_no_window_no_code(site: Site) -> None:
