@@ -39,6 +39,16 @@ async def test_what_is_over_is_forgotten(server: AuthorizationServer) -> None:
     assert [count(server, table) for table in ("codes", "tokens", "sessions")] == [1, 0, 0]
 
 
+async def test_a_code_that_nobody_used_is_forgotten_as_soon_as_it_is_over(server: AuthorizationServer) -> None:
+    client_id = await server.registered()
+    await server.code(client_id, proof().challenge)
+    server.clock.advance(grants.CODE_SECONDS + 1)
+
+    await server.code(client_id, proof().challenge)
+
+    assert count(server, "codes") == 1
+
+
 async def test_a_session_is_there_as_long_as_one_of_its_tokens(server: AuthorizationServer) -> None:
     client_id = await server.registered()
     await server.tokens(client_id)

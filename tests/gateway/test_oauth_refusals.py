@@ -188,6 +188,19 @@ async def test_a_code_that_is_used_twice_ends_what_it_gave(server: Authorization
     assert (await server.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
 
 
+async def test_a_code_that_is_used_again_hours_later_ends_what_it_gave(server: AuthorizationServer) -> None:
+    pkce = proof()
+    client_id = await server.registered()
+    code = await server.code(client_id, pkce.challenge)
+    tokens = (await server.exchange(client_id, code, pkce.verifier)).json()
+    server.clock.advance(23 * 3600)
+    await server.code(client_id, pkce.challenge)  # at which what is over is forgotten
+
+    assert (await server.exchange(client_id, code, pkce.verifier)).json()["error"] == "invalid_grant"
+
+    assert (await server.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
+
+
 async def test_a_code_is_good_for_a_minute(server: AuthorizationServer) -> None:
     pkce = proof()
     client_id = await server.registered()
