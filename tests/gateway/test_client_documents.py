@@ -76,6 +76,19 @@ async def test_each_authorization_needs_the_window_and_nothing_is_fetched_outsid
     assert asked == host.asked == ["/client.json"]
 
 
+async def test_who_came_in_time_is_not_turned_away_when_the_window_closes_while_they_log_in(
+    server: AuthorizationServer, host: DocumentHost
+) -> None:
+    pkce, client_id = proof(), host.put_client("/client.json")
+    server.open_window()
+    asked = await server.authorize(client_id, pkce.challenge)
+    close_window(server.store)
+
+    code = server.consent(asked.headers["location"])["code"]
+
+    assert (await server.exchange(client_id, code, pkce.verifier)).status_code == 200
+
+
 async def test_a_session_goes_on_outside_the_window_without_another_fetch(
     server: AuthorizationServer, host: DocumentHost
 ) -> None:
