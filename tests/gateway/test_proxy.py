@@ -117,6 +117,29 @@ async def test_a_child_that_dies_in_a_call_says_that_it_is_not_known_what_was_do
         assert not (await client.call("send", instance="x")).is_error
 
 
+async def test_a_call_that_was_being_made_when_the_child_was_killed_is_not_made_again(
+    gateway: Gateway, era: Era, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    async with gateway.client(era=era) as client:
+        child = await pid(client)
+        runs = asyncio.Event()
+        call = asyncio.create_task(
+            client.call("reply", instance="x", steps=1, until=str(gate), on_progress=lambda _: runs.set())
+        )
+        await runs.wait()
+        os.kill(child, signal.SIGKILL)
+        # Made again, it would be answered now.
+        gate.unlink()
+        gate.write_text("go")
+        answer = await call
+
+    assert answer.is_error
+    assert "Whether it was done is not known" in answer.text
+    assert [note.message for note in answer.progress] == ["x 1"]
+
+
 async def test_both_eras_share_one_child(gateway: Gateway) -> None:
     async with gateway.client(era="legacy") as old, gateway.client(era="2026-07-28") as new:
         assert await pid(old) == await pid(new)
