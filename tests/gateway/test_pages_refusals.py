@@ -196,7 +196,10 @@ async def test_a_storm_is_answered_with_a_wait_and_the_owner_has_a_way_past_it(s
     assert "sudo opencode-gateway clients allow" in held_up.text
     # Audit lines about it are few.
     assert site.told().count(("login", "throttled", "ann")) == 5
-
+    # From another address, while the account's own budget lasts:
+    async with browser_of(site.server, [], "198.51.100.9") as elsewhere:
+        again = await elsewhere.get("/login", params={"request": Form(login.text).fields["request"]})
+        assert (await Site(site.server, elsewhere, []).send(again, name="ann", password=PASSWORD)).status_code == 303
     # On a device that is known, from the very same address:
     again = await known.get("/login", params={"request": Form(login.text).fields["request"]})
     assert (await Site(site.server, known, []).send(again, name="ann", password=PASSWORD)).status_code == 303
