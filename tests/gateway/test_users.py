@@ -108,6 +108,27 @@ def test_a_command_says_what_is_not_possible_and_changes_nothing(users: Users) -
         Users(users.path.parent / "missing" / "users.json").add("ann", CHEAP_HASH, ALL)
 
 
+def test_a_renewed_hash_does_not_undo_a_password_that_was_set_meanwhile(users: Users) -> None:
+    users.add("ann", CHEAP_HASH, ALL)
+    renewed, other = (Passwords(CHEAPEST).hash(password) for password in ("correct horse", "another password"))
+    users.set_password("ann", other)
+    users.replace_hash("ann", CHEAP_HASH, renewed)
+    assert users.load()["ann"].password_hash == other
+    users.remove("ann")
+    users.replace_hash("ann", other, renewed)
+    assert users.load() == {}
+
+
+def test_a_link_to_the_file_stays_one(users: Users) -> None:
+    target = users.path.with_name("elsewhere.json")
+    write(users, {"ann": GOOD})
+    users.path.rename(target)
+    users.path.symlink_to(target)
+    users.set_disabled("ann", disabled=True)
+    assert users.path.is_symlink()
+    assert json.loads(target.read_text())["ann"]["disabled"]
+
+
 @pytest.mark.parametrize("mode", [0o604, 0o620, 0o602, 0o777])
 def test_a_file_that_others_may_read_or_write_lets_nobody_in(users: Users, mode: int) -> None:
     write(users, {"ann": GOOD}, mode)
