@@ -9,7 +9,7 @@ import pytest
 
 from opencode_gateway.oauth import documents
 from opencode_gateway.oauth.documents import MAX_CACHED, MAX_DOCUMENT_BYTES, MAX_FETCHES, DocumentRefused, Documents
-from opencode_gateway.oauth.enrolment import close_window, list_clients
+from opencode_gateway.oauth.enrolment import close_window, list_clients, revoke_client
 from support.authorization import CALLBACK, AuthorizationServer, answer_of, proof
 from support.fake_documents import NAME, DocumentHost, document_host
 
@@ -113,6 +113,20 @@ async def test_a_token_request_makes_nobody_fetch_a_document(server: Authorizati
 
     assert (given.status_code, revoked.status_code) == (401, 401)
     assert host.asked == []
+
+
+async def test_a_revoked_client_that_connects_anew_does_not_bring_its_old_sessions_back(
+    server: AuthorizationServer, host: DocumentHost
+) -> None:
+    client_id = host.put_client("/client.json")
+    server.open_window()
+    before = await server.tokens(client_id)
+
+    assert revoke_client(server.store, client_id) == 1
+    await server.tokens(client_id)
+
+    assert not await server.is_good(before["access_token"])
+    assert (await server.refresh(client_id, before["refresh_token"])).json()["error"] == "invalid_grant"
 
 
 async def test_a_client_without_sessions_is_not_remembered(server: AuthorizationServer, host: DocumentHost) -> None:

@@ -109,6 +109,55 @@ def test_many_threads_write_and_nothing_is_lost(store: Store) -> None:
     assert len(names(store)) == 80
 
 
+def test_threads_of_one_connection_take_turns(store: Store) -> None:
+    begins = threading.Event()
+
+    def work() -> None:
+        begins.set()
+        add(store, "b")
+
+    other = threading.Thread(target=work)
+    reader = Store(store.path)
+    with store.transaction() as db:
+        db.execute(ADD, ("a", b"a"))
+        other.start()
+        begins.wait()
+        for _ in range(200):  # meanwhile the other would be in the middle of this transaction
+            assert names(reader) == []
+    other.join()
+    reader.close()
+
+    assert names(store) == ["a", "b"]
+
+
+def test_what_a_writer_has_read_stays_so_until_it_has_written(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opencode_gateway.store._BUSY_MILLISECONDS", 1)
+    other = Store(store.path)
+    with store.transaction() as db:
+        assert db.execute("SELECT * FROM machine_tokens").fetchall() == []
+        with pytest.raises(StoreError, match="database is locked"):
+            add(other, "b")
+
+    add(other, "b")
+    assert names(store) == ["b"]
+    other.close()
+
+
+def test_what_was_deleted_cannot_be_read_from_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sqlite3"
+    store = Store(path)
+    add(store, "unforgettable")
+    store.close()
+    assert b"unforgettable" in path.read_bytes()
+
+    store = Store(path)
+    with store.transaction() as db:
+        db.execute("DELETE FROM machine_tokens")
+    store.close()
+
+    assert b"unforgettable" not in path.read_bytes()
+
+
 def test_a_reader_does_not_wait_for_a_writer(store: Store) -> None:
     add(store, "a")
     reader = Store(store.path)
@@ -175,6 +224,10 @@ def test_a_backup_is_one_whole_private_file_taken_while_it_is_in_use(store: Stor
 
     assert [path.name for path in directory.iterdir()] == ["copy"]
     assert mode(directory / "copy") == 0o600
+    opened = sqlite3.connect(directory / "copy")
+    assert opened.execute("SELECT name FROM machine_tokens").fetchall() == [("a",)]
+    assert [path.name for path in directory.iterdir()] == ["copy"], "not even while somebody looks into it"
+    opened.close()
     restored = Store(directory / "copy")
     assert names(restored) == ["a"]
     restored.close()
