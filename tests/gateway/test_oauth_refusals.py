@@ -161,14 +161,17 @@ async def test_a_token_for_another_resource_is_refused(server: AuthorizationServ
 
 
 async def test_a_token_is_no_good_where_the_gateway_has_another_address(server: AuthorizationServer) -> None:
+    pkce = proof()
     client_id = await server.registered()
     tokens = await server.tokens(client_id)
+    code = await server.code(client_id, pkce.challenge)
     server.store.close()
 
     moved = AuthorizationServer(server.configuration.data_dir, public_url="https://moved.example.org")
 
     assert not await moved.is_good(tokens["access_token"])
     assert (await moved.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
+    assert (await moved.exchange(client_id, code, pkce.verifier)).json()["error"] == "invalid_grant"
     await moved.close()
 
 
@@ -368,10 +371,13 @@ async def test_revoking_needs_a_client_and_a_token(server: AuthorizationServer) 
 
 
 async def test_tokens_of_a_person_who_is_disabled_or_removed_stop_at_once(server: AuthorizationServer) -> None:
+    pkce = proof()
     client_id = await server.registered()
     tokens = await server.tokens(client_id)
+    code = await server.code(client_id, pkce.challenge)
 
     server.users.set_disabled("ann", disabled=True)
+    assert (await server.exchange(client_id, code, pkce.verifier)).json()["error"] == "invalid_grant"
     assert not await server.is_good(tokens["access_token"])
     assert (await server.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
     server.users.set_disabled("ann", disabled=False)
