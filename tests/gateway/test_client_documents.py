@@ -144,6 +144,18 @@ async def test_a_client_without_sessions_is_not_remembered(server: Authorization
     assert [client.id for client in list_clients(server.store)] == [other]
 
 
+async def test_a_client_is_not_forgotten_between_consent_and_its_first_token(
+    server: AuthorizationServer, host: DocumentHost
+) -> None:
+    pkce, client_id = proof(), host.put_client("/client.json")
+    server.open_window()
+    code = await server.code(client_id, pkce.challenge)
+
+    await server.tokens(host.put_client("/other.json"))  # at which clients without sessions are forgotten
+
+    assert (await server.exchange(client_id, code, pkce.verifier)).status_code == 200
+
+
 async def test_redirect_uris_of_a_document_count_only_if_they_are_allowed_here(
     server: AuthorizationServer, host: DocumentHost
 ) -> None:

@@ -146,16 +146,17 @@ def test_what_a_writer_has_read_stays_so_until_it_has_written(store: Store, monk
 def test_what_was_deleted_cannot_be_read_from_the_file(tmp_path: Path) -> None:
     path = tmp_path / "gateway.sqlite3"
     store = Store(path)
-    add(store, "unforgettable")
+    for name in ("first", "unforgettable", "last"):
+        add(store, name)
     store.close()
     assert b"unforgettable" in path.read_bytes()
 
     store = Store(path)
     with store.transaction() as db:
-        db.execute("DELETE FROM machine_tokens")
+        db.execute("DELETE FROM machine_tokens WHERE name = 'unforgettable'")
     store.close()
 
-    assert b"unforgettable" not in path.read_bytes()
+    assert b"forgettable" not in path.read_bytes()
 
 
 def test_a_reader_does_not_wait_for_a_writer(store: Store) -> None:
