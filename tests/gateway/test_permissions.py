@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_gateway.capabilities import DEFAULT_TOOLS, permitted
+from opencode_gateway.permissions import Permissions
 
 if TYPE_CHECKING:
     from support.gateway import Gateway
@@ -69,5 +70,6 @@ def test_without_a_token_nothing_is_served(gateway: Gateway) -> None:
 
 def test_capabilities_are_the_only_way_to_a_tool() -> None:
     assert permitted(DEFAULT_TOOLS, []) == frozenset()
+    assert Permissions(DEFAULT_TOOLS)._allowed() == frozenset(), "without a token there are none"
     assert permitted(DEFAULT_TOOLS, ["admin", "*", "send"]) == frozenset()
     assert permitted(DEFAULT_TOOLS, ["drive", "drive"]) == {"send", "abort"}

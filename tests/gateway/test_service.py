@@ -9,13 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from opencode_gateway.errors import GatewayError
-from opencode_gateway.service import listening
+from opencode_gateway.service import CONNECTIONS, listening
 from support.gateway import Gateway, fixture_entry
 from support.waiting import eventually, eventually_async
 
@@ -62,6 +63,16 @@ def test_clients_that_only_hold_connections_do_not_keep_it_from_ending(tmp_path:
         slow.sendall(f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{gateway.port}\r\nContent-Le".encode())
 
         assert gateway.stop() == 0
+
+
+def test_more_connections_than_it_holds_are_told_so_at_once(gateway: Gateway) -> None:
+    with ExitStack() as held:
+        for _ in range(CONNECTIONS - 1):
+            held.enter_context(socket.create_connection(("127.0.0.1", gateway.port)))
+        answer = gateway.get("/healthz")
+
+    assert (answer.status_code, answer.text) == (503, "Service Unavailable")
+    eventually(lambda: gateway.get("/healthz").status_code == 200, "room again")
 
 
 async def test_a_client_needs_no_session_so_it_outlives_a_restart(tmp_path: Path) -> None:
