@@ -273,6 +273,16 @@ async def test_a_one_time_code_is_needed_where_it_was_set_up_and_a_mistyped_pass
         await logins.check(Typed("ann", PASSWORD, code, address="203.0.113.7"))
 
 
+async def test_one_time_codes_are_guessed_at_as_rarely_as_passwords(
+    logins: Logins, users: Users, clock: Clock
+) -> None:
+    secret = new_secret()
+    users.set_totp("ann", secret)
+    near = {pyotp.TOTP(secret).at(clock() + offset) for offset in (-30, 0, 30)}
+    wrong = next(code for code in ("000000", "000001", "000002", "000003") if code not in near)
+    await refused(logins, budgets.ADDRESS.attempts, Typed("ann", PASSWORD, wrong, address="203.0.113.7"))
+
+
 async def test_a_hash_of_older_parameters_is_renewed_at_the_next_login(users: Users, clock: Clock) -> None:
     logins = Logins(users, clock=clock)
     user = await logins.check(Typed("ann", PASSWORD, address="203.0.113.7"))
