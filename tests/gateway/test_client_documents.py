@@ -216,8 +216,10 @@ async def test_an_address_that_is_not_public_is_never_connected_to(
     connected: list[str] = []
     monkeypatch.setattr("fastmcp.server.auth.ssrf._build_fetch_targets", connected.append)
 
-    assert "cannot be fetched" in await refused(Documents(["chat.example"]), "https://chat.example/client.json")
+    told = await refused(Documents(["chat.example"]), "https://chat.example/client.json")
 
+    assert "cannot be fetched" in told
+    assert address not in told
     assert connected == []
 
 
