@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -12,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from opencode_gateway.proxy import Child
+from opencode_gateway.servers import Server
 from support import rude_server
 from support.fixture_server import INSTRUCTIONS
-from support.gateway import Gateway, fixture_entry
+from support.gateway import FIXTURE_SERVER, Gateway, fixture_entry
 from support.mcp_client import Era, relay_client
 from support.waiting import eventually_async
 
@@ -92,6 +95,10 @@ async def test_a_client_that_goes_away_cancels_its_call(gateway: Gateway, era: E
                 await call
         await eventually_async(
             lambda: cancelled.exists() and cancelled.read_text() == era, "the cancelled call's end"
+        )
+        await eventually_async(
+            lambda: ("cancelled", era) in [(line["outcome"], line.get("asked")) for line in gateway.audit()],
+            "its line",
         )
         # The child that others use lives on.
         assert (await other.call("send", instance="x")).structured["instance"] == "x-0"
@@ -249,6 +256,50 @@ async def test_a_question_of_a_server_reaches_nobody(rude: Gateway, era: Era) ->
     assert rude.audit()[-1]["outcome"] == "tool-error"
 
 
+ASKS_WHAT_CLIENTS_CAN = """
+from mcp.server.mcpserver import Context, MCPServer
+server = MCPServer("asks")
+@server.tool()
+def read(ctx: Context) -> str:
+    return ctx.client_capabilities.model_dump_json(exclude_none=True)
+server.run("stdio")
+"""
+
+
+async def test_a_server_is_told_that_nobody_answers_its_questions() -> None:
+    child = Child("asks", Server(command=sys.executable, args=("-c", ASKS_WHAT_CLIENTS_CAN)), dict(os.environ), "1")
+    async with child.client() as client:
+        answer = await client.call_tool("read")
+    await child.end()
+
+    assert answer.content[0].text == "{}"
+
+
+HANGS_ONCE = """
+import pathlib, runpy, sys
+before = pathlib.Path(sys.argv[1])
+if not before.exists():
+    before.touch()
+    sys.stdin.read()
+runpy.run_path(sys.argv[2], run_name="__main__")
+"""
+
+
+async def test_a_child_that_hangs_when_it_starts_is_ended_and_the_next_call_gets_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = Server(command=sys.executable, args=("-c", HANGS_ONCE, str(tmp_path / "before"), str(FIXTURE_SERVER)))
+    child = Child("hangs", entry, dict(os.environ), "1")
+    with monkeypatch.context() as patch:
+        patch.setattr("opencode_gateway.proxy.START_SECONDS", 0.1)
+        with pytest.raises(RuntimeError, match="failed to connect"):
+            await child.ask()
+
+    await child.ask()
+
+    await child.end()
+
+
 async def test_a_server_cannot_forge_lines_of_the_log(rude: Gateway) -> None:
     async with rude.client() as client:
         await client.call("read", text=f"{FORGED}\nb\r{FORGED}\x1b[2J\n")
@@ -256,6 +307,27 @@ async def test_a_server_cannot_forge_lines_of_the_log(rude: Gateway) -> None:
 
     assert f": server rude: {FORGED}\n" in rude.log
     assert not [line for line in rude.log.splitlines() if line.startswith("{")]
+
+
+async def test_what_a_server_logs_while_a_call_runs_reaches_nobody(rude: Gateway) -> None:
+    logged = {"jsonrpc": "2.0", "method": "notifications/message", "params": {"level": "error", "data": "the secret"}}
+    params = {"name": "instances", "arguments": {"text": f"{json.dumps(logged)}\n"}}
+    call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params}
+    headers = {
+        "Authorization": "Bearer all-token",
+        "Accept": "application/json, text/event-stream",
+        "Content-Type": "application/json",
+    }
+
+    # This call starts it anew: what reads from a child runs in the context of whoever started it.
+    (child,) = rude.process.children()
+    child.kill()
+    await asyncio.to_thread(child.wait, 15)
+
+    answer = await asyncio.to_thread(rude.request, "POST", "/mcp", headers, json.dumps(call).encode())
+
+    assert '"isError":false' in answer.text
+    assert "secret" not in answer.text
 
 
 async def test_what_is_no_message_is_not_logged(rude: Gateway) -> None:
