@@ -255,6 +255,22 @@ def test_the_signing_key_is_made_once_and_private(tmp_path: Path) -> None:
     assert mode(tmp_path / "signing.key") == 0o600
 
 
+def test_of_two_processes_that_make_the_signing_key_the_faster_ones_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = tmp_path / "signing.key"
+
+    def held_up(count: int) -> bytes:
+        key.write_bytes(b"k" * 32)
+        key.chmod(0o600)
+        return bytes(count)
+
+    monkeypatch.setattr("secrets.token_bytes", held_up)
+
+    assert signing_key(tmp_path) == b"k" * 32
+    assert list(tmp_path.iterdir()) == [key]
+
+
 def test_a_signing_key_that_is_damaged_is_not_used(tmp_path: Path) -> None:
     key = tmp_path / "signing.key"
     key.write_bytes(b"short")
