@@ -300,6 +300,15 @@ async def test_a_child_that_hangs_when_it_starts_is_ended_and_the_next_call_gets
     await child.end()
 
 
+async def test_an_error_that_a_server_answers_with_is_not_taken_for_its_end(rude: Gateway) -> None:
+    async with rude.client() as client:
+        answer = await client.call("read")
+
+    assert answer.is_error
+    assert "broke off" not in answer.text
+    assert rude.audit()[-1]["outcome"] == "tool-error"
+
+
 async def test_a_server_cannot_forge_lines_of_the_log(rude: Gateway) -> None:
     async with rude.client() as client:
         await client.call("read", text=f"{FORGED}\nb\r{FORGED}\x1b[2J\n")
