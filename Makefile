@@ -24,9 +24,10 @@ help: ## Say what there is
 demo: packages-demo $(INSTALLED) ## Drive a real OpenCode through the server. REAL=1: your own provider; RELAY=1: through an sshd
 	@REAL=$(REAL) RELAY=$(RELAY) $(BIN)/python tests/demo/demo.py
 
+# Four at a time on two processors too: most tests wait for programs that start.
 .PHONY: test
 test: packages-test $(INSTALLED) opencode ## Run all tests, `make images molecule` too where Docker is or can be had. ARGS="…" goes to pytest, alone
-	@OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/pytest $(or $(ARGS),--numprocesses auto --maxprocesses 4 --dist loadfile)
+	@OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/pytest $(or $(ARGS),--numprocesses 4 --dist loadfile)
 	@$(if $(ARGS),:,if $(ENGINE) possible; then $(MAKE) --no-print-directory images molecule; \
 	else echo 'Left out: make images molecule. No Docker engine can be reached, nor started as this user.'; fi)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.hosts import Host, Running
-from support.scenario import KNOWN_HOSTS, Attacker, Machine, Registration, Relay, all_registered, inventory
+from support.scenario import KNOWN_HOSTS, Attacker, Machine, Registration, Relay, all_registered, inventory, play
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -115,6 +115,13 @@ def stranger(relay: Relay, desktop: Machine, known_hosts: None) -> Attacker:
 def ordinary(relay: Relay, desktop: Machine, known_hosts: None) -> Attacker:
     """Somebody with an ordinary account on the relay: what is refused to the others works here."""
     return Attacker(desktop.host, relay, "ordinary", "ordinary")
+
+
+@pytest.fixture(scope="session")
+def removed() -> None:
+    """The relay, made an ordinary machine again; whoever asks for it comes last."""
+    played = play("remove.yml")
+    assert played.succeeded, played.said
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from support.mcp_client import Era
 
 FIXTURE_SERVER = Path(__file__).with_name("fixture_server.py")
+_ROOT = Path(__file__).parents[2]
 _PROGRAM = Path(__file__).with_name("gateway_program.py")
 _START_SECONDS = 40.0
 """It takes 2 s alone, much longer when the whole suite shares two cores."""
@@ -91,7 +92,8 @@ class Gateway:
         self._env = {
             **{name: os.environ[name] for name in ("HOME", "LANG", "TMPDIR") if name in os.environ},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "PYTHONPATH": str(Path(__file__).parents[1]),
+            # Of this checkout, also where another one's environment runs it.
+            "PYTHONPATH": os.pathsep.join(str(_ROOT / part) for part in ("tests", "server")),
             **(env or {}),
         }
         self._command = [sys.executable, str(_PROGRAM), str(self.config), str(self._tokens)]

@@ -77,7 +77,9 @@ class Host:
 
     def interface(self) -> tuple[str, str, int]:
         """Return its device on the scenario's network, its IPv4 address and how long its network's prefix is."""
-        (device,) = json.loads(self.output("ip", "-json", "-4", "address", "show", "scope", "global"))
+        # One with an engine of its own has that one's bridge besides.
+        (way,) = json.loads(self.output("ip", "-json", "-4", "route", "show", "default"))
+        (device,) = json.loads(self.output("ip", "-json", "-4", "address", "show", "dev", way["dev"]))
         (address,) = device["addr_info"]
         return device["ifname"], address["local"], address["prefixlen"]
 

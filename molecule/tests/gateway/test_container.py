@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.scenario import play
+from support.waiting import eventually
+
 if TYPE_CHECKING:
     from support.chain import Gateway
     from support.scenario import Machine, Relay
 
 _CONNECT = 'import socket, sys; socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5)'
+_TABLES = """
+import sqlite3, sys
+print([row[0] for row in sqlite3.connect(sys.argv[1]).execute("SELECT name FROM sqlite_master")])
+"""
 _ASK = """
 import json, ssl, sys, urllib.error, urllib.request
 trust = ssl.create_default_context(cadata=sys.stdin.read())
@@ -85,6 +92,19 @@ def test_caddys_own_settings_are_roots_and_caddys(relay: Relay) -> None:
         assert "Connection refused" in relay.python(_CONNECT, "2019", user=user).stderr, user
 
 
+def test_caddy_takes_its_share_of_the_memory_and_is_back_when_it_was_killed(relay: Relay) -> None:
+    def shown(name: str) -> str:
+        return relay.output("systemctl", "show", "--value", f"--property={name}", "caddy.service")
+
+    assert int(shown("MemoryMax")) == 256 * 1024 * 1024
+    pid = shown("MainPID")
+    assert relay.output("cat", f"/proc/{pid}/oom_score_adj") == "500"
+
+    relay.run("kill", "-KILL", pid)
+
+    eventually(lambda: shown("MainPID") not in {pid, "0"} and relay.listens(443), "Caddy is back", within=30)
+
+
 @pytest.mark.parametrize(
     ("path", "owner", "mode"),
     [
@@ -115,6 +135,27 @@ def test_its_command_line_is_roots_and_speaks_to_the_running_gateway(relay: Rela
     refused = relay.run("/usr/local/sbin/opencode-gateway", "health", user="ordinary", check=False)
     assert refused.returncode == 1
     assert "sudo" in refused.stderr
+
+
+def test_a_backup_is_made_by_the_command_line_and_is_the_gateways_alone(relay: Relay, gateway: Gateway) -> None:
+    gateway.administer("backup", "/var/lib/opencode-gateway/copy.sqlite3")
+    copy = relay.infra.file(f"{gateway.data_dir}/copy.sqlite3")
+    assert (copy.user, copy.mode) == (relay.gateway_user, 0o600)
+    assert "clients" in relay.python(_TABLES, str(copy.path)).stdout
+
+
+@pytest.mark.timeout(600)
+def test_settings_that_it_cannot_use_are_refused_while_it_goes_on(relay: Relay, gateway: Gateway) -> None:
+    before = gateway.inspect()["Id"]
+    servers = json.dumps({"relay_gateway_servers": {"notes": {"command": "notes-mcp"}}})
+
+    played = play("relay.yml", "--tags", "relay_gateway_settings", "--extra-vars", servers)
+
+    assert not played.succeeded
+    assert "notes.command: notes-mcp is not found" in played.said
+    assert gateway.inspect()["Id"] == before
+    assert "notes" not in relay.output("cat", "/etc/opencode-gateway/servers.json")
+    assert relay.output("ls", "-A", "/etc/opencode-gateway").split() == ["gateway.json", "servers.json"]
 
 
 def test_a_client_host_reaches_it_by_https_and_is_told_where_to_log_in(gateway: Gateway, desktop: Machine) -> None:

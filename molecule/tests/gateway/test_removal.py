@@ -12,14 +12,7 @@ if TYPE_CHECKING:
     from support.chain import Gateway
     from support.scenario import Relay
 
-pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def removed() -> None:
-    """The relay, made an ordinary machine again."""
-    played = play("remove.yml")
-    assert played.succeeded, played.said
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("removed")]
 
 
 def test_nothing_of_it_runs_or_lies_around(relay: Relay, gateway: Gateway) -> None:

@@ -85,7 +85,9 @@ def terminal(relay: Relay, desktop: Machine, hosts: dict[str, dict[str, Any]]) -
     terminal = Terminal(desktop)
     with terminal.open(f"/home/{desktop.person}/site"):
         found = eventually(lambda: relay.registered(desktop.client).keys() - before, "it is registered", within=90)
-        yield terminal, found.pop()
+        name = found.pop()
+        yield terminal, name
+    eventually(lambda: name not in relay.registrations(), "who closed the terminal is off the list", within=30)
 
 
 @pytest.fixture(scope="module")

@@ -80,11 +80,11 @@ def test_sshd_takes_a_fleet_behind_one_address(relay: Relay) -> None:
         assert {"crash:7", "authfail:1", "noauth:1", "min:9", "max:11"} <= set(penalties)
 
 
-def test_a_clients_line_permits_its_block_and_one_command(relay: Relay, laptop: Machine, desktop: Machine) -> None:
+def test_a_clients_line_permits_its_block_and_one_command(relay: Relay, machines: list[Machine]) -> None:
     lines = relay.output("cat", "/etc/opencode-relay/authorized_keys").splitlines()
     keys = [line for line in lines if not line.startswith("#")]
     assert len(keys) == len(relay.clients())
-    for client in (laptop.client, desktop.client, "guest"):
+    for client in (*(machine.client for machine in machines), "guest"):
         entry = relay.clients()[client]
         line = next(line for line in keys if line.endswith(f" {entry['key']} {client}"))
         ports = ",".join(f'permitlisten="127.0.0.1:{port}"' for port in relay.block(client))

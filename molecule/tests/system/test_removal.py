@@ -6,20 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.scenario import play
-
 if TYPE_CHECKING:
     from support.scenario import Attacker, Relay
 
 
-pytestmark = pytest.mark.timeout(600)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def removed() -> None:
-    """The relay, made an ordinary machine again."""
-    played = play("remove.yml")
-    assert played.succeeded, played.said
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("removed")]
 
 
 def test_nothing_of_it_runs_or_lies_around(relay: Relay) -> None:
