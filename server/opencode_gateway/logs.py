@@ -8,13 +8,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import time
+from collections import Counter
 from contextvars import ContextVar
-from typing import Final, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LINE_CHARACTERS: Final = 2000
-"""So much of a child's line is logged."""
+"""So much of a child's line is logged, and of a record's message."""
 LINES: Final = 120
 """So many lines of a child are logged in a period; the others are counted."""
+RECORDS: Final = 30
+"""So many records of one of the libraries' loggers are logged in a period; the others are counted."""
 PERIOD_SECONDS: Final = 60.0
 _READ_BYTES: Final = 64 * 1024
 """What a pipe holds."""
@@ -36,7 +43,9 @@ class LineFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the lines. A traceback that another handler has formatted is formatted again."""
-        record.message = record.getMessage()
+        message = record.getMessage()
+        # Libraries quote what strangers sent.
+        record.message = f"{message[:LINE_CHARACTERS]}…" if len(message) > LINE_CHARACTERS else message
         record.asctime = self.formatTime(record, self.datefmt)
         more: list[str] = []
         if record.exc_info:
@@ -44,6 +53,38 @@ class LineFormatter(logging.Formatter):
         if record.stack_info:
             more += self.formatStack(record.stack_info).split("\n")
         return "\n".join((escaped(self.formatMessage(record)), *(f"  | {escaped(line)}" for line in more)))
+
+
+class Sparing(logging.Filter):
+    """For the handler: no library says more in a period than somebody would read.
+
+    Strangers can make one complain with each request, and a journal that is full drops its oldest lines, of which
+    some are the audit log's.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._renewed_at = clock()
+        self._said: Counter[str] = Counter()
+        """By logger."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether the record is logged; the gateway's own are."""
+        if record.name.partition(".")[0] == __name__.partition(".")[0]:
+            return True
+        now = self._clock()
+        if now >= self._renewed_at + PERIOD_SECONDS:
+            left_out = sum(said - RECORDS for said in self._said.values() if said > RECORDS)
+            self._renewed_at = now
+            self._said.clear()
+            if left_out:
+                _log.warning("%d more complaints of libraries are left out", left_out)
+        self._said[record.name] += 1
+        return self._said[record.name] <= RECORDS
 
 
 class ChildLog:

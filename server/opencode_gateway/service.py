@@ -14,7 +14,7 @@ import uvicorn
 from opencode_gateway.app import build_app
 from opencode_gateway.audit import AuditLog
 from opencode_gateway.errors import GatewayError
-from opencode_gateway.logs import LineFormatter, NoContent
+from opencode_gateway.logs import LineFormatter, NoContent, Sparing
 from opencode_gateway.servers import load_servers
 from opencode_gateway.sign_in import build_auth
 from opencode_gateway.store import FILE_NAME, Store
@@ -108,6 +108,7 @@ def log_to_stderr() -> None:
     """Send every library's log to standard error, in one format; standard output is the audit log's."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(Sparing())
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(logging.INFO)
     fastmcp = logging.getLogger("fastmcp")

@@ -10,7 +10,17 @@ import re
 import psutil
 import pytest
 
-from opencode_gateway.logs import LINE_CHARACTERS, LINES, ChildLog, LineFormatter, NoContent, whose
+from opencode_gateway.logs import (
+    LINE_CHARACTERS,
+    LINES,
+    PERIOD_SECONDS,
+    RECORDS,
+    ChildLog,
+    LineFormatter,
+    NoContent,
+    Sparing,
+    whose,
+)
 from support.waiting import eventually_async
 
 FORGED = '{"event":"call","login":"root"}'
@@ -36,6 +46,29 @@ def test_a_name_with_a_line_end_does_not_split_a_line(end: str) -> None:
 
 def test_control_characters_are_written_out() -> None:
     assert LineFormatter("%(message)s").format(record("a\x1b[2J\x00\udc80é")) == "a\\x1b[2J\\x00\\udc80é"
+
+
+def test_what_a_stranger_sent_is_not_quoted_at_length() -> None:
+    line = LineFormatter("%(message)s").format(record("IdP callback error: %s", "x" * 12_000))
+
+    assert line.endswith("x…")
+    assert len(line) == LINE_CHARACTERS + 1
+
+
+def test_of_a_library_that_complains_of_each_request_the_rest_is_counted(caplog: pytest.LogCaptureFixture) -> None:
+    now = 0.0
+    sparing = Sparing(lambda: now)
+    complaint = record("Unsupported upgrade request.")
+    own = logging.LogRecord("opencode_gateway.proxy", logging.INFO, "path", 1, "read broke off", (), None)
+    another = logging.LogRecord("another", logging.INFO, "path", 1, "another's", (), None)
+
+    assert [sparing.filter(complaint) for _ in range(RECORDS + 7)] == [True] * RECORDS + [False] * 7
+    assert all(sparing.filter(own) for _ in range(RECORDS + 1))
+    assert sparing.filter(another)
+
+    now = PERIOD_SECONDS
+    assert sparing.filter(complaint)
+    assert caplog.messages == ["7 more complaints of libraries are left out"]
 
 
 def test_no_line_of_a_traceback_looks_like_an_audit_line() -> None:

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from opencode_gateway.errors import GatewayError
+from opencode_gateway.logs import RECORDS
 from opencode_gateway.service import CONNECTIONS, listening
 from support.gateway import Gateway, fixture_entry
 from support.waiting import eventually, eventually_async
@@ -128,6 +129,16 @@ async def test_its_log_has_no_tokens_and_no_messages(tmp_path: Path) -> None:
         log = gateway.log
 
     assert not re.search(r"all-token|secret.plan|secretcode", log)
+
+
+def test_strangers_do_not_fill_its_log(tmp_path: Path) -> None:
+    with Gateway(tmp_path, {"fixture": fixture_entry()}) as gateway:
+        before = len(gateway.log)
+        for _ in range(3 * RECORDS):
+            gateway.get("/", Connection="upgrade", Upgrade="websocket")
+        said = gateway.log[before:]
+
+    assert 0 < said.count("WARNING uvicorn.error: ") <= 2 * RECORDS
 
 
 def test_no_line_of_its_log_is_an_audit_line_whatever_is_logged() -> None:
