@@ -65,10 +65,10 @@ def routes(provider: Provider) -> list[Route]:
             authorization_servers=[_URL.validate_python(provider.issuer)],
             scopes_supported=list(CAPABILITIES),
         ),
-        Route("/authorize", _bounded(_Authorization(provider).handle, MAX_FORM_BYTES), methods=["GET", "POST"]),
-        Route("/token", _bounded(_Token(provider, authenticator).handle, MAX_FORM_BYTES), methods=["POST"]),
-        Route("/revoke", _bounded(_Revocation(provider, authenticator).handle, MAX_FORM_BYTES), methods=["POST"]),
-        Route("/register", _bounded(_Registration(provider).handle, MAX_METADATA_BYTES, None), methods=["POST"]),
+        Route("/authorize", bounded(_Authorization(provider).handle, MAX_FORM_BYTES), methods=["GET", "POST"]),
+        Route("/token", bounded(_Token(provider, authenticator).handle, MAX_FORM_BYTES), methods=["POST"]),
+        Route("/revoke", bounded(_Revocation(provider, authenticator).handle, MAX_FORM_BYTES), methods=["POST"]),
+        Route("/register", bounded(_Registration(provider).handle, MAX_METADATA_BYTES, None), methods=["POST"]),
     ]
 
 
@@ -94,7 +94,7 @@ def _metadata(issuer: str) -> OAuthMetadata:
     )
 
 
-def _bounded(handle: Callable[[Request], Awaitable[Response]], limit: int, kind: str | None = _FORM) -> ASGIApp:
+def bounded(handle: Callable[[Request], Awaitable[Response]], limit: int, kind: str | None = _FORM) -> ASGIApp:
     """Refuse bodies over `limit` bytes and those of another `kind`; answer 503 while our own files do not serve."""
 
     async def answered(request: Request) -> Response:

@@ -170,13 +170,13 @@ class Throttle:
         return int.from_bytes(digest) % _UNKNOWN_ACCOUNTS
 
 
-def network(address: str) -> str:
-    """Return what one subscriber has: an IPv4 address, a /64 of IPv6; anything else as it is."""
+def network(address: str, bits: int = 64) -> str:
+    """Return what one subscriber has: an IPv4 address, a /64 of IPv6, or of so many bits; anything else as it is."""
     with suppress(ValueError):
         parsed = ipaddress.ip_address(address)
         if isinstance(parsed, ipaddress.IPv6Address):
             if parsed.ipv4_mapped is None:
-                return str(ipaddress.ip_network((int(parsed) >> 64 << 64, 64)))
+                return str(ipaddress.IPv6Network((int(parsed), bits), strict=False))
             return str(parsed.ipv4_mapped)
     return address[:64]
 

@@ -92,10 +92,14 @@ def build(
     )
 
 
+_SITE_BITS: Final = 48
+"""Of IPv6: what a provider gives one site at most."""
+
+
 def _source() -> str:
     """Return from which network the request comes that is answered now."""
     client = get_http_request().client
-    return network(client.host) if client else ""
+    return network(client.host, _SITE_BITS) if client else ""
 
 
 def _identity(sign_in: ProviderSignIn) -> Identity:

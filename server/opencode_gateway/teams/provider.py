@@ -7,6 +7,7 @@ password mode; who may come in, established before a client gets a code. What be
 
 from __future__ import annotations
 
+import hmac
 import re
 import time
 from contextlib import suppress
@@ -28,6 +29,7 @@ from opencode_gateway.oauth.provider import Provider
 from opencode_gateway.oauth.redirects import as_written, is_allowed
 from opencode_gateway.oauth.rendering import STYLE_PATH, problem_page, style
 from opencode_gateway.oauth.requests import Pending
+from opencode_gateway.oauth.throttle import Buckets, Budget
 from opencode_gateway.teams import sessions
 from opencode_gateway.teams.consent import consent_page, plain
 from opencode_gateway.teams.tokens import TeamTokens
@@ -52,6 +54,8 @@ CALLBACK_PATH: Final = "/auth/callback"
 """What the owner registers at the provider, behind `public_url`."""
 CONSENT_SECONDS: Final = 900
 """How long a login lasts that was agreed to, as FastMCP has it."""
+_LINES: Final = Budget(30, 10)
+"""Audit lines about people who have not logged in: whoever may ask for consent must not fill the log."""
 RENEW_EARLY_SECONDS: Final = 30
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 # An issuer is compared as text: with the usual parser it would gain a slash at its end.
@@ -93,6 +97,7 @@ class TeamSignIn(TeamTokens):
             clock=clock,
             on_event=on_event,
         )
+        self._lines = Buckets(_LINES, clock, max_keys=1)
         super().__init__(
             store,
             identity,
@@ -134,7 +139,9 @@ class TeamSignIn(TeamTokens):
         return [
             *handlers.routes(cast("Provider", self)),  # it has all of that which they use
             Route(STYLE_PATH, style, methods=["GET"]),
-            Route("/consent", self._handle_consent, methods=["GET", "POST"]),
+            Route(
+                "/consent", handlers.bounded(self._handle_consent, handlers.MAX_FORM_BYTES), methods=["GET", "POST"]
+            ),
             Route(CALLBACK_PATH, self._handle_idp_callback, methods=["GET"]),
         ]
 
@@ -183,6 +190,10 @@ class TeamSignIn(TeamTokens):
             return url
         return f"{url}&nonce={nonce(transaction['proxy_code_verifier'])}"
 
+    def _cookie_signing_key(self) -> bytes:
+        # FastMCP signs with the secret at the provider, which anybody with a cookie could then guess at.
+        return hmac.digest(self._jwt_signing_key, b"cookies", "sha256")
+
     def _prepare_scopes_for_upstream_refresh(self, scopes: list[str]) -> list[str]:
         return []
 
@@ -211,14 +222,16 @@ class TeamSignIn(TeamTokens):
         response = await super()._handle_consent(request)
         if transaction is None or "location" not in response.headers:
             return plain(response)
-        if allows:
+        if not allows:
+            await self._transaction_store.delete(key=txn_id)
+        else:
             # FastMCP has just stored it with what binds it to this browser.
             agreed = await self._transaction_store.get(key=txn_id)
             if agreed is None:
                 return start_again("This step is over", "It took too long.", status=403)
             granted = agreed.model_copy(update={"scopes": chosen})
             await self._transaction_store.put(key=txn_id, value=granted, ttl=CONSENT_SECONDS)
-        self._on_event(
+        self._note(
             Event(
                 event="consent",
                 outcome="allowed" if allows else "denied",
@@ -231,6 +244,12 @@ class TeamSignIn(TeamTokens):
         )
         return response
 
+    def _note(self, event: Event) -> None:
+        """Write a line about somebody who has not logged in, unless there were many just now."""
+        if not self._lines.wait(None):
+            self._lines.take(None)
+            self._on_event(event)
+
     async def _consent_page(self, request: Request, given: Response, message: str | None = None) -> Response:
         transaction = await self._transaction_store.get(key=request.query_params.get("txn_id", ""))
         if transaction is None:
@@ -241,16 +260,21 @@ class TeamSignIn(TeamTokens):
     async def _handle_idp_callback(self, request: Request) -> Any:
         """Answer who comes back from the provider: with a code for the client, or with a page that says why not."""
         transaction = await self._transaction_store.get(key=request.query_params.get("state", ""))
+        if transaction is None:  # FastMCP would log what a stranger sent
+            return start_again("This login cannot go on", "It took too long, or was not begun here.")
         login = Login()
         token = LOGIN.set(login)
         try:
             response = await super()._handle_idp_callback(request)
         finally:
             LOGIN.reset(token)
-        if transaction is None or (login.failure is None and login.stored is None):
+        if login.failure is None and login.stored is None:
             return plain(response)
         begun = login.stored is not None and await self._begin(transaction, login.stored)
-        self._on_event(
+        if not begun:
+            # One more try needs one more consent.
+            await self._transaction_store.delete(key=transaction.txn_id)
+        (self._on_event if begun else self._note)(
             Event(
                 event="login",
                 outcome="ok" if begun else "refused",

@@ -52,6 +52,7 @@ class _Redeemed:
 
     until: float
     session: str
+    client_id: str | None
 
 
 class TeamTokens(OAuthProxy):
@@ -132,8 +133,8 @@ class TeamTokens(OAuthProxy):
         found = await super().load_authorization_code(client, authorization_code)
         now = time.time()
         self._redeemed = {code: used for code, used in self._redeemed.items() if now <= used.until}
-        used = self._redeemed.pop(hashed(authorization_code), None) if found is None else None
-        if used is not None:
+        used = self._redeemed.get(hashed(authorization_code))
+        if used is not None and used.client_id == client.client_id:
             self._end(used.session, "code-replayed")
         return found
 
@@ -144,7 +145,9 @@ class TeamTokens(OAuthProxy):
         tokens = await self._told(await super().exchange_authorization_code(client, authorization_code))
         session = self._session_of(tokens.access_token, "access", client.client_id)
         if session is not None and len(self._redeemed) < MAX_KEPT:
-            self._redeemed[hashed(authorization_code.code)] = _Redeemed(authorization_code.expires_at, session)
+            self._redeemed[hashed(authorization_code.code)] = _Redeemed(
+                authorization_code.expires_at, session, client.client_id
+            )
         return tokens
 
     async def load_refresh_token(self, client: OAuthClientInformationFull, refresh_token: str) -> RefreshToken | None:

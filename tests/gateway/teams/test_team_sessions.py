@@ -416,7 +416,7 @@ async def test_what_a_stranger_begins_is_counted_for_all_addresses_of_their_netw
             async with running.elsewhere(address) as stranger:
                 assert (await stranger.get(running.asking(client_id))).status_code == 302
 
-        assert filled(tmp_path) == {("mcp-oauth-transactions", "2001:db8:1:2::/64")}
+        assert filled(tmp_path) == {("mcp-oauth-transactions", "2001:db8:1::/48")}
 
 
 def filled(directory: Path) -> set[tuple[str, str]]:
