@@ -21,6 +21,7 @@ import click
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.configuration import PasswordSignIn, load_configuration
 from opencode_gateway.errors import Refused, StoreError
+from opencode_gateway.logs import escaped
 from opencode_gateway.store import FILE_NAME, Store
 
 if TYPE_CHECKING:
@@ -128,6 +129,8 @@ def show(rows: Sequence[dict[str, str]], nothing: str) -> None:
     if not rows:
         click.echo(nothing)
         return
+    # The service's account writes what root's terminal shows.
+    rows = [{name: escaped(text) for name, text in row.items()} for row in rows]
     widths = {name: max(len(name), *(len(row[name]) for row in rows)) for name in rows[0]}
     for line in ({name: name for name in widths}, *rows):
         click.echo("  ".join(line[name].ljust(width) for name, width in widths.items()).rstrip())
