@@ -33,7 +33,7 @@ from opencode_gateway.errors import ConfigError
 from opencode_gateway.refusals import CallError, Denied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from fastmcp.server.auth import AccessToken
     from fastmcp.tools.base import ToolResult
@@ -142,8 +142,21 @@ def _line(fields: Mapping[str, object], limit: int) -> str:
 def _cut(value: object, chars: int) -> object:
     if isinstance(value, bool | int | float):
         return value
+    if isinstance(value, list | tuple):
+        return _cut_list(value, chars)
     text = value if isinstance(value, str) else str(value)
     return text if len(text) <= chars else text[:chars] + "…"
+
+
+def _cut_list(values: Sequence[object], chars: int) -> list[object]:
+    """Return as many as fit, all together, into so many characters."""
+    kept: list[object] = []
+    for value in values:
+        if chars <= 0:
+            return [*kept, "…"]
+        kept.append(_cut(str(value), chars))
+        chars -= len(str(value)) + len('"",')
+    return kept
 
 
 def _record(line: str) -> logging.LogRecord:

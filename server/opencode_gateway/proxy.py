@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from opencode_gateway.servers import Server, Servers
 
-START_SECONDS: Final = 10.0
-"""How long a child may take from its start until it is spoken to."""
+START_SECONDS: Final = 60.0
+"""How long a child may take from its start until it is spoken to: on small machines, at boot, it needs many."""
 GRACE_SECONDS: Final = 5.0
 """A call's time beyond `tool_timeout_seconds`: the OpenCode server has then ended it, with a better answer."""
 
@@ -84,6 +84,7 @@ class _ChildTransport(StdioTransport):
             if self._introduction is None or self._introduced is not session:
                 self._introduced = session
                 self._introduction = asyncio.create_task(self._introduce(session))
+                self._introduction.add_done_callback(_looked_at)
             # In a task of its own: a call that is cancelled meanwhile must not leave the others half a handshake.
             await asyncio.shield(self._introduction)
             yield session
@@ -102,12 +103,24 @@ class _ChildTransport(StdioTransport):
             with anyio.fail_after(START_SECONDS):
                 async with Client(_Borrowed(session), mode="auto", init_timeout=START_SECONDS) as client:
                     self.instructions = client.instructions
+        except TimeoutError:
+            await self._give_up(session)
+            raise RuntimeError(f"it did not speak MCP within {START_SECONDS:g} s") from None
         except BaseException:
-            # It may hang; the next call gets another.
-            if self._introduced is session:
-                self._introduced = None
-                await self.disconnect()  # type: ignore[no-untyped-call] # fastmcp's
+            await self._give_up(session)
             raise
+
+    async def _give_up(self, session: ClientSession) -> None:
+        """End a child that may hang; the next call gets another."""
+        if self._introduced is session:
+            self._introduced = None
+            await self.disconnect()  # type: ignore[no-untyped-call] # fastmcp's
+
+
+def _looked_at(introduction: asyncio.Task[None]) -> None:
+    """Take note of a failure that nobody waits for any more: whoever asked has given up, and the next one is told."""
+    if not introduction.cancelled():
+        introduction.exception()
 
 
 async def _unheard(_message: LogMessage) -> None:

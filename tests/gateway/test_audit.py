@@ -201,3 +201,17 @@ async def test_with_a_full_disk_nothing_that_changes_anything_is_done(tmp_path: 
     assert answer.is_error
     assert answer.text == ("the gateway cannot write its audit log, so nothing was done; its owner must see to it")
     assert "an audit line cannot be written: [Errno 28] No space left on device" in log
+
+
+def test_lists_stay_lists_and_are_cut_as_a_whole() -> None:
+    stream = io.StringIO()
+    log = AuditLog(Audit(), lambda: NOW, stream)
+    short, long = ["observe", "drive"], ["x" * 100] * 10_000
+
+    log.write(Event(event="consent", outcome="allowed", details={"capabilities": short, "redirect_uris": long}))
+
+    line = json.loads(stream.getvalue())
+    assert line["capabilities"] == short
+    assert line["redirect_uris"][0] == "x" * 100
+    assert line["redirect_uris"][-1].endswith("…")
+    assert len(stream.getvalue()) < 5000
