@@ -55,6 +55,8 @@ class ProviderSignIn(_Part):
     def _issuer_belongs_to_oidc(self) -> Self:
         if (self.issuer is not None) != (self.mode == "oidc"):
             raise ValueError("`issuer` is needed for mode oidc, and for no other")
+        if self.issuer is not None and not self.issuer.startswith("https://"):
+            raise ValueError("`issuer` must be https://…")
         return self
 
 

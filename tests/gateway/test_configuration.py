@@ -36,6 +36,9 @@ def test_the_address_alone_is_enough(tmp_path: Path) -> None:
     assert configuration.sign_in.mode == "password"
 
 
+OIDC = {"mode": "oidc", "client_id": "x", "client_secret_file": "/secret", "users": {"a@example.org": ["observe"]}}
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
@@ -46,6 +49,7 @@ def test_the_address_alone_is_enough(tmp_path: Path) -> None:
         ({"tool_timeout_seconds": 0}, "tool_timeout_seconds: Input should be greater than 0"),
         ({"audit": {"max_bytes": 1}}, "audit.max_bytes: Input should be greater than or equal to 100000"),
         ({"capabilities": {"admin": ["send"]}}, "capabilities.admin"),
+        ({"sign_in": OIDC | {"issuer": "http://id.example.org"}}, "sign_in.oidc: `issuer` must be https://…"),
     ],
 )
 def test_a_mistake_is_one_line_with_the_keys_path(tmp_path: Path, values: dict[str, Any], told: str) -> None:
