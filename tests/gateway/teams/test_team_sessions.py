@@ -1,30 +1,25 @@
-"""What becomes of a login at an identity provider: restarts, rotation, renewal, and every way in which it ends."""
+"""What becomes of a login at a provider: restarts, codes, rotation, and every way in which it ends here."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import sqlite3
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from opencode_gateway.oauth.enrolment import revoke_client
 from opencode_gateway.oauth.grants import GRACE_SECONDS, REFRESH_SECONDS
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
-from opencode_gateway.store import FILE_NAME
 from opencode_gateway.teams import sessions as team_sessions
 from opencode_gateway.teams import tokens as team_tokens
-from opencode_gateway.teams import upstream
 from support.authorization import answer_of, proof
-from support.team_gateway import TeamGateway, pass_time
+from support.team_gateway import TeamGateway
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from opencode_gateway.configuration import Configuration
-    from support.fake_identity_provider import FakeIdentityProvider
     from support.team_gateway import Make
 
 MODES = ("oidc", "google", "github")
@@ -177,6 +172,8 @@ async def test_a_code_serves_once_and_its_own_client_and_ends_its_session_when_s
         given = await running.exchange(client_id, code, pkce.verifier)
         assert given.status_code == 200
         assert await running.status(given.json()["access_token"]) == 200
+        assert (await running.exchange(other, code, pkce.verifier)).json()["error"] == "invalid_grant"
+        assert await running.status(given.json()["access_token"]) == 200
         assert (await running.exchange(client_id, code, pkce.verifier)).json()["error"] == "invalid_grant"
         assert await running.status(given.json()["access_token"]) == 401
         assert running.events[-1].outcome == "code-replayed"
@@ -249,177 +246,3 @@ async def test_what_is_kept_for_the_grace_is_bounded_and_makes_room(
             statuses.append((await running.refresh(client_id, tokens["refresh_token"])).status_code)
 
         assert statuses == [200, 400, 200]
-
-
-# Renewal at the provider.
-
-
-@pytest.mark.parametrize("mode", MODES)
-async def test_a_session_goes_on_while_the_provider_renews_it(
-    mode: str, gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with gateway(mode) as running:
-        _, tokens = await running.log_in()
-        asked = len(provider.called)
-        assert await running.status(tokens["access_token"]) == 200
-        assert len(provider.called) == asked
-        pass_time(monkeypatch, upstream.RECHECK_SECONDS)
-
-        assert await running.status(tokens["access_token"]) == 200
-
-        assert len(provider.called) > asked
-
-
-@pytest.mark.parametrize("mode", MODES)
-async def test_who_is_closed_at_the_provider_is_out_when_it_is_asked_again(
-    mode: str, gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with gateway(mode) as running:
-        client_id, tokens = await running.log_in()
-        provider.end_sessions()
-        assert await running.status(tokens["access_token"]) == 200
-
-        pass_time(monkeypatch, upstream.RECHECK_SECONDS)
-
-        assert await running.status(tokens["access_token"]) == 401
-        assert (await running.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
-
-
-@pytest.mark.parametrize(
-    "change", [{"email": "eve@example.org"}, {"email_verified": False}, {"email": "bob@example.org"}]
-)
-async def test_whose_address_is_another_when_the_provider_is_asked_again_is_out(
-    change: dict[str, Any], gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with gateway() as running:
-        client_id, tokens = await running.log_in()
-        provider.claims |= change
-        assert await running.status(tokens["access_token"]) == 200
-
-        pass_time(monkeypatch, upstream.RECHECK_SECONDS)
-
-        assert await running.status(tokens["access_token"]) == 401
-        assert (await running.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
-
-
-@pytest.mark.parametrize("change", [{"email": "eve@example.org"}, {"email_verified": False}])
-async def test_who_is_not_let_in_any_longer_when_a_client_refreshes_is_out_at_once(
-    change: dict[str, Any], gateway: Make, provider: FakeIdentityProvider
-) -> None:
-    async with gateway() as running:
-        client_id, tokens = await running.log_in()
-        provider.claims |= change
-
-        assert (await running.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_grant"
-
-        assert await running.status(tokens["access_token"]) == 401
-        assert ended(running) == [("person-refused", "ann@example.org", client_id)]
-
-
-async def test_a_renewal_without_an_id_token_is_one(
-    gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with gateway() as running:
-        client_id, tokens = await running.log_in()
-        provider.answer |= {"id_token": None}
-        assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 200
-
-        pass_time(monkeypatch, upstream.RECHECK_SECONDS)
-
-        assert await running.status(tokens["access_token"]) == 200
-
-
-@pytest.mark.parametrize(
-    ("said", "seconds"),
-    [(600, 600), (None, upstream.UNTOLD_SECONDS), (30 * 86_400, 86_400)],
-    ids=["when the provider said", "after an hour where it does not say", "after a day at the latest"],
-)
-async def test_a_login_that_cannot_be_renewed_ends(
-    said: int | None, seconds: int, gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    provider.refresh = False
-    provider.answer = {"expires_in": said}
-    async with gateway() as running:
-        _, tokens = await running.log_in()
-        assert "refresh_token" not in tokens
-        pass_time(monkeypatch, seconds - 60)
-        assert await running.status(tokens["access_token"]) == 200
-
-        pass_time(monkeypatch, 60)
-
-        assert await running.status(tokens["access_token"]) == 401
-
-
-@pytest.mark.parametrize("error", ["temporarily_unavailable", "invalid_client"])
-async def test_a_provider_that_renews_nothing_now_ends_no_session(
-    error: str, gateway: Make, provider: FakeIdentityProvider
-) -> None:
-    async with gateway() as running:
-        client_id, tokens = await running.log_in()
-        provider.error = error
-        assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 503
-
-        provider.error = None
-
-        assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 200
-
-
-@pytest.mark.parametrize("mode", MODES)
-async def test_a_session_that_cannot_be_renewed_now_is_refused_and_goes_on_later(
-    mode: str, gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with gateway(mode) as running:
-        client_id, tokens = await running.log_in()
-        pass_time(monkeypatch, upstream.RECHECK_SECONDS)
-        provider.status = 503
-
-        with pytest.raises(upstream.ProviderFailed):
-            await running.auth.verify_token(tokens["access_token"])
-        assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 503
-
-        provider.status = 200
-        assert await running.status(tokens["access_token"]) == 200
-        assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 200
-
-
-# What lies on the disk.
-
-
-async def test_the_disk_holds_no_token_and_no_code_in_the_clear(gateway: Make, tmp_path: Path) -> None:
-    async with gateway("github") as running:
-        client_id, tokens = await running.log_in()
-        sent = await running.visit(running.asking(client_id))
-        code = answer_of(sent.headers["location"])["code"]
-        assert (await running.refresh(client_id, tokens["refresh_token"])).status_code == 200
-
-    written = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.name.startswith(FILE_NAME))
-    assert b"mcp-upstream-tokens" in written
-    for secret in (code, tokens["access_token"], tokens["refresh_token"], "asked-again:"):
-        assert secret.encode() not in written
-
-
-async def test_a_stranger_s_requests_fill_what_is_bounded_alone(gateway: Make, tmp_path: Path) -> None:
-    async with gateway() as running:
-        client_id = await running.registered()
-        shown = await running.http.get(running.asking(client_id))
-        await running.http.get(shown.headers["location"], headers={"Accept": "text/html"})
-
-        assert filled(tmp_path) == {("mcp-oauth-transactions", "127.0.0.1"), ("mcp-consent-csrf-tokens", "127.0.0.1")}
-
-
-async def test_what_a_stranger_begins_is_counted_for_all_addresses_of_their_network(
-    gateway: Make, tmp_path: Path
-) -> None:
-    async with gateway() as running:
-        client_id = await running.registered()
-        for address in ("2001:db8:1:2:3::4", "2001:db8:1:2:5::6"):
-            async with running.elsewhere(address) as stranger:
-                assert (await stranger.get(running.asking(client_id))).status_code == 302
-
-        assert filled(tmp_path) == {("mcp-oauth-transactions", "2001:db8:1::/48")}
-
-
-def filled(directory: Path) -> set[tuple[str, str]]:
-    """Return which collections hold something, and from where."""
-    with contextlib.closing(sqlite3.connect(directory / FILE_NAME)) as database:
-        return set(database.execute("SELECT collection, source FROM provider_state"))
