@@ -47,11 +47,12 @@ class CallLimits:
             await self._app(scope, receive, send)
             return
         login = user.access_token.subject or user.access_token.client_id
-        told = self._refusal(login) or (self._refusal_of_large(login) if _is_large(scope) else None)
+        large = _is_large(scope)
+        told = self._refusal(login) or (self._refusal_of_large(login) if large else None)
         if told is not None:
             await PlainTextResponse(told, 429, {"Retry-After": "5"})(scope, receive, send)
             return
-        counts = (self._running, self._large) if _is_large(scope) else (self._running,)
+        counts = (self._running, self._large) if large else (self._running,)
         for count in counts:
             count[login] += 1
         try:

@@ -99,7 +99,9 @@ class ProviderState(BaseStore):
                 "INSERT OR REPLACE INTO provider_state VALUES (?, ?, ?, ?, ?)",
                 (collection, hashed(key), value, now + lifetime, self._source()),
             )
-            db.execute(_MAKE_ROOM, (collection, hashed(key), room - 1))
+            held = db.execute("SELECT count(*) FROM provider_state WHERE collection = ?", (collection,)).fetchone()[0]
+            if held > room:
+                db.execute(_MAKE_ROOM, (collection, hashed(key), room - 1))
 
     async def _delete_managed_entry(self, *, key: str, collection: str) -> bool:
         with self._store.transaction() as db:
