@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from opencode_common.validation import describe
 from opencode_gateway.capabilities import CAPABILITIES, DEFAULT_TOOLS, Capability
 from opencode_gateway.errors import ConfigError
 
@@ -141,11 +142,3 @@ def load_configuration(path: Path) -> Configuration:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {describe(error)}") from None
-
-
-def describe(error: ValidationError) -> str:
-    """Say in one line at which key the first problem is and what it is, without quoting the input."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])[:200]
-    told = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {told}" if where else told

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError, field_validator
 from pydantic_core import PydanticCustomError, from_json
 
-from opencode_gateway.configuration import describe
+from opencode_common.validation import describe
 from opencode_gateway.errors import ConfigError
 
 if TYPE_CHECKING:

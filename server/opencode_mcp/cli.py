@@ -41,11 +41,11 @@ def main(relay_json: Path | None = None) -> int:
             "pipx install --force '.[server]'"
         )
 
-    from opencode_mcp.errors import SettingsError
-    from opencode_mcp.provisioned import RELAY_JSON
-    from opencode_mcp.settings import load_settings
+    from opencode_fleet.errors import SettingsError
+    from opencode_fleet.provisioned import RELAY_JSON
+    from opencode_fleet.settings import load_settings
+    from opencode_fleet.transports import TRANSPORTS
     from opencode_mcp.tools import build_server
-    from opencode_mcp.transports import TRANSPORTS
 
     level = os.environ.get("LOG_LEVEL", "").strip() or "WARNING"
     if level.upper() not in LOG_LEVELS:

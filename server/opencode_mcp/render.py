@@ -9,13 +9,13 @@ from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, ConfigDict
 
-from opencode_mcp.state import short_argument
-from opencode_mcp.text import bare, clean, cut_head, cut_tail, fence, one_line, quote_name
-from opencode_mcp.wire import MAX_ASK_SHOWN, Ask, Message, Part, Permission, Question
+from opencode_common.text import bare, clean, cut_head, cut_tail, fence, one_line, quote_name
+from opencode_fleet.state import short_argument
+from opencode_fleet.wire import MAX_ASK_SHOWN, Ask, Message, Part, Permission, Question
 
 if TYPE_CHECKING:
-    from opencode_mcp.instance import Instance
-    from opencode_mcp.turn import Outcome
+    from opencode_fleet.instance import Instance
+    from opencode_fleet.turn import Outcome
 
 MAX_TEXT = 12_000
 """Characters of one answer, unless asked otherwise: what a chat's model can well take in."""

@@ -12,9 +12,10 @@ from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from mcp_types import CallToolResult, InputRequiredResult, TextContent, ToolAnnotations
 from pydantic import BaseModel, Field, ValidationError, WithJsonSchema
 
-from opencode_mcp.drive import Driver
-from opencode_mcp.errors import Refused, RelayError
-from opencode_mcp.fleet import Fleet
+from opencode_common.text import clean, one_line
+from opencode_fleet.drive import Driver
+from opencode_fleet.errors import Refused, RelayError
+from opencode_fleet.fleet import Fleet
 from opencode_mcp.render import (
     MAX_TEXT,
     AskRow,
@@ -31,14 +32,13 @@ from opencode_mcp.render import (
     turn_result,
     turn_text,
 )
-from opencode_mcp.text import clean, one_line
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from opencode_mcp.instance import Instance
-    from opencode_mcp.settings import Settings
-    from opencode_mcp.transports.base import Transport
+    from opencode_fleet.instance import Instance
+    from opencode_fleet.settings import Settings
+    from opencode_fleet.transports.base import Transport
 
 INSTRUCTIONS = """\
 Drives OpenCode coding agents on the person's machines. `instances` lists them; `send` gives one a task and \

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Final, Self
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from opencode_common.validation import describe
 from opencode_relay.errors import ConfigError, EnrolmentError
 from opencode_relay.keys import PublicKey, parse_key
-from opencode_relay.settings import Settings, describe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from opencode_relay.settings import Settings
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", re.ASCII)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
-import stat
 from typing import TYPE_CHECKING, Final
+
+from opencode_common.files import read_small_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,18 +19,7 @@ _MAX_BYTES: Final = 64 * 1024 * 1024
 
 def read_regular(path: Path) -> bytes:
     """Return what is in the file. Raises `OSError`, also for a device, a FIFO and what is far too large."""
-    # O_NONBLOCK: opening a FIFO must not wait for whoever is at the other end.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(_MAX_BYTES + 1)
-    finally:
-        os.close(descriptor)
-    if len(content) > _MAX_BYTES:
-        raise OSError(errno.EFBIG, f"it is larger than {_MAX_BYTES} bytes", str(path))
-    return content
+    return read_small_file(path, _MAX_BYTES)
 
 
 def blank_lines(path: Path, doomed: Callable[[bytes], bool]) -> None:

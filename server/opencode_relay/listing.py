@@ -5,8 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from opencode_mcp.registration import InvalidRegistration, Registration, parse_registration, read_registration_bytes
-from opencode_mcp.text import one_line
+from opencode_common.registration import (
+    InvalidRegistration,
+    Registration,
+    parse_registration,
+    read_registration_bytes,
+)
+from opencode_common.text import one_line
 
 if TYPE_CHECKING:
     from opencode_relay.clients import Clients

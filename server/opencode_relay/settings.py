@@ -14,6 +14,7 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from opencode_common.validation import describe
 from opencode_relay.errors import ConfigError
 from opencode_relay.files import read_regular
 
@@ -82,13 +83,6 @@ def load_settings(etc: Path) -> Settings:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
         raise ConfigError(f"{path}: {describe(error)}; correct the role's variable and run the playbook") from None
-
-
-def describe(error: ValidationError) -> str:
-    """Say in one line where the first problem is and what it is, without quoting the input."""
-    first = error.errors(include_input=False, include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"])[:80]
-    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 def account(user: str) -> pwd.struct_passwd:

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from opencode_common.registration import InvalidRegistration, parse_registration
+from opencode_common.text import clean
 from opencode_connected.registration import Registration as Written
 from opencode_connected.registration import now_utc
-from opencode_mcp.registration import InvalidRegistration, parse_registration
-from opencode_mcp.text import clean
 
 if TYPE_CHECKING:
     from collections.abc import Callable

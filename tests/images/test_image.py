@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from images.containers import Image
 
 OWN = "opt/opencode-relay"
-PACKAGES = ("opencode_connected", "opencode_gateway", "opencode_mcp", "opencode_relay")
+PACKAGES = (
+    "opencode_common",
+    "opencode_connected",
+    "opencode_fleet",
+    "opencode_gateway",
+    "opencode_mcp",
+    "opencode_relay",
+)
 MOST_BYTES = 80_000_000
 SHORTEST_SECRET = 8
 

@@ -6,7 +6,7 @@ import pwd
 import stat
 from typing import TYPE_CHECKING
 
-from opencode_mcp.registration import parse_registration
+from opencode_common.registration import parse_registration
 from relay.raw_client import RawClient, hello
 from support.ports import is_open
 from support.waiting import eventually

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_mcp.registration import parse_registration
+from opencode_common.registration import parse_registration
 from opencode_relay.limits import ClientLog
 from opencode_relay.protocol import Refusal
 from opencode_relay.registrar import Entry, Registrar, validated

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_mcp.answers import permission_decision, question_answers
-from opencode_mcp.drive import _new_id
-from opencode_mcp.errors import Refused
-from opencode_mcp.wire import Question
+from opencode_fleet.answers import permission_decision, question_answers
+from opencode_fleet.drive import _new_id
+from opencode_fleet.errors import Refused
+from opencode_fleet.wire import Question
 
 
 def question(*, multiple: bool = False, count: int = 1) -> Question:

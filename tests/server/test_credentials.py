@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opencode_mcp.credentials import Credentials
-from opencode_mcp.errors import SettingsError
+from opencode_fleet.credentials import Credentials
+from opencode_fleet.errors import SettingsError
 from support.fake_hostile import HostileInstance
 from support.mcp_client import relay_client
 from support.opencode import ServedOpenCode

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opencode_mcp import fleet as fleet_module
-from opencode_mcp.fleet import Fleet
+from opencode_fleet import fleet as fleet_module
+from opencode_fleet.fleet import Fleet
+from opencode_fleet.settings import Settings
+from opencode_fleet.transports.local_relay import LocalRelay
 from opencode_mcp.render import MAX_LISTING, MAX_ROWS
-from opencode_mcp.settings import Settings
-from opencode_mcp.transports.local_relay import LocalRelay
 from support.fake_fleet import FakeFleet
 from support.mcp_client import relay_client
 from support.ports import free_port

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opencode_mcp import fleet as fleet_module
-from opencode_mcp.errors import NoSuchInstance
-from opencode_mcp.fleet import Fleet
-from opencode_mcp.settings import Settings
-from opencode_mcp.transports.local_relay import LocalRelay
+from opencode_fleet import fleet as fleet_module
+from opencode_fleet.errors import NoSuchInstance
+from opencode_fleet.fleet import Fleet
+from opencode_fleet.settings import Settings
+from opencode_fleet.transports.local_relay import LocalRelay
 from support.fake_broken_line import BrokenLine
 from support.fake_fleet import FakeFleet
 from support.mcp_client import relay_client
@@ -183,7 +183,7 @@ async def test_a_directory_that_may_not_be_read_is_said_with_whom_to_run_as(
         raise PermissionError(13, "Permission denied")
 
     # Root, who may run the tests, reads everything.
-    monkeypatch.setattr("opencode_mcp.transports.local_relay.os.scandir", denied)
+    monkeypatch.setattr("opencode_fleet.transports.local_relay.os.scandir", denied)
     async with running_fleet(registry_dir) as fleet:
         with pytest.raises(NoSuchInstance) as refused:
             await fleet.find("laptop")

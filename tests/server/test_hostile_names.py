@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opencode_mcp.text import MAX_NAME, bare, quote_name
+from opencode_common.text import MAX_NAME, bare, quote_name
 from support.fake_fleet import FakeFleet
 from support.fake_hostile import HostileInstance
 from support.mcp_client import relay_client

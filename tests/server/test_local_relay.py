@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opencode_mcp.transports import local_relay
-from opencode_mcp.transports.base import Appeared, Change, Departed, Endpoint, ScanDone
-from opencode_mcp.transports.local_relay import LocalRelay
+from opencode_fleet.transports import local_relay
+from opencode_fleet.transports.base import Appeared, Change, Departed, Endpoint, ScanDone
+from opencode_fleet.transports.local_relay import LocalRelay
 from support.registry import register, registration
 from support.waiting import eventually_async
 
@@ -177,7 +177,7 @@ async def test_a_directory_that_cannot_be_read_keeps_what_was_known(
 
     async with watching(registry_dir) as watched:
         with monkeypatch.context() as patch:
-            patch.setattr("opencode_mcp.transports.local_relay.os.scandir", denied)
+            patch.setattr("opencode_fleet.transports.local_relay.os.scandir", denied)
             await eventually_async(watched.transport.problems, "the problem")
             assert "cannot be read: Permission denied" in watched.transport.problems()[0]
             assert set(watched.present) == {"a"}

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_mcp import opencode
-from opencode_mcp.opencode import _frames, parse_json
+from opencode_fleet import opencode
+from opencode_fleet.opencode import _frames, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,7 +54,7 @@ async def test_events_beyond_so_many_a_second_wait_for_the_next_second(monkeypat
     async def note(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr("opencode_mcp.opencode.asyncio.sleep", note)
+    monkeypatch.setattr("opencode_fleet.opencode.asyncio.sleep", note)
     pace = opencode._Pace()
     for _ in range(9):
         await pace.step(1)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_mcp.registration import (
+from opencode_common.registration import (
     MAX_FILE_BYTES,
     InvalidRegistration,
     parse_registration,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from opencode_fleet.wire import Option, Permission, Question, QuestionItem
 from opencode_mcp.render import _permission_text, _question_text
-from opencode_mcp.wire import Option, Permission, Question, QuestionItem
 
 OURS = ("permission:", "for:", "command:", "`always`", "question ", "- ")
 

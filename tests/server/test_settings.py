@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from opencode_mcp.errors import SettingsError
-from opencode_mcp.settings import Settings, load_settings
+from opencode_fleet.errors import SettingsError
+from opencode_fleet.settings import Settings, load_settings
 
 TRANSPORTS = {"local-relay": None, "other": None}
 NO_RELAY = Path("/nonexistent/relay.json")

@@ -7,8 +7,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_mcp.state import MAX_LIVE_PARTS, InstanceState, Snapshot
-from opencode_mcp.wire import Event, Permission, Session, Status
+from opencode_fleet.state import MAX_LIVE_PARTS, InstanceState, Snapshot
+from opencode_fleet.wire import Event, Permission, Session, Status
 
 ROOT, CHILD, OTHER = "ses_root", "ses_child", "ses_other"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from opencode_mcp import state as limits
-from opencode_mcp.state import InstanceState
-from opencode_mcp.wire import Event, Permission, Question
+from opencode_fleet import state as limits
+from opencode_fleet.state import InstanceState
+from opencode_fleet.wire import Event, Permission, Question
 
 
 def told(*events: tuple[str, dict[str, Any]]) -> InstanceState:

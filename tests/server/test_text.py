@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_mcp.text import clean, cut_head, cut_tail, fence, one_line, quote
+from opencode_common.text import clean, cut_head, cut_tail, fence, one_line, quote
 
 ANY_TEXT = st.text(st.characters(codec=None), max_size=300)
 """Lone surrogates included: JSON carries them."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opencode_mcp.errors import NoSuchInstance
-from opencode_mcp.fleet import Fleet
-from opencode_mcp.settings import Settings, load_settings
-from opencode_mcp.transports import TRANSPORTS
-from opencode_mcp.transports.base import Transport
-from opencode_mcp.transports.local_relay import LocalRelay
+from opencode_fleet.errors import NoSuchInstance
+from opencode_fleet.fleet import Fleet
+from opencode_fleet.settings import Settings, load_settings
+from opencode_fleet.transports import TRANSPORTS
+from opencode_fleet.transports.base import Transport
+from opencode_fleet.transports.local_relay import LocalRelay
 from support.fake_fleet import FakeFleet
 from support.fake_transport import FakeTransport
 from support.ports import free_port

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from opencode_mcp.transports.base import Appeared, Change, Departed, Endpoint, ScanDone, Transport
+from opencode_fleet.transports.base import Appeared, Change, Departed, Endpoint, ScanDone, Transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opencode_mcp.transports.local_relay import LocalRelay
+from opencode_fleet.transports.local_relay import LocalRelay
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from opencode_mcp.settings import Settings
-    from opencode_mcp.transports.base import Transport
+    from opencode_fleet.settings import Settings
+    from opencode_fleet.transports.base import Transport
 
 TRANSPORTS: Mapping[str, Callable[[Settings], Transport]] = {
     "local-relay": LocalRelay.from_settings,

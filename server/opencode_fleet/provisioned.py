@@ -10,7 +10,7 @@ from typing import Annotated, Final, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
-from opencode_mcp.errors import SettingsError
+from opencode_fleet.errors import SettingsError
 
 RELAY_JSON: Final = Path("/etc/opencode-relay/relay.json")
 

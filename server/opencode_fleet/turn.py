@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
-from opencode_mcp.errors import InstanceError, NotFound
-from opencode_mcp.text import bare
-from opencode_mcp.wire import Ask, Event, Message, MessageError, MessageInfo, Part, Permission
+from opencode_common.text import bare
+from opencode_fleet.errors import InstanceError, NotFound
+from opencode_fleet.wire import Ask, Event, Message, MessageError, MessageInfo, Part, Permission
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from opencode_mcp.instance import Instance
+    from opencode_fleet.instance import Instance
 
 PROGRESS_INTERVAL = 0.1
 """Seconds between two progress notes."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opencode_mcp.credentials import read_credentials
-from opencode_mcp.errors import SettingsError
-from opencode_mcp.provisioned import RELAY_JSON, load_provisioned, port_range
+from opencode_fleet.credentials import read_credentials
+from opencode_fleet.errors import SettingsError
+from opencode_fleet.provisioned import RELAY_JSON, load_provisioned, port_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

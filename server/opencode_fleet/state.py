@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
 
-from opencode_mcp.wire import ID, Ask, Event, MessageInfo, Part, Permission, Question, Session, Status
+from opencode_fleet.wire import ID, Ask, Event, MessageInfo, Part, Permission, Question, Session, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -8,17 +8,17 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from opencode_mcp.credentials import Credentials
-from opencode_mcp.errors import NoSuchInstance, Unreachable, Unresponsive
-from opencode_mcp.instance import Instance
-from opencode_mcp.text import one_line, quote
-from opencode_mcp.transports.base import Appeared, Departed, ScanDone
+from opencode_common.text import one_line, quote
+from opencode_fleet.credentials import Credentials
+from opencode_fleet.errors import NoSuchInstance, Unreachable, Unresponsive
+from opencode_fleet.instance import Instance
+from opencode_fleet.transports.base import Appeared, Departed, ScanDone
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from opencode_mcp.settings import Settings
-    from opencode_mcp.transports.base import Change, Transport
+    from opencode_fleet.settings import Settings
+    from opencode_fleet.transports.base import Change, Transport
 
 log = logging.getLogger(__name__)
 

@@ -14,18 +14,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from opencode_mcp.answers import permission_decision, question_answers
-from opencode_mcp.errors import InstanceError, NotFound, Refused, Unreachable, Unresponsive
-from opencode_mcp.text import one_line, quote
-from opencode_mcp.turn import Outcome, Turn
-from opencode_mcp.wire import MAX_ASK_SHOWN, Ask, Permission, Question, Session
+from opencode_common.text import one_line, quote
+from opencode_fleet.answers import permission_decision, question_answers
+from opencode_fleet.errors import InstanceError, NotFound, Refused, Unreachable, Unresponsive
+from opencode_fleet.turn import Outcome, Turn
+from opencode_fleet.wire import MAX_ASK_SHOWN, Ask, Permission, Question, Session
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from opencode_mcp.fleet import Fleet
-    from opencode_mcp.instance import Instance
-    from opencode_mcp.wire import Event
+    from opencode_fleet.fleet import Fleet
+    from opencode_fleet.instance import Instance
+    from opencode_fleet.wire import Event
 
     OnText = Callable[[str], Awaitable[None]]
 

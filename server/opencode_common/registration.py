@@ -5,14 +5,15 @@ The format is the contract of `docs/contract.md`; the launcher has its own code 
 
 from __future__ import annotations
 
-import os
-import stat
+import errno
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from opencode_mcp.text import clean
+from opencode_common.files import read_small_file
+from opencode_common.text import clean
+from opencode_common.validation import describe
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,9 +72,7 @@ def parse_registration(content: bytes, file_name: str, ports: range) -> Registra
     try:
         registration = Registration.model_validate_json(content)
     except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"])[:60]
-        raise InvalidRegistration(f"{where}: {first['msg']}" if where else first["msg"]) from None
+        raise InvalidRegistration(describe(error)) from None
     if f"{registration.name}.json" != file_name:
         raise InvalidRegistration("name: is not the file's name")
     if registration.port not in ports:
@@ -89,14 +88,11 @@ def read_registration_bytes(path: Path) -> bytes:
         InvalidRegistration: not a regular file, or too large.
         OSError: it cannot be read.
     """
-    # O_NONBLOCK: opening a FIFO or a device must not wait for whoever is at the other end.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InvalidRegistration("not a regular file")
-        content = os.read(descriptor, MAX_FILE_BYTES + 1)
-    finally:
-        os.close(descriptor)
-    if len(content) > MAX_FILE_BYTES:
-        raise InvalidRegistration(f"larger than {MAX_FILE_BYTES} bytes")
-    return content
+        return read_small_file(path, MAX_FILE_BYTES, follow=False)
+    except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise InvalidRegistration("not a regular file") from None
+        if error.errno == errno.EFBIG:
+            raise InvalidRegistration(f"larger than {MAX_FILE_BYTES} bytes") from None
+        raise

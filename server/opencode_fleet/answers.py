@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opencode_mcp.errors import Refused
-from opencode_mcp.text import one_line
+from opencode_common.text import one_line
+from opencode_fleet.errors import Refused
 
 if TYPE_CHECKING:
-    from opencode_mcp.wire import Question
+    from opencode_fleet.wire import Question
 
 
 def permission_decision(answer: str | list[str]) -> tuple[str, str | None]:

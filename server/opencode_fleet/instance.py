@@ -9,7 +9,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
-from opencode_mcp.errors import (
+from opencode_common.text import quote_name
+from opencode_fleet.errors import (
     BadAnswer,
     InstanceError,
     NotFound,
@@ -18,16 +19,15 @@ from opencode_mcp.errors import (
     Unreachable,
     Unresponsive,
 )
-from opencode_mcp.opencode import REQUEST_TIMEOUT, OpenCode
-from opencode_mcp.state import InstanceState, Snapshot
-from opencode_mcp.text import quote_name
-from opencode_mcp.wire import Event, Permission
+from opencode_fleet.opencode import REQUEST_TIMEOUT, OpenCode
+from opencode_fleet.state import InstanceState, Snapshot
+from opencode_fleet.wire import Event, Permission
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from opencode_mcp.credentials import Credential, Credentials
-    from opencode_mcp.transports.base import Endpoint, Transport
+    from opencode_fleet.credentials import Credential, Credentials
+    from opencode_fleet.transports.base import Endpoint, Transport
 
 log = logging.getLogger(__name__)
 

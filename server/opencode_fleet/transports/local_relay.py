@@ -8,17 +8,23 @@ import os
 import stat
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from opencode_mcp.registration import InvalidRegistration, Registration, parse_registration, read_registration_bytes
-from opencode_mcp.text import one_line
-from opencode_mcp.transports.base import START_ONE, Appeared, Change, Departed, Endpoint, ScanDone, Transport
+from opencode_common.files import FileIdentity
+from opencode_common.registration import (
+    InvalidRegistration,
+    Registration,
+    parse_registration,
+    read_registration_bytes,
+)
+from opencode_common.text import one_line
+from opencode_fleet.transports.base import START_ONE, Appeared, Change, Departed, Endpoint, ScanDone, Transport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from opencode_mcp.settings import Settings
+    from opencode_fleet.settings import Settings
 
 log = logging.getLogger(__name__)
 
@@ -33,22 +39,6 @@ MAX_FILES = 10_000
 MAX_INSTANCES = 1_000
 REFUSALS_TO_PRUNE = 3
 MAX_PROBLEMS = 5
-
-
-class FileIdentity(NamedTuple):
-    """Tells one version of a file from another."""
-
-    device: int
-    inode: int
-    size: int
-    modified_ns: int
-    changed_ns: int
-    """Also grows when the mode is mended."""
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> FileIdentity:
-        """The identity in a stat result."""
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 UNSEEN = FileIdentity(0, 0, 0, 0, 0)

@@ -17,7 +17,8 @@ import httpx
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from opencode_mcp.errors import (
+from opencode_common.text import one_line, quote, quote_name
+from opencode_fleet.errors import (
     BadAnswer,
     InstanceError,
     NotFound,
@@ -26,8 +27,7 @@ from opencode_mcp.errors import (
     Unreachable,
     Unresponsive,
 )
-from opencode_mcp.text import one_line, quote, quote_name
-from opencode_mcp.wire import (
+from opencode_fleet.wire import (
     EVENT,
     Event,
     Health,
@@ -43,8 +43,8 @@ from opencode_mcp.wire import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from opencode_mcp.credentials import Credential
-    from opencode_mcp.transports.base import Endpoint
+    from opencode_fleet.credentials import Credential
+    from opencode_fleet.transports.base import Endpoint
 
 Model = TypeVar("Model", bound=BaseModel)
 

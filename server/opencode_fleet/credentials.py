@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, SecretStr, TypeAdapter, ValidationError
 
-from opencode_mcp.errors import SettingsError
+from opencode_fleet.errors import SettingsError
 
 if TYPE_CHECKING:
     from pathlib import Path
