@@ -9,6 +9,7 @@ RelayError                 anything a person can mend; its text becomes the tool
 │   ├── Unreachable        nothing listens there (`refused`), or the connection broke
 │   ├── Unresponsive       it accepted the connection and did not answer in time
 │   ├── Unauthorized       it wants a password that we do not have
+│   ├── Forbidden          the owner of its machine does not let this through
 │   ├── NotFound           it answered 404: the session or ask is gone
 │   ├── Rejected           it answered another HTTP error
 │   └── BadAnswer          what it answered is not OpenCode's API, or too large
@@ -52,6 +53,10 @@ class Unresponsive(InstanceError):
 
 class Unauthorized(InstanceError):
     """HTTP 401: this OpenCode was started with a password."""
+
+
+class Forbidden(InstanceError):
+    """HTTP 403: the guard on its machine refused; the message says what and why."""
 
 
 class NotFound(InstanceError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    import ssl
+    from collections.abc import AsyncIterator, Mapping
 
 
 START_ONE: Final = "start one with `opencode-connected` on the machine that you want to reach"
@@ -15,18 +16,23 @@ START_ONE: Final = "start one with `opencode-connected` on the machine that you 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where one instance can be reached, as its transport last heard it.
+    """Where one agent can be reached and how, as its transport last heard it.
 
-    `url` is trusted (the transport made it); the other strings come from the instance's machine.
+    `url`, `headers` and `tls` are trusted (the transport made them); the other strings come from the agent's machine.
     """
 
     name: str
     url: str
+    """`http://HOST:PORT` or `https://…`, with a path before the agent's own if there is one; without a slash at its end."""
     hostname: str
     directory: str
     client: str | None = None
     revision: str = ""
     """Changes with each new registration, also when all else is the same: the instance must be contacted afresh."""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Sent with every request."""
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+    """How an https endpoint proves itself; None: by the system's certificates."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,105 @@
+"""What an agent can be asked, whatever it is. Each kind lives in `agents/`; nothing above knows which it is.
+
+Every call raises `InstanceError` if the agent did not do what was asked; see `errors`.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+    from opencode_fleet.events import Event
+    from opencode_fleet.model import (
+        Message,
+        Permission,
+        Prompt,
+        Question,
+        Runs,
+        Session,
+        Snapshot,
+        TurnRecord,
+    )
+
+
+class Capability(Enum):
+    """What not every agent can do."""
+
+    SCREEN = auto()
+    """A session can be shown on the screen of whoever sits there (`show`)."""
+    REASONS = auto()
+    """A rejection's reason reaches the model; else it must be sent as a message of its own."""
+    WAKES = auto()
+    """A prompt can lie unread in an idle session; posting it again wakes it."""
+    DIRECTORIES = auto()
+    """It works in several directories, so that a session's own one says whose it is."""
+    OUTLIVES = auto()
+    """Its turns go on when the person there closes it."""
+
+
+class Agent(Protocol):
+    """One agent at one endpoint, which may work in several directories. Close it with `aclose`."""
+
+    @property
+    def version(self) -> str:
+        """Its version, as it tells it."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        """What it can do besides."""
+
+    @property
+    def rights(self) -> frozenset[str] | None:
+        """What the owner of its machine lets through (`observe`, `drive`, `approve`, `always`); None: not told."""
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+
+    def events(self) -> AbstractAsyncContextManager[AsyncIterator[Event | None]]:
+        """Open the one event stream of all its directories.
+
+        Once it is entered, nothing that happens is missed. It yields None after a gap, when what may have happened
+        must be fetched, and ends when the agent ends it in good order. It raises `Unresponsive` after a silence.
+        """
+
+    async def snapshot(self) -> Snapshot:
+        """Return what there is."""
+
+    async def runs(self) -> Runs:
+        """Return only what runs and waits."""
+
+    async def sessions(self, directory: str, limit: int) -> list[Session]:
+        """Return the newest sessions of a directory that are no subagent's and not archived, newest first."""
+
+    async def session(self, session_id: str) -> Session:
+        """Return one session. Raises `NotFound`."""
+
+    async def messages(self, session_id: str, limit: int) -> list[Message]:
+        """Return the newest messages, oldest first; fewer where they are too large to fetch together."""
+
+    async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
+        """Return what the records say of the turn that a prompt started."""
+
+    async def create(self, directory: str) -> Session:
+        """Create an empty session."""
+
+    async def prompt(self, prompt: Prompt) -> None:
+        """Post a prompt and return at once; the session's own agent and model are kept."""
+
+    async def interrupt(self, session_id: str) -> None:
+        """Stop what a session runs, its subagents included; nothing happens where nothing runs."""
+
+    async def reply(self, ask: Permission, decision: str, reason: str | None) -> None:
+        """Settle a permission ask with `once`, `always` or `reject`. Raises `NotFound`: it is settled already."""
+
+    async def answer(self, ask: Question, answers: list[list[str]]) -> None:
+        """Answer a question: option values or free texts for each item. Raises `NotFound`: it is settled already."""
+
+    async def decline(self, ask: Question) -> None:
+        """Refuse to answer; the turn ends. Raises `NotFound`: it is settled already."""
+
+    async def show(self, session: Session) -> None:
+        """Show a session on the agent's screen, if it has one and nothing is lost by it."""

@@ -1,0 +1,65 @@
+"""What the guard on an agent's machine says of itself; `docs/contract.md` describes the document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from opencode_fleet.errors import BadAnswer, NotFound, Refused
+
+if TYPE_CHECKING:
+    from opencode_fleet.agents.http import AgentClient
+
+GUARD_PATH: Final = "/opencode-relay/guard"
+GUARD_CHANGED: Final = {"type": "guard.changed"}
+"""What the guard itself puts into the event stream when its document is another one."""
+MAX_DIRECTORIES: Final = 1_000
+
+
+def _words(value: object) -> object:
+    return [word for word in value if isinstance(word, str) and len(word) <= 40] if isinstance(value, list) else []
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(_words)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class GuardedDirectory(_Part):
+    """A directory that may be driven in: one that a launcher opened, or else a root with all below it."""
+
+    path: str = Field(min_length=1, max_length=4096)
+    name: str = Field("", max_length=200)
+    opened: bool = True
+
+
+class GuardDocument(_Part):
+    """What stands before the agent and what it lets through."""
+
+    guard: Literal[1]
+    generation: Literal[1, 2]
+    version: str = Field("", max_length=64)
+    rights: Words = ()
+    directories: tuple[GuardedDirectory, ...] = Field((), max_length=MAX_DIRECTORIES)
+    verbs: Words = ()
+
+    def require(self, verb: str) -> None:
+        """Make sure that the guard knows `verb`.
+
+        Raises:
+            Refused: it is older than this server.
+        """
+        if verb not in self.verbs:
+            raise Refused(f"the guard there does not know {verb!r} yet: update opencode-relay on that laptop")
+
+
+async def read_guard(client: AgentClient) -> GuardDocument | None:
+    """Return the guard's document; None where no guard is, as before launchers of this release."""
+    try:
+        answer = await client.call("GET", GUARD_PATH, timeout=client.health_timeout)
+    except (NotFound, BadAnswer):
+        return None
+    return client.one(GuardDocument, answer)

@@ -1,0 +1,223 @@
+"""OpenCode 1 as an agent: its HTTP API, which is described where it surprises."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from opencode_fleet.agent import Capability
+from opencode_fleet.agents.guard import GUARD_CHANGED
+from opencode_fleet.agents.http import LARGE_BODY, TooLarge
+from opencode_fleet.agents.opencode1.decoder import Decoder
+from opencode_fleet.agents.opencode1.wire import Health, Location, Message, Permission, Question, Session, Status
+from opencode_fleet.errors import NotFound
+from opencode_fleet.model import Runs, Snapshot, TurnRecord, Workplace, is_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from opencode_fleet import model
+    from opencode_fleet.agents.guard import GuardDocument
+    from opencode_fleet.agents.http import AgentClient
+    from opencode_fleet.events import Event
+
+HEARTBEAT_GRACE = 13.0
+"""Seconds of silence after which the stream is given up; OpenCode 1 sends a heartbeat every 10."""
+SESSIONS_IN_SNAPSHOT = 20
+MAX_LOOKED_UP = 200
+"""Running sessions whose records are fetched: a subagent's ask is shown under the session that started it."""
+MESSAGES_LOOKED_AT = 50
+MAX_ASKS_CHECKED = 50
+"""Asks of running sessions for which is looked whether the tool call that asked still waits."""
+
+
+class OpenCode1:
+    """The API of one OpenCode 1. It hosts a directory; a guard before it shows no other."""
+
+    capabilities = frozenset({Capability.SCREEN, Capability.REASONS})
+
+    def __init__(self, client: AgentClient, version: str, guard: GuardDocument | None = None) -> None:
+        self.version = version
+        self.rights = frozenset(guard.rights) if guard else None
+        self._client = client
+        self._directory = ""
+
+    @classmethod
+    async def connect(cls, client: AgentClient, guard: GuardDocument | None = None) -> OpenCode1:
+        """Make sure that an OpenCode 1 answers. Raises `InstanceError`."""
+        answer = await client.call("GET", "/global/health", timeout=client.health_timeout)
+        return cls(client, client.one(Health, answer).version, guard)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    async def snapshot(self) -> Snapshot:
+        """See `Agent.snapshot`."""
+        # One after the other, on the one connection that stays: several at once would each open another, which costs
+        # as many round trips and, over a large fleet, much memory.
+        directory = await self._own_directory()
+        runs = await self.runs()
+        sessions = await self.sessions(directory, SESSIONS_IN_SNAPSHOT)
+        known = {session.id for session in sessions}
+        for session_id in [busy for busy in runs.statuses if busy not in known][:MAX_LOOKED_UP]:
+            with suppress(NotFound):
+                sessions.append(await self.session(session_id))
+        return Snapshot(workplaces=[Workplace(directory=directory)], runs=runs, sessions=sessions)
+
+    async def runs(self) -> Runs:
+        """See `Agent.runs`. Waiting for a person is busy too."""
+        params = {"directory": await self._own_directory()}
+        answer = await self._client.call("GET", "/session/status", params=params)
+        if not isinstance(answer, dict):
+            raise self._client.bad("a status list of another shape")
+        found = {key: self._client.one(Status, value).domain() for key, value in answer.items() if is_id(key)}
+        statuses = {key: status for key, status in found.items() if status is not None}
+        permissions = await self._client.call("GET", "/permission", params=params, limit=LARGE_BODY)
+        questions = await self._client.call("GET", "/question", params=params, limit=LARGE_BODY)
+        asks: list[model.Ask] = [ask.domain() for ask in self._client.many(Permission, permissions)]
+        asks += [ask.domain() for ask in self._client.many(Question, questions)]
+        return Runs(statuses=statuses, asks=await self._living(asks, statuses))
+
+    async def _living(self, asks: list[model.Ask], statuses: dict[str, model.Status]) -> list[model.Ask]:
+        """Leave out asks whose tool call has ended: OpenCode 1 goes on listing those of an aborted turn."""
+        dead: set[str] = set()
+        checked = [ask for ask in asks if ask.message_id and ask.session_id in statuses][:MAX_ASKS_CHECKED]
+        for ask in checked:
+            try:
+                message = await self._message(ask.session_id, ask.message_id)
+            except NotFound:
+                dead.add(ask.id)
+                continue
+            if message.completed is not None or message.error:
+                dead.add(ask.id)
+        return [ask for ask in asks if ask.id not in dead]
+
+    async def _own_directory(self) -> str:
+        if not self._directory:
+            self._directory = self._client.one(Location, await self._client.call("GET", "/path")).directory
+        return self._directory
+
+    async def sessions(self, directory: str, limit: int) -> list[model.Session]:
+        """See `Agent.sessions`."""
+        params = {"directory": directory, "roots": "true", "limit": str(limit)}
+        found = self._client.many(Session, await self._client.call("GET", "/session", params=params))
+        sessions = [session.domain() for session in found]
+        # Without a match the server lists the whole project; a subagent's or an archived one is never ours to drive.
+        kept = [s for s in sessions if s.directory == directory and s.parent_id is None and not s.is_archived]
+        return sorted(kept, key=lambda session: session.updated, reverse=True)
+
+    async def session(self, session_id: str) -> model.Session:
+        """See `Agent.session`."""
+        return self._client.one(Session, await self._client.call("GET", f"/session/{session_id}")).domain()
+
+    async def messages(self, session_id: str, limit: int) -> list[model.Message]:
+        """See `Agent.messages`."""
+        while True:
+            try:
+                answer = await self._client.call(
+                    "GET", f"/session/{session_id}/message", params={"limit": str(limit)}, limit=LARGE_BODY
+                )
+            except TooLarge:
+                if limit <= 1:
+                    raise
+                limit = max(1, limit // 4)
+            else:
+                return [message.domain() for message in self._client.many(Message, answer)]
+
+    async def _message(self, session_id: str, message_id: str) -> model.Message:
+        path = f"/session/{session_id}/message/{message_id}"
+        return self._client.one(Message, await self._client.call("GET", path, limit=LARGE_BODY)).domain()
+
+    async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
+        """See `Agent.turn`."""
+        messages = await self.messages(session_id, MESSAGES_LOOKED_AT)
+        ids = [message.id for message in messages]
+        if prompt_id in ids:
+            messages = messages[ids.index(prompt_id) + 1 :]
+        elif all(message.answers != prompt_id for message in messages):
+            return TurnRecord(is_stored=False)  # else only so long ago that it is not among these
+        answers = [message for message in messages if message.role == "assistant" and not message.is_summary]
+        return TurnRecord(is_stored=True, answers=tuple(answers))
+
+    # -- acting --------------------------------------------------------------------------------------------------
+
+    async def create(self, directory: str) -> model.Session:
+        """See `Agent.create`."""
+        answer = await self._client.call("POST", "/session", params={"directory": directory}, body={})
+        return self._client.one(Session, answer).domain()
+
+    async def prompt(self, prompt: model.Prompt) -> None:
+        """See `Agent.prompt`. A prompt that names no agent would take the session to the default one, for good."""
+        # The part's id too: without it a second post would append the text again.
+        part_id = f"prt{prompt.id.removeprefix('msg')}"
+        body: dict[str, Any] = {
+            "messageID": prompt.id,
+            "parts": [{"id": part_id, "type": "text", "text": prompt.text}],
+            **await self._manner(prompt.session_id),
+        }
+        await self._client.call("POST", f"/session/{prompt.session_id}/prompt_async", body=body)
+
+    async def _manner(self, session_id: str) -> dict[str, Any]:
+        """Return the agent and model that a session is in, as a prompt names them."""
+        session = await self.session(session_id)
+        agent, chosen = session.agent, session.model
+        if not agent:
+            # Before 1.18 only the messages tell.
+            for message in reversed(await self.messages(session_id, 10)):
+                if message.role == "user" and message.agent:
+                    agent, chosen = message.agent, message.model
+                    break
+        provider, slash, name = chosen.partition("/")
+        manner: dict[str, Any] = {"agent": agent} if agent else {}
+        if slash:
+            manner["model"] = {"providerID": provider, "modelID": name}
+        return manner
+
+    async def interrupt(self, session_id: str) -> None:
+        """See `Agent.interrupt`."""
+        await self._client.call("POST", f"/session/{session_id}/abort", body={})
+
+    async def reply(self, ask: model.Permission, decision: str, reason: str | None) -> None:
+        """See `Agent.reply`."""
+        body = {"reply": decision} | ({"message": reason} if reason else {})
+        await self._settle(f"/permission/{ask.id}/reply", body)
+
+    async def answer(self, ask: model.Question, answers: list[list[str]]) -> None:
+        """See `Agent.answer`."""
+        await self._settle(f"/question/{ask.id}/reply", {"answers": answers})
+
+    async def decline(self, ask: model.Question) -> None:
+        """See `Agent.decline`."""
+        await self._settle(f"/question/{ask.id}/reject", {})
+
+    async def _settle(self, path: str, body: dict[str, Any]) -> None:
+        await self._client.call("POST", path, params={"directory": await self._own_directory()}, body=body)
+
+    async def show(self, session: model.Session) -> None:
+        """Say on the screen that the session was begun. To switch to it would take it from whoever types there."""
+        message = f"A session was begun from afar: {session.title}"[:200]
+        await self._client.call("POST", "/tui/show-toast", body={"message": message, "variant": "info"})
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[Event | None]]:
+        """See `Agent.events`."""
+        params = {"directory": await self._own_directory()}
+        async with self._client.stream("/event", params, silence=HEARTBEAT_GRACE) as raw:
+            first = await anext(raw, None)
+            if not isinstance(first, dict) or first.get("type") != "server.connected":
+                raise self._client.bad("no proper event stream")
+            yield self._decoded(raw)
+
+    async def _decoded(self, raw: AsyncIterator[object]) -> AsyncIterator[Event | None]:
+        decoder = Decoder()
+        async for event in raw:
+            if event is None or event == GUARD_CHANGED:
+                yield None
+                continue
+            for decoded in decoder.decode(event):
+                yield decoded

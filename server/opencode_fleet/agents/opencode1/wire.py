@@ -1,0 +1,309 @@
+"""The parts of OpenCode 1's HTTP API that we read, validated, and what they are in the fleet's words."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from opencode_fleet import model as fleet
+
+# Identifiers go into URLs: nothing but what OpenCode's own look like.
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,80}$")]
+Text = Annotated[str, BeforeValidator(lambda value: value if isinstance(value, str) else "")]
+# What is kept in memory of every session and shown on one line.
+Short = Annotated[str, BeforeValidator(lambda value: value[:1000] if isinstance(value, str) else "")]
+Mapping = Annotated[dict[str, Any], BeforeValidator(lambda value: value if isinstance(value, dict) else {})]
+Number = Annotated[float, BeforeValidator(lambda value: value if isinstance(value, int | float) else 0.0)]
+Strings = Annotated[
+    list[str], BeforeValidator(lambda v: [s for s in v if isinstance(s, str)] if isinstance(v, list) else [])
+]
+MILLISECONDS = 1000.0
+
+
+class Wire(BaseModel):
+    """Base: frozen, tolerant of more fields."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+
+class Health(Wire):
+    """The answer of `/global/health`."""
+
+    healthy: bool = True
+    version: str = Field(min_length=1, max_length=64)
+
+
+class Location(Wire):
+    """The answer of `/path`: where this OpenCode works."""
+
+    directory: str = Field(min_length=1, max_length=4096)
+
+
+class _Model(Wire):
+    # A session's record calls it `id`, a message `modelID`.
+    id: Short = ""
+    model_id: Short = Field("", alias="modelID")
+    provider_id: Short = Field("", alias="providerID")
+
+    def name(self) -> str:
+        model_id = self.id or self.model_id
+        return f"{self.provider_id}/{model_id}" if self.provider_id and model_id else ""
+
+
+_NO_MODEL = _Model(id="", modelID="", providerID="")
+OneModel = Annotated[_Model, BeforeValidator(lambda value: value if isinstance(value, dict | _Model) else _NO_MODEL)]
+
+
+class _SessionTime(Wire):
+    created: Number = 0
+    updated: Number = 0
+    archived: Number | None = None
+
+
+class Session(Wire):
+    """A session; `parent_id` is set for a subagent's. Times in milliseconds."""
+
+    id: Id
+    directory: Text = Field("", max_length=4096)
+    title: Short = ""
+    parent_id: Id | None = Field(None, alias="parentID")
+    time: _SessionTime = _SessionTime()
+    agent: Short = ""
+    model: OneModel = _NO_MODEL
+    project_id: Short = Field("", alias="projectID")
+
+    def domain(self) -> fleet.Session:
+        """Return it in the fleet's words."""
+        return fleet.Session(
+            id=self.id,
+            directory=self.directory,
+            title=self.title,
+            parent_id=self.parent_id,
+            created=self.time.created / MILLISECONDS,
+            updated=self.time.updated / MILLISECONDS,
+            is_archived=bool(self.time.archived),
+            agent=self.agent,
+            model=self.model.name(),
+            project=self.project_id,
+        )
+
+
+class Status(Wire):
+    """What a session does: `idle`, `busy` or `retry`."""
+
+    type: Short = "busy"
+    attempt: Number = 0
+    message: Short = ""
+
+    def domain(self) -> fleet.Status | None:
+        """Return it in the fleet's words; None: idle."""
+        if self.type == "idle":
+            return None
+        return fleet.Status("retry" if self.type == "retry" else "busy", int(self.attempt), self.message)
+
+
+class _ToolReference(Wire):
+    message_id: Text = Field("", alias="messageID")
+
+
+class _Asking(Wire):
+    id: Id
+    session_id: Id = Field(alias="sessionID")
+    tool: Annotated[_ToolReference | None, BeforeValidator(lambda v: v if isinstance(v, dict) else None)] = None
+
+    def _message_id(self) -> str:
+        found = self.tool.message_id if self.tool else ""
+        return found if fleet.is_id(found) else ""
+
+
+class Permission(_Asking):
+    """The agent asks whether it may."""
+
+    permission: Text = ""
+    patterns: Strings = []
+    metadata: Mapping = {}
+    always: Strings = []
+
+    def domain(self) -> fleet.Permission:
+        """Return it in the fleet's words."""
+        details = []
+        for key, value in self.metadata.items():
+            shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            if shown and shown not in self.patterns:
+                details.append((key, shown))
+        return fleet.Permission(
+            id=self.id,
+            session_id=self.session_id,
+            action=self.permission,
+            patterns=tuple(self.patterns),
+            details=tuple(details),
+            always=tuple(self.always),
+            always_means="until that OpenCode ends",
+            message_id=self._message_id(),
+        )
+
+
+class _Option(Wire):
+    label: Text = ""
+    description: Text = ""
+
+
+class _QuestionItem(Wire):
+    question: Text = ""
+    options: list[_Option] = []
+    multiple: bool = False
+
+
+class Question(_Asking):
+    """The agent asks the person."""
+
+    questions: list[_QuestionItem] = []
+
+    def domain(self) -> fleet.Question:
+        """Return it in the fleet's words."""
+        items = (
+            fleet.QuestionItem(
+                question=item.question,
+                options=tuple(fleet.Option(each.label, each.description, each.label) for each in item.options),
+                multiple=item.multiple,
+            )
+            for item in self.questions
+        )
+        return fleet.Question(
+            id=self.id, session_id=self.session_id, items=tuple(items), message_id=self._message_id()
+        )
+
+
+class _MessageTime(Wire):
+    created: Number = 0
+    completed: Number | None = None
+
+
+class MessageError(Wire):
+    """Why a turn failed."""
+
+    name: Text = ""
+    data: Mapping = {}
+
+    def describe(self) -> str:
+        """Return one line, not yet cleaned."""
+        message = self.data.get("message")
+        return f"{self.name}: {message}" if isinstance(message, str) and message else self.name or "unknown error"
+
+
+class MessageInfo(Wire):
+    """The head of a message."""
+
+    id: Id
+    role: Text = ""
+    session_id: Text = Field("", alias="sessionID")
+    parent_id: Text = Field("", alias="parentID")
+    time: _MessageTime = _MessageTime()
+    finish: Text = ""
+    error: MessageError | None = None
+    agent: Short = ""
+    mode: Short = ""
+    model: OneModel = _NO_MODEL
+    model_id: Short = Field("", alias="modelID")
+    provider_id: Short = Field("", alias="providerID")
+    summary: Any = None
+
+    @property
+    def is_summary(self) -> bool:
+        """Whether it is a compaction's summary; a user's message may have an object of that name, which is none."""
+        return self.role == "assistant" and (self.summary is True or self.mode == "compaction")
+
+    def model_name(self) -> str:
+        """Return `PROVIDER/MODEL`, empty where it is not told."""
+        return self.model.name() or (
+            f"{self.provider_id}/{self.model_id}" if self.provider_id and self.model_id else ""
+        )
+
+
+class _ToolState(Wire):
+    status: Text = ""
+    input: Mapping = {}
+    output: Text = ""
+    error: Text = ""
+    title: Text = ""
+
+
+class Part(Wire):
+    """One part of a message; which fields matter depends on `type`."""
+
+    id: Text = ""
+    message_id: Text = Field("", alias="messageID")
+    session_id: Text = Field("", alias="sessionID")
+    type: Text = ""
+    text: Text = ""
+    synthetic: bool = False
+    tool: Text = ""
+    state: _ToolState = _ToolState()
+    filename: Text = ""
+
+    def call(self) -> fleet.ToolCall:
+        """Return the tool call that it is."""
+        status = self.state.status
+        return fleet.ToolCall(
+            name=self.tool,
+            title=self.state.title or telling_argument(self.state.input),
+            status=status if status in {"pending", "running", "completed"} else "error",  # type: ignore[arg-type] # one of these
+            output=self.state.output,
+            error=self.state.error,
+        )
+
+    def domain(self) -> fleet.Part | None:
+        """Return it in the fleet's words; None: nothing to show."""
+        match self.type:
+            case "text" if not self.synthetic:
+                return fleet.Part(id=self.id, kind="text", text=self.text)
+            case "reasoning":
+                return fleet.Part(id=self.id, kind="reasoning", text=self.text)
+            case "tool":
+                return fleet.Part(id=self.id, kind="tool", call=self.call())
+            case "file":
+                return fleet.Part(id=self.id, kind="file", text=self.filename)
+        return None
+
+
+def telling_argument(arguments: dict[str, Any]) -> str:
+    """Return the argument of a tool call that says most of what it is about."""
+    for key in ("command", "filePath", "path", "pattern", "url", "description", "query"):
+        value = arguments.get(key)
+        if isinstance(value, str) and value:
+            return value
+    return ""
+
+
+class Message(Wire):
+    """A message with its parts."""
+
+    info: MessageInfo
+    parts: list[Part] = []
+
+    def domain(self) -> fleet.Message:
+        """Return it in the fleet's words."""
+        info = self.info
+        parts = tuple(part for each in self.parts if (part := each.domain()) is not None)
+        return fleet.Message(
+            id=info.id,
+            session_id=info.session_id,
+            role="user" if info.role == "user" else "assistant" if info.role == "assistant" else "note",
+            parts=parts,
+            created=info.time.created / MILLISECONDS,
+            completed=info.time.completed / MILLISECONDS if info.time.completed is not None else None,
+            answers=info.parent_id,
+            error=info.error.describe() if info.error else "",
+            agent=info.agent or info.mode,
+            model=info.model_name(),
+            is_summary=info.is_summary,
+        )
+
+
+class Event(Wire):
+    """One event of the stream `/event`."""
+
+    type: str = Field("", max_length=100)
+    properties: Mapping = {}
