@@ -37,6 +37,15 @@ def _check_name(name: str) -> str:
     return name
 
 
+def is_name(name: str) -> bool:
+    """Whether an instance may be called so."""
+    try:
+        _check_name(name)
+    except ValueError:
+        return False
+    return 1 <= len(name) <= MAX_NAME_CHARACTERS
+
+
 def _check_time(value: str) -> str:
     if datetime.fromisoformat(value).tzinfo is None:
         raise ValueError("has no time zone")

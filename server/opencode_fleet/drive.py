@@ -1,145 +1,59 @@
 """What a person can have an instance do: send it a prompt, stop it, settle what it asks.
 
+Which session a message is for is chosen in `sessions`.
+
 All of it is safe to interrupt: the agent's work goes on when a caller goes away.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-import secrets
-import string
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from opencode_common.text import one_line, quote
-from opencode_fleet.answers import permission_decision, question_answers
+from opencode_fleet.agent import Capability
+from opencode_fleet.answers import REJECT, settlement_of
 from opencode_fleet.errors import InstanceError, NotFound, Refused, Unreachable, Unresponsive
-from opencode_fleet.turn import Outcome, Turn
-from opencode_fleet.wire import MAX_ASK_SHOWN, Ask, Permission, Question, Session
+from opencode_fleet.model import Permission, Prompt
+from opencode_fleet.prompt_ids import new_prompt_id
+from opencode_fleet.repeats import Call, Repeats
+from opencode_fleet.sessions import NEW_SESSION, Sessions
+from opencode_fleet.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
+    from opencode_fleet.answers import Settlement
+    from opencode_fleet.events import Event
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
-    from opencode_fleet.wire import Event
+    from opencode_fleet.model import Ask, Outcome
 
     OnText = Callable[[str], Awaitable[None]]
 
-NEW_SESSION = "new"
-"""What to give as a session for a fresh one."""
-FRESH_FOR = 60.0
-"""Seconds after its last turn for which a session is taken to be as the events told."""
 TAKEN_FOR = 10.0
 """Seconds after which a prompt that nobody follows any more no longer holds its session."""
 STOP_TIMEOUT = 15.0
 STOP_LOOK_INTERVAL = 0.25
 STOP_QUIET_LOOKS = 2
 """Looks in a row that must find it idle: a parent may begin one more step when its subagent is stopped."""
-_SESSION_ID = re.compile(r"ses_[A-Za-z0-9]{1,76}")
-"""What may stand in a URL."""
-_BASE62 = string.digits + string.ascii_letters
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """A message on its way; its ids make it the same prompt however often it is posted."""
-
-    session_id: str
-    message_id: str
-    part_id: str
-    text: str
+_SENT_BEFORE = (
+    "this very message was sent before, by a call that was cut off; this is its turn, and nothing was sent again. "
+    "To have it done once more, say so in other words"
+)
 
 
 class Driver:
     """Acts on the instances of a fleet. Times are in seconds."""
 
     def __init__(self, fleet: Fleet, timeout: float) -> None:
-        self._fleet = fleet
+        self.sessions = Sessions(fleet)
         self._timeout = timeout
+        self._repeats = Repeats()
         self._background: set[asyncio.Task[None]] = set()
-
-    # -- sessions ------------------------------------------------------------------------------------------------
-
-    async def session_to_read(self, instance: Instance, wanted: str | None) -> Session | None:
-        """Return the session that `wanted` or the present state means, None where there is none yet.
-
-        Raises:
-            Refused, NotFound: `wanted` is not a session of this instance.
-        """
-        if wanted:
-            return await self._named(instance, wanted)
-        for session_id in (*instance.state.busy_roots(), *await self._ran_roots(instance)):
-            with suppress(NotFound):
-                return await instance.api.session(session_id)
-        sessions = await instance.api.root_sessions(instance.state.directory, 1)
-        return sessions[0] if sessions else None
-
-    async def _named(self, instance: Instance, wanted: str) -> Session:
-        if not _SESSION_ID.fullmatch(wanted):
-            raise Refused(f"{one_line(wanted, 80)!r} is no session id; `instances` and `read` show them (ses_…)")
-        try:
-            session = await self._known(instance, wanted)
-        except NotFound:
-            raise NotFound(
-                f"{instance.quoted} has no session {wanted}; `read` without a session shows the newest"
-            ) from None
-        if session.directory != instance.state.directory:
-            raise Refused(f"session {wanted} belongs to another directory than {instance.quoted}'s; nothing was done")
-        return session
-
-    async def _known(self, instance: Instance, session_id: str) -> Session:
-        """Return a session, from memory if this process ran it just now.
-
-        Else it is fetched: another process that shares the database may have archived it.
-        """
-        known = instance.state.sessions.get(session_id)
-        ran = instance.state.ran.get(session_id)
-        if known is not None and ran is not None and time.monotonic() - ran < FRESH_FOR:
-            return known
-        return await instance.api.session(session_id)
-
-    async def _ran_roots(self, instance: Instance) -> list[str]:
-        # What is being posted comes before all that OpenCode has told of: it tells a moment later what runs.
-        latest_first = (*instance.posting, *reversed(instance.state.ran))
-        roots = dict.fromkeys(instance.state.root_of(session_id) for session_id in latest_first)
-        return [root for root in roots if self._fleet.runner_of(root, besides=instance) is None][:5]
-
-    async def _session_to_drive(self, instance: Instance, wanted: str | None) -> Session:
-        if wanted and wanted != NEW_SESSION:
-            session = await self._named(instance, wanted)
-            if session.parent_id is not None:
-                raise Refused(
-                    f"session {session.id} is a subagent's; send to session {instance.state.root_of(session.id)} "
-                    "instead. Nothing was sent"
-                )
-            runner = self._fleet.runner_of(session.id, besides=instance)
-            if runner is not None:
-                raise Refused(
-                    f"session {session.id} is run by {runner.quoted}; send to {runner.quoted}. Nothing was sent"
-                )
-            return session
-        if wanted is None:
-            for root in await self._ran_roots(instance):
-                with suppress(NotFound):
-                    session = await self._known(instance, root)
-                    if not session.is_archived and session.directory == instance.state.directory:
-                        return session
-            # A session that another living process runs, or was the last to run, is that one's: its screen would
-            # show two writers. So is a subagent's, an archived one, one of another directory.
-            for session in await instance.api.root_sessions(instance.state.directory, 20):
-                if self._fleet.runner_of(session.id, besides=instance) is None:
-                    return session
-        return await self._create(instance)
-
-    async def _create(self, instance: Instance) -> Session:
-        session = await instance.api.create_session(instance.state.directory)
-        with suppress(InstanceError):  # a convenience for whoever sits there; nobody may
-            await instance.api.show_in_tui(session.id)
-        return session
 
     # -- sending -------------------------------------------------------------------------------------------------
 
@@ -150,26 +64,40 @@ class Driver:
             Refused: the session is busy; nothing was sent.
             InstanceError: it could not be posted; the message says whether it may have arrived.
         """
-        session = await self._session_to_drive(instance, wanted)
-        if instance.state.family_busy(session.id) or session.id in instance.posting:
-            raise Refused(self._busy(instance, session.id))
-        prompt_id, part_id = _new_id("msg"), _new_id("prt")
-        turn = Turn(instance, session.id, prompt_id, on_text=on_text)
+        call = Call(instance.name, wanted, message)
+        sent_before = self._repeats.take(call)
+        if sent_before is not None:
+            return await self._take_up(instance, call, sent_before, on_text)
+        session = await self.sessions.to_drive(instance, wanted)
+        await self._check_free(instance, session.id)
+        prompt = Prompt(session.id, new_prompt_id(), message)
+        turn = Turn(instance, prompt, on_text=on_text)
         deadline = time.monotonic() + self._timeout
         with instance.listening(turn.hear):
             instance.posting.add(session.id)
-            post = self._in_background(
-                self._post(instance, Prompt(session.id, prompt_id, part_id, message), deadline)
-            )
+            post = self._in_background(self._post(instance, prompt, deadline))
             try:
                 # Shielded: a caller who goes away must not leave it unknown whether the message was sent.
                 await asyncio.shield(post)
                 outcome = await turn.follow(deadline - time.monotonic())
-            except BaseException:
+            except BaseException as error:
+                if not isinstance(error, Exception):
+                    self._repeats.cut(call, prompt)
                 self._in_background(self._release(instance, session.id, post))
                 raise
             instance.posting.discard(session.id)
             return outcome
+
+    async def _take_up(self, instance: Instance, call: Call, prompt: Prompt, on_text: OnText) -> Outcome:
+        """Follow the turn of a call that was cut off: the same call again asks for its answer."""
+        turn = Turn(instance, prompt, on_text=on_text, running=True)
+        with instance.listening(turn.hear):
+            try:
+                outcome = await turn.follow(self._timeout)
+            except asyncio.CancelledError:
+                self._repeats.cut(call, prompt)
+                raise
+        return replace(outcome, note=_SENT_BEFORE)
 
     def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -199,9 +127,9 @@ class Driver:
         doubtful = False
         while True:
             try:
-                if doubtful and await self._is_stored(instance, session_id, prompt.message_id):
+                if doubtful and await self._has_arrived(instance, prompt):
                     return
-                await instance.api.prompt(session_id, prompt.message_id, prompt.part_id, prompt.text)
+                await instance.agent.prompt(prompt)
             except NotFound:
                 instance.state.forget(session_id)
                 sent = "the message may have arrived before" if doubtful else "nothing was sent"
@@ -226,12 +154,16 @@ class Driver:
         await asyncio.sleep(0.2)
         await instance.connected.wait()
 
-    async def _is_stored(self, instance: Instance, session_id: str, prompt_id: str) -> bool:
-        try:
-            await instance.api.message(session_id, prompt_id)
-        except NotFound:
-            return False
-        return True
+    async def _has_arrived(self, instance: Instance, prompt: Prompt) -> bool:
+        record = await instance.agent.turn(prompt.session_id, prompt.id)
+        return record.is_stored or record.is_queued
+
+    async def _check_free(self, instance: Instance, session_id: str) -> None:
+        if instance.state.family_busy(session_id):
+            # That it ended may have been told and lost.
+            await instance.refresh()
+        if instance.state.family_busy(session_id) or session_id in instance.posting:
+            raise Refused(self._busy(instance, session_id))
 
     def _busy(self, instance: Instance, session_id: str) -> str:
         live = instance.state.live(session_id)
@@ -239,7 +171,7 @@ class Driver:
         status = instance.state.statuses.get(session_id)
         if asks:
             doing = "it waits for a person: see `reply`"
-        elif status is not None and status.type == "retry":
+        elif status is not None and status.kind == "retry":
             doing = f"the model's service failed, it tries again: {quote(status.message, 160)}"
         elif live.tool:
             doing = f"it runs {quote(live.tool, 100)}"
@@ -263,7 +195,7 @@ class Driver:
         await instance.refresh()
         roots = instance.state.busy_roots()
         if wanted and wanted != NEW_SESSION:
-            session = await self._named(instance, wanted)
+            session = await self.sessions.named(instance, wanted)
             root = instance.state.root_of(session.id)
             roots = [root] if root in roots else []
         if not roots:
@@ -283,7 +215,7 @@ class Driver:
         while quiet < STOP_QUIET_LOOKS:
             if instance.state.family_busy(root):
                 quiet = 0
-                await instance.api.abort(root)
+                await instance.agent.interrupt(root)
             else:
                 quiet += 1
             if time.monotonic() > give_up:
@@ -292,8 +224,8 @@ class Driver:
             await instance.refresh()
         # OpenCode goes on listing the asks of a stopped turn; they would come up again in the next one.
         for ask in left_over:
-            with suppress(InstanceError):
-                await self._reject(instance, ask, None)
+            with suppress(InstanceError, Refused):
+                await self._settle(instance, ask, REJECT)
 
     def _titled(self, instance: Instance, session_id: str) -> str:
         session = instance.state.sessions.get(session_id)
@@ -316,55 +248,48 @@ class Driver:
         Raises:
             Refused: no such ask is open (any more), or the answer does not fit it; nothing was settled.
         """
-        ask = next((ask for ask in await self.asks(instance) if ask.id == ask_id.strip()), None)
-        if ask is None:
-            raise Refused(
-                f"{instance.quoted} does not wait for {one_line(ask_id, 80)!r} (any more); `reply` without `ask` "
-                "lists what it waits for"
-            )
-        refusing = isinstance(answer, str) and answer.strip().lower().startswith("reject")
-        if ask.size > MAX_ASK_SHOWN and not refusing:
-            raise Refused(
-                f"{ask.id} is too large to be shown here whole, so it can only be rejected here; settle it on the "
-                "machine itself. Nothing was settled"
-            )
+        ask = await self._open_ask(instance, ask_id.strip())
+        settlement = settlement_of(ask, answer, instance)
         root = instance.state.root_of(ask.session_id)
-        prompt_id = await self._current_prompt(instance, root)
-        turn = Turn(instance, root, prompt_id, on_text=on_text, running=True)
+        prompt = Prompt(root, await self._current_prompt(instance, root), "")
+        turn = Turn(instance, prompt, on_text=on_text, running=True)
         with instance.listening(turn.hear):
-            try:
-                await self._settle(instance, ask, answer)
-            except NotFound:
-                raise Refused(f"{ask.id} was settled by somebody else meanwhile; see `read`") from None
-            instance.state.settled(ask.id)
-            return await turn.follow(self._timeout)
+            # Shielded: a person's word must not be lost because their client went away.
+            await asyncio.shield(self._in_background(self._settle(instance, ask, settlement)))
+            # An `always` releases other asks too, and their own notices may come later.
+            with suppress(InstanceError):
+                await instance.refresh()
+            if not (settlement.reason and not instance.can(Capability.REASONS)):
+                return await turn.follow(self._timeout)
+        # This agent loses the reason of a rejection, so that it follows as a message.
+        return await self.send(instance, settlement.reason, root, on_text)
+
+    async def _open_ask(self, instance: Instance, ask_id: str) -> Ask:
+        found = next((ask for ask in await self.asks(instance) if ask.id == ask_id), None)
+        if found is not None:
+            return found
+        how = instance.state.settled_how.get(ask_id, "")
+        told = f"it was settled by somebody else ({one_line(how, 20)})" if how else "not (any more)"
+        raise Refused(
+            f"{instance.quoted} does not wait for {one_line(ask_id, 80)!r}: {told}; `reply` without `ask` lists what "
+            "it waits for"
+        )
 
     async def _current_prompt(self, instance: Instance, root: str) -> str:
-        messages = await instance.api.messages(root, 50)
-        prompts = [message.info.id for message in messages if message.info.role == "user"]
+        messages = await instance.agent.messages(root, 50)
+        prompts = [message.id for message in messages if message.role == "user"]
         return prompts[-1] if prompts else ""
 
-    async def _settle(self, instance: Instance, ask: Ask, answer: str | list[str]) -> None:
-        if isinstance(ask, Question):
-            if isinstance(answer, str) and answer.strip().lower() == "reject":
-                await self._reject(instance, ask, None)
+    async def _settle(self, instance: Instance, ask: Ask, settlement: Settlement) -> None:
+        try:
+            if isinstance(ask, Permission):
+                await instance.agent.reply(ask, settlement.decision, settlement.reason or None)
+            elif settlement.decision == "reject":
+                await instance.agent.decline(ask)
             else:
-                await instance.api.reply_question(instance.state.directory, ask.id, question_answers(ask, answer))
-            return
-        decision, reason = permission_decision(answer)
-        if decision == "reject":
-            await self._reject(instance, ask, reason)
-        else:
-            await instance.api.reply_permission(instance.state.directory, ask.id, decision, None)
-
-    async def _reject(self, instance: Instance, ask: Ask, reason: str | None) -> None:
-        if isinstance(ask, Permission):
-            await instance.api.reply_permission(instance.state.directory, ask.id, "reject", reason)
-        else:
-            await instance.api.reject_question(instance.state.directory, ask.id)
-
-
-def _new_id(prefix: str) -> str:
-    """Make an id as OpenCode does: the time makes it sort, the rest unique. The same id is the same prompt."""
-    ticks = (time.time_ns() // 1_000_000 * 4096 + secrets.randbelow(4096)) % (1 << 48)
-    return f"{prefix}_{ticks:012x}" + "".join(secrets.choice(_BASE62) for _ in range(14))
+                await instance.agent.answer(ask, settlement.answers)
+        except NotFound:
+            how = instance.state.settled_how.get(ask.id, "")
+            told = f" ({one_line(how, 20)})" if how else ""
+            raise Refused(f"{ask.id} was settled by somebody else meanwhile{told}; see `read`") from None
+        instance.state.settled(ask.id)

@@ -7,6 +7,7 @@ RelayError                 anything a person can mend; its text becomes the tool
 ├── NoSuchInstance         no instance, or several, of that name
 ├── InstanceError          one OpenCode did not do what was asked
 │   ├── Unreachable        nothing listens there (`refused`), or the connection broke
+│   │   └── AgentGone      its machine answers, and its agent does not run there
 │   ├── Unresponsive       it accepted the connection and did not answer in time
 │   ├── Unauthorized       it wants a password that we do not have
 │   ├── Forbidden          the owner of its machine does not let this through
@@ -45,6 +46,10 @@ class Unreachable(InstanceError):
     def __init__(self, message: str, *, refused: bool = False) -> None:
         super().__init__(message)
         self.refused = refused
+
+
+class AgentGone(Unreachable):
+    """HTTP 502 or 503: the guard on its machine answers, and the agent behind it does not."""
 
 
 class Unresponsive(InstanceError):

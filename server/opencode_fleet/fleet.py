@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from opencode_common.text import one_line, quote
+from opencode_fleet.agents import connect
 from opencode_fleet.credentials import Credentials
-from opencode_fleet.errors import NoSuchInstance, Unreachable, Unresponsive
-from opencode_fleet.instance import Instance
+from opencode_fleet.errors import InstanceError, NoSuchInstance, Unreachable, Unresponsive
+from opencode_fleet.registered import Registered
 from opencode_fleet.transports.base import Appeared, Departed, ScanDone
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
+    from opencode_fleet.connection import Connect
+    from opencode_fleet.events import Event
+    from opencode_fleet.instance import Instance
+    from opencode_fleet.registered import Listener
     from opencode_fleet.settings import Settings
-    from opencode_fleet.transports.base import Change, Transport
+    from opencode_fleet.transports.base import Change, Endpoint, Transport
 
 log = logging.getLogger(__name__)
 
@@ -34,31 +40,46 @@ SCAN_TIMEOUT = 5.0
 SETTLE_QUIET = 0.25
 """Seconds without progress after which a starting fleet is shown as it is: hung instances delay nobody."""
 MAX_CANDIDATES = 20
+QUIET_FOR = 8.0
+"""Seconds that a session may run without a sign before its agent is asked; a person may look every 15."""
+ASKED_AT_ONCE = 20
 
 
 class Fleet:
     """The live fleet. Use `running` around its life."""
 
-    def __init__(self, transport: Transport, settings: Settings) -> None:
+    def __init__(self, transport: Transport, settings: Settings, find_agent: Connect = connect) -> None:
         self._transport = transport
         self._settings = settings
+        self._find_agent = find_agent
         self._credentials = Credentials(settings.credentials_file)
-        self._instances: dict[str, Instance] = {}
+        self._registered: dict[str, Registered] = {}
+        self._listeners: set[Listener] = set()
         self._scanned = asyncio.Event()
         self._broken = False
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Fleet]:
         """Follow the transport while the block runs."""
-        task = asyncio.create_task(self._follow(), name="fleet")
+        tasks = [asyncio.create_task(self._follow(), name="fleet"), asyncio.create_task(self._reconcile())]
         try:
             yield self
         finally:
-            task.cancel()
-            await asyncio.wait([task])
-            await asyncio.gather(*(instance.depart() for instance in self._instances.values()))
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await asyncio.gather(*(registered.depart() for registered in self._registered.values()))
 
     # -- questions ---------------------------------------------------------------------------------------------
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Tell `listener` every event of every instance; call what is returned to end it.
+
+        It is called with the instance and the event, or None where something else about it has changed: its
+        connection, its name, that it is new or gone. It must not block; what it raises is logged.
+        """
+        self._listeners.add(listener)
+        return lambda: self._listeners.discard(listener)
 
     async def instances(self) -> list[Instance]:
         """Return all instances, the living first, by name, from memory.
@@ -67,8 +88,11 @@ class Fleet:
         """
         await self._settle()
         oldest = time.time() - OFFLINE_KEPT
-        shown = [i for i in self._instances.values() if i.offline_since is None or i.offline_since >= oldest]
+        shown = [i for i in self._all() if i.offline_since is None or i.offline_since >= oldest]
         return sorted(shown, key=lambda instance: (instance.offline_since is not None, instance.name))
+
+    def _all(self) -> Iterator[Instance]:
+        return itertools.chain.from_iterable(registered.instances for registered in self._registered.values())
 
     def problems(self) -> list[str]:
         """Return what keeps instances from being seen, a line each."""
@@ -139,8 +163,10 @@ class Fleet:
         # One whose line is broken for a moment is alive all the same, and runs what it was last seen to run.
         others = [
             other
-            for other in self._instances.values()
+            for other in self._all()
             if other is not besides
+            # Directories of one agent: whoever of them is asked, it is the same that runs it.
+            and not other.shares_with(besides)
             and other.is_registered
             and other.offline_since is None
             # No other machine has its sessions, whatever it claims.
@@ -167,52 +193,84 @@ class Fleet:
             self._broken = True
             self._scanned.set()
 
+    async def _reconcile(self) -> None:
+        """Ask the agents of what runs in silence: a notice of its end may have been lost."""
+        while True:
+            await asyncio.sleep(QUIET_FOR / 2)
+            quiet = [registered for registered in self._registered.values() if registered.is_quiet(QUIET_FOR)]
+            for batch in _batches(quiet):
+                await asyncio.gather(*map(self._refresh, batch))
+
+    async def _refresh(self, registered: Registered) -> None:
+        with suppress(InstanceError):  # a dead line is its connection's to mend
+            await registered.connection.refresh()
+
     async def _apply(self, change: Change) -> None:
         match change:
             case Appeared(endpoint):
-                instance = self._instances.get(endpoint.name)
-                if instance is None:
-                    instance = Instance(endpoint, self._transport, self._credentials, self._settings.health_timeout)
-                    self._instances[endpoint.name] = instance
-                await instance.connect_to(endpoint)
+                for other in self._registered.values():
+                    other.rename(endpoint.name)
+                registered = self._registered.get(endpoint.name)
+                if registered is None:
+                    registered = self._registered[endpoint.name] = self._new(endpoint)
+                await registered.connect_to(endpoint)
             case Departed(name, clean):
-                instance = self._instances[name]
-                await instance.depart(closed=clean)
-                # One that never was an OpenCode is nothing to miss, and costs whoever invents names nothing.
-                if clean or not instance.was_connected:
-                    del self._instances[name]
-                self._forget_departed(instance.endpoint.client)
+                registered = self._registered[name]
+                await registered.depart(closed=clean)
+                # One that never was an agent is nothing to miss, and costs whoever invents names nothing.
+                over = clean and not registered.turns_go_on
+                if over or not registered.connection.was_connected:
+                    del self._registered[name]
+                self._forget_departed(registered.connection.endpoint.client)
             case ScanDone():
                 self._scanned.set()
 
+    def _new(self, endpoint: Endpoint) -> Registered:
+        return Registered(
+            endpoint,
+            self._transport,
+            self._credentials,
+            self._settings.health_timeout,
+            find_agent=self._find_agent,
+            taken=lambda: {instance.name for instance in self._all()},
+            tell=self._tell,
+        )
+
+    def _tell(self, instance: Instance, event: Event | None) -> None:
+        for listener in tuple(self._listeners):
+            try:
+                listener(instance, event)
+            except Exception:
+                log.exception("a listener failed")
+
     def _forget_departed(self, client: str | None) -> None:
         departed = [
-            instance
-            for instance in self._instances.values()
-            if not instance.is_registered and instance.endpoint.client == client
+            registered.connection
+            for registered in self._registered.values()
+            if not registered.connection.is_registered and registered.connection.endpoint.client == client
         ]
-        departed.sort(key=lambda instance: instance.offline_since or 0.0)
+        departed.sort(key=lambda connection: connection.offline_since or 0.0)
         oldest = time.time() - OFFLINE_KEPT
         too_many = len(departed) - (MAX_DEPARTED if client else MAX_DEPARTED_PLAIN)
-        for index, instance in enumerate(departed):
-            if index < too_many or (instance.offline_since or 0.0) < oldest:
-                del self._instances[instance.name]
+        for index, connection in enumerate(departed):
+            if index < too_many or (connection.offline_since or 0.0) < oldest:
+                del self._registered[connection.name]
 
     async def _settle(self) -> None:
         try:
             async with asyncio.timeout(SCAN_TIMEOUT):
                 await self._scanned.wait()
             async with asyncio.timeout(self._settings.health_timeout):
-                waiting = [i for i in self._instances.values() if not i.settled.is_set()]
+                waiting = [r.connection for r in self._registered.values() if not r.connection.settled.is_set()]
                 while waiting:
                     before = len(waiting)
-                    waits = [asyncio.ensure_future(instance.settled.wait()) for instance in waiting]
+                    waits = [asyncio.ensure_future(connection.settled.wait()) for connection in waiting]
                     try:
                         await asyncio.wait(waits, timeout=SETTLE_QUIET)
                     finally:
                         for wait in waits:
                             wait.cancel()
-                    waiting = [instance for instance in waiting if not instance.settled.is_set()]
+                    waiting = [connection for connection in waiting if not connection.settled.is_set()]
                     if len(waiting) == before:
                         return
         except TimeoutError:
@@ -229,3 +287,8 @@ def _listed(instances: list[Instance]) -> str:
     names = quote(", ".join(instance.name for instance in instances[:MAX_CANDIDATES]), MAX_CANDIDATES * 66)
     more = len(instances) - MAX_CANDIDATES
     return f"{names} and {more} more" if more > 0 else names
+
+
+def _batches(registered: list[Registered]) -> Iterator[list[Registered]]:
+    for start in range(0, len(registered), ASKED_AT_ONCE):
+        yield registered[start : start + ASKED_AT_ONCE]

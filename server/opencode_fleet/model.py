@@ -61,6 +61,8 @@ class Permission:
     """The tool's own word, as `bash` or `edit`."""
     patterns: tuple[str, ...] = ()
     """What it is for, in pieces, as the agent gave them."""
+    is_split: bool = False
+    """Whether `patterns` are only pieces of what `details` show whole."""
     details: tuple[tuple[str, str], ...] = ()
     """The whole of what would run or change: pairs of label and text."""
     always: tuple[str, ...] = ()
@@ -139,6 +141,8 @@ class Part:
     kind: Literal["text", "reasoning", "tool", "file"]
     text: str = ""
     """Text or reasoning; of a file its name."""
+    changed: float = 0.0
+    """When it began or ended, as far as it tells."""
     call: ToolCall | None = None
 
 
@@ -153,6 +157,8 @@ class Message:
     parts: tuple[Part, ...] = ()
     created: float = 0.0
     completed: float | None = None
+    ended: Literal["", "well", "for-tools", "broken", "failed"] = ""
+    """How an assistant's ended: the model said that it is done, wants tools, stopped without a word, or failed."""
     answers: str = ""
     """The id of the user's message that it answers, where that is told."""
     error: str = ""
@@ -193,6 +199,8 @@ class TurnRecord:
     """The records themselves say that it was broken off."""
     problem: str = ""
     """Why the turn failed, where the records say so outside of its messages."""
+    is_shared: bool = False
+    """The answers are to a later prompt as well: the agent took both together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -238,3 +246,5 @@ class Outcome:
     text: str = ""
     problem: str = ""
     asks: tuple[Ask, ...] = ()
+    note: str = ""
+    """What the person should know besides, in our own words."""

@@ -1,8 +1,8 @@
-"""Follow one turn of the agent to its end, whatever happens to the line in the meantime.
+"""Follow one turn of an agent to its end, whatever happens to the line in the meantime.
 
-The events tell how it goes; wherever they may be incomplete, OpenCode's REST has the last word. A turn is over when
-its session is idle *after* it was busy for this prompt: after an abort or an error an idle notice of the turn before
-may still come in late.
+The events tell how it goes; wherever they may be incomplete, the agent's records have the last word. A turn is over
+when its session is idle *after* it was busy for this prompt: after an abort or an error an idle notice of the turn
+before may still come in late.
 """
 
 from __future__ import annotations
@@ -10,19 +10,20 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING
 
 from opencode_common.text import bare
+from opencode_fleet.agent import Capability
 from opencode_fleet.errors import InstanceError, NotFound
-from opencode_fleet.wire import Ask, Event, Message, MessageError, MessageInfo, Part, Permission
+from opencode_fleet.events import AnswerChanged, PromptTaken, StatusChanged, TextChanged, TurnFailed
+from opencode_fleet.model import Outcome, Permission, Prompt, TurnRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from opencode_fleet.events import Event
     from opencode_fleet.instance import Instance
+    from opencode_fleet.model import Ask, Message
 
 PROGRESS_INTERVAL = 0.1
 """Seconds between two progress notes."""
@@ -30,46 +31,35 @@ LOOK_INTERVAL = 5.0
 """Seconds without a sign after which the truth is fetched: an event may have been lost."""
 UNANSWERED_AFTER = 15.0
 """Seconds that an idle session may leave a stored prompt unanswered before the turn counts as lost."""
+WAKE_AFTER = 2.0
+"""Seconds that an idle session may leave a prompt unread before it is posted again."""
 SETTLING = 2.0
 """Seconds in which an idle session's record may still be completed."""
+GONE_AFTER = 5.0
+"""Seconds without its agent, while its machine is there, after which a caller need not wait any longer."""
+RESTARTED_WITHIN = 20.0
+"""The same for an agent whose turns outlive it: a service comes back and resumes them."""
 MAX_HEARD = 2_000_000
 MAX_UNSENT = 20_000
+_SHARED = "another message came in between, and OpenCode answered both together: this may be the answer to both"
 BROKEN_ENDS = 5
-"""Answers in a row that the model broke off. OpenCode asks again for ever, several times a second."""
-MESSAGES_LOOKED_AT = 50
-
-Result = Literal["done", "needs-permission", "needs-answer", "running", "failed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a turn stands; no text in it is cleaned yet.
-
-    `text` is what the agent said since the prompt; `problem` why it failed, or why nothing is heard of it any more.
-    """
-
-    result: Result
-    session_id: str
-    text: str = ""
-    problem: str = ""
-    asks: list[Ask] = field(default_factory=list)
+"""Answers in a row that the model broke off. OpenCode 1 asks again for ever, several times a second."""
 
 
 class Heard:
     """What the events told of one turn: enough to know its end without asking, as long as none was missed."""
 
-    def __init__(self, instance: Instance, session_id: str, prompt_id: str, *, running: bool) -> None:
+    def __init__(self, session_id: str, prompt_id: str, *, running: bool) -> None:
         self.began = running
         self.error = ""
         self.broken: set[str] = set()
         """Answers in a row that ended without the model's saying so."""
         self.unsent = ""
         """Text not yet passed on as progress."""
-        self._state = instance.state
         self._session_id = session_id
         self._prompt_id = prompt_id
         self._missed = running
-        self._finished: MessageInfo | None = None
+        self._is_finished = False
         self._texts: dict[str, str] = {}
         self._size = 0
 
@@ -77,84 +67,77 @@ class Heard:
         """Take an event after the instance's state took it; None says that some may have been missed."""
         if event is None:
             self._missed = True
-            return
-        # The shapes were not checked: a malformed event is one that did not come.
-        with suppress(ValidationError, KeyError, TypeError, ValueError):
-            self._take(event.type, event.properties)
+        elif event.session_id == self._session_id:
+            self._take(event)
 
     def answer(self) -> str | None:
-        """Return the text of a turn that ended well, for an idle session; None where OpenCode must be asked."""
-        last = self._finished
-        if self._missed or self.error or last is None or last.parent_id != self._prompt_id:
+        """Return the text of a turn that ended well, for an idle session; None where the agent must be asked."""
+        if self._missed or self.error or not self._is_finished:
             return None
         return "\n\n".join(text for text in self._texts.values() if text)
 
-    def _take(self, kind: str, properties: dict[str, Any]) -> None:
-        if kind == "message.updated":
-            self._take_message(MessageInfo.model_validate(properties["info"]))
-        elif kind == "message.part.updated":
-            part = Part.model_validate(properties["part"])
-            if part.session_id == self._session_id:
-                self._take_text(part.id, part.text, whole=True)
-        elif properties.get("sessionID") != self._session_id:
-            return
-        elif kind == "session.status":
-            busy = properties["status"]["type"] != "idle"
-            self.began = self.began or busy
-            # A late idle of the turn before: until the next busy, what streams is not kept.
-            self._missed = self._missed or (not busy and self._finished is None)
-        elif kind == "session.error":
-            self.error = MessageError.model_validate(properties["error"]).describe()
-        elif kind == "message.part.delta":
-            self._take_text(str(properties["partID"]), str(properties["delta"]), whole=False)
+    def _take(self, event: Event) -> None:
+        match event:
+            case StatusChanged(_, status):
+                self.began = self.began or status is not None
+                # A late idle of the turn before: until the next busy, what streams is not kept.
+                self._missed = self._missed or (status is None and not self._is_finished)
+            case TurnFailed(_, problem):
+                self.error = problem
+            case PromptTaken(_, prompt_id):
+                self.began = self.began or prompt_id == self._prompt_id
+            case AnswerChanged():
+                self._take_answer(event)
+            case TextChanged():
+                self._take_text(event)
+            case _:
+                pass
 
-    def _take_message(self, info: MessageInfo) -> None:
-        if info.session_id != self._session_id or info.role != "assistant":
-            return
-        self.began = self.began or info.parent_id == self._prompt_id
-        ended_well = info.finish == "stop" and info.error is None and info.time.completed is not None
-        self._finished = info if ended_well else None
-        if info.finish == "unknown" and info.error is None:
-            self.broken.add(info.id)
-        elif info.finish:
+    def _take_answer(self, event: AnswerChanged) -> None:
+        ours = event.prompt_id == self._prompt_id
+        self.began = self.began or ours
+        self._is_finished = ours and event.ended == "well"
+        if event.ended == "broken":
+            self.broken.add(event.message_id)
+        elif event.ended:
             self.broken.clear()
 
-    def _take_text(self, part_id: str, text: str, *, whole: bool) -> None:
-        """Take what is new in a text part. The instance's state knows which parts are text that the agent says."""
-        if part_id not in self._state.live(self._session_id).parts:
-            return
-        before = self._texts.get(part_id, "")
-        new = text[len(before) :] if whole else text
+    def _take_text(self, event: TextChanged) -> None:
+        if not self.began:
+            return  # of the turn before
+        before = self._texts.get(event.part_id, "")
+        new = event.text[len(before) :] if event.is_whole else event.text
         self.unsent = (self.unsent + new)[-MAX_UNSENT:]
         self._size += len(new)
         if self._size > MAX_HEARD:
             self._missed = True
         else:
-            self._texts[part_id] = text if whole else before + text
+            self._texts[event.part_id] = event.text if event.is_whole else before + event.text
 
 
 class Turn:
-    """Follows the turn that `prompt_id` (a user's message, perhaps not yet posted) starts in a root session."""
+    """Follows the turn that a prompt (perhaps not yet posted) starts in a root session."""
 
     def __init__(
         self,
         instance: Instance,
-        session_id: str,
-        prompt_id: str,
+        prompt: Prompt,
         *,
         on_text: Callable[[str], Awaitable[None]],
         running: bool = False,
     ) -> None:
         self._instance = instance
-        self._session_id = session_id
-        self._prompt_id = prompt_id
+        self._prompt = prompt
+        self._session_id = prompt.session_id
         self._on_text = on_text
         self._directory = instance.state.directory
-        self._heard = Heard(instance, session_id, prompt_id, running=running)
+        self._heard = Heard(prompt.session_id, prompt.id, running=running)
+        self._running = running
         self._sent_at = 0.0
         self._woken = asyncio.Event()
         self._idle_since: float | None = None
-        """When OpenCode was first seen to be idle, since it was last seen busy."""
+        """When the agent was first seen to be idle, since it was last seen busy."""
+        self._is_awake = False
 
     def hear(self, event: Event | None) -> None:
         """Take an event from `Instance.listening`."""
@@ -168,17 +151,10 @@ class Turn:
         while True:
             await self._send_progress()
             now = time.monotonic()
-            if self._instance.closed:
-                return self._failed("OpenCode was closed on its machine in the middle of it", await self._text())
-            asks = self._instance.state.pending_asks(self._session_id)
-            if asks:
-                return self._waiting(asks, await self._text())
-            if len(self._heard.broken) >= BROKEN_ENDS:
-                return await self._stop_broken()
+            outcome = await self._ended_or_waiting()
+            if outcome is not None:
+                return outcome
             idle = not self._instance.state.is_busy(self._session_id)
-            answer = self._heard.answer() if idle else None
-            if answer is not None:
-                return Outcome("done", self._session_id, answer)
             if idle and (self._heard.began or self._heard.error or now - looked >= LOOK_INTERVAL):
                 looked = now
                 outcome = await self._look()
@@ -191,11 +167,45 @@ class Turn:
                 return Outcome("running", self._session_id, await self._text(), self._trouble())
             pause = min(deadline - now, LOOK_INTERVAL, PROGRESS_INTERVAL if self._heard.unsent else LOOK_INTERVAL)
             if idle and self._heard.began:
-                pause = min(pause, 0.5)  # idle, but OpenCode's record is not complete yet
+                pause = min(pause, 0.5)  # idle, but the agent's record is not complete yet
+            if not self._instance.connected.is_set():
+                pause = min(pause, 1.0)
             self._woken.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._woken.wait()
+
+    async def _ended_or_waiting(self) -> Outcome | None:
+        """Return what is known from memory alone."""
+        if self._instance.closed:
+            return await self._closed()
+        if self._is_gone():
+            return self._failed(
+                f"OpenCode is gone there ({bare(self._instance.trouble)}), and with it the turn. Once it runs again, "
+                "`read` shows how far it came",
+                self._live_text(),
+            )
+        asks = self._instance.state.pending_asks(self._session_id)
+        if asks:
+            return self._waiting(asks, await self._text())
+        if len(self._heard.broken) >= BROKEN_ENDS:
+            return await self._stop_broken()
+        if not self._instance.state.is_busy(self._session_id) and (answer := self._heard.answer()) is not None:
+            return Outcome("done", self._session_id, answer)
+        return None
+
+    async def _closed(self) -> Outcome:
+        text = await self._text()
+        if self._instance.can(Capability.OUTLIVES):
+            problem = "it was closed there, and the turn goes on; `read` shows more once it is opened there again"
+            return Outcome("running", self._session_id, text, problem)
+        return self._failed("OpenCode was closed on its machine in the middle of it", text)
+
+    def _is_gone(self) -> bool:
+        """Whether the machine is there and its agent is not, and for longer than a restart takes."""
+        since = self._instance.gone_since
+        patience = RESTARTED_WITHIN if self._instance.can(Capability.OUTLIVES) else GONE_AFTER
+        return since is not None and time.monotonic() - since >= patience
 
     async def _send_progress(self) -> None:
         now = time.monotonic()
@@ -205,49 +215,57 @@ class Turn:
             await self._on_text(text)
 
     async def _refresh(self) -> None:
-        # A dead line is the instance's to mend; it tells when it stands again.
+        # A dead line is the connection's to mend; it tells when it stands again.
         with suppress(InstanceError):
             await self._instance.refresh()
 
     async def _look(self) -> Outcome | None:
-        """Ask OpenCode whether the turn is over; None if it is not, or cannot be told yet."""
+        """Ask the agent whether the turn is over; None if it is not, or cannot be told yet."""
         if not self._instance.connected.is_set():
             return None
         if self._instance.state.directory != self._directory:
             return self._failed("another OpenCode, in another directory, has taken the instance's place", "")
         try:
-            await self._instance.refresh_statuses()
-            if self._instance.state.is_busy(self._session_id):
-                self._idle_since = None
-                return None
-            self._idle_since = self._idle_since or time.monotonic()
-            messages = await self._answers()
+            await self._instance.refresh()
+            if not self._instance.state.is_busy(self._session_id):
+                self._idle_since = self._idle_since or time.monotonic()
+                return await self._verdict(await self._record())
+            self._idle_since = None
         except NotFound:
             return self._failed("the session was deleted meanwhile", "")
         except InstanceError:
-            return None
-        return self._verdict(messages) if messages else self._unanswered()
+            pass
+        return None
 
-    def _verdict(self, messages: list[Message]) -> Outcome | None:
-        """Say how the turn of an idle session ended, from the agent's messages in it."""
-        last = messages[-1].info
-        text = _joined(messages)
-        if last.error is not None:
-            return self._failed(last.error.describe(), text)
-        if last.time.completed is None:
+    async def _verdict(self, record: TurnRecord) -> Outcome | None:
+        """Say how the turn of an idle session ended, from the agent's records of it."""
+        if not (record.answers or record.problem or record.is_interrupted):
+            return await self._unanswered(record)
+        last = record.answers[-1] if record.answers else None
+        text = _joined(record.answers)
+        problem = (last.error if last is not None else "") or record.problem
+        if problem:
+            return self._failed(problem, text)
+        if record.is_interrupted or (last is not None and last.completed is None):
             if not self._idle_for(SETTLING):
                 return None
-            interrupted = "it was interrupted: OpenCode ended or restarted in the middle of it"
+            interrupted = "it was interrupted: OpenCode was stopped, ended or restarted in the middle of it"
             return self._failed(self._heard.error or interrupted, text)
         if self._heard.error and not text:
             return self._failed(self._heard.error, text)
-        return Outcome("done", self._session_id, text)
+        return Outcome("done", self._session_id, text, note=_SHARED if record.is_shared else "")
 
-    def _unanswered(self) -> Outcome | None:
+    async def _unanswered(self, record: TurnRecord) -> Outcome | None:
         if self._heard.error:
             return self._failed(self._heard.error, "")
-        if self._idle_for(UNANSWERED_AFTER):
+        if record.is_queued:
+            if self._idle_for(WAKE_AFTER) and not self._is_awake and self._instance.can(Capability.WAKES):
+                self._is_awake = True
+                await self._instance.agent.prompt(self._prompt)
+            return None
+        if record.is_stored and self._idle_for(UNANSWERED_AFTER):
             return self._failed("the message is stored, but nothing answers it: OpenCode may have restarted", "")
+        # Accepted and not stored: a hook of a plugin may hold it up. It is not lost, and will run.
         return None
 
     def _idle_for(self, seconds: float) -> bool:
@@ -255,7 +273,7 @@ class Turn:
 
     async def _stop_broken(self) -> Outcome:
         with suppress(InstanceError):
-            await self._instance.api.abort(self._session_id)
+            await self._instance.agent.interrupt(self._session_id)
         return self._failed(
             f"the model broke off {BROKEN_ENDS} answers in a row, so the turn was stopped: check the model's service",
             await self._text(),
@@ -265,41 +283,40 @@ class Turn:
         """Say what keeps a running turn from going on."""
         if not self._instance.connected.is_set():
             return f"the connection to it is lost: {bare(self._instance.trouble)}"
+        if self._session_id in self._instance.state.not_followed:
+            return "so many sessions run there that this one is not followed; `read` shows it"
+        if not self._heard.began and not self._instance.state.is_busy(self._session_id):
+            return "OpenCode has accepted the message and not begun with it"
         status = self._instance.state.statuses.get(self._session_id)
-        return status.describe() if status is not None and status.type == "retry" else ""
+        return status.describe() if status is not None and status.kind == "retry" else ""
 
     def _failed(self, problem: str, text: str) -> Outcome:
         return Outcome("failed", self._session_id, text, problem)
 
     def _waiting(self, asks: list[Ask], text: str) -> Outcome:
         permission = any(isinstance(ask, Permission) for ask in asks)
-        return Outcome("needs-permission" if permission else "needs-answer", self._session_id, text, "", asks)
+        return Outcome("needs-permission" if permission else "needs-answer", self._session_id, text, "", tuple(asks))
 
-    async def _answers(self) -> list[Message]:
-        """Return the agent's messages since the prompt, oldest first."""
-        messages = await self._instance.api.messages(self._session_id, MESSAGES_LOOKED_AT)
-        ids = [message.info.id for message in messages]
-        if self._prompt_id in ids:
-            messages = messages[ids.index(self._prompt_id) + 1 :]
-        elif all(message.info.parent_id != self._prompt_id for message in messages):
-            return []  # never stored; else only so long ago that it is not among these
-        return [message for message in messages if message.info.role == "assistant"]
+    async def _record(self) -> TurnRecord:
+        return await self._instance.agent.turn(self._session_id, self._prompt.id)
+
+    def _live_text(self) -> str:
+        return "\n\n".join(text for text in self._instance.state.live(self._session_id).parts.values() if text)
 
     async def _text(self) -> str:
-        """Return what the agent said so far: what is finished by REST, what streams from memory."""
-        live = self._instance.state.live(self._session_id).parts
+        """Return what the agent said so far: what is finished by its records, what streams from memory."""
         try:
-            messages = await self._answers()
+            record = await self._record()
         except InstanceError:
-            return "\n\n".join(text for text in live.values() if text)
-        return _joined(messages, live)
+            return self._live_text()
+        return _joined(record.answers, self._instance.state.live(self._session_id).parts)
 
 
-def _joined(messages: list[Message], live: dict[str, str] | None = None) -> str:
+def _joined(messages: Sequence[Message], live: dict[str, str] | None = None) -> str:
     texts = [
         part.text or (live or {}).get(part.id, "")
         for message in messages
         for part in message.parts
-        if part.type == "text" and not part.synthetic
+        if part.kind == "text"
     ]
     return "\n\n".join(text for text in texts if text)

@@ -45,7 +45,7 @@ def main(relay_json: Path | None = None) -> int:
     from opencode_fleet.provisioned import RELAY_JSON
     from opencode_fleet.settings import load_settings
     from opencode_fleet.transports import TRANSPORTS
-    from opencode_mcp.tools import build_server
+    from opencode_mcp.server import build_server
 
     level = os.environ.get("LOG_LEVEL", "").strip() or "WARNING"
     if level.upper() not in LOG_LEVELS:
@@ -54,7 +54,6 @@ def main(relay_json: Path | None = None) -> int:
     logging.basicConfig(
         level=level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    logging.getLogger("httpx").setLevel("WARNING")  # a line for every request says nothing
     try:
         settings = load_settings(os.environ, TRANSPORTS, relay_json or RELAY_JSON)
     except SettingsError as error:

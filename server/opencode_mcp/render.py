@@ -1,21 +1,20 @@
-"""What the tools show: rows for programs and short text for the model and the person. All text comes out cleaned."""
+"""What the tools show: short text for the model and the person, beside the rows for programs, all of it cleaned."""
 
 from __future__ import annotations
 
-import json
 import time
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from pydantic import BaseModel, ConfigDict
-
 from opencode_common.text import bare, clean, cut_head, cut_tail, fence, one_line, quote_name
-from opencode_fleet.state import short_argument
-from opencode_fleet.wire import MAX_ASK_SHOWN, Ask, Message, Part, Permission, Question
+from opencode_mcp.asks import ask_row, asks_text, gist
+from opencode_mcp.rows import InstanceRow, InstancesResult, MessageRow, ReadResult, TurnResult
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from opencode_fleet.instance import Instance
-    from opencode_fleet.turn import Outcome
+    from opencode_fleet.model import Message, Outcome, Part, Session, ToolCall
 
 MAX_TEXT = 12_000
 """Characters of one answer, unless asked otherwise: what a chat's model can well take in."""
@@ -26,83 +25,11 @@ MAX_LISTING = 20_000
 """Instances and characters of one listing, whatever registers."""
 DIRECTORY_LENGTH = 120
 TITLE_LENGTH = 60
+OUTPUT_LENGTH = 600
+"""Characters of a tool's output, its end."""
+BY_DEFAULT = frozenset({"observe", "drive", "approve"})
+"""What the owner of a machine lets through, unless asked otherwise."""
 ARGUMENT_LENGTH = 160
-
-
-def _without_titles(schema: dict[str, Any]) -> None:
-    """Leave out what repeats the field names: the schemas stand in every chat's context."""
-    schema.pop("title", None)
-    schema.pop("description", None)
-    for field in schema["properties"].values():
-        field.pop("title", None)
-        field.pop("default", None)
-
-
-class Row(BaseModel):
-    """Base of structured results."""
-
-    model_config = ConfigDict(frozen=True, json_schema_extra=_without_titles)
-
-
-class InstanceRow(Row):
-    """One instance. `since`: epoch seconds when it went offline."""
-
-    name: str
-    state: str
-    directory: str
-    hostname: str
-    client: str = ""
-    version: str = ""
-    session: str = ""
-    title: str = ""
-    waits_for: str = ""
-    since: float = 0
-
-
-class InstancesResult(Row):
-    """The fleet. `left_out`: how many more there are, by state."""
-
-    instances: list[InstanceRow]
-    left_out: dict[str, int] = {}
-    problems: list[str] = []
-
-
-class AskRow(Row):
-    """What an agent waits for, whole."""
-
-    id: str
-    kind: Literal["permission", "question"]
-    session: str
-    text: str
-
-
-class TurnResult(Row):
-    """How a turn stands."""
-
-    instance: str
-    session: str
-    result: str
-    text: str = ""
-    problem: str = ""
-    asks: list[AskRow] = []
-
-
-class MessageRow(Row):
-    """One message of a conversation."""
-
-    role: str
-    text: str
-
-
-class ReadResult(Row):
-    """The end of a conversation."""
-
-    instance: str
-    session: str
-    title: str
-    state: str
-    messages: list[MessageRow]
-    asks: list[AskRow] = []
 
 
 # -- instances -----------------------------------------------------------------------------------------------------
@@ -130,8 +57,9 @@ def _instance_row(instance: Instance) -> InstanceRow:
     asks = state.pending_asks()
     waits_for = ""
     if asks:
-        more = f" (+{len(asks) - 1} more)" if len(asks) > 1 else ""
-        waits_for = one_line(_gist(asks[0]), ARGUMENT_LENGTH) + more
+        others = len(asks) - 1 + state.asks_left_out
+        more = f" (+{others} more)" if others else ""
+        waits_for = one_line(gist(asks[0]), ARGUMENT_LENGTH) + more
     elif retries := state.retries():
         waits_for = one_line(retries[0].describe(), ARGUMENT_LENGTH)
     elif not instance.connected.is_set():
@@ -142,12 +70,21 @@ def _instance_row(instance: Instance) -> InstanceRow:
         directory=one_line(state.directory or instance.endpoint.directory, DIRECTORY_LENGTH),
         hostname=one_line(instance.endpoint.hostname, 80),
         client=one_line(instance.endpoint.client or "", 64),
-        version=one_line(state.version, 20),
+        version=one_line(instance.agent_version, 20),
         session=newest.id if newest else "",
         title=one_line(newest.title, TITLE_LENGTH) if newest else "",
+        agent=one_line(newest.agent, 40) if newest else "",
         waits_for=waits_for,
         since=instance.offline_since or 0,
+        remote=_limited(instance.rights),
     )
+
+
+def _limited(rights: frozenset[str] | None) -> list[str]:
+    """Return what may be done from afar where that is not what every machine allows by default, or more."""
+    if rights is None or rights >= BY_DEFAULT:
+        return []
+    return sorted(one_line(right, 20) for right in rights)
 
 
 def fitting(lines: list[str]) -> int:
@@ -178,67 +115,14 @@ def _instance_line(row: InstanceRow) -> str:
         state += " since " + time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(row.since))
     if row.waits_for:
         state += f" ({row.waits_for})"
-    parts = [f"{row.name}: {state}", row.directory, f"“{row.title}”" if row.title else "", row.client]
+    parts = [f"{row.name}: {state}", row.directory, f"“{row.title}”" if row.title else "", row.session, row.client]
+    if row.agent:
+        parts.append(f"agent {row.agent}")
     if row.version:
         parts.append(f"v{row.version}")
+    if row.remote:
+        parts.append(f"from afar only: {', '.join(row.remote)}")
     return " · ".join(part for part in parts if part)
-
-
-# -- asks ----------------------------------------------------------------------------------------------------------
-
-
-def ask_row(instance: Instance, ask: Ask) -> AskRow:
-    """Return an ask with the whole of what would run or change: nobody can approve what was cut."""
-    root = instance.state.root_of(ask.session_id)
-    if ask.size > MAX_ASK_SHOWN:
-        text = f"[{ask.size:,} characters, too large to show whole: reject it, or settle it on the machine itself]"
-    else:
-        text = _permission_text(ask) if isinstance(ask, Permission) else _question_text(ask)
-    if root != ask.session_id:
-        text = f"(asked by a subagent, {ask.session_id})\n{text}"
-    kind: Literal["permission", "question"] = "permission" if isinstance(ask, Permission) else "question"
-    return AskRow(id=ask.id, kind=kind, session=root, text=clean(text))
-
-
-def _permission_text(ask: Permission) -> str:
-    lines = [f"permission: {_indented(ask.permission)}", *(f"for: {_indented(pattern)}" for pattern in ask.patterns)]
-    for key, value in ask.metadata.items():
-        shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        if shown and shown not in ask.patterns:
-            lines.append(f"{_indented(key)}: {_indented(shown)}")
-    covers = _indented(", ".join(ask.always)) if ask.always else "nothing more than this"
-    lines.append(f"`always` would also allow, until that OpenCode ends: {covers}")
-    return "\n".join(lines)
-
-
-def _indented(value: str) -> str:
-    """Set off the further lines of a value: at the beginning of a line stand only our own words."""
-    return "\n    ".join(["", *value.splitlines()]) if "\n" in value else value
-
-
-def _question_text(ask: Question) -> str:
-    lines = []
-    for number, item in enumerate(ask.questions, 1):
-        several = " (several may be chosen, separated by commas)" if item.multiple else ""
-        lines.append(f"question {number} of {len(ask.questions)}: {_indented(item.question)}{several}")
-        lines += [_indented(f"- {option.label}: {option.description}").removesuffix(": ") for option in item.options]
-    return "\n".join(lines)
-
-
-def _gist(ask: Ask) -> str:
-    if isinstance(ask, Permission):
-        return f"{ask.permission} {' '.join(ask.patterns[:3])}"
-    return ask.questions[0].question if ask.questions else "an answer"
-
-
-def asks_text(asks: list[AskRow]) -> str:
-    """Return the asks in full, with how to settle them."""
-    blocks = [f"{ask.id} ({ask.kind}, session {ask.session})\n{ask.text}" for ask in asks]
-    return (
-        f"{fence(chr(10).join(blocks))}\n"
-        "Show this to the person, and only on their word call `reply` with `ask` and `answer`: once, always or "
-        "reject (also `reject: why`) for a permission; a label or text for a question, reject to decline."
-    )
 
 
 # -- turns ---------------------------------------------------------------------------------------------------------
@@ -254,6 +138,7 @@ def turn_result(instance: Instance, outcome: Outcome) -> TurnResult:
         result=outcome.result,
         text=cut_head(clean(outcome.text), MAX_TEXT - OWN_WORDS - len(problem), hint),
         problem=problem,
+        note=outcome.note,
         asks=[ask_row(instance, ask) for ask in outcome.asks],
     )
 
@@ -262,30 +147,30 @@ def turn_text(turn: TurnResult) -> str:
     """Return a turn's result for the model: our words outside of the delimiters, the instance's inside."""
     where = f"instance {quote_name(turn.instance)}, session {turn.session}"
     said = [fence(turn.text)] if turn.text else []
+    note = [f"Note: {turn.note}."] if turn.note else []
     match turn.result:
         case "done":
-            return "\n".join([f"{where}: done.", *(said or ["It ended without a text; `read` shows what it did."])])
+            lines = [f"{where}: done.", *(said or ["It ended without a text; `read` shows what it did."])]
         case "running":
             trouble = [f"Not all is well: {fence(turn.problem)}"] if turn.problem else []
-            return "\n".join(
-                [
-                    f"{where}: still working; it goes on by itself. So far:",
-                    *(said or ["(nothing yet)"]),
-                    *trouble,
-                    f"Pick it up with `read` (session {turn.session}); do not send the message again.",
-                ]
-            )
+            lines = [
+                f"{where}: still working; it goes on by itself. So far:",
+                *(said or ["(nothing yet)"]),
+                *trouble,
+                f"Pick it up with `read` (session {turn.session}); do not send the message again.",
+            ]
         case "failed":
-            return "\n".join([f"{where}: the turn failed.", fence(turn.problem), *said])
+            lines = [f"{where}: the turn failed.", fence(turn.problem), *said]
         case _:
             head = "it asks for permission" if turn.result == "needs-permission" else "it asks a question"
-            return "\n".join([f"{where}: {head} and waits.", *said, asks_text(turn.asks)])
+            lines = [f"{where}: {head} and waits.", *said, asks_text(turn.asks)]
+    return "\n".join([*lines, *note])
 
 
 # -- conversations ---------------------------------------------------------------------------------------------------
 
 
-def message_rows(messages: list[Message], live: dict[str, str], max_chars: int) -> list[MessageRow]:
+def message_rows(messages: Sequence[Message], live: Mapping[str, str], max_chars: int) -> list[MessageRow]:
     """Return the messages, newest last, that fit an answer of `max_chars`: older ones are cut first, visibly."""
     rows: list[MessageRow] = []
     left = max_chars - OWN_WORDS
@@ -297,38 +182,81 @@ def message_rows(messages: list[Message], live: dict[str, str], max_chars: int) 
             note = f"[{len(messages) - index} older messages cut; ask for a larger max_chars]"
             rows.append(MessageRow(role="note", text=note))
             break
-        role = message.info.role if message.info.role in {"user", "assistant"} else "other"
-        rows.append(MessageRow(role=role, text=cut_tail(text, left, "ask for a larger max_chars")))
-        left -= len(text) + len(f"{role}: \n\n")
+        rows.append(MessageRow(role=message.role, text=cut_tail(text, left, "ask for a larger max_chars")))
+        left -= len(text) + len(f"{message.role}: \n\n")
     return rows[::-1]
 
 
-def _message_text(message: Message, live: dict[str, str]) -> str:
-    lines = [line for part in message.parts if (line := _part_text(part, live))]
-    if message.info.error is not None:
-        lines.append(f"[error] {one_line(message.info.error.describe(), 500)}")
+def _message_text(message: Message, live: Mapping[str, str]) -> str:
+    lines = ["[a summary of what was before, made to save room]"] if message.is_summary else []
+    lines += [line for part in message.parts if (line := _part_text(part, live))]
+    if message.retry:
+        lines.append(f"[the model is asked again] {one_line(message.retry, 300)}")
+    if message.error:
+        lines.append(f"[error] {one_line(message.error, 500)}")
     return "\n".join(lines)
 
 
-def _part_text(part: Part, live: dict[str, str]) -> str:
-    if part.type == "text" and not part.synthetic:
+def _part_text(part: Part, live: Mapping[str, str]) -> str:
+    if part.kind == "text":
         streaming = not part.text and part.id in live
         text = clean(part.text or live.get(part.id, ""))
         return f"{text} [… being written]" if streaming and text else text
-    if part.type == "tool":
-        line = f"[{one_line(part.tool, 40)}: {one_line(part.state.status, 20)}]"
-        line += f" {one_line(short_argument(part), ARGUMENT_LENGTH)}"
-        if part.state.status == "error":
-            line += f" — {one_line(part.state.error, 300)}"
-        return line
-    if part.type == "file":
-        return f"[file] {one_line(part.filename, ARGUMENT_LENGTH)}"
+    if part.kind == "tool" and part.call is not None:
+        return _call_text(part.call)
+    if part.kind == "file":
+        return f"[file] {one_line(part.text, ARGUMENT_LENGTH)}"
+    return ""
+
+
+def _call_text(call: ToolCall) -> str:
+    line = f"[{one_line(call.name, 40)}: {call.status}] {one_line(call.title, ARGUMENT_LENGTH)}"
+    if call.status == "error":
+        return f"{line} — {one_line(call.error, 300)}"
+    output = clean(call.output.strip())
+    return f"{line}\n{_indented(_end_of(output))}" if output else line
+
+
+def _end_of(output: str) -> str:
+    """Return the last lines of a tool's output, which say how it went; a mark says that more was before."""
+    kept = output[-OUTPUT_LENGTH:]
+    return kept if len(kept) == len(output) else f"… {kept}"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" for line in text.splitlines())
+
+
+def session_problem(messages: Sequence[Message], *, busy: bool, pick_up: str) -> str:
+    """Say in our words what is wrong with an idle session's last turn, and how to go on; empty if nothing is."""
+    newest = next((message for message in reversed(messages) if message.role != "note"), None)
+    if busy or newest is None:
+        return ""
+    if newest.role == "user":
+        return f"its last message has no answer; {pick_up}"
+    if newest.completed is None and not newest.error:
+        return f"its last answer was broken off and nothing writes it any more; {pick_up}"
     return ""
 
 
 def read_text(read: ReadResult) -> str:
     """Return a conversation for the model."""
-    head = f"instance {quote_name(read.instance)}, session {read.session}, {read.state}:"
+    manner = "".join(
+        f", {label} {one_line(value, 60)!r}"
+        for label, value in (("agent", read.agent), ("model", read.model))
+        if value
+    )
+    head = f"instance {quote_name(read.instance)}, session {read.session}, {read.state}{manner}:"
     blocks = [f"{row.role}: {row.text}" for row in read.messages]
     text = "\n".join([head, fence("\n\n".join([f"“{read.title}”", *blocks]))])
+    if read.problem:
+        text += f"\nNot all is well: {fence(read.problem)}"
     return f"{text}\nIt waits:\n{asks_text(read.asks)}" if read.asks else text
+
+
+def session_manner(session: Session, messages: Sequence[Message]) -> tuple[str, str]:
+    """Return the agent and the model that a session is in, by its record or else its last message that tells."""
+    told = next((message for message in reversed(messages) if message.agent), None)
+    agent = session.agent or (told.agent if told else "")
+    model = session.model or (told.model if told else "")
+    return one_line(agent, 60), one_line(model, 120)

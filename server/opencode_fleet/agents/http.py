@@ -16,6 +16,7 @@ from pydantic import BaseModel, ValidationError
 from opencode_common.text import one_line, quote, quote_name
 from opencode_fleet.agents.streams import parse_json, read_events
 from opencode_fleet.errors import (
+    AgentGone,
     BadAnswer,
     Forbidden,
     InstanceError,
@@ -208,7 +209,7 @@ class AgentClient:
         if status == 404:
             raise NotFound(f"{name} does not know it (any more)")
         if status in {502, 503}:
-            raise Unreachable(f"{name}: its OpenCode does not answer: {_error_message(content)}")
+            raise AgentGone(f"{name}: OpenCode does not answer there: {_error_message(content)}")
         if status >= 400:
             raise Rejected(f"{name} answered HTTP {status}: {_error_message(content)}")
         if status >= 300:

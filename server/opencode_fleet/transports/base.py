@@ -23,7 +23,7 @@ class Endpoint:
 
     name: str
     url: str
-    """`http://HOST:PORT` or `https://…`, with a path before the agent's own if there is one; without a slash at its end."""
+    """`http://HOST:PORT` or `https://…`, perhaps with a path before the agent's own; no slash at the end."""
     hostname: str
     directory: str
     client: str | None = None

@@ -139,8 +139,11 @@ class OpenCode1:
             messages = messages[ids.index(prompt_id) + 1 :]
         elif all(message.answers != prompt_id for message in messages):
             return TurnRecord(is_stored=False)  # else only so long ago that it is not among these
-        answers = [message for message in messages if message.role == "assistant" and not message.is_summary]
-        return TurnRecord(is_stored=True, answers=tuple(answers))
+        next_one = next((index for index, message in enumerate(messages) if message.role == "user"), len(messages))
+        answers = _answers(messages[:next_one])
+        # A prompt that comes while another waits joins its turn, and one answer is to both.
+        is_shared = next_one < len(messages) and not (answers and answers[-1].ended in {"well", "failed"})
+        return TurnRecord(is_stored=True, answers=_answers(messages) if is_shared else answers, is_shared=is_shared)
 
     # -- acting --------------------------------------------------------------------------------------------------
 
@@ -221,3 +224,7 @@ class OpenCode1:
                 continue
             for decoded in decoder.decode(event):
                 yield decoded
+
+
+def _answers(messages: list[model.Message]) -> tuple[model.Message, ...]:
+    return tuple(message for message in messages if message.role == "assistant" and not message.is_summary)

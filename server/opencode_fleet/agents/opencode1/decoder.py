@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -94,7 +94,7 @@ class Decoder:
         if info.role != "assistant" or info.is_summary:
             self._remember(self._not_answers, info.id)
             return [PromptTaken(info.session_id, info.id)] if info.role == "user" else []
-        return [AnswerChanged(info.session_id, info.id, info.parent_id, _ended(info))]
+        return [AnswerChanged(info.session_id, info.id, info.parent_id, info.ended)]
 
     def _on_part(self, properties: dict[str, Any]) -> list[events.Event]:
         part = Part.model_validate(properties["part"])
@@ -138,16 +138,6 @@ class Decoder:
         "message.part.updated": _on_part,
         "message.part.delta": _on_delta,
     }
-
-
-def _ended(info: MessageInfo) -> Literal["", "well", "for-tools", "broken", "failed"]:
-    if info.error is not None:
-        return "failed"
-    if info.finish == "stop":
-        return "well" if info.time.completed is not None else ""
-    if info.finish == "unknown":
-        return "broken"
-    return "for-tools" if info.finish else ""
 
 
 def _id(properties: dict[str, Any], key: str = "sessionID") -> str:

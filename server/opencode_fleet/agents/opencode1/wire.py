@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -215,11 +215,31 @@ class MessageInfo(Wire):
         """Whether it is a compaction's summary; a user's message may have an object of that name, which is none."""
         return self.role == "assistant" and (self.summary is True or self.mode == "compaction")
 
+    @property
+    def ended(self) -> Literal["", "well", "for-tools", "broken", "failed"]:
+        """How an assistant's message ended."""
+        if self.error is not None:
+            return "failed"
+        if self.finish == "stop":
+            return "well" if self.time.completed is not None else ""
+        if self.finish == "unknown":
+            return "broken"
+        return "for-tools" if self.finish else ""
+
     def model_name(self) -> str:
         """Return `PROVIDER/MODEL`, empty where it is not told."""
         return self.model.name() or (
             f"{self.provider_id}/{self.model_id}" if self.provider_id and self.model_id else ""
         )
+
+
+class _PartTime(Wire):
+    start: Number = 0
+    end: Number = 0
+
+    @property
+    def last(self) -> float:
+        return max(self.start, self.end) / MILLISECONDS
 
 
 class _ToolState(Wire):
@@ -228,6 +248,7 @@ class _ToolState(Wire):
     output: Text = ""
     error: Text = ""
     title: Text = ""
+    time: _PartTime = _PartTime()
 
 
 class Part(Wire):
@@ -242,6 +263,7 @@ class Part(Wire):
     tool: Text = ""
     state: _ToolState = _ToolState()
     filename: Text = ""
+    time: _PartTime = _PartTime()
 
     def call(self) -> fleet.ToolCall:
         """Return the tool call that it is."""
@@ -258,11 +280,11 @@ class Part(Wire):
         """Return it in the fleet's words; None: nothing to show."""
         match self.type:
             case "text" if not self.synthetic:
-                return fleet.Part(id=self.id, kind="text", text=self.text)
+                return fleet.Part(id=self.id, kind="text", text=self.text, changed=self.time.last)
             case "reasoning":
-                return fleet.Part(id=self.id, kind="reasoning", text=self.text)
+                return fleet.Part(id=self.id, kind="reasoning", text=self.text, changed=self.time.last)
             case "tool":
-                return fleet.Part(id=self.id, kind="tool", call=self.call())
+                return fleet.Part(id=self.id, kind="tool", call=self.call(), changed=self.state.time.last)
             case "file":
                 return fleet.Part(id=self.id, kind="file", text=self.filename)
         return None
@@ -290,16 +312,24 @@ class Message(Wire):
         return fleet.Message(
             id=info.id,
             session_id=info.session_id,
-            role="user" if info.role == "user" else "assistant" if info.role == "assistant" else "note",
+            role=self._role(),
             parts=parts,
             created=info.time.created / MILLISECONDS,
             completed=info.time.completed / MILLISECONDS if info.time.completed is not None else None,
+            ended=info.ended if info.role == "assistant" else "",
             answers=info.parent_id,
             error=info.error.describe() if info.error else "",
             agent=info.agent or info.mode,
             model=info.model_name(),
             is_summary=info.is_summary,
         )
+
+    def _role(self) -> Literal["user", "assistant", "note"]:
+        if self.info.role == "assistant":
+            return "assistant"
+        # What OpenCode itself puts in, as after a compaction, stands in a user's message too.
+        by_person = any(part.type in {"text", "file"} and not part.synthetic for part in self.parts)
+        return "user" if self.info.role == "user" and (by_person or not self.parts) else "note"
 
 
 class Event(Wire):
