@@ -31,7 +31,7 @@ demo: packages-demo $(INSTALLED) ## Drive a real OpenCode through the server. RE
 # Four at a time on two processors too: most tests wait for programs that start.
 .PHONY: test
 test: packages-test $(INSTALLED) opencode ## Run all tests, `make images molecule` too where Docker is or can be had. ARGS="…" goes to pytest, alone
-	@$(OPENCODES) $(BIN)/pytest $(or $(ARGS),--numprocesses 4 --dist loadfile)
+	@$(OPENCODES) $(BIN)/pytest $(or $(ARGS),--numprocesses 4 --dist loadfile --durations 15)
 	@$(if $(ARGS),:,if $(ENGINE) possible; then $(MAKE) --no-print-directory images molecule; \
 	else echo 'Left out: make images molecule. No Docker engine can be reached, nor started as this user.'; fi)
 
