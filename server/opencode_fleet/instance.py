@@ -90,8 +90,13 @@ class Instance:
 
     @property
     def gone_since(self) -> float | None:
-        """Since when (monotonic seconds) its machine is there without its agent, if so."""
+        """Since when (monotonic seconds) it is registered and nothing listens there, or its agent does not run."""
         return self._connection.gone_since
+
+    @property
+    def is_agent_gone(self) -> bool:
+        """Whether its machine answers, and says that the agent does not run."""
+        return self._connection.is_agent_gone
 
     @property
     def trouble(self) -> str:
