@@ -60,7 +60,8 @@ class Child:
             _send(target, signal.SIGTERM)
             _send(target, signal.SIGCONT)  # a stopped process does not see SIGTERM
         try:
-            return await asyncio.wait_for(self.wait(), _TERMINATE_SECONDS)
+            async with asyncio.timeout(_TERMINATE_SECONDS):
+                return await self.wait()
         except TimeoutError:
             for pid in {self.pid, server_pid or self.pid}:
                 _send(pid, signal.SIGKILL)

@@ -76,6 +76,7 @@ def _machine(values: dict[str, object]) -> Machine:
         person=str(values["relay_client_user"]),
         client=str(values["relay_client_name"]),
         instances=len(instances),
+        model_port=int(str(values["model_port"])),
     )
 
 

@@ -276,7 +276,8 @@ async def _stream(fake: FakeInstance) -> AsyncIterator[str]:
         yield _frame("server.connected")
         while True:
             try:
-                frame = await asyncio.wait_for(queue.get(), HEARTBEAT_SECONDS)
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    frame = await queue.get()
             except TimeoutError:
                 frame = _frame("server.heartbeat")
             if frame is None:

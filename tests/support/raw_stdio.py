@@ -56,7 +56,8 @@ class RawServer:
         """Close its stdin, which ends it."""
         assert self._process.stdin is not None
         self._process.stdin.close()
-        await asyncio.wait_for(self._process.wait(), 10)
+        async with asyncio.timeout(60):
+            await self._process.wait()
 
 
 @asynccontextmanager

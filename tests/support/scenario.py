@@ -96,6 +96,10 @@ class Relay(Host):
         """Return what the agent logged since the relay's boot."""
         return self.output("journalctl", "--boot", "--no-pager", "--unit", "opencode-relay-agent.service")
 
+    def logs(self, text: str) -> None:
+        """Wait until the agent has logged this: what it says arrives in the journal a little later."""
+        eventually(lambda: text in self.journal(), f"the agent logs: {text}", within=BACK_WITHIN)
+
     def call_tools(self, *calls: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:
         """Call tools of the server as the gateway's user, by a real MCP client; return the answers."""
         with self.tools(*calls) as client:
@@ -124,6 +128,8 @@ class Machine:
     client: str
     instances: int
     """How many run as services."""
+    model_port: int
+    """Where its scripted model listens."""
 
     def launcher(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run `opencode-connected ARGUMENTS` as the person, to its end, whatever comes of it."""

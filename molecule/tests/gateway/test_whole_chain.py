@@ -78,7 +78,7 @@ class Chain:
 
 
 @pytest.fixture(scope="module")
-def terminal(relay: Relay, desktop: Machine, hosts: dict[str, dict[str, Any]]) -> Iterator[tuple[Terminal, str]]:
+def terminal(relay: Relay, desktop: Machine) -> Iterator[tuple[Terminal, str]]:
     """A person's terminal, and the name under which what runs there is registered."""
     desktop.host.run("apt-get", "install", "--yes", "--no-install-recommends", "tmux")
     before = relay.registered(desktop.client).keys()
@@ -96,12 +96,11 @@ def chain(
     gateway: Gateway,
     desktop: Machine,
     terminal: tuple[Terminal, str],
-    hosts: dict[str, dict[str, Any]],
 ) -> Chain:
     """All of it, after one person has logged in once and one message has arrived."""
     screen, instance = terminal
     phone = Phone(desktop.host, gateway)
-    model = Model(desktop.host, int(str(hosts["desktop"]["model_port"])))
+    model = Model(desktop.host, desktop.model_port)
     gateway.administer("users", "add", _LOGIN[0], stdin=f"{_LOGIN[1]}\n")
     gateway.administer("clients", "allow", "--minutes", "5")
     sent = phone.call("send", *_LOGIN, instance=instance, session="new", message="the-first")

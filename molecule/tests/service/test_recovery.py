@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from support.chain import Model
 from support.scenario import GONE_WITHIN, back
 from support.waiting import eventually
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from support.scenario import Machine, Registration, Relay
+
+# What breaks comes back within a minute, on a machine that has other work.
+pytestmark = pytest.mark.timeout(600)
 
 _GET = """
 import sys, urllib.request
@@ -43,17 +47,20 @@ def test_a_turn_goes_on_through(
     name = f"{laptop.client}-api"
     status = f"http://127.0.0.1:{fleet[name].port}/session/status"
     marker = fault.__name__
-    message = f"SLOW:30:0.2 {marker}"
+    message = f"before GATE:{marker} and-after"
     with relay.tools(
         ("send", {"instance": name, "message": message, "session": "new"}), ("read", {"instance": name})
     ) as client:
-        eventually(lambda: "busy" in relay.python(_GET, status, user=relay.gateway_user).stdout, "the turn runs")
+        eventually(
+            lambda: "busy" in relay.python(_GET, status, user=relay.gateway_user).stdout, "the turn runs", within=60
+        )
         fault(relay)
         figure(f"{fault.__name__.strip('_')}, in mid-turn: registered again", back(relay, laptop, fleet))
+        Model(laptop.host, laptop.model_port).release(marker)
         assert client.ended() == 0, client.errors
         sent, read = (json.loads(line) for line in client.lines)
     assert not sent["is_error"]
-    assert "word30" in sent["text"]
+    assert "and-after" in sent["text"]
     assert read["text"].count(f"user: {message}") == 1
 
 
@@ -100,7 +107,7 @@ def test_a_client_that_gets_another_address_comes_back_from_there(
     move(old, new)
     try:
         figure("another address, the old path black-holed: registered again", back(relay, laptop, fleet))
-        assert f"client {laptop.client} connected from {new} " in relay.journal()
+        relay.logs(f"client {laptop.client} connected from {new} ")
     finally:
         again = relay.registrations()
         move(new, old)

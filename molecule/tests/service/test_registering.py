@@ -59,7 +59,7 @@ def test_what_it_registers_is_registered_and_goes_with_its_session(relay: Relay,
     assert relay.registrations()["guest-api"].port == port
     session.signal("KILL")
     eventually(lambda: "guest-api" not in relay.registrations(), "the registration is gone", within=15)
-    assert not relay.listens(port)
+    eventually(lambda: not relay.listens(port), "nothing listens any more", within=60)
 
 
 @pytest.mark.parametrize("name", ["api", "ann-laptop-api", "Studio_1", "GUEST-api", "gues"])
@@ -182,21 +182,26 @@ def test_a_tunnel_that_listens_beyond_loopback_is_not_registered(session: Sessio
 
 
 def test_only_the_tunnels_account_is_heard_at_the_agents_socket(relay: Relay) -> None:
+    # The agent closes as soon as it knows whose connection it is: before, while or after it is told something.
     program = """
 import socket
 agent = socket.socket(socket.AF_UNIX)
-agent.settimeout(10)
+agent.settimeout(60)
 try:
     agent.connect("/run/opencode-relay.sock")
+except PermissionError:
+    raise SystemExit("no entry")
+try:
     socket.send_fds(agent, [b"guest\\0SHA256:x\\0"], [0, 1])
-    print(agent.recv(1))
-except OSError as error:
-    print(type(error).__name__)
+    answer = agent.recv(1)
+except (BrokenPipeError, ConnectionResetError):
+    answer = b""
+raise SystemExit("answered" if answer else "closed")
 """
     for user in ("ordinary", relay.gateway_user, relay.agent_user):
-        assert relay.python(program, user=user).stdout.strip() == "PermissionError"
-    assert relay.python(program).stdout.strip() in {"b''", "ConnectionResetError"}
-    eventually(lambda: "user 0 is not the tunnel user" in relay.journal(), "root's is refused by the agent")
+        assert relay.python(program, user=user).stderr.strip() == "no entry"
+    assert relay.python(program).stderr.strip() == "closed"
+    relay.logs("user 0 is not the tunnel user")
 
 
 def test_a_tunnel_that_leads_to_no_opencode_is_not_registered(relay: Relay, guest: Attacker, port: int) -> None:
@@ -218,7 +223,7 @@ def test_the_same_instance_takes_over_from_its_older_session(
         newer.say(**hello("guest-api", other_port, instance_id="a" * 32))
         newer.hear("registered")
         assert relay.registrations()["guest-api"].port == other_port
-        session.ended(within=15)
+        session.ended()
 
 
 def test_a_client_has_no_more_registrations_than_ports(relay: Relay, guest: Attacker, guest_port: int) -> None:
@@ -274,7 +279,7 @@ def test_a_hello_of_100_mb_ends_its_session_and_is_not_kept(relay: Relay, guest:
     megabytes = "head -c 104857600 /dev/zero | tr '\\0' a"
     done = guest.host.run("sh", "-c", f'(printf \'{{"type":"hello","x":"\'; {megabytes}) | {words}', check=False)
     assert done.returncode != 0
-    assert "a line without end" in relay.journal()
+    relay.logs("a line without end")
     assert relay.agent_pid() == agent
     assert _peak_memory(relay, agent) - before < 20 * 1024
     assert relay.registered(laptop.client) == others
@@ -301,4 +306,4 @@ def test_the_journal_says_who_came_what_it_registered_and_why_it_went(
         assert "/secret/directory" not in lines
         return True
 
-    eventually(logged, "the journal tells it")
+    eventually(logged, "the journal tells it", within=60)

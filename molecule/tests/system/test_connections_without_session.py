@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from support.scenario import Attacker, Relay
 
-ENDS_WITHIN = 15.0
+ENDS_WITHIN = 60.0
+"""Seconds. Either does after 10, where the machine has no other work; nothing else ends it."""
 DROP_IN = "/etc/ssh/sshd_config.d/00-opencode-relay.conf"
 
 
@@ -42,7 +43,7 @@ def _ends_by_itself(relay: Relay, guest: Attacker) -> None:
     with Running(guest.host, *guest.ssh_command("-N", "-R", f"127.0.0.1:{port}:127.0.0.1:9", to="")) as ssh:
         eventually(lambda: relay.listens(port), "it listens unseen")
         eventually(lambda: not relay.listens(port), "it is ended", within=ENDS_WITHIN)
-        assert ssh.ended(within=15) == 255
+        assert ssh.ended() == 255
 
 
 @pytest.mark.usefixtures("without_the_agent")
@@ -53,7 +54,7 @@ def test_sshd_ends_it_when_the_agent_is_down(relay: Relay, guest: Attacker) -> N
 @pytest.mark.usefixtures("without_sshds_own_means")
 def test_the_agent_ends_it_when_sshd_does_not(relay: Relay, guest: Attacker) -> None:
     _ends_by_itself(relay, guest)
-    assert "ended a connection without a session" in relay.journal()
+    relay.logs("ended a connection without a session")
 
 
 def test_a_client_without_an_agent_is_told_so_and_listens_nowhere(
@@ -62,5 +63,5 @@ def test_a_client_without_an_agent_is_told_so_and_listens_nowhere(
     port = relay.block("guest")[-1]
     with guest.session(forward=port, local_port=9) as session:
         assert session.hear("error")["code"] == "write-failed"
-        session.ended(within=15)
-    eventually(lambda: not relay.listens(port), "nothing listens")
+        session.ended()
+    eventually(lambda: not relay.listens(port), "nothing listens", within=60)

