@@ -78,7 +78,9 @@ class Connection:
         self.offline_since: float | None = None
         """Epoch seconds; None while it is registered and listens."""
         self.gone_since: float | None = None
-        """Monotonic seconds since which it is registered and its agent does not run."""
+        """Monotonic seconds since which it is registered and nothing listens there, or its agent does not run."""
+        self.is_agent_gone = False
+        """Its machine answers, and says that the agent does not run."""
         self.trouble = ""
         """Why it is not connected, for people."""
         self.was_connected = False
@@ -281,7 +283,8 @@ class Connection:
 
     def _failed(self, error: InstanceError) -> None:
         self.trouble = str(error)
-        if isinstance(error, AgentGone) or (isinstance(error, Unreachable) and error.refused):
+        self.is_agent_gone = isinstance(error, AgentGone)
+        if self.is_agent_gone or (isinstance(error, Unreachable) and error.refused):
             self.gone_since = self.gone_since or time.monotonic()
         else:
             self.gone_since = None

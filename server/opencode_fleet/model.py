@@ -231,7 +231,8 @@ class Snapshot:
     """The newest of each workplace, newest first, and all that run."""
 
 
-Result = Literal["done", "needs-permission", "needs-answer", "running", "failed"]
+Result = Literal["done", "needs-permission", "needs-answer", "running", "lost", "failed"]
+"""`lost`: nothing is heard of the turn, which may go on or not."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,9 +36,11 @@ WAKE_AFTER = 2.0
 SETTLING = 2.0
 """Seconds in which an idle session's record may still be completed."""
 GONE_AFTER = 5.0
-"""Seconds without its agent, while its machine is there, after which a caller need not wait any longer."""
+"""Seconds after which an agent that its own machine calls gone does not come back to its turn."""
 RESTARTED_WITHIN = 20.0
-"""The same for an agent whose turns outlive it: a service comes back and resumes them."""
+"""The same where a service may come back and resume its turns, or only the line be cut."""
+TAKEN_OVER_WITHIN = 6.0
+"""Seconds within which another launcher of that machine takes over the line of one that ended."""
 MAX_HEARD = 2_000_000
 MAX_UNSENT = 20_000
 _SHARED = "another message came in between, and OpenCode answered both together: this may be the answer to both"
@@ -164,7 +166,10 @@ class Turn:
                 looked = now
                 await self._refresh()
             if now >= deadline:
-                return Outcome("running", self._session_id, await self._text(), self._trouble())
+                is_lost = not self._instance.connected.is_set()
+                return Outcome(
+                    "lost" if is_lost else "running", self._session_id, await self._text(), self._trouble()
+                )
             pause = min(deadline - now, LOOK_INTERVAL, PROGRESS_INTERVAL if self._heard.unsent else LOOK_INTERVAL)
             if idle and self._heard.began:
                 pause = min(pause, 0.5)  # idle, but the agent's record is not complete yet
@@ -177,14 +182,10 @@ class Turn:
 
     async def _ended_or_waiting(self) -> Outcome | None:
         """Return what is known from memory alone."""
-        if self._instance.closed:
+        if self._is_closed():
             return await self._closed()
         if self._is_gone():
-            return self._failed(
-                f"OpenCode is gone there ({bare(self._instance.trouble)}), and with it the turn. Once it runs again, "
-                "`read` shows how far it came",
-                self._live_text(),
-            )
+            return self._gone()
         asks = self._instance.state.pending_asks(self._session_id)
         if asks:
             return self._waiting(asks, await self._text())
@@ -194,6 +195,12 @@ class Turn:
             return Outcome("done", self._session_id, answer)
         return None
 
+    def _is_closed(self) -> bool:
+        """Whether it was closed there, and no other launcher there takes the line over."""
+        since = self._instance.closed_since
+        patience = TAKEN_OVER_WITHIN if self._instance.can(Capability.OUTLIVES) else 0.0
+        return since is not None and time.monotonic() - since >= patience
+
     async def _closed(self) -> Outcome:
         text = await self._text()
         if self._instance.can(Capability.OUTLIVES):
@@ -201,10 +208,22 @@ class Turn:
             return Outcome("running", self._session_id, text, problem)
         return self._failed("OpenCode was closed on its machine in the middle of it", text)
 
+    def _gone(self) -> Outcome:
+        text = self._live_text()
+        if self._instance.is_agent_gone:
+            return self._failed("OpenCode does not run there any more, and broke the turn off", text)
+        return Outcome(
+            "lost",
+            self._session_id,
+            text,
+            "nothing listens there any more: OpenCode has ended, or the line to it is cut",
+        )
+
     def _is_gone(self) -> bool:
-        """Whether the machine is there and its agent is not, and for longer than a restart takes."""
+        """Whether it is registered and does not answer, for longer than a restart takes."""
         since = self._instance.gone_since
-        patience = RESTARTED_WITHIN if self._instance.can(Capability.OUTLIVES) else GONE_AFTER
+        surely = self._instance.is_agent_gone and not self._instance.can(Capability.OUTLIVES)
+        patience = GONE_AFTER if surely else RESTARTED_WITHIN
         return since is not None and time.monotonic() - since >= patience
 
     async def _send_progress(self) -> None:

@@ -159,6 +159,13 @@ def turn_text(turn: TurnResult) -> str:
                 *trouble,
                 f"Pick it up with `read` (session {turn.session}); do not send the message again.",
             ]
+        case "lost":
+            lines = [
+                f"{where}: nothing is heard of it any more: {fence(turn.problem)}",
+                *said,
+                f"Once it can be reached, `read` (session {turn.session}) shows what became of it.",
+                "Do not send the message again.",
+            ]
         case "failed":
             lines = [f"{where}: the turn failed.", fence(turn.problem), *said]
         case _:

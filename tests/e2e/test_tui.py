@@ -1,4 +1,4 @@
-"""An OpenCode with a screen: a session made for it is shown there, and nobody's screen is switched otherwise."""
+"""An OpenCode with a screen: whoever types there keeps it, and is told what happens from afar."""
 
 from __future__ import annotations
 
@@ -56,6 +56,10 @@ class Screen:
         """What was drawn, without escapes."""
         return _ESCAPES.sub("", "".join(self._drawn))
 
+    def type(self, keys: str) -> None:
+        """Press keys, as a person there."""
+        self._child.send(keys)
+
     def end(self) -> None:
         """End OpenCode as a person does who closes the terminal."""
         self._child.kill(15)
@@ -87,7 +91,7 @@ async def is_idle(client: RelayClient) -> bool:
 
 
 @pytest.mark.timeout(240)
-async def test_a_new_session_is_shown_on_the_screen_and_others_do_not_switch_it(
+async def test_a_new_session_takes_nobodys_screen_and_is_said_there(
     opencode_home: OpenCodeHome, tmp_path: Path, registry_dir: Path
 ) -> None:
     port = free_port()
@@ -95,20 +99,30 @@ async def test_a_new_session_is_shown_on_the_screen_and_others_do_not_switch_it(
         register(registry_dir, registration("desk", port))
         async with relay_client(registry_dir) as client:
             await eventually_async(lambda: is_idle(client), within=30)
-            # The answers are words that no prompt holds, without a blank, which the screen may skip.
-            shown = await client.call("send", instance="desk", message="SLOW:1:0", session="new")
-            assert shown.structured["result"] == "done"
-            await eventually_async(lambda: "word1" in screen.text, within=30)
+            screen.type("half-a-thought")
+            await eventually_async(lambda: "half-a-thought" in screen.text, within=30)
+            # The answer is a word that no prompt holds, without a blank, which the screen may skip.
+            afar = await client.call("send", instance="desk", message="SLOW:1:0", session="new")
+            assert afar.structured["result"] == "done"
+            await eventually_async(lambda: "afar" in screen.text, within=30)
 
+            # What was typed goes where the person meant it to go.
+            screen.type("\r")
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
-                hidden = (await http.post("/session", json={})).json()["id"]
-            answer = await client.call("send", instance="desk", message="SLOW:3:0", session=hidden)
-            assert answer.structured["text"] == "word1 word2 word3 "
-            session = shown.structured["session"]
-            await client.call("send", instance="desk", message="SLOW:2:0", session=session)
-            await eventually_async(lambda: "word2" in screen.text, within=30)
-            assert "word3" not in screen.text
+                own = await eventually_async(lambda: session_of(http, besides=afar.structured["session"]), within=60)
+            assert "word1" not in screen.text
+            await eventually_async(lambda: is_idle(client), within=60)
 
-            asked = await client.call("send", instance="desk", message="[BASH:echo at-the-screen]", session=session)
+            asked = await client.call("send", instance="desk", message="[BASH:echo at-the-screen]", session=own)
             assert asked.structured["result"] == "needs-permission"
-            await eventually_async(lambda: "Permission required" in screen.text, within=30)
+            await eventually_async(lambda: "Permission required" in screen.text, within=60)
+
+
+async def session_of(http: httpx.AsyncClient, *, besides: str) -> str | None:
+    """Return the session that holds the typed line, once it is there."""
+    for session in (await http.get("/session")).json():
+        if session["id"] != besides:
+            messages = (await http.get(f"/session/{session['id']}/message")).json()
+            if any(part.get("text") == "half-a-thought" for message in messages for part in message["parts"]):
+                return str(session["id"])
+    return None

@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from opencode_common.files import FileIdentity
@@ -19,6 +19,7 @@ from opencode_common.registration import (
 )
 from opencode_common.text import one_line
 from opencode_fleet.transports.base import START_ONE, Appeared, Change, Departed, Endpoint, ScanDone, Transport
+from opencode_fleet.transports.local_key import local_key_headers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -47,11 +48,12 @@ UNSEEN = FileIdentity(0, 0, 0, 0, 0)
 
 @dataclass(slots=True)
 class KnownFile:
-    """What was read from one version of a file."""
+    """What was read from one version of a file, and of the key beside it."""
 
     identity: FileIdentity
     registration: Registration | None
     problem: str = ""
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
     refusals: int = 0
     first_refusal: float = 0.0
 
@@ -211,7 +213,9 @@ class LocalRelay(Transport):
             return KnownFile(identity, None, one_line(str(error), 120))
         except OSError as error:
             return KnownFile(identity, None, error.strerror or "cannot be read")
-        return KnownFile(identity, registration)
+        # A relay's registrations are of other machines, whose guards are behind ssh.
+        headers = {} if registration.client else local_key_headers(self._directory, registration.name)
+        return KnownFile(identity, registration, headers=headers)
 
     def _compare(self, files: dict[str, KnownFile]) -> list[Change]:
         present: dict[str, Endpoint] = {}
@@ -224,7 +228,7 @@ class LocalRelay(Transport):
             if registration.closed_at is not None:
                 closed.add(registration.name)
             elif len(present) < MAX_INSTANCES:
-                present[registration.name] = _endpoint(registration, known.identity)
+                present[registration.name] = self._endpoint(registration, known)
             else:
                 too_many += 1
         changes: list[Change] = [
@@ -235,6 +239,19 @@ class LocalRelay(Transport):
         self._announced = present
         self._too_many = too_many
         return changes
+
+    @staticmethod
+    def _endpoint(registration: Registration, known: KnownFile) -> Endpoint:
+        return Endpoint(
+            name=registration.name,
+            # 127.0.0.1, never localhost: on the other address family somebody else may answer.
+            url=f"http://127.0.0.1:{registration.port}",
+            hostname=registration.hostname,
+            directory=registration.cwd,
+            client=registration.client,
+            revision=f"{registration.connected_at} {known.identity.inode} {known.identity.modified_ns}",
+            headers=known.headers,
+        )
 
     def _prune(self, name: str, known: KnownFile) -> None:
         path = self._directory / f"{name}.json"
@@ -274,15 +291,3 @@ def _unreadable(shown: str, error: OSError) -> str:
     else:
         step = "mend it or correct RELAY_REGISTRY_DIR"
     return f"the registry directory {shown} cannot be read: {error.strerror}; {step}"
-
-
-def _endpoint(registration: Registration, identity: FileIdentity) -> Endpoint:
-    return Endpoint(
-        name=registration.name,
-        # 127.0.0.1, never localhost: on the other address family somebody else may answer.
-        url=f"http://127.0.0.1:{registration.port}",
-        hostname=registration.hostname,
-        directory=registration.cwd,
-        client=registration.client,
-        revision=f"{registration.connected_at} {identity.inode} {identity.modified_ns}",
-    )

@@ -201,7 +201,7 @@ class OpenCode1:
 
     async def show(self, session: model.Session) -> None:
         """Say on the screen that the session was begun. To switch to it would take it from whoever types there."""
-        message = f"A session was begun from afar: {session.title}"[:200]
+        message = "A new session was begun from afar. It is in the list of sessions."
         await self._client.call("POST", "/tui/show-toast", body={"message": message, "variant": "info"})
 
     # -- events --------------------------------------------------------------------------------------------------
