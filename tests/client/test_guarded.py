@@ -28,7 +28,7 @@ def test_without_a_relay_the_guard_asks_for_the_key_that_lies_beside_the_registr
             "guard": 1,
             "generation": 1,
             "version": state["opencode_version"],
-            "rights": ["observe", "drive", "approve"],
+            "rights": ["approve", "drive", "observe"],
             "directories": [{"path": str(machine.project), "name": name, "opened": True}],
         }
         with guard_of(machine) as client:

@@ -50,6 +50,12 @@ def test_a_headless_launcher_starts_the_service_follows_and_revives_it(machine2:
         }
         assert f"{name!r} is registered, OpenCode's service is on port {service.port}" in launched.screen
 
+        with guard_of(machine2) as client:
+            body = {"location": {"directory": str(machine2.project)}, "title": "Fix the login"}
+            session = client.post("/api/session", json=body).raise_for_status().json()["data"]["id"]
+        listed = machine2.run("sessions").stdout
+        assert f"{session}  Fix the login" in listed
+
         service.kill()
         eventually(lambda: service.runs() and is_healthy(machine2), "it is revived", within=COMES_UP)
         assert service.pid != before["pid"]
@@ -57,7 +63,9 @@ def test_a_headless_launcher_starts_the_service_follows_and_revives_it(machine2:
         eventually(lambda: is_healthy(machine2), "the guard has found the new one", within=COMES_UP)
         eventually(lambda: said(machine2, "OpenCode's service was replaced"), "the log says so", within=COMES_UP)
         assert machine2.registrations() == {name: registration}, "readers notice nothing"
-        eventually(lambda: launched.opencode().pid == service.pid, "the state file has the new one", within=COMES_UP)
+        eventually(
+            lambda: launched.state()["opencode_pid"] == service.pid, "the state file has the new one", within=COMES_UP
+        )
 
         launched.launcher().send_signal(signal.SIGTERM)
         assert launched.ended() == -signal.SIGTERM
