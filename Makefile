@@ -9,8 +9,12 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 # Ubuntu's image comes from a container registry, which not every machine that tests can reach.
 SCENARIO ?= default trixie
-# What tests and benchmarks run: the pinned OpenCode, unless OPENCODE_BIN names another.
+# What tests and benchmarks run: the pinned OpenCode of either generation, unless these name others.
 OPENCODE_BIN ?= $(CURDIR)/.work/opencode/node_modules/.bin/opencode
+OPENCODE2_BIN ?= $(CURDIR)/.work/opencode2/node_modules/@opencode/cli-linux-x64-baseline/bin/opencode
+OPENCODES = OPENCODE_BIN=$(OPENCODE_BIN) OPENCODE2_BIN=$(OPENCODE2_BIN)
+# A container sees the file itself, and not where a link leads.
+MOUNTED_OPENCODES = OPENCODE_BIN=$$(readlink -f $(OPENCODE_BIN)) OPENCODE2_BIN=$$(readlink -f $(OPENCODE2_BIN))
 SOURCES := server client tests molecule images
 
 export PYTHONPATH := $(CURDIR)/tests
@@ -27,18 +31,17 @@ demo: packages-demo $(INSTALLED) ## Drive a real OpenCode through the server. RE
 # Four at a time on two processors too: most tests wait for programs that start.
 .PHONY: test
 test: packages-test $(INSTALLED) opencode ## Run all tests, `make images molecule` too where Docker is or can be had. ARGS="…" goes to pytest, alone
-	@OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/pytest $(or $(ARGS),--numprocesses 4 --dist loadfile)
+	@$(OPENCODES) $(BIN)/pytest $(or $(ARGS),--numprocesses 4 --dist loadfile)
 	@$(if $(ARGS),:,if $(ENGINE) possible; then $(MAKE) --no-print-directory images molecule; \
 	else echo 'Left out: make images molecule. No Docker engine can be reached, nor started as this user.'; fi)
 
 .PHONY: images
 images: packages-images $(INSTALLED) opencode ## Build the images of server and gateway, say their sizes, and test them
-	@OPENCODE_BIN=$$(readlink -f $(OPENCODE_BIN)) $(ENGINE) run tests/images/build_and_test.sh
+	@$(MOUNTED_OPENCODES) $(ENGINE) run tests/images/build_and_test.sh
 
 .PHONY: molecule
 molecule: packages-molecule $(INSTALLED) opencode ## Prove the roles on Debian hosts in containers. SCENARIO=noble: on Ubuntu
-	@OPENCODE_BIN=$$(readlink -f $(OPENCODE_BIN)) $(ENGINE) run \
-		tests/support/scenarios.sh $(SCENARIO)
+	@$(MOUNTED_OPENCODES) $(ENGINE) run tests/support/scenarios.sh $(SCENARIO)
 
 .PHONY: lint
 lint: packages-lint $(INSTALLED) ## Check format, style, types, shell scripts, roles and their READMEs
@@ -56,7 +59,7 @@ readmes: $(INSTALLED) ## Write the READMEs of the roles anew
 .PHONY: bench
 bench: packages-test $(INSTALLED) opencode ## Print the figures of the server, the gateway, the launcher, the line and the relay
 	@for part in server.py gateway.py launcher.py recovery.py 'recovery.py --provisioned' scale.py; do \
-		OPENCODE_BIN=$(OPENCODE_BIN) $(BIN)/python tests/bench/$$part; \
+		$(OPENCODES) $(BIN)/python tests/bench/$$part; \
 	done
 
 .PHONY: clean
@@ -73,5 +76,7 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 .PHONY: opencode
-opencode: $(INSTALLED)
+opencode: $(INSTALLED) ## Install both generations of OpenCode for tests
 	@test -x $(OPENCODE_BIN) || $(BIN)/python -c 'from support.opencode import install_opencode; install_opencode()'
+	@test -x $(OPENCODE2_BIN) || \
+		$(BIN)/python -c 'from support.opencode2 import install_opencode2; install_opencode2()'

@@ -8,6 +8,7 @@ import hypothesis
 import pytest
 
 from support.opencode import OpenCodeHome, ServedOpenCode, find_opencode
+from support.opencode2 import OpenCode2Home, Service2, find_opencode2
 from support.scripted_model import ScriptedModel
 
 if TYPE_CHECKING:
@@ -22,8 +23,14 @@ hypothesis.settings.load_profile("suite")
 
 @pytest.fixture(scope="session")
 def opencode_bin() -> Path:
-    """Real OpenCode, installed if there is none."""
+    """Real OpenCode 1, installed if there is none."""
     return find_opencode()
+
+
+@pytest.fixture(scope="session")
+def opencode2_bin() -> Path:
+    """Real OpenCode 2, installed if there is none."""
+    return find_opencode2()
 
 
 @pytest.fixture(scope="session")
@@ -44,6 +51,21 @@ def opencode(opencode_home: OpenCodeHome, tmp_path_factory: pytest.TempPathFacto
     """A served OpenCode that tests share: leave its sessions idle and it alive."""
     with ServedOpenCode(opencode_home, tmp_path_factory.mktemp("project")) as served:
         yield served
+
+
+@pytest.fixture(scope="session")
+def opencode2_home(
+    tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel, opencode2_bin: Path
+) -> OpenCode2Home:
+    """One user's HOME with the scripted model behind OpenCode 2."""
+    return OpenCode2Home(tmp_path_factory.mktemp("home2"), model.base_url, binary=opencode2_bin)
+
+
+@pytest.fixture(scope="session")
+def service2(opencode2_home: OpenCode2Home) -> Iterator[Service2]:
+    """The managed service of OpenCode 2 that tests share: leave its sessions idle and it alive."""
+    with Service2(opencode2_home) as service:
+        yield service
 
 
 @pytest.fixture

@@ -1,8 +1,7 @@
-"""Real OpenCode for tests: installed if missing, with a HOME of its own and the scripted model behind it."""
+"""Real OpenCode 1 for tests: installed if missing, with a HOME of its own and the scripted model behind it."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import httpx
 
+from support.npm import install_from_npm
 from support.ports import free_port
+from support.processes import descendants, end_all
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -27,42 +28,36 @@ OPENCODE_VERSION = "1.18.33"
 MODEL_NAME = "fake/fake"
 """Provider and model of the scripted model in OpenCode's configuration."""
 
-_INSTALL_DIRECTORY = Path(__file__).parents[2] / ".work" / "opencode"
 _START_SECONDS = 60.0
 """Serve takes 3 to 4 s alone, much longer when the whole suite shares two cores."""
 _STOP_SECONDS = 10.0
 
 
 def find_opencode() -> Path:
-    """Return the OpenCode to test with: `OPENCODE_BIN`, else the one on PATH, else a fresh installation."""
-    if named := os.environ.get("OPENCODE_BIN"):
+    """Return the OpenCode 1 to test with: `OPENCODE_BIN`, else the one on PATH, else a fresh installation."""
+    return find_on_machine("OPENCODE_BIN", 1) or install_opencode()
+
+
+def find_on_machine(variable: str, generation: int) -> Path | None:
+    """Return the binary that the environment names in `variable`, else PATH's if it is of that generation."""
+    if named := os.environ.get(variable):
         return Path(named)
-    if found := shutil.which("opencode"):
+    found = shutil.which("opencode")
+    if found and version_of(Path(found)).startswith(f"{generation}."):
         return Path(found)
-    return install_opencode()
+    return None
+
+
+def version_of(binary: Path) -> str:
+    """Return the version that an OpenCode of either generation says it is, like 1.18.33 or 2.0.15."""
+    command = [str(binary), "--version"]
+    said = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
+    return said.stdout.split()[-1].removeprefix("v")
 
 
 def install_opencode() -> Path:
     """Install the pinned OpenCode by npm below the repository's `.work`, once, and return its binary."""
-    _INSTALL_DIRECTORY.mkdir(parents=True, exist_ok=True)
-    binary = _INSTALL_DIRECTORY / "node_modules" / ".bin" / "opencode"
-    stamp = _INSTALL_DIRECTORY / f"installed-{OPENCODE_VERSION}"
-    with (_INSTALL_DIRECTORY / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not stamp.exists():
-            package = f"opencode-ai@{OPENCODE_VERSION}"
-            command = [
-                "npm",
-                "install",
-                "--no-audit",
-                "--no-fund",
-                "--prefix",
-                str(_INSTALL_DIRECTORY),
-                package,
-            ]
-            subprocess.run(command, check=True)
-            stamp.touch()
-    return binary
+    return install_from_npm("opencode-ai", OPENCODE_VERSION, name="opencode") / ".bin" / "opencode"
 
 
 def opencode_config(model_url: str, *, asks: bool = True) -> dict[str, Any]:
@@ -71,13 +66,17 @@ def opencode_config(model_url: str, *, asks: bool = True) -> dict[str, Any]:
     With `asks`, shell commands and edits need a permission, as a careful person has it.
     """
     action = "ask" if asks else "allow"
+    return {**scripted_provider(model_url), "permission": {"bash": action, "edit": action}}
+
+
+def scripted_provider(model_url: str) -> dict[str, Any]:
+    """Return the part of a configuration that both generations share: all but what needs a permission."""
     limit = {"context": 200_000, "output": 8_000}
     return {
         "model": MODEL_NAME,
         "small_model": MODEL_NAME,
         "autoupdate": False,
         "share": "disabled",
-        "permission": {"bash": action, "edit": action},
         "provider": {
             "fake": {
                 "npm": "@ai-sdk/openai-compatible",
@@ -92,21 +91,27 @@ def opencode_config(model_url: str, *, asks: bool = True) -> dict[str, Any]:
 class OpenCodeHome:
     """A HOME with XDG directories and OpenCode's configuration: one user's OpenCode and its database.
 
-    `root` is made if it is missing; all instances with one home share their sessions, as in real life.
+    `root` is made if it is missing; all instances with one home share their sessions, as in real life. Its
+    configuration is of the format of OpenCode 1, which OpenCode 2 takes too: the home of a person who has both.
     """
 
     def __init__(self, root: Path, model_url: str, *, binary: Path, asks: bool = True) -> None:
         self.root = root
+        self.binary = binary
+        self.install(binary)
+        configuration = root / ".config" / "opencode"
+        configuration.mkdir(parents=True, exist_ok=True)
+        (configuration / "opencode.json").write_text(json.dumps(self._configuration(model_url, asks=asks)))
+
+    def install(self, binary: Path) -> None:
+        """Make `binary` this home's `opencode`: at first, and in place of another as an upgrade does."""
         self.binary = binary.absolute()
         # Under its usual name, and nothing else of the directory that it lies in, goes on the PATH.
-        commands = root / "bin"
+        commands = self.root / "bin"
         commands.mkdir(parents=True, exist_ok=True)
         command = commands / "opencode"
         command.unlink(missing_ok=True)
         command.symlink_to(self.binary)
-        configuration = root / ".config" / "opencode"
-        configuration.mkdir(parents=True, exist_ok=True)
-        (configuration / "opencode.json").write_text(json.dumps(opencode_config(model_url, asks=asks)))
 
     def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """Return the whole environment of a process that belongs to this home.
@@ -127,12 +132,17 @@ class OpenCodeHome:
             **(extra or {}),
         }
 
+    def _configuration(self, model_url: str, *, asks: bool) -> dict[str, Any]:
+        return opencode_config(model_url, asks=asks)
+
 
 class ServedOpenCode:
     """An `opencode serve` on a free loopback port; a context manager that leaves no process behind.
 
     `cwd` is the directory it works in (made if missing). With `password`, every route asks for it.
     """
+
+    _password_variable = "OPENCODE_SERVER_PASSWORD"
 
     def __init__(
         self, home: OpenCodeHome, cwd: Path, *, password: str | None = None, port: int | None = None
@@ -168,7 +178,7 @@ class ServedOpenCode:
     def start(self) -> None:
         """Start it, and wait until it is healthy and has its port for itself."""
         self.cwd.mkdir(parents=True, exist_ok=True)
-        extra = {"OPENCODE_SERVER_PASSWORD": self._password} if self._password else {}
+        extra = {self._password_variable: self._password} if self._password else {}
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 [str(self.home.binary), "serve", "--hostname", "127.0.0.1", "--port", str(self.port)],
@@ -189,21 +199,28 @@ class ServedOpenCode:
         """End it as one should: running turns and their tools first, then the process."""
         if self._process is None:
             return
-        with suppress(httpx.HTTPError), self.client(timeout=_STOP_SECONDS) as client:
-            client.post("/global/dispose")
+        self._dispose()
         self._process.terminate()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_STOP_SECONDS)
         self.kill()
 
     def kill(self) -> None:
-        """Kill it and whatever its session of processes still runs, as a crash would."""
+        """Kill it and whatever it still runs, as a crash would."""
         if self._process is None:
             return
+        # OpenCode 2 gives each of its commands a session of its own.
+        below = descendants(self._process.pid)
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        end_all(below)
         self._process = None
+
+    def _dispose(self) -> None:
+        """End running turns and their tools, which OpenCode 1 would leave behind."""
+        with suppress(httpx.HTTPError), self.client(timeout=_STOP_SECONDS) as client:
+            client.post("/global/dispose")
 
     def _serves(self) -> bool:
         """Tell whether it listens.

@@ -22,6 +22,10 @@ The script is the last user message. Without any keyword the model streams ``ech
 
 A request without tools is OpenCode asking for a title: answered with plain text, keywords ignored.
 
+Both generations of OpenCode take the same script: calls are made by the names of the tools that a request offers.
+OpenCode 2 has no ``[TODO:…]``: the model calls a tool that is not there. After a restart of its service OpenCode 2
+goes on with a note as the last user message, which the model echoes.
+
 Run as a program (``python -m support.scripted_model [--port N]``) it prints its base URL and serves until
 it is interrupted. ``GET /prompts`` then lists the prompts that opened turns, ``POST /gates/name`` releases.
 """
@@ -40,14 +44,14 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Self
 
+from support.scripted_calls import Offer, calls_of, offered
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
 
 TITLE = "A scripted title"
 """What the model answers to a request for a title or a summary."""
 
-_CALL = re.compile(r"\[(BASH|WRITE|EDIT|READ|ASK|TASK|TODO):([^\]]*)\]")
 _GATE = re.compile(r"GATE:([\w-]+)")
 _FAIL = re.compile(r"FAIL(\d{3})(?:x(\d+))?")
 _SLOW = re.compile(r"SLOW:(\d+):([\d.]+)")
@@ -68,18 +72,22 @@ class ModelRequest:
     """A request without tools: OpenCode wants a title or a summary."""
     messages: list[dict[str, Any]] = field(repr=False)
     """The whole conversation as sent, in OpenAI's format."""
+    offer: Offer = field(repr=False)
+    """The tools that the model may call."""
 
     @classmethod
     def parse(cls, body: dict[str, Any], session: str) -> ModelRequest:
         """Read a chat completion request."""
         messages: list[dict[str, Any]] = body["messages"]
+        offer = offered(body)
         last_user = max((i for i, m in enumerate(messages) if m["role"] == "user"), default=-1)
         return cls(
             session=session,
             prompt=_text(messages[last_user]) if last_user >= 0 else "",
             step=sum(m["role"] == "tool" for m in messages[last_user + 1 :]),
-            for_title=not body.get("tools"),
+            for_title=not offer,
             messages=messages,
+            offer=offer,
         )
 
 
@@ -340,41 +348,10 @@ def _text(message: dict[str, Any]) -> str:
 
 def _calls(request: ModelRequest) -> list[tuple[str, dict[str, Any]]]:
     """Return the tool calls (name, arguments) that the script wants in this step."""
-    calls = [_tool_call(kind, text) for kind, text in _CALL.findall(request.prompt)]
+    calls = calls_of(request.prompt, request.offer)
     if "PARALLEL" in request.prompt:
         return [] if request.step else calls
     return calls[request.step : request.step + 1]
-
-
-def _tool_call(kind: str, text: str) -> tuple[str, dict[str, Any]]:
-    arguments: dict[str, Any]
-    match kind:
-        case "BASH":
-            name, arguments = "bash", {"command": text, "description": "scripted"}
-        case "READ":
-            name, arguments = "read", {"filePath": text}
-        case "WRITE":
-            path, content = text.split("=", 1)
-            name, arguments = "write", {"filePath": path, "content": content}
-        case "EDIT":
-            path, old, new = text.split("=", 2)
-            name, arguments = "edit", {"filePath": path, "oldString": old, "newString": new}
-        case "ASK":
-            name, arguments = "question", {"questions": list(_questions(text))}
-        case "TASK":
-            prompt = text.replace("{", "[").replace("}", "]")
-            arguments = {"description": "scripted", "prompt": prompt, "subagent_type": "general"}
-            name = "task"
-        case _:
-            todos = [{"content": item, "status": "pending", "priority": "low"} for item in text.split(";")]
-            name, arguments = "todowrite", {"todos": todos}
-    return name, arguments
-
-
-def _questions(text: str) -> Iterator[dict[str, Any]]:
-    options = [{"label": colour, "description": f"choose {colour}"} for colour in ("red", "blue")]
-    for question in text.split(";"):
-        yield {"question": question, "header": question[:12], "options": options}
 
 
 def main() -> None:
