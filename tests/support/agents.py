@@ -66,7 +66,14 @@ def client_for(url: str, password: str = "") -> AgentClient:
 @asynccontextmanager
 async def opencode2_at(service: Service2, guard: GuardDocument) -> AsyncIterator[OpenCode2]:
     """Connect to a real OpenCode 2, as if the guard of that document stood before it."""
-    client = client_for(service.url, service.record()["password"])
+    async with opencode2_behind(service.url, guard, service.record()["password"]) as agent:
+        yield agent
+
+
+@asynccontextmanager
+async def opencode2_behind(url: str, guard: GuardDocument, password: str = "") -> AsyncIterator[OpenCode2]:
+    """Connect to what answers at `url` as an OpenCode 2."""
+    client = client_for(url, password)
     try:
         yield await OpenCode2.connect(client, guard)
     finally:
