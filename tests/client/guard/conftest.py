@@ -24,9 +24,7 @@ def agent1(opencode: ServedOpenCode) -> Agent:
 
 @pytest.fixture(scope="session")
 def agent2(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel) -> Iterator[Agent]:
-    home = PasswordHome(
-        tmp_path_factory.mktemp("home2"), model.base_url, binary=Path(os.environ["OPENCODE2_BIN"])
-    )
+    home = PasswordHome(tmp_path_factory.mktemp("home2"), model.base_url, binary=Path(os.environ["OPENCODE2_BIN"]))
     project = tmp_path_factory.mktemp("project2")
     with ServedOpenCode(home, project) as served:
         yield Agent(2, served, project, PASSWORD)

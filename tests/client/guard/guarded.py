@@ -94,6 +94,9 @@ def opened(*directories: Path | str, rights: Iterable[Right] = DEFAULT_RIGHTS) -
     return Policy(frozenset(rights), tuple(entries))
 
 
+_LAST_REQUEST = b"GET /last HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+
+
 @dataclass
 class Guarded:
     """A guard that listens: on `socket` without a password, on `port` with `CREDENTIALS`."""
@@ -105,17 +108,15 @@ class Guarded:
     policy: list[Policy]
     said: list[str] = field(default_factory=list)
 
-    async def raw(self, request: bytes, *, parts: Iterable[bytes] = ()) -> bytes:
-        """Send bytes as they are, then `parts` one by one, and return all that comes back."""
+    async def raw(self, request: bytes) -> bytes:
+        """Send bytes as they are, then a request that ends the connection, and return all that comes back."""
         reader, writer = await asyncio.open_unix_connection(self.socket)
         try:
-            writer.write(request)
-            for part in parts:
-                await writer.drain()
-                writer.write(part)
-            writer.write_eof()
-            async with asyncio.timeout(30):
+            writer.write(request + _LAST_REQUEST)
+            async with asyncio.timeout(60):
                 return await reader.read()
+        except ConnectionResetError:
+            return b""
         finally:
             writer.close()
 
