@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from client.guard.guarded import PASSWORD, Agent, Guarded, PasswordHome, guarded, opened
-from support.opencode import ServedOpenCode
+from client.guard.guarded import Agent, Guarded, guarded, opened
+from support.opencode2 import OpenCode2Home, ServedOpenCode2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
+    from support.opencode import ServedOpenCode
     from support.scripted_model import ScriptedModel
 
 
@@ -23,11 +23,11 @@ def agent1(opencode: ServedOpenCode) -> Agent:
 
 
 @pytest.fixture(scope="session")
-def agent2(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel) -> Iterator[Agent]:
-    home = PasswordHome(tmp_path_factory.mktemp("home2"), model.base_url, binary=Path(os.environ["OPENCODE2_BIN"]))
-    project = tmp_path_factory.mktemp("project2")
-    with ServedOpenCode(home, project) as served:
-        yield Agent(2, served, project, PASSWORD)
+def agent2(tmp_path_factory: pytest.TempPathFactory, model: ScriptedModel, opencode2_bin: Path) -> Iterator[Agent]:
+    # A home of its own: a plain `serve` must not run beside a service.
+    home = OpenCode2Home(tmp_path_factory.mktemp("home2"), model.base_url, binary=opencode2_bin)
+    with ServedOpenCode2(home, tmp_path_factory.mktemp("project2")) as served:
+        yield Agent(2, served, served.cwd, served.password)
 
 
 @pytest.fixture(params=[1, 2], ids=["opencode1", "opencode2"])

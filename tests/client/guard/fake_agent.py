@@ -1,4 +1,4 @@
-"""A scripted agent behind the guard, for what a real one does not do on demand: redirects, floods, other passwords."""
+"""A scripted agent behind the guard, for what a real one does not do on demand: redirects and floods."""
 
 from __future__ import annotations
 

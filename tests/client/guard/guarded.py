@@ -15,20 +15,13 @@ import httpx
 from opencode_connected.guard.policy import DEFAULT_RIGHTS, OpenedDirectory, Policy, Right
 from opencode_connected.guard.server import Guard
 from opencode_connected.guard.upstream import Target
-from support.opencode import OpenCodeHome, ServedOpenCode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Iterable
 
-PASSWORD = "the agent's own"
+    from support.opencode import ServedOpenCode
+
 CREDENTIALS = ("opencode", "the guard's own")
-
-
-class PasswordHome(OpenCodeHome):
-    """A home whose OpenCode 2 asks for a password."""
-
-    def environment(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
-        return super().environment({**(extra or {}), "OPENCODE_PASSWORD": PASSWORD})
 
 
 @dataclass

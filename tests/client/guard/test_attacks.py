@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import stat
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from client.guard.fake_agent import FakeAgent, fake_agent, session_in
-from client.guard.guarded import CREDENTIALS, PASSWORD, Agent, Guarded, basic, guarded, opened, refusal
+from client.guard.guarded import CREDENTIALS, Agent, Guarded, basic, guarded, opened, refusal
 from opencode_connected.guard.gate import DOCUMENT, HEALTH
 from opencode_connected.guard.server import MAX_CONNECTIONS
 
@@ -163,13 +162,14 @@ async def test_another_user_of_the_machine_cannot_use_the_socket(guard: Guarded)
     guard.socket.parent.chmod(0o711)
     # Root may connect to anything; what it becomes may not.
     become = "os.setgid(65534); os.setuid(65534);" if os.geteuid() == 0 else "raise PermissionError;"
-    done = subprocess.run(
-        [sys.executable, "-c", f"import os, socket; {become} {connect}"], capture_output=True, text=True, check=False
+    done = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", f"import os, socket; {become} {connect}", stderr=asyncio.subprocess.PIPE
     )
-    assert "PermissionError" in done.stderr
+    _, said = await done.communicate()
+    assert b"PermissionError" in said
 
 
-WRONG = [None, "", "x", PASSWORD, CREDENTIALS[1] + "x", CREDENTIALS[1][:-1]]
+WRONG = [None, "", "x", CREDENTIALS[1] + "x", CREDENTIALS[1][:-1]]
 
 
 @pytest.mark.parametrize("password", WRONG)
