@@ -121,6 +121,13 @@ async def test_a_directory_is_seen_from_when_it_is_opened_until_it_is_closed(age
         assert (await guard.client.get(agent.of(session))).status_code == 403
 
 
+async def test_the_own_directory_of_opencode_1_is_not_told_if_it_is_not_opened(agent1: Agent, tmp_path: Path) -> None:
+    async with guarded(agent1.target, opened(tmp_path)) as guard:
+        for path in ("/path", "/session/status", "/event", "/permission", "/vcs"):
+            assert "not opened" in refusal(await guard.client.get(path))
+        assert "not opened" in refusal(await guard.client.post("/session", json={}))
+
+
 async def test_a_session_that_is_not_is_said_to_be_none(agent: Agent, guard: Guarded) -> None:
     assert (await guard.client.get(agent.of("ses_0123456789abcdef"))).status_code == 404
 
