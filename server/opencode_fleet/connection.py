@@ -14,7 +14,15 @@ from opencode_common.text import quote_name
 from opencode_fleet.agent import Capability
 from opencode_fleet.agents import connect
 from opencode_fleet.agents.http import AgentClient
-from opencode_fleet.errors import AgentGone, InstanceError, NotFound, SettingsError, Unauthorized, Unreachable, Unresponsive
+from opencode_fleet.errors import (
+    AgentGone,
+    InstanceError,
+    NotFound,
+    SettingsError,
+    Unauthorized,
+    Unreachable,
+    Unresponsive,
+)
 from opencode_fleet.events import SessionChanged
 
 if TYPE_CHECKING:
