@@ -110,14 +110,23 @@ def test_an_idle_session_s_last_turn_that_did_not_end_is_said_and_how_to_go_on()
         "its last answer was broken off and nothing writes it any more; go on so"
     )
     assert session_problem([asked], busy=False, pick_up="go on so") == "its last message has no answer; go on so"
-    for fine in ([], [a_message()], [asked, a_message()], [broken, a_message()], [a_message(), a_message(role="note")]):
+    for fine in (
+        [],
+        [a_message()],
+        [asked, a_message()],
+        [broken, a_message()],
+        [a_message(), a_message(role="note")],
+    ):
         assert session_problem(fine, busy=False, pick_up="") == ""
     assert session_problem([broken], busy=True, pick_up="") == ""
 
 
 def test_agent_and_model_come_from_the_record_or_the_newest_message_that_tells() -> None:
     told = a_message(agent="plan", model="a/b")
-    nothing, record = Session(id="ses_1", directory="/"), Session(id="ses_1", directory="/", agent="build", model="c/d")
+    nothing, record = (
+        Session(id="ses_1", directory="/"),
+        Session(id="ses_1", directory="/", agent="build", model="c/d"),
+    )
     assert session_manner(nothing, [a_message(agent="build"), told, a_message()]) == ("plan", "a/b")
     assert session_manner(record, [told]) == ("build", "c/d")
     assert session_manner(nothing, []) == ("", "")
