@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_fleet import state as state_module
 from opencode_fleet.agents.opencode1.decoder import Decoder
 from opencode_fleet.model import Permission, Runs, Session, Status
 from opencode_fleet.state import MAX_LIVE_PARTS, DirectoryState
@@ -184,7 +183,7 @@ def test_what_runs_and_is_silent_is_quiet_until_it_is_heard_of_and_an_idle_one_n
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now = time.monotonic()
-    monkeypatch.setattr(state_module.time, "monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
     state = told(status(ROOT, "busy"), status(OTHER, "busy"), status(OTHER, "idle"))
     assert not state.is_quiet(8)
     now += 8
