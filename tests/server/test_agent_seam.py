@@ -148,7 +148,7 @@ async def test_a_directory_that_is_closed_takes_its_instance_along() -> None:
         del agent.places[1]
         agent.tell(None)
         await becomes(fleet, laptop_api="idle")
-        assert web.closed
+        assert web.closed_since is not None
 
 
 async def test_an_ask_of_each_directory_shows_there_also_in_the_first_snapshot() -> None:

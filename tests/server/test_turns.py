@@ -33,7 +33,7 @@ async def ignored(_text: str) -> None:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at once where a person would be left to wait for seconds."""
-    for name in ("LOOK_INTERVAL", "SETTLING", "UNANSWERED_AFTER", "WAKE_AFTER", "GONE_AFTER"):
+    for name in ("LOOK_INTERVAL", "SETTLING", "UNANSWERED_AFTER", "WAKE_AFTER", "GONE_AFTER", "TAKEN_OVER_WITHIN"):
         monkeypatch.setattr(turn_module, name, 0.1)
 
 

@@ -313,6 +313,7 @@ def an_instance(*, rights: frozenset[str] | None = None) -> Instance:
         find_agent=FakeAgents().find,
         taken=set,
         tell=lambda _instance, _event: None,
+        adopt=lambda _endpoint, _directory: None,
     )
     registered.connection.rights = rights
     return registered.first
