@@ -248,14 +248,12 @@ def session_problem(messages: Sequence[Message], *, busy: bool, pick_up: str) ->
 
 def read_text(read: ReadResult) -> str:
     """Return a conversation for the model."""
-    manner = "".join(
-        f", {label} {one_line(value, 60)!r}"
-        for label, value in (("agent", read.agent), ("model", read.model))
-        if value
-    )
-    head = f"instance {quote_name(read.instance)}, session {read.session}, {read.state}{manner}:"
+    head = f"instance {quote_name(read.instance)}, session {read.session}, {read.state}:"
+    agent = f"agent {one_line(read.agent, 60)}" if read.agent else ""
+    model = f"model {one_line(read.model, 60)}" if read.model else ""
+    title = " · ".join(part for part in (f"“{read.title}”", agent, model) if part)
     blocks = [f"{row.role}: {row.text}" for row in read.messages]
-    text = "\n".join([head, fence("\n\n".join([f"“{read.title}”", *blocks]))])
+    text = "\n".join([head, fence("\n\n".join([title, *blocks]))])
     if read.problem:
         text += f"\nNot all is well: {fence(read.problem)}"
     return f"{text}\nIt waits:\n{asks_text(read.asks)}" if read.asks else text
