@@ -20,12 +20,10 @@ MAX_SAME: Final = 3
 """The same odd character in a row, escaped one by one; more are counted."""
 
 # Scripts whose words take U+200C and U+200D, with the marks that they share.
-_JOINING = "".join(
-    rf"\p{{scx={script}}}"
-    for script in (
-        "Arabic Syriac Nko Mongolian Devanagari Bengali Gurmukhi Gujarati Oriya Tamil Telugu Kannada Malayalam Sinhala "
-        "Khmer Myanmar Thaana Adlam Mandaic Chakma"
-    ).split()
+_JOINING = (
+    r"\p{scx=Arabic}\p{scx=Syriac}\p{scx=Nko}\p{scx=Mongolian}\p{scx=Thaana}\p{scx=Adlam}\p{scx=Mandaic}"
+    r"\p{scx=Devanagari}\p{scx=Bengali}\p{scx=Gurmukhi}\p{scx=Gujarati}\p{scx=Oriya}\p{scx=Tamil}\p{scx=Telugu}"
+    r"\p{scx=Kannada}\p{scx=Malayalam}\p{scx=Sinhala}\p{scx=Khmer}\p{scx=Myanmar}\p{scx=Chakma}"
 )
 _WIDE = r"\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Hangul}\p{scx=Bopomofo}\uff01-\uff60"
 _GENERIC_MARK = r"[\p{Mn}&&\p{sc=Inherited}]"
@@ -55,25 +53,35 @@ _ODD = "|".join(
     )
 )
 # Nearly all characters are looked at no further.
-_PIECE = regex.compile(
-    rf"(?=[\p{{M}}\p{{S}}\p{{C}}\p{{Z}}\p{{DI}}\p{{ExtPict}}0-9#*⟨⟩--[ \n\t]])(?:(?P<kept>{_KEPT})|(?P<odd>{_ODD})(?P=odd)*)",
-    regex.V1,
-)
+_LOOKED_AT = r"[\p{M}\p{S}\p{C}\p{Z}\p{DI}\p{ExtPict}0-9#*⟨⟩--[ \n\t]]"
+_PIECE = regex.compile(rf"(?={_LOOKED_AT})(?:(?P<kept>{_KEPT})|(?P<odd>{_ODD})(?P=odd)*)", regex.V1)
 
 # Alphabets whose letters look like those of another. A name stands in the mark; letters of one group go together.
 _ALPHABETS: Final = {
     "unusual_form": r"[\uff21-\uff3a\uff41-\uff5a\U0001d400-\U0001d7cb\u2100-\u214f\ufb00-\ufb06]",
     "Latin": r"\p{Latin}",
-    **{
-        name: rf"\p{{{name}}}"
-        for name in ("Cyrillic Greek Armenian Cherokee Coptic Georgian Lisu Deseret Gothic Old_Italic Osage").split()
-    },
+    "Cyrillic": r"\p{Cyrillic}",
+    "Greek": r"\p{Greek}",
+    "Armenian": r"\p{Armenian}",
+    "Cherokee": r"\p{Cherokee}",
+    "Coptic": r"\p{Coptic}",
+    "Georgian": r"\p{Georgian}",
+    "Lisu": r"\p{Lisu}",
+    "Deseret": r"\p{Deseret}",
+    "Gothic": r"\p{Gothic}",
+    "Old_Italic": r"\p{Old_Italic}",
+    "Osage": r"\p{Osage}",
 }
 _WORD = regex.compile(r"\p{L}[\p{L}\p{M}\u200c\u200d]*")
 _RUN = regex.compile("|".join(rf"(?P<{name}>(?:{letter}\p{{M}}*)+)" for name, letter in _ALPHABETS.items()))
 _TOKEN = regex.compile(r"\S+")
 _LATIN = regex.compile(r"\p{Latin}")
-_LOOKALIKES = frozenset("АВСЕНІЈКМОРЅТХУЗаеорсухіјѕԁԛԝһӏґьпгт" + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧανορυικτγω" + "օսհոցՏԼ")  # noqa: RUF001
+_LOOKALIKES = frozenset(
+    "\u0410\u0412\u0421\u0415\u041d\u0406\u0408\u041a\u041c\u041e\u0420\u0405\u0422\u0425\u0423\u0417\u0430"
+    "\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u051b\u051d\u04bb\u04cf\u0391\u0392\u0395"
+    "\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03b1\u03bd\u03bf\u03c1\u03c5\u03b9"
+    "\u03ba\u03c4\u03b3\u03c9\u0585\u057d\u0570\u0578\u0581\u054f\u053c"
+)
 """Letters of other alphabets that are drawn like Latin ones."""
 
 _BLANKS = regex.compile(r"[ \t]{8,}")
@@ -81,7 +89,7 @@ _EMPTY_LINES = regex.compile(rf"\n(?:[ \t]*\n){{{MAX_EMPTY_LINES + 1},}}")
 
 
 def reveal(text: str) -> str:
-    """Return `text`, cleaned like `text.clean`, with all that a person would not see, or take for something else, told.
+    """Return `text`, cleaned like `text.clean`, and tell what a person would not see or take for something else.
 
     Every visible character of `text` stays, in its order, but `⟨` and `⟩`, which come out escaped. Takes time in
     proportion to the length; the result may be some twenty times as long.
@@ -99,7 +107,7 @@ def reveal(text: str) -> str:
 
 def _told(run: str) -> str:
     """Return a run of one odd character, escaped or counted."""
-    return escaped(run[0]) * len(run) if len(run) <= MAX_SAME else f"⟨{len(run):,} × U+{ord(run[0]):04X}⟩"
+    return escaped(run[0]) * len(run) if len(run) <= MAX_SAME else f"⟨{len(run):,} times U+{ord(run[0]):04X}⟩"
 
 
 def _blanks(run: regex.Match[str]) -> str:
