@@ -1,40 +1,21 @@
-"""Standard input for the MCP SDK, with the halves of characters mended that some clients cut.
+"""Standard input for the MCP SDK: half a character, which some clients send, does not cost the whole line.
 
-JSON may write a character beyond U+FFFF as two escapes. A client that cuts a string in between sends half of one, and
-the SDK drops such a line without any answer, so that its caller waits for ever.
+The SDK drops such a line without any answer, so that its caller waits for ever.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import re
 import sys
 from typing import TYPE_CHECKING
+
+from opencode_common.half_characters import mended
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
     from _typeshed import WriteableBuffer
-
-# Every escape is looked at in its turn, so that the second `\` of `\\ud83d` begins none.
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}(?P<second>\\u[dD][c-fC-F][0-9a-fA-F]{2})?"
-    rb"|(?P<low>u[dD][c-fC-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
-)
-_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
-_REPLACEMENT = rb"\ufffd"
-
-
-def mended(line: bytes) -> bytes:
-    """Return a line of JSON in which half a character is U+FFFD; anything else stays as it is."""
-    return _ESCAPE.sub(_whole, line) if _HALF.search(line) else line
-
-
-def _whole(escape: re.Match[bytes]) -> bytes:
-    is_high = len(escape[0]) == len(_REPLACEMENT) and escape["low"] is None
-    return _REPLACEMENT if is_high or escape["low"] else escape[0]
 
 
 class _Mended(io.RawIOBase):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_mcp.standard_input import mended
+from opencode_common.half_characters import mended
 from support.mcp_client import SERVER_COMMAND
 
 if TYPE_CHECKING:
