@@ -1,7 +1,7 @@
 """JSON with the halves of characters mended that some clients cut.
 
-JSON may write a character beyond U+FFFF as two escapes. A client that cuts a string in between sends half of one. That
-stands for no character: parsers refuse it, or hand it on to what cannot write it.
+JSON may write a character beyond U+FFFF as two escapes. A client that cuts a string in between sends half of one; it
+is no character, and parsers refuse it or hand it on to what cannot write it.
 """
 
 from __future__ import annotations
