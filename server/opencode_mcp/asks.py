@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_REVEALED: Final = 2 * MAX_ASK_SHOWN
 """Characters of an ask whose marks and escapes are counted too; with more it is not shown whole."""
 GIST_LENGTH: Final = 200
-_LOOKED_AT: Final = 2_000
+_LOOKED_AT: Final = 20_000
 """Characters of an ask that its gist is made of."""
 _OUTLINED: Final = 400
 """Characters from which on a value is outlined."""
@@ -86,8 +86,11 @@ def _and_more(count: int) -> str:
 
 def _line(text: str) -> str:
     """Return the beginning of `text` on one line, on which the end of a line is still to be seen."""
-    cut = "" if len(text) <= _LOOKED_AT else "…"
-    return reveal(text[:_LOOKED_AT]).strip("\n").replace("\n", " ⏎ ") + cut
+    text = text.strip()
+    if len(text) > _LOOKED_AT:
+        # A run of blanks that is cut in two would be counted wrongly.
+        text = f"{text[:_LOOKED_AT].rstrip()}…"
+    return reveal(text).replace("\n", " ⏎ ")
 
 
 def _by_whom(instance: Instance, ask: Ask) -> str:
