@@ -268,14 +268,30 @@ class Driver:
         await instance.refresh()
         return instance.state.pending_asks()
 
-    async def reply(self, instance: Instance, ask_id: str, answer: str | list[str], on_text: OnText) -> Outcome:
+    async def reply(
+        self,
+        instance: Instance,
+        ask_id: str,
+        answer: str | list[str],
+        on_text: OnText,
+        is_seen: Callable[[Ask], bool],
+    ) -> Outcome:
         """Settle one ask and follow the turn that waits for it.
 
+        `is_seen` tells whether the person had the whole of the ask, as it is now; else it can only be rejected.
+
         Raises:
-            Refused: no such ask is open (any more), or the answer does not fit it; nothing was settled.
+            Refused: no such ask is open (any more), it was not seen, or the answer does not fit it; nothing was
+                settled.
         """
-        ask = await self._open_ask(instance, ask_id.strip())
+        ask = await self.open_ask(instance, ask_id)
         settlement = settlement_of(ask, answer, instance)
+        if settlement.decision != REJECT.decision and not is_seen(ask):
+            raise Refused(
+                f"{ask.id} was not shown whole, and nothing is approved unseen. Call `reply` with `ask` {ask.id} and "
+                "no `answer`, show the person what comes, and then answer; `reject` is always possible. Nothing was "
+                "settled"
+            )
         root = instance.state.root_of(ask.session_id)
         prompt = Prompt(root, await self._current_prompt(instance, root), "")
         turn = Turn(instance, prompt, on_text=on_text, running=True)
@@ -290,7 +306,13 @@ class Driver:
         # This agent loses the reason of a rejection, so that it follows as a message.
         return await self.send(instance, settlement.reason, root, on_text)
 
-    async def _open_ask(self, instance: Instance, ask_id: str) -> Ask:
+    async def open_ask(self, instance: Instance, ask_id: str) -> Ask:
+        """Return an ask that waits right now.
+
+        Raises:
+            Refused: no such ask is open (any more).
+        """
+        ask_id = ask_id.strip()
         found = next((ask for ask in await self.asks(instance) if ask.id == ask_id), None)
         if found is not None:
             return found

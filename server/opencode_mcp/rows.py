@@ -48,12 +48,12 @@ class InstancesResult(Row):
 
 
 class AskRow(Row):
-    """What an agent waits for, whole."""
+    """What an agent waits for, in one line; the result's text has all of it."""
 
     id: str
     kind: Literal["permission", "question"]
     session: str
-    text: str
+    summary: str
 
 
 class TurnResult(Row):
