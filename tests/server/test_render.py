@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_fleet.model import Message, Option, Part, Permission, Question, QuestionItem, Session, ToolCall
-from opencode_mcp.asks import ask_row
+from opencode_mcp.asks import whole_text
 from opencode_mcp.render import OUTPUT_LENGTH, message_rows, session_manner, session_problem
 from support.fake_agent import an_instance
 
@@ -19,7 +19,9 @@ OURS = ("permission:", "for:", "command:", "`always`", "question ", "- ")
 
 
 def shown(ask: Ask, rights: frozenset[str] | None = None) -> str:
-    return ask_row(an_instance(rights=rights), ask).text
+    text = whole_text(an_instance(rights=rights), ask)
+    assert text is not None, "it is too large to be shown whole"
+    return text
 
 
 def test_a_command_of_several_lines_cannot_pose_as_our_own_words() -> None:
