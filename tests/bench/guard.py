@@ -19,8 +19,6 @@ import httpx
 import psutil
 
 from bench.figures import Figure, show
-from opencode_connected.guard.policy import DEFAULT_RIGHTS, OpenedDirectory, Policy
-from opencode_connected.guard.server import Guard
 from opencode_connected.guard.upstream import Target
 from support.opencode import OpenCodeHome, ServedOpenCode, find_opencode
 from support.opencode2 import OpenCode2Home, ServedOpenCode2, find_opencode2
@@ -29,49 +27,28 @@ from support.scripted_model import ScriptedModel
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
+_PROCESS = str(Path(__file__).with_name("guard_process.py"))
 _KEY = "the-key-of-the-benchmark"
 _SECONDS = 120.0
 
 
-class Still:
-    """An agent that does not move."""
-
-    def __init__(self, target: Target) -> None:
-        self._target = target
-
-    async def target(self) -> Target:
-        return self._target
-
-    async def moved(self, _seen: Target) -> Target:
-        return self._target
-
-
-async def serve(target: Target, directory: str) -> None:
-    """Be the guard's process: print the port, and go on until the input ends."""
-    policy = Policy(DEFAULT_RIGHTS, (OpenedDirectory(directory, "bench", opened=True),))
-    guard = Guard(Still(target), lambda: policy, log=print)
-    print(await guard.listen_on_port(("opencode", _KEY)), flush=True)
-    await asyncio.to_thread(sys.stdin.read)
-    await guard.close()
-
-
 @asynccontextmanager
-async def guard_process(target: Target, directory: Path) -> AsyncIterator[tuple[str, psutil.Process]]:
-    """Run the guard in a process of its own, and give its URL."""
+async def guard_process(target: Target, directory: Path) -> AsyncIterator[tuple[str, psutil.Process, int]]:
+    """Run the guard in a process of its own; give its URL, and the bytes that it took before the guard."""
     arguments = (target.url, target.authorization or "", str(target.generation), target.version, str(directory))
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        __file__,
-        "--serve",
+        _PROCESS,
         *arguments,
+        _KEY,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdin is not None
     assert process.stdout is not None
     try:
-        port = int(await process.stdout.readline())
-        yield f"http://127.0.0.1:{port}", psutil.Process(process.pid)
+        before, port = (int(word) for word in (await process.stdout.readline()).split())
+        yield f"http://127.0.0.1:{port}", psutil.Process(process.pid), before
     finally:
         process.stdin.close()
         await process.wait()
@@ -136,7 +113,7 @@ async def measure_one(served: ServedOpenCode, target: Target, runs: int) -> list
     name = f"OpenCode {target.generation}"
     second = target.generation == 2
     async with (
-        guard_process(target, served.cwd) as (url, process),
+        guard_process(target, served.cwd) as (url, process, before),
         httpx.AsyncClient(base_url=served.url, auth=served.auth, timeout=_SECONDS, trust_env=False) as straight,
         httpx.AsyncClient(base_url=url, auth=("opencode", _KEY), timeout=_SECONDS, trust_env=False) as through,
     ):
@@ -152,6 +129,7 @@ async def measure_one(served: ServedOpenCode, target: Target, runs: int) -> list
         ):
             for client in (straight, through):
                 await pace(client, method, path, sent, 5)
+            spent = sum(process.cpu_times()[:2])
             # In turn, so that both see the same load of the machine.
             pairs = [
                 (
@@ -160,32 +138,26 @@ async def measure_one(served: ServedOpenCode, target: Target, runs: int) -> list
                 )
                 for _ in range(runs)
             ]
+            spent = sum(process.cpu_times()[:2]) - spent
             plain, guarded = (statistics.median(times) * 1000 for times in zip(*pairs, strict=True))
             figures += [
                 Figure(f"{name}: {what}, straight, median", plain, "ms"),
                 Figure(f"{name}: {what}, what the guard adds", guarded - plain, "ms", 2.0),
+                Figure(f"{name}: {what}, CPU of the guard, mean", spent * 1000 / runs, "ms"),
             ]
         events = "/api/event" if second else "/event"
         delays = [await event_delay(straight, through, events, session) * 1000 for _ in range(max(5, runs // 10))]
         figures += [
             Figure(f"{name}: an event, how much later, median", statistics.median(delays), "ms", 2.0),
-            Figure(f"{name}: the guard's process, RSS", process.memory_info().rss / 2**20, "MiB"),
+            Figure(f"{name}: memory that the guard adds", (process.memory_info().rss - before) / 2**20, "MiB", 30.0),
         ]
     return figures
-
-
-async def bare() -> float:
-    """Return the RSS of a process that imported aiohttp and nothing of ours, in MiB."""
-    code = "import psutil, aiohttp.web; print(psutil.Process().memory_info().rss)"
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE)
-    said, _ = await process.communicate()
-    return int(said) / 2**20
 
 
 async def measure(runs: int) -> list[Figure]:
     """Measure before both generations."""
     with tempfile.TemporaryDirectory() as name, ScriptedModel() as model, agents(Path(name), model) as running:
-        figures = [Figure("a process with aiohttp alone, RSS", await bare(), "MiB")]
+        figures: list[Figure] = []
         for served, target in running:
             figures += await measure_one(served, target, runs)
     return figures
@@ -196,12 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--runs", type=int, default=200, help="calls a figure (%(default)s)")
-    parser.add_argument("--serve", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.serve:
-        url, authorization, generation, version, directory = options.serve
-        asyncio.run(serve(Target(url, authorization or None, int(generation), version), directory))
-        return
     show("The guard", asyncio.run(measure(options.runs)), as_json=options.json)
 
 
