@@ -245,3 +245,16 @@ async def test_opened_directories_are_looked_for_on_further_pages_and_then_one_b
             fake.answers[f"GET /api/session?directory=/srv/{number}&limit=20&parentID=null"] = {"data": [session]}
         again = await agent.snapshot()
     assert {session.id for session in again.sessions} == {session["id"] for session in sessions}
+
+
+async def test_a_directory_or_two_are_asked_for_their_sessions_at_once() -> None:
+    fake = FakeOpenCode2(
+        {
+            "GET /api/session/active": {"data": {}},
+            "GET /api/session?limit=200&parentID=null": {"data": [], "cursor": {"next": "a"}},
+            f"GET /api/session?directory={HOME}&limit=20&parentID=null": {"data": [SESSION]},
+        }
+    )
+    async with fake, opencode2_behind(fake.url, GUARD) as agent:
+        assert [session.id for session in (await agent.snapshot()).sessions] == ["ses_1"]
+    assert len(fake.bodies("GET /api/session")) == 2
