@@ -77,7 +77,8 @@ def gist(ask: Ask) -> str:
     # A command that OpenCode took to pieces stands whole among the details.
     command = next((text for label, text in ask.details if label == "command"), "")
     first = command or (ask.patterns[0] if ask.patterns else "")
-    return f"{_line(ask.action)} {_line(first)}" + ("" if command else _and_more(len(ask.patterns) - 1))
+    # Nor are pieces of what is shown any more than that.
+    return f"{_line(ask.action)} {_line(first)}" + _and_more(sum(piece not in first for piece in ask.patterns))
 
 
 def _and_more(count: int) -> str:
