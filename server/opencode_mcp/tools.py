@@ -176,7 +176,6 @@ class Tool(NamedTuple):
             title=self.title,
             read_only_hint=self.is_read_only,
             destructive_hint=None if self.is_read_only else True,
-            idempotent_hint=True if self.is_read_only else None,
             open_world_hint=True,
         )
 
