@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from opencode_common.reveal import reveal
 from opencode_common.text import one_line
@@ -40,7 +40,7 @@ _SHELLS: Final = {
 
 def ask_row(instance: Instance, ask: Ask) -> AskRow:
     """Return what programs get of an ask: its gist, as the text has all of it."""
-    kind: Literal["permission", "question"] = "permission" if isinstance(ask, Permission) else "question"
+    kind = "permission" if isinstance(ask, Permission) else "question"
     summary = one_line(gist(ask), GIST_LENGTH)
     return AskRow(id=ask.id, kind=kind, session=instance.state.root_of(ask.session_id), summary=summary)
 

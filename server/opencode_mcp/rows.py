@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -51,7 +51,8 @@ class AskRow(Row):
     """What an agent waits for, in one line; the result's text has all of it."""
 
     id: str
-    kind: Literal["permission", "question"]
+    kind: str
+    """`permission` or `question`."""
     session: str
     summary: str
 

@@ -95,7 +95,7 @@ class Tools:
         session: Annotated[str | None, _optional_text("ses_… id; default: the current one")] = None,
         max_chars: Annotated[int, Field(ge=1_000, le=200_000)] = MAX_TEXT,
     ) -> Annotated[CallToolResult, ReadResult]:
-        """Show the last messages of an instance's conversation, tool calls and what streams right now included."""
+        """Show the last messages of an instance's conversation, with tool calls and what streams now."""
         target = await self._fleet.find_live(instance)
         found = await self._driver.sessions.to_read(target, (session or "").strip() or None)
         if found is None:
@@ -139,7 +139,7 @@ class Tools:
             ),
         ] = "",
     ) -> Annotated[CallToolResult, TurnResult]:
-        """List what an agent waits for, in full; with `ask` and the person's own answer, settle it and go on."""
+        """List what an agent waits for; with `ask` and the person's own answer, settle it and go on."""
         target = await self._fleet.find_live(instance)
         if not ask.strip():
             return self._listed(target, await self._driver.asks(target))
@@ -176,7 +176,6 @@ class Tool(NamedTuple):
             title=self.title,
             read_only_hint=self.is_read_only,
             destructive_hint=None if self.is_read_only else True,
-            idempotent_hint=True if self.is_read_only else None,
             open_world_hint=True,
         )
 

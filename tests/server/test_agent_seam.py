@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 SEVERAL = frozenset({Capability.DIRECTORIES})
 
 
-def whole(_ask: Ask) -> bool:
-    """Say that the person was shown the whole of an ask."""
-    return True
-
-
 class Notes(list[str]):
     """What is told while a message is answered; it stands in for the tools' context too."""
 
@@ -45,6 +40,11 @@ class Notes(list[str]):
 
     def context(self) -> Context[Fleet, Any]:
         return cast("Context[Fleet, Any]", self)
+
+
+def seen(_ask: Ask) -> bool:
+    """Say that the person had all of it."""
+    return True
 
 
 async def states(fleet: Fleet) -> dict[str, str]:
@@ -99,7 +99,7 @@ async def test_a_question_is_answered_with_the_option_s_value() -> None:
         driver, instance = Driver(fleet, 30), await fleet.find_live("laptop")
         asked = await driver.send(instance, "question", None, Notes().take)
         assert asked.result == "needs-answer"
-        outcome = await driver.reply(instance, asked.asks[0].id, "RED", Notes().take, whole)
+        outcome = await driver.reply(instance, asked.asks[0].id, "RED", Notes().take, seen)
         assert (outcome.result, agent.said) == ("done", [[["red!"]]])
 
 
@@ -109,7 +109,7 @@ async def test_the_reason_of_a_rejection_reaches_the_model_where_need_be_as_a_me
     async with fake_fleet(laptop=agent) as (fleet, _):
         driver, instance = Driver(fleet, 30), await fleet.find_live("laptop")
         asked = await driver.send(instance, "ask me", None, Notes().take)
-        outcome = await driver.reply(instance, asked.asks[0].id, "reject: use the other one", Notes().take, whole)
+        outcome = await driver.reply(instance, asked.asks[0].id, "reject: use the other one", Notes().take, seen)
         assert outcome.result == "done"
         assert agent.decisions == [("reject", "use the other one")]
         assert outcome.text == ("reject, echo: ask me" if reaches else "echo: use the other one")
@@ -299,7 +299,7 @@ async def test_one_that_was_closed_while_its_turns_went_on_is_driven_again_once_
             await fleet.find_live("laptop")
         transport.announce("laptop", "http://127.0.0.1:9")
         await becomes(fleet, laptop="needs-permission")
-        outcome = await driver.reply(await fleet.find_live("laptop"), asked.asks[0].id, "once", Notes().take, whole)
+        outcome = await driver.reply(await fleet.find_live("laptop"), asked.asks[0].id, "once", Notes().take, seen)
         assert (outcome.result, outcome.text) == ("done", "once, echo: ask me")
 
 

@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from opencode_fleet.model import Ask, Outcome
 
 
-def whole(_ask: Ask) -> bool:
-    """Say that the person was shown the whole of an ask."""
-    return True
-
-
 async def ignored(_text: str) -> None:
     """Take what is told while a message is answered."""
+
+
+def seen(_ask: Ask) -> bool:
+    """Say that the person had all of it."""
+    return True
 
 
 @pytest.fixture(autouse=True)
@@ -312,7 +312,7 @@ async def test_every_ask_of_seventy_sessions_is_listed_and_can_be_settled() -> N
         asks = await driver.asks(instance)
         assert {ask.id for ask in asks} == {each.asks[0].id for each in outcomes}
         assert len(asks) == 70
-        assert (await driver.reply(instance, asks[-1].id, "once", ignored, whole)).result == "done"
+        assert (await driver.reply(instance, asks[-1].id, "once", ignored, seen)).result == "done"
 
 
 # -- asks ------------------------------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ async def test_always_is_sent_where_the_owner_lets_it_through(rights: frozenset[
     async with fake_fleet(laptop=agent) as (fleet, _):
         instance, driver = await fleet.find_live("laptop"), Driver(fleet, 30)
         asked = await driver.send(instance, "ask me", None, ignored)
-        assert (await driver.reply(instance, asked.asks[0].id, "always", ignored, whole)).result == "done"
+        assert (await driver.reply(instance, asked.asks[0].id, "always", ignored, seen)).result == "done"
         assert agent.decisions == [("always", None)]
 
 
@@ -336,9 +336,9 @@ async def test_always_is_refused_where_the_owner_does_not_let_it_through() -> No
         instance, driver = await fleet.find_live("laptop"), Driver(fleet, 30)
         asked = await driver.send(instance, "ask me", None, ignored)
         with pytest.raises(Refused, match=r"does not let `always` through from afar.*Nothing was settled"):
-            await driver.reply(instance, asked.asks[0].id, "always", ignored, whole)
+            await driver.reply(instance, asked.asks[0].id, "always", ignored, seen)
         assert agent.decisions == []
-        assert (await driver.reply(instance, asked.asks[0].id, "once", ignored, whole)).result == "done"
+        assert (await driver.reply(instance, asked.asks[0].id, "once", ignored, seen)).result == "done"
 
 
 async def test_always_is_refused_where_the_ask_says_why() -> None:
@@ -349,7 +349,7 @@ async def test_always_is_refused_where_the_ask_says_why() -> None:
     async with fake_fleet(laptop=agent) as (fleet, _):
         instance = await fleet.find_live("laptop")
         with pytest.raises(Refused, match="all repositories share it"):
-            await Driver(fleet, 30).reply(instance, ask.id, "always", ignored, whole)
+            await Driver(fleet, 30).reply(instance, ask.id, "always", ignored, seen)
         assert agent.decisions == []
 
 
@@ -369,7 +369,7 @@ async def test_what_always_releases_besides_is_not_called_open() -> None:
             await really(ask, decision, reason)
 
         agent.reply = reply  # type: ignore[method-assign] # OpenCode settles all that it covers
-        outcome = await driver.reply(instance, asked.asks[0].id, "always", ignored, whole)
+        outcome = await driver.reply(instance, asked.asks[0].id, "always", ignored, seen)
         assert (outcome.result, outcome.asks) == ("done", ())
 
 
@@ -386,7 +386,7 @@ async def test_a_reply_whose_caller_goes_away_settles_all_the_same() -> None:
             await really(ask, decision, reason)
 
         agent.reply = slow  # type: ignore[method-assign] # on a slow line
-        replying = asyncio.create_task(driver.reply(instance, asked.asks[0].id, "once", ignored, whole))
+        replying = asyncio.create_task(driver.reply(instance, asked.asks[0].id, "once", ignored, seen))
         await begun.wait()
         replying.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -405,6 +405,6 @@ async def test_an_ask_that_somebody_else_settled_is_called_that_with_how() -> No
         await agent.reply(ask, "always", None)
         await eventually_async(partial(instance.state.settled_how.get, ask.id))
         with pytest.raises(Refused, match=r"was settled by somebody else \(always\)"):
-            await driver.reply(instance, ask.id, "once", ignored, whole)
+            await driver.reply(instance, ask.id, "once", ignored, seen)
         with pytest.raises(Refused, match="does not wait for 'per_nobody'"):
-            await driver.reply(instance, "per_nobody", "once", ignored, whole)
+            await driver.reply(instance, "per_nobody", "once", ignored, seen)
