@@ -69,7 +69,12 @@ class NotFound(InstanceError):
 
 
 class Rejected(InstanceError):
-    """Another HTTP error, with OpenCode's own message."""
+    """Another HTTP error (`status`), with OpenCode's own message; `is_silent` if it gave none."""
+
+    def __init__(self, message: str, *, status: int = 0, is_silent: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.is_silent = is_silent
 
 
 class BadAnswer(InstanceError):

@@ -73,10 +73,14 @@ class Permission:
     """Why `always` is not to be had, if it is not."""
     message_id: str = ""
     """The message whose tool call waits."""
+    is_whole: bool = True
+    """Whether the agent told all that it is about; else it cannot be shown, and so not be approved here."""
 
     @property
     def size(self) -> int:
         """Characters that showing it whole takes, about."""
+        if not self.is_whole:
+            return MAX_ASK_SHOWN + 1
         texts = (self.action, *self.patterns, *self.always, *(part for pair in self.details for part in pair))
         return sum(map(len, texts))
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from opencode_fleet.agents.guard import GuardDocument, read_guard
 from opencode_fleet.agents.opencode1 import OpenCode1
+from opencode_fleet.agents.opencode2 import OpenCode2
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 KINDS: dict[int, Callable[[AgentClient, GuardDocument | None], Awaitable[Agent]]] = {
     1: OpenCode1.connect,
+    2: OpenCode2.connect,
 }
 """By the generation that the guard tells; without a guard it is the first."""
 

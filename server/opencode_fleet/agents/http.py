@@ -211,7 +211,8 @@ class AgentClient:
         if status in {502, 503}:
             raise AgentGone(f"{name}: OpenCode does not answer there: {_error_message(content)}")
         if status >= 400:
-            raise Rejected(f"{name} answered HTTP {status}: {_error_message(content)}")
+            message = f"{name} answered HTTP {status}: {_error_message(content)}"
+            raise Rejected(message, status=status, is_silent=not content)
         if status >= 300:
             raise self.bad(f"a redirect ({status}), which is not followed")
         # Paths that OpenCode does not know are answered 200 with its web page.

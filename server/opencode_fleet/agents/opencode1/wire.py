@@ -5,27 +5,21 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from opencode_fleet import model as fleet
-
-# Identifiers go into URLs: nothing but what OpenCode's own look like.
-Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,80}$")]
-Text = Annotated[str, BeforeValidator(lambda value: value if isinstance(value, str) else "")]
-# What is kept in memory of every session and shown on one line.
-Short = Annotated[str, BeforeValidator(lambda value: value[:1000] if isinstance(value, str) else "")]
-Mapping = Annotated[dict[str, Any], BeforeValidator(lambda value: value if isinstance(value, dict) else {})]
-Number = Annotated[float, BeforeValidator(lambda value: value if isinstance(value, int | float) else 0.0)]
-Strings = Annotated[
-    list[str], BeforeValidator(lambda v: [s for s in v if isinstance(s, str)] if isinstance(v, list) else [])
-]
-MILLISECONDS = 1000.0
-
-
-class Wire(BaseModel):
-    """Base: frozen, tolerant of more fields."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+from opencode_fleet.agents.shapes import (
+    MILLISECONDS,
+    Id,
+    Mapping,
+    Number,
+    OptionalNumber,
+    Short,
+    Strings,
+    Text,
+    Wire,
+    telling_argument,
+)
 
 
 class Health(Wire):
@@ -59,7 +53,7 @@ OneModel = Annotated[_Model, BeforeValidator(lambda value: value if isinstance(v
 class _SessionTime(Wire):
     created: Number = 0
     updated: Number = 0
-    archived: Number | None = None
+    archived: OptionalNumber = None
 
 
 class Session(Wire):
@@ -122,9 +116,9 @@ class Permission(_Asking):
     """The agent asks whether it may."""
 
     permission: Text = ""
-    patterns: Strings = []
-    metadata: Mapping = {}
-    always: Strings = []
+    patterns: Strings = Field(default_factory=list)
+    metadata: Mapping = Field(default_factory=dict)
+    always: Strings = Field(default_factory=list)
 
     def domain(self) -> fleet.Permission:
         """Return it in the fleet's words."""
@@ -152,14 +146,14 @@ class _Option(Wire):
 
 class _QuestionItem(Wire):
     question: Text = ""
-    options: list[_Option] = []
+    options: list[_Option] = Field(default_factory=list)
     multiple: bool = False
 
 
 class Question(_Asking):
     """The agent asks the person."""
 
-    questions: list[_QuestionItem] = []
+    questions: list[_QuestionItem] = Field(default_factory=list)
 
     def domain(self) -> fleet.Question:
         """Return it in the fleet's words."""
@@ -178,14 +172,14 @@ class Question(_Asking):
 
 class _MessageTime(Wire):
     created: Number = 0
-    completed: Number | None = None
+    completed: OptionalNumber = None
 
 
 class MessageError(Wire):
     """Why a turn failed."""
 
     name: Text = ""
-    data: Mapping = {}
+    data: Mapping = Field(default_factory=dict)
 
     def describe(self) -> str:
         """Return one line, not yet cleaned."""
@@ -244,7 +238,7 @@ class _PartTime(Wire):
 
 class _ToolState(Wire):
     status: Text = ""
-    input: Mapping = {}
+    input: Mapping = Field(default_factory=dict)
     output: Text = ""
     error: Text = ""
     title: Text = ""
@@ -290,20 +284,11 @@ class Part(Wire):
         return None
 
 
-def telling_argument(arguments: dict[str, Any]) -> str:
-    """Return the argument of a tool call that says most of what it is about."""
-    for key in ("command", "filePath", "path", "pattern", "url", "description", "query"):
-        value = arguments.get(key)
-        if isinstance(value, str) and value:
-            return value
-    return ""
-
-
 class Message(Wire):
     """A message with its parts."""
 
     info: MessageInfo
-    parts: list[Part] = []
+    parts: list[Part] = Field(default_factory=list)
 
     def domain(self) -> fleet.Message:
         """Return it in the fleet's words."""
@@ -336,4 +321,4 @@ class Event(Wire):
     """One event of the stream `/event`."""
 
     type: str = Field("", max_length=100)
-    properties: Mapping = {}
+    properties: Mapping = Field(default_factory=dict)

@@ -1,0 +1,352 @@
+"""OpenCode 2 as an agent: its HTTP API, which is described where it surprises."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager, contextmanager, suppress
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from opencode_common.text import quote
+from opencode_fleet.agent import Capability
+from opencode_fleet.agents.guard import GUARD_CHANGED, read_guard
+from opencode_fleet.agents.http import LARGE_BODY, TooLarge
+from opencode_fleet.agents.opencode2 import wire
+from opencode_fleet.agents.opencode2.asks import Form, Permission
+from opencode_fleet.agents.opencode2.conversation import messages_of, queued_turn, turn_of
+from opencode_fleet.agents.opencode2.decoder import Decoder
+from opencode_fleet.agents.opencode2.operations import KNOWN, Operations
+from opencode_fleet.agents.opencode2.records import Calls, Records
+from opencode_fleet.agents.opencode2.survey import workplaces
+from opencode_fleet.errors import BadAnswer, Forbidden, InstanceError, NotFound, Refused, Rejected
+from opencode_fleet.model import Runs, Snapshot, Status, TurnRecord, is_id
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+
+    from opencode_fleet import model
+    from opencode_fleet.agents.guard import GuardDocument
+    from opencode_fleet.agents.http import AgentClient
+    from opencode_fleet.events import Event
+
+HEARTBEAT_GRACE = 40.0
+"""Seconds of silence after which the stream is given up; OpenCode 2 sends a heartbeat every 15."""
+OPENAPI_BODY = 8 << 20
+"""Bytes: its OpenAPI document has 270 KB today."""
+SESSIONS_IN_SNAPSHOT = 20
+"""Of each directory."""
+MAX_PAGE = 200
+"""What OpenCode 2 lists at once, at most."""
+MAX_FILLED = 50
+"""Opened directories that are asked for their sessions each, where one list of all does not reach them."""
+MAX_RUNNING = 2_000
+MAX_ASKS = 500
+MAX_LOOKED_UP = 200
+"""Running sessions whose records are fetched: a subagent's ask is shown under the session that started it."""
+AT_ONCE = 4
+"""Calls at the same time: each opens a connection, which costs two round trips through a tunnel."""
+FIRST_PAGE = 50
+MAX_PAGES = 6
+"""Of entries that are looked through for a prompt."""
+
+Item = TypeVar("Item")
+Found = TypeVar("Found")
+
+
+class OpenCode2:
+    """The API of one OpenCode 2, behind the guard on its machine."""
+
+    capabilities = frozenset({Capability.WAKES, Capability.DIRECTORIES, Capability.OUTLIVES})
+
+    def __init__(self, client: AgentClient, guard: GuardDocument, operations: Operations) -> None:
+        self.version = guard.version
+        self.rights: frozenset[str] | None = frozenset(guard.rights)
+        self._client = client
+        self._calls = Calls(client, operations, guard)
+        self._records = Records(self._calls)
+
+    @classmethod
+    async def connect(cls, client: AgentClient, guard: GuardDocument | None = None) -> OpenCode2:
+        """Find out what the OpenCode 2 behind `guard` can do. Raises `InstanceError`."""
+        if guard is None:
+            raise client.bad("as an OpenCode 2 without a guard before it")
+        _check(guard)
+        operations = Operations.built_in(guard.version)
+        if "openapi" in guard.verbs:
+            # Refused, or not there: it is taken to be as it was when this was written.
+            with suppress(Forbidden, NotFound):
+                document = await client.call("GET", "/openapi.json", limit=OPENAPI_BODY)
+                operations = Operations.read(guard.version, document)
+        return cls(client, guard, operations)
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    async def snapshot(self) -> Snapshot:
+        """See `Agent.snapshot`."""
+        guard = await read_guard(self._client) or self._calls.guard
+        _check(guard)
+        self._calls.guard = guard
+        self.version, self.rights = guard.version or self.version, frozenset(guard.rights)
+        runs = await self.runs()
+        listed = await self._listed({"limit": str(MAX_PAGE)})
+        sessions = {session.id: session for session in listed}
+        running = [session_id for session_id in runs.statuses if session_id not in sessions][:MAX_LOOKED_UP]
+        for found in await _in_parallel(running, self._session_if_there):
+            if found is not None:
+                sessions[found.id] = found
+        places = workplaces(guard, sessions.values(), set(runs.statuses), time.time())
+        shown = {session.directory for session in sessions.values()}
+        unseen = [place.directory for place in places if place.directory not in shown][:MAX_FILLED]
+        for more in await _in_parallel(unseen, lambda each: self.sessions(each, SESSIONS_IN_SNAPSHOT)):
+            sessions.update((session.id, session) for session in more)
+        kept = _newest({place.directory for place in places}, sessions.values(), runs.statuses)
+        return Snapshot(workplaces=places, runs=runs, sessions=kept)
+
+    async def runs(self) -> Runs:
+        """See `Agent.runs`. What a model is asked again for is told by events alone; here it is busy."""
+        active = await self._calls.data("session.active")
+        if not isinstance(active, dict):
+            raise self._client.bad("a list of what runs of another shape")
+        running = list(islice((session_id for session_id in active if is_id(session_id)), MAX_RUNNING))
+        asks = [ask for found in await _in_parallel(running, self._asks_of) for ask in found]
+        return Runs(statuses={session_id: Status() for session_id in running}, asks=asks[:MAX_ASKS])
+
+    async def _asks_of(self, session_id: str) -> list[model.Ask]:
+        asks: list[model.Ask] = []
+        # It may have ended meanwhile, or its directory is gone; one that floods hides no other's asks.
+        with suppress(NotFound, Rejected, TooLarge):
+            told = await self._calls.data("session.permission.list", session_id, limit=LARGE_BODY)
+            for each in self._client.many(Permission, told)[:MAX_ASKS]:
+                ask = await self._records.permission(each)
+                if ask is not None:
+                    asks.append(ask)
+            asks += [form.domain() for form in await self._forms(session_id)]
+        return asks
+
+    async def _forms(self, session_id: str) -> list[Form]:
+        try:
+            told = await self._calls.data("session.form.list", session_id, limit=LARGE_BODY)
+        except Refused:
+            return []  # this version has none
+        return self._client.many(Form, told)[:MAX_ASKS]
+
+    async def _session_if_there(self, session_id: str) -> model.Session | None:
+        try:
+            return await self.session(session_id)
+        except NotFound:
+            return None
+
+    async def sessions(self, directory: str, limit: int) -> list[model.Session]:
+        """See `Agent.sessions`."""
+        found = await self._listed({"directory": directory, "limit": str(min(limit, MAX_PAGE))})
+        return sorted(
+            (session for session in found if session.directory == directory),
+            key=lambda session: session.updated,
+            reverse=True,
+        )
+
+    async def _listed(self, params: dict[str, str]) -> list[model.Session]:
+        """Return sessions that are no subagent's and not archived."""
+        told = await self._calls.data("session.list", params={**params, "parentID": "null"}, limit=LARGE_BODY)
+        found = [session.domain() for session in self._client.many(wire.Session, told)]
+        kept = [session for session in found if session.parent_id is None and not session.is_archived]
+        for session in kept:
+            self._records.note(session)
+        return kept
+
+    async def session(self, session_id: str) -> model.Session:
+        """See `Agent.session`."""
+        return await self._records.fetch(session_id)
+
+    async def messages(self, session_id: str, limit: int) -> list[model.Message]:
+        """See `Agent.messages`."""
+        # Not every entry is a message: each turn leaves a note of its end.
+        entries, _ = await self._page(session_id, min(2 * limit + 2, MAX_PAGE))
+        return messages_of(entries[::-1], session_id)[-limit:]
+
+    async def _page(self, session_id: str, limit: int, cursor: str = "") -> tuple[list[wire.Message], str]:
+        """Return entries, newest first, and the cursor to older ones; fewer where they are too large together."""
+        while True:
+            params = {"limit": str(limit)} | ({"cursor": cursor} if cursor else {})
+            try:
+                answer = await self._calls.call("session.message.list", session_id, params=params, limit=LARGE_BODY)
+            except TooLarge:
+                if limit <= 1:
+                    raise
+                limit = max(1, limit // 4)
+            else:
+                older = wire.member(wire.member(answer, "cursor"), "next")
+                entries = self._client.many(wire.Message, wire.member(answer, "data"))
+                return entries, older if isinstance(older, str) and len(older) <= 2_000 else ""
+
+    async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
+        """See `Agent.turn`."""
+        entries: list[wire.Message] = []
+        cursor = ""
+        for number in range(MAX_PAGES):
+            page, cursor = await self._page(session_id, MAX_PAGE if number else FIRST_PAGE, cursor)
+            entries += page
+            record = turn_of(entries[::-1], session_id, prompt_id)
+            if record is not None:
+                return record
+            if not number and (queued := await self._queued(session_id, prompt_id)) is not None:
+                return queued_turn(queued, entries[0] if entries else None)
+            if not cursor:
+                break
+        return TurnRecord(is_stored=False)
+
+    async def _queued(self, session_id: str, prompt_id: str) -> wire.InboxItem | None:
+        try:
+            told = await self._calls.data("session.inbox.list", session_id, limit=LARGE_BODY)
+        except Refused:
+            return None
+        return next((item for item in self._client.many(wire.InboxItem, told) if item.id == prompt_id), None)
+
+    # -- acting --------------------------------------------------------------------------------------------------
+
+    async def create(self, directory: str) -> model.Session:
+        """See `Agent.create`. OpenCode 2 makes sessions in directories that are not there; their first use fails."""
+        answer = await self._calls.call("session.create", body={"location": {"directory": directory}})
+        session = self._client.one(wire.Session, wire.member(answer, "data")).domain()
+        with _naming_gone(directory):
+            await self._calls.data("session.permission.list", session.id, limit=LARGE_BODY)
+        return self._records.note(session)
+
+    async def prompt(self, prompt: model.Prompt) -> None:
+        """See `Agent.prompt`. It joins a running turn at its next step."""
+        body = {"id": prompt.id, "text": prompt.text, "delivery": "steer"}
+        known = self._records.known(prompt.session_id)
+        with _naming_gone(known.directory if known else ""):
+            answer = await self._calls.call("session.prompt", prompt.session_id, body=body)
+        accepted = self._client.one(wire.Accepted, wire.member(answer, "data"))
+        # An id that was used before is answered as if it were new.
+        if accepted.id != prompt.id or accepted.payload.text not in {None, prompt.text}:
+            raise Refused(
+                "another message was sent under this message's id before; nothing was sent now, send it anew"
+            )
+
+    async def interrupt(self, session_id: str) -> None:
+        """See `Agent.interrupt`. Subagents in the background are not ended with what started them."""
+        await self._calls.call("session.interrupt", session_id, body={})
+        # What was asked for is done; the rest is for those that it left behind.
+        with suppress(InstanceError):
+            active = await self._calls.data("session.active")
+            for other in islice(active if isinstance(active, dict) else (), MAX_LOOKED_UP):
+                if is_id(other) and other != session_id and await self._is_child(other, session_id):
+                    await self._calls.call("session.interrupt", other, body={})
+
+    async def _is_child(self, session_id: str, parent_id: str) -> bool:
+        record = self._records.known(session_id) or await self._session_if_there(session_id)
+        return record is not None and record.parent_id == parent_id
+
+    async def reply(self, ask: model.Permission, decision: str, reason: str | None) -> None:
+        """See `Agent.reply`. A reason would be lost there: whoever drives it sends it as a message."""
+        if decision == "always" and ask.always_refused:
+            raise Refused(f"`always` is not possible here: {ask.always_refused}. Nothing was settled")
+        body = {self._calls.choice("session.permission.reply"): decision}
+        await self._settle("session.permission.reply", ask, body)
+
+    async def answer(self, ask: model.Question, answers: list[list[str]]) -> None:
+        """See `Agent.answer`. Which type each field takes is told by the form itself."""
+        form = next((form for form in await self._forms(ask.session_id) if form.id == ask.id), None)
+        if form is None:
+            raise NotFound(f"{ask.id} is settled already")
+        await self._settle("session.form.reply", ask, {"answer": form.answer(answers)})
+
+    async def decline(self, ask: model.Question) -> None:
+        """See `Agent.decline`."""
+        await self._settle("session.form.cancel", ask, None)
+
+    async def _settle(self, name: str, ask: model.Ask, body: dict[str, Any] | None) -> None:
+        try:
+            await self._calls.call(name, ask.session_id, ask.id, body=body)
+        except Rejected as error:
+            if error.status == 409:
+                raise NotFound(f"{ask.id} is settled already") from None
+            raise
+
+    async def show(self, session: model.Session) -> None:
+        """Do nothing: none of its screens can be told which session to show."""
+
+    # -- events --------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def events(self) -> AsyncIterator[AsyncIterator[Event | None]]:
+        """See `Agent.events`."""
+        async with self._client.stream(self._calls.path("event.subscribe"), silence=HEARTBEAT_GRACE) as raw:
+            first = await anext(raw, None)
+            if not isinstance(first, dict) or first.get("type") != "server.connected":
+                raise self._client.bad("no proper event stream")
+            yield self._decoded(raw)
+
+    async def _decoded(self, raw: AsyncIterator[object]) -> AsyncIterator[Event | None]:
+        decoder = Decoder(self._records)
+        async for event in raw:
+            if event is None or event == GUARD_CHANGED:
+                yield None
+                continue
+            try:
+                decoded = await decoder.decode(event)
+            except InstanceError:
+                yield None  # what it names could not be fetched
+                continue
+            for each in decoded:
+                yield each
+
+
+def _check(guard: GuardDocument) -> None:
+    """Make sure that the guard lets us see what there is. Raises `BadAnswer`."""
+    try:
+        for known in KNOWN:
+            if known.is_vital:
+                guard.require(known.verb)
+    except Refused as error:
+        raise BadAnswer(str(error)) from None
+
+
+@contextmanager
+def _naming_gone(directory: str) -> Iterator[None]:
+    """Say so where a directory is gone: OpenCode 2 answers an error without a word on whatever needs it."""
+    try:
+        yield
+    except Rejected as error:
+        if error.status != 500 or not error.is_silent:
+            raise
+        which = quote(directory, 300) if directory else "of that session"
+        message = f"the directory {which} is gone on that machine: make it again, or use another one"
+        raise Rejected(message, status=error.status) from None
+
+
+def _newest(directories: set[str], sessions: Iterable[model.Session], running: Iterable[str]) -> list[model.Session]:
+    """Return the newest sessions of each directory, newest first, and all that run."""
+    active = set(running)
+    count = dict.fromkeys(directories, 0)
+    kept = []
+    for session in sorted(sessions, key=lambda each: each.updated, reverse=True):
+        room = count.get(session.directory, SESSIONS_IN_SNAPSHOT) < SESSIONS_IN_SNAPSHOT
+        if session.id in active or (room and session.parent_id is None):
+            kept.append(session)
+        if room:
+            count[session.directory] += 1
+    return kept
+
+
+async def _in_parallel(items: Iterable[Item], call: Callable[[Item], Awaitable[Found]]) -> list[Found]:
+    """Call for each item, `AT_ONCE` at a time, and return what they return, in order; the first error is raised."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def one(item: Item) -> Found:
+        async with places:
+            return await call(item)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(item)) for item in items]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return [task.result() for task in tasks]
