@@ -331,7 +331,7 @@ async def test_what_a_server_logs_while_a_call_runs_reaches_nobody(rude: Gateway
     # This call starts it anew: what reads from a child runs in the context of whoever started it.
     (child,) = rude.process.children()
     child.kill()
-    await asyncio.to_thread(child.wait, 15)
+    await asyncio.to_thread(child.wait, 60)
 
     answer = await asyncio.to_thread(rude.request, "POST", "/mcp", headers, json.dumps(call).encode())
 
@@ -358,7 +358,7 @@ async def test_a_server_that_writes_much_is_not_held_up_and_started_anew_leaves_
         for _ in range(3):
             (child,) = rude.process.children()
             child.kill()
-            await asyncio.to_thread(child.wait, 15)
+            await asyncio.to_thread(child.wait, 60)
             assert not (await client.call("read", text="x", times=1_000_000)).is_error
 
         await eventually_async(lambda: rude.process.num_fds() == before, "as many descriptors as before")

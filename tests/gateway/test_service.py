@@ -34,7 +34,7 @@ def test_a_signal_ends_it_with_its_children_and_code_0(tmp_path: Path, name: str
 
     assert gateway.stop() == 0
     assert children
-    assert psutil.wait_procs(children, timeout=5)[1] == []
+    assert psutil.wait_procs(children, timeout=40)[1] == []
 
 
 async def test_a_call_that_runs_when_it_is_told_to_end_is_still_answered(tmp_path: Path) -> None:

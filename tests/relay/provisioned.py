@@ -214,6 +214,10 @@ class ProvisionedRelay:
         """Tell whether the agent's log has this text."""
         return text in self.log.read_text()
 
+    def until_logged(self, text: str) -> None:
+        """Wait until the agent's log has this text: what a client sees may come first."""
+        eventually(lambda: self.logged(text), f"the agent logs: {text}")
+
     # ---- its clients
 
     def command(self, *arguments: str) -> list[str]:

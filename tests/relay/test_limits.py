@@ -18,7 +18,6 @@ from opencode_relay.limits import Bucket, ClientLog
 from opencode_relay.registrar import Registrar
 from relay.provisioned import ProvisionedRelay
 from relay.raw_client import RawClient, hello
-from support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,7 +48,7 @@ def test_a_hello_of_100_mb_ends_its_session_and_costs_the_agent_no_memory(relay:
         with pytest.raises(BrokenPipeError):
             client.send(b'{"type":"hello","v":1,"id":"' + b"0" * 100_000_000)
         client.wait()
-    eventually(lambda: relay.logged("it sent a line without end"))
+    relay.until_logged("it sent a line without end")
     assert agent.memory_info().rss - before < 5_000_000
 
 
@@ -151,7 +150,7 @@ def test_sessions_that_register_again_and_again_cannot_fill_the_journal(tmp_path
                     assert answer["type"] == "registered"
         relay.stop_agent()
         assert 200 <= relay.log.read_text().count("client laptop ") < 300
-        assert relay.logged("more lines about it were left out of this journal")
+        relay.until_logged("more lines about it were left out of this journal")
 
 
 def test_an_instance_has_few_names_a_minute_and_keeps_the_last(relay: ProvisionedRelay, opencode: FakeHealth) -> None:

@@ -46,8 +46,8 @@ def test_an_enrolled_client_registers_under_its_name_and_the_gateway_reads_it(
         assert client.ask({"type": "ping", "n": 8})["health"] == "failed"
     relay.until_registered()
     eventually(lambda: not is_open(port), "the port is free")
-    assert relay.logged(f"client laptop registered laptop-api on port {port}")
-    eventually(lambda: relay.logged(f"instance laptop-api on port {port} is gone: its connection ended"))
+    relay.until_logged(f"client laptop registered laptop-api on port {port}")
+    relay.until_logged(f"instance laptop-api on port {port} is gone: its connection ended")
     assert not relay.logged("/home/ann")
 
 

@@ -108,8 +108,8 @@ def test_a_reconnect_takes_over_and_ends_the_older_connection(relay: Provisioned
             assert relay.registrations()["laptop-api"]["port"] == second
             eventually(lambda: not is_open(first), "the older one's port is free")
             # At once, that is, and not when its silence was noticed, or what it left behind.
-            assert relay.logged("laptop-old on port"), relay.log.read_text()
-            assert relay.logged("is gone: a newer connection of the instance took over")
+            relay.until_logged("laptop-old on port")
+            relay.until_logged("is gone: a newer connection of the instance took over")
             assert relay.log.read_text().count("ended a connection without a session") == reaped
             assert new.ask({"type": "ping", "n": 1})["health"] == "ok"
 

@@ -14,6 +14,7 @@ from relay.provisioned import ProvisionedRelay
 from relay.raw_client import RawClient, hello
 from support.ports import is_open
 from support.sshd import unix_user
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +27,7 @@ def test_a_port_of_another_client_is_refused_by_sshd_already(relay: ProvisionedR
     foreign = relay.ports_of("desktop")[0]
     with RawClient(relay, "laptop", forward=foreign, to=opencode.port) as client:
         assert client.ask(hello(port=foreign))["code"] == "bad-port"
-        assert "remote port forwarding failed" in client.errors
+        eventually(lambda: "remote port forwarding failed" in client.errors, "ssh says so")
         assert not is_open(foreign)
 
 
@@ -72,7 +73,7 @@ def test_a_registration_goes_when_its_port_comes_to_be_another_users(
         with unix_user("sh") as user, squatter(user, port):
             relay.until_registered()
             client.wait()
-    assert relay.logged(f"port {port} is not its tunnel's any more")
+    relay.until_logged(f"port {port} is not its tunnel's any more")
 
 
 def test_a_port_that_listens_beyond_loopback_is_not_registered(tmp_path: Path, opencode: FakeHealth) -> None:
