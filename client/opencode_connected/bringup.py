@@ -13,12 +13,12 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from opencode_connected.agents.opencode1 import PortTaken, listening_process, working_directory
 from opencode_connected.errors import LauncherError
 from opencode_connected.loopback import HOST, Endpoint, Unanswered
-from opencode_connected.opencode import PortTaken, listening_process, working_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
 _POLL_SECONDS = 0.02
 _LEAST_PATIENCE_SECONDS = 0.1
@@ -56,7 +56,7 @@ async def wait_until_answering(pid: int, endpoint: Endpoint, log: Callable[[str]
     listens_since: float | None = None
     server_pid: int | None = None
     while True:
-        if await asyncio.to_thread(_accepts, endpoint.port):
+        if await asyncio.to_thread(accepts, endpoint.port):
             listens_since = listens_since or time.monotonic()
             server_pid = server_pid or await _owner_on_loopback(pid, endpoint.port)
             patience = max(_LEAST_PATIENCE_SECONDS, _PATIENCE_SHARE * (time.monotonic() - listens_since))
@@ -74,22 +74,29 @@ async def _owner_on_loopback(pid: int, port: int) -> int | None:
     found = await asyncio.to_thread(listening_process, pid, port)
     if found is None:
         # Asked once more: it may have come to listen, or the child to end, between the two looks.
-        still = await asyncio.to_thread(_accepts, port)
+        still = await asyncio.to_thread(accepts, port)
         found = await asyncio.to_thread(listening_process, pid, port)
         if found is None and still:
             raise PortTaken
         if found is None:
             return None
     server_pid, addresses = found
-    if exposed := sorted(a for a in addresses if not ipaddress.ip_address(a.partition("%")[0]).is_loopback):
+    if exposed := exposure(addresses):
         raise LauncherError(
-            f"OpenCode listens on {exposed[0]}, not only on {HOST}: remove `server.hostname` and `server.mdns` "
+            f"OpenCode listens on {exposed}, not only on {HOST}: remove `server.hostname` and `server.mdns` "
             "from its configuration"
         )
     return server_pid
 
 
-def _accepts(port: int) -> bool:
+def exposure(addresses: Collection[str]) -> str | None:
+    """Return the first of the addresses that other machines could reach; None if all are loopback's."""
+    open_ones = sorted(a for a in addresses if not ipaddress.ip_address(a.partition("%")[0]).is_loopback)
+    return open_ones[0] if open_ones else None
+
+
+def accepts(port: int) -> bool:
+    """Tell whether something listens on `port` of loopback."""
     try:
         socket.create_connection((HOST, port), timeout=_MOST_PATIENCE_SECONDS).close()
     except OSError:

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -39,6 +40,11 @@ configuration directory:
   INSTANCE_NAME       this instance's name [HOSTNAME-DIRECTORY]
   RELAY_PORTS         ports to use on the relay, e.g. 10000-10009 [any]
   RELAY_CLIENT        what names of an enrolled machine begin with instead of HOSTNAME
+  RELAY_REMOTE        what may come from afar, `remote` in config.toml: words of observe,
+                      drive, approve, always [observe drive approve]
+  directories         in config.toml alone, a list: where, with everything below, OpenCode 2
+                      may be worked with from afar besides the directories it was started in
+                      here [with --headless the home directory, else none]
 
 \b
 Exit codes: OpenCode's own once it runs; before that, and for the commands:
@@ -73,7 +79,7 @@ For fish:                opencode-connected completion fish | source
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     subcommand_metavar="[COMMAND] [-- OPENCODE ARGS]",
 )
-@click.option("--headless", is_flag=True, help="Run `opencode serve` instead of the full-screen interface.")
+@click.option("--headless", is_flag=True, help="Reachable, without a full-screen interface.")
 @click.option("--local", is_flag=True, help="Register on this machine even if RELAY_SSH_CMD is set.")
 @click.version_option(package_name="opencode-relay", prog_name=PROGRAM)
 @click.pass_context
@@ -85,7 +91,8 @@ def cli(context: click.Context, *, headless: bool, local: bool) -> None:
         if context.obj:
             raise click.UsageError(f"{context.invoked_subcommand} passes nothing on to OpenCode: leave out `--`")
         return
-    from opencode_connected.launcher import Launch, launch  # noqa: PLC0415 - each verb loads its own
+    from opencode_connected.agents.run import Launch  # noqa: PLC0415 - each verb loads its own
+    from opencode_connected.launcher import launch  # noqa: PLC0415
 
     what = Launch(arguments=context.obj or (), headless=headless, local=local)
     _exit_like(launch(settings.load(), what, _say))
@@ -129,6 +136,19 @@ def doctor(*, as_json: bool) -> None:
     from opencode_connected.commands.doctor import doctor as run  # noqa: PLC0415 - each verb loads its own
 
     _finish(run(settings.load()), as_json=as_json)
+
+
+@cli.command()
+@click.argument("target", metavar="URL|PORT")
+@click.option(
+    "--password-file", type=click.Path(path_type=Path), help="The server's password, in a file of one line."
+)
+@click.option("--local", is_flag=True, help="Register on this machine even if RELAY_SSH_CMD is set.")
+def attach(target: str, *, password_file: Path | None, local: bool) -> None:
+    """Make an OpenCode 1 server here reachable."""
+    from opencode_connected.agents.adopted import attach as run  # noqa: PLC0415 - each verb loads its own
+
+    _exit_like(run(settings.load(), target, password_file=password_file, local=local, say=_say))
 
 
 @cli.command(help=_ENROLL_HELP)

@@ -26,9 +26,14 @@ class UsageError(LauncherError):
 
 
 class OpenCodeMissing(LauncherError):
-    """OpenCode is not installed, or does not come up."""
+    """OpenCode is not installed, cannot be driven, or does not come up."""
 
     exit_code = 3
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(f"{problem}; {remedy}" if remedy else problem)
+        self.problem = problem
+        self.remedy = remedy
 
 
 class RelayRefused(LauncherError):

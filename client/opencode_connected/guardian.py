@@ -6,6 +6,7 @@ tells it, in JSON lines, what there is to clean up:
 
     {"opencode": {"pid": N, "port": N, "headless": false, "credentials": ["user", "password"] | null}}
     {"registration": {"directory": "…", "name": "…", "instance_id": "…"} | null}
+    {"socket": "…"}
     {"done": true}
 
 End of file without `done` means that the launcher is dead: then OpenCode is ended and the registration removed,
@@ -55,6 +56,10 @@ class Guardian:
         """Have the registration `name` in `directory` removed if the launcher is killed."""
         self._tell({"registration": {"directory": str(directory), "name": name, "instance_id": instance_id}})
 
+    def watch_socket(self, path: Path) -> None:
+        """Have the guard's socket removed if the launcher is killed."""
+        self._tell({"socket": str(path)})
+
     def dismiss(self) -> None:
         """End the guardian: everything is cleaned up."""
         self._tell({"done": True})
@@ -76,6 +81,7 @@ def _main() -> None:
     sys.path.append(str(Path(__file__).parents[1]))
     opencode: dict[str, Any] | None = None
     registration: dict[str, Any] | None = None
+    socket: str | None = None
     for line in sys.stdin.buffer:
         message: dict[str, Any] = json.loads(line)
         if message.get("done"):
@@ -83,12 +89,16 @@ def _main() -> None:
         if "opencode" in message:
             opencode = message["opencode"] | {"start": _start_of(message["opencode"]["pid"])}
         registration = message.get("registration", registration)
+        socket = message.get("socket", socket)
     # First the registration: it takes milliseconds, and then no reader finds a half-dead instance.
     if registration:
         with suppress(Exception):  # whatever is wrong with the directory, OpenCode must be ended
             from opencode_connected.registry import Registry  # noqa: PLC0415 - see the module's docstring
 
             Registry(registration["directory"]).withdraw(registration["name"], registration["instance_id"])
+    if socket:
+        with suppress(OSError):
+            Path(socket).unlink(missing_ok=True)
     if opencode:
         _end(**opencode)
 

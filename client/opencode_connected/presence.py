@@ -36,10 +36,10 @@ class Presence(ABC):
     """Makes one instance visible to the server, and keeps it so."""
 
     @abstractmethod
-    async def prepare(self, local_port: int) -> None:
-        """Do what can be done before OpenCode starts on `local_port`.
+    async def prepare(self) -> None:
+        """Do what can be done before OpenCode runs.
 
-        Raises `LauncherError` for whatever would make starting it pointless. Called again if the port changes.
+        Raises `LauncherError` for whatever would make starting it pointless.
         """
 
     @abstractmethod
@@ -58,6 +58,7 @@ class Presence(ABC):
 class LocalPresence(Presence):
     """A registration file on this machine, for a server that runs here too.
 
+    `key` is what the guard at the registered port asks for, None if nothing of ours.
     `say` shows a line to the person before OpenCode takes the terminal; `log` takes what happens afterwards.
     """
 
@@ -68,6 +69,7 @@ class LocalPresence(Presence):
         wanted: WantedName,
         guardian: Guardian,
         *,
+        key: str | None,
         say: Callable[[str], None],
         log: Callable[[str], None],
     ) -> None:
@@ -75,15 +77,15 @@ class LocalPresence(Presence):
         self._owner = owner
         self._wanted = wanted
         self._guardian = guardian
+        self._key = key
         self._say = say
         self._log = log
         self._claimed: str | None = None
         self._registration: Registration | None = None
         self._trouble: str | None = None
 
-    async def prepare(self, local_port: int) -> None:
+    async def prepare(self) -> None:
         """Claim the name, so that one that is taken is said before OpenCode starts."""
-        del local_port
         if self._claimed is None:
             self._claimed = self._claim()
 
@@ -136,13 +138,13 @@ class LocalPresence(Presence):
     def _publish(self) -> None:
         if self._registration:
             content = self._registration.to_json().encode()
-            self._registry.publish(self._registration.name, content, self._owner)
+            self._registry.publish(self._registration.name, content, self._owner, self._key)
 
     def _is_intact(self) -> bool:
         if self._registration is None:
             return True
         content = self._registration.to_json().encode()
-        return self._registry.is_intact(self._registration.name, content, self._owner)
+        return self._registry.is_intact(self._registration.name, content, self._owner, self._key)
 
     async def _reassert(self) -> None:
         try:

@@ -68,19 +68,23 @@ class Registry:
         with self._directory() as directory, _locked(directory, name):
             self._take(directory, name, owner)
 
-    def publish(self, name: str, content: bytes, owner: Owner) -> None:
-        """Write the registration file `content` (one line of JSON) of `name`; `NameTaken` as for `claim`."""
+    def publish(self, name: str, content: bytes, owner: Owner, key: str | None = None) -> None:
+        """Write the registration file `content` (one line of JSON) of `name`; `NameTaken` as for `claim`.
+
+        `key`: what the guard at its port asks for; its file is there before the registration, and goes with it.
+        """
         with self._directory() as directory, _locked(directory, name):
             self._take(directory, name, owner)
+            self._put_key(directory, name, key)
             if _read(directory, f"{name}.json") != content:
                 _replace(directory, f"{name}.json", content)
 
-    def is_intact(self, name: str, content: bytes, owner: Owner) -> bool:
+    def is_intact(self, name: str, content: bytes, owner: Owner, key: str | None = None) -> bool:
         """Tell, without a lock, whether what `publish` wrote is still there as it was."""
         try:
             with self._directory() as directory:
-                files = (_read(directory, f"{name}.json"), _read(directory, f".{name}.owner"))
-                return files == (content, owner.to_bytes())
+                files = [_read(directory, file) for file in (f"{name}.json", f".{name}.owner", f".{name}.key")]
+                return files == [content, owner.to_bytes(), _key_line(key)]
         except RegistryRefused:
             return False
 
@@ -136,6 +140,14 @@ class Registry:
         if held != owner:
             _replace(directory, f".{name}.owner", owner.to_bytes())
 
+    def _put_key(self, directory: int, name: str, key: str | None) -> None:
+        line = _key_line(key)
+        if line is None:
+            with suppress(FileNotFoundError):
+                os.unlink(f".{name}.key", dir_fd=directory)
+        elif _read(directory, f".{name}.key") != line:
+            _replace(directory, f".{name}.key", line)
+
     @contextmanager
     def _directory(self, *, create: bool = True) -> Iterator[int]:
         """Open the directory, made with mode 0700 if it is missing, and refuse one that others can tamper with."""
@@ -164,6 +176,10 @@ class Registry:
     def _refusal(self, why: str) -> str:
         glue = " " if why.endswith(" or") else "; "
         return f"the registry directory {self.path} {why}{glue}set RELAY_REGISTRY_DIR to a directory of your own"
+
+
+def _key_line(key: str | None) -> bytes | None:
+    return None if key is None else f"{key}\n".encode()
 
 
 def _unusable(path: Path, error: OSError) -> str:
@@ -240,7 +256,7 @@ def _has_dead_owner(directory: int, name: str) -> bool:
 
 
 def _remove(directory: int, name: str) -> None:
-    for file in (f"{name}.json", f".{name}.owner"):
+    for file in (f"{name}.json", f".{name}.key", f".{name}.owner"):
         with suppress(FileNotFoundError):
             os.unlink(file, dir_fd=directory)
 

@@ -10,11 +10,11 @@ from opencode_connected.errors import LauncherError, NameTaken, RelayRefused
 from opencode_connected.line import errors as line_errors
 from opencode_connected.line.command import LineSettings
 from opencode_connected.line.keeper import LineKeeper
-from opencode_connected.loopback import Endpoint, Unanswered
 from opencode_connected.presence import Presence, WantedName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from opencode_connected.line.state import LineEvent
     from opencode_connected.registration import Registration
@@ -25,7 +25,6 @@ _FIRST_CONTACT_SECONDS = 5.0
 """How long a person waits for the relay before OpenCode starts without it."""
 _EARLY_SECONDS = 30.0
 """A refusal that comes so soon ends OpenCode, for the person to mend it; later there may be work in it."""
-_HEALTH_SECONDS = 3.0
 _DEAD_SESSION_SECONDS = 20.0
 """The relay ends a session 15 to 18 s after its last message, whatever became of the connection."""
 _ASK_AGAIN_SECONDS = 1.0
@@ -33,7 +32,9 @@ _PROVISIONED_MARK = "/etc/opencode-relay/relay.json"
 """The settings of a provisioned relay's agent. Whoever names a registry directory is let past it."""
 
 
-def line_settings(settings: Settings, *, local_port: int, instance_id: str) -> LineSettings:
+def line_settings(
+    settings: Settings, *, local_port: int, instance_id: str, socket: Path | None = None
+) -> LineSettings:
     """Return what the line needs; there must be a RELAY_SSH_CMD."""
     return LineSettings(
         ssh_command=settings.relay_ssh_cmd or "",
@@ -44,11 +45,15 @@ def line_settings(settings: Settings, *, local_port: int, instance_id: str) -> L
         provisioned_mark=_PROVISIONED_MARK if settings.registry_dir_is_default else None,
         local_port=local_port,
         instance_id=instance_id,
+        socket=str(socket) if socket else None,
     )
 
 
 class RelayPresence(Presence):
-    """A registration on the relay, and the tunnel that leads here. `say` as for `LocalPresence`."""
+    """A registration on the relay, and the tunnel that leads to the guard's `socket`. `say` as for `LocalPresence`.
+
+    `healthy` tells whether OpenCode answers on this machine: it takes a few seconds at most, and does not raise.
+    """
 
     def __init__(
         self,
@@ -56,6 +61,9 @@ class RelayPresence(Presence):
         instance_id: str,
         wanted: WantedName,
         report: Report,
+        *,
+        socket: Path,
+        healthy: Callable[[], Awaitable[bool]],
         say: Callable[[str], None],
     ) -> None:
         self._settings = settings
@@ -63,17 +71,14 @@ class RelayPresence(Presence):
         self._wanted = wanted
         self._report = report
         self._say = say
-        self._endpoint = Endpoint(0)
+        self._socket = socket
+        self._healthy = healthy
         self._keeper: LineKeeper | None = None
 
-    async def prepare(self, local_port: int) -> None:
+    async def prepare(self) -> None:
         """Connect, and say how that went, in one line. Only a refusal that lasts is an error."""
-        again = self._keeper is not None
-        if self._keeper:
-            await self._keeper.close(clean=False)
-        self._endpoint = Endpoint(local_port, self._settings.opencode_credentials)
-        line = line_settings(self._settings, local_port=local_port, instance_id=self._instance_id)
-        self._keeper = LineKeeper(line, self._on_event, self._is_healthy)
+        line = line_settings(self._settings, local_port=0, instance_id=self._instance_id, socket=self._socket)
+        self._keeper = LineKeeper(line, self._on_event, self._healthy)
         try:
             await self._keeper.start()
             state = await self._keeper.first_contact(_FIRST_CONTACT_SECONDS)
@@ -81,8 +86,6 @@ class RelayPresence(Presence):
             raise RelayRefused(_advice(str(error), error.remedy)) from error
         if state.phase == "refused":
             raise RelayRefused(_advice(state.error or "the relay refuses", state.remedy))
-        if again:
-            return  # said already
         if state.port:
             self._say(f"connected to the relay, port {state.port}")
         else:
@@ -141,13 +144,6 @@ class RelayPresence(Presence):
     def _report_line(self) -> None:
         if self._keeper:
             self._report.line(self._keeper.state)
-
-    async def _is_healthy(self) -> bool:
-        try:
-            status, _ = await asyncio.to_thread(self._endpoint.get, "/global/health", timeout=_HEALTH_SECONDS)
-        except Unanswered:
-            return False
-        return status in (200, 401)
 
 
 def _with_remedy(problem: str, remedy: str | None) -> str:

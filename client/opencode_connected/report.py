@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opencode_connected import processes
+from opencode_connected.guard.policy import Right
 from opencode_connected.logs import LOGGER, log_file, open_log
 from opencode_connected.state import InstanceState, LineReport, StateDirectory, now
 from opencode_connected.text import printable
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Literal
 
     from opencode_connected.line.state import LineState
+    from opencode_connected.presence import WantedName
     from opencode_connected.registration import Registration
     from opencode_connected.registry import Owner
     from opencode_connected.settings import Settings
@@ -30,6 +32,7 @@ class Report:
         cwd: str,
         mode: Literal["local", "relay"],
         headless: bool,
+        generation: Literal[1, 2] = 1,
     ) -> None:
         self._directory = StateDirectory(settings.state_dir)
         self._log = open_log(log_file(settings.state_dir, owner.instance_id))
@@ -44,6 +47,8 @@ class Report:
             headless=headless,
             registry_dir=settings.registry_dir,
             log_file=log_file(settings.state_dir, owner.instance_id),
+            generation=generation,
+            rights=[right for right in Right if right in settings.rights],
         )
         self._is_closed = False
         self._write()
@@ -57,10 +62,10 @@ class Report:
         self._state.line = LineReport.model_validate(line)
         self._write()
 
-    def opencode(self, pid: int, local_port: int) -> None:
-        """Note that OpenCode was started."""
-        self.log(f"OpenCode is process {pid}, port {local_port}")
-        self._state.opencode_pid, self._state.opencode_start = pid, processes.start_of(pid)
+    def opencode(self, pid: int | None, local_port: int | None) -> None:
+        """Note which process OpenCode is (None: not the launcher's), and on which port (None: not known yet)."""
+        self.log(f"OpenCode is process {pid or 'of others'}" + (f", port {local_port}" if local_port else ""))
+        self._state.opencode_pid, self._state.opencode_start = pid, processes.start_of(pid) if pid else ""
         self._state.local_port = local_port
         self._write()
 
@@ -69,6 +74,35 @@ class Report:
         self.log(f"registered as {registration.name!r} on port {registration.port}, OpenCode {version or 'unknown'}")
         self._state.name, self._state.port = registration.name, registration.port
         self._state.opencode_version = printable(version or "", limit=40) or None
+        self._write()
+
+    def shares(self, directory: str, roots: list[str], line_key: str, wanted: WantedName) -> str:
+        """Note that OpenCode 2 works in `directory`, reached by whichever launcher holds the line; return its name.
+
+        Launchers in one directory have one name; in different ones they have different names.
+
+        Raises:
+            NameTaken: the explicit name is another directory's.
+
+        """
+        self._state.directory, self._state.directories, self._state.line_key = directory, roots, line_key
+        self._state.holds_line = False
+        with self._directory.locked():
+            self._state.name = self._directory.name_for(self._state, wanted.name, is_default=wanted.is_default)
+            self._write()
+        return self._state.name
+
+    def holds_line(self) -> None:
+        """Note that this launcher holds the line now."""
+        self.log("this launcher holds the line")
+        self._state.holds_line = True
+        self._write()
+
+    def service(self, version: str, port: int, pid: int) -> None:
+        """Note which OpenCode 2 runs as the service: also as this instance's own process, where it has no other."""
+        self._state.opencode_version, self._state.local_port = printable(version, limit=40) or None, port
+        if self._state.headless and pid != self._state.opencode_pid:
+            self._state.opencode_pid, self._state.opencode_start = pid, processes.start_of(pid)
         self._write()
 
     def was_left_behind(self, name: str) -> bool:

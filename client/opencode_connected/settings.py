@@ -15,6 +15,7 @@ import platformdirs
 
 from opencode_connected import names
 from opencode_connected.errors import UsageError
+from opencode_connected.guard.policy import DEFAULT_RIGHTS, Right
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +24,19 @@ if TYPE_CHECKING:
 APP = "opencode-relay"
 DEFAULT_REGISTRY_DIR = "/tmp/opencode-relay"  # noqa: S108 - the agreed place; its owner and mode are checked
 
-_VARIABLES = ("RELAY_SSH_CMD", "RELAY_REGISTRY_DIR", "INSTANCE_NAME", "RELAY_PORTS", "RELAY_CLIENT")
+_VARIABLES = (
+    "RELAY_SSH_CMD",
+    "RELAY_REGISTRY_DIR",
+    "INSTANCE_NAME",
+    "RELAY_PORTS",
+    "RELAY_CLIENT",
+    "RELAY_REMOTE",
+)
+_OTHER_KEYS = {"RELAY_REMOTE": "remote"}
+"""What is called otherwise in the file."""
+_DIRECTORIES = "directories"
+"""Stands in the file alone."""
+_MAX_DIRECTORIES = 500
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _MAX_CONFIG_BYTES = 64 * 1024
 
@@ -53,6 +66,11 @@ class Settings:
     """RELAY_PORTS, FIRST-LAST: where the tunnel's end on the relay may listen. Empty: anywhere."""
     relay_client: str | None
     """RELAY_CLIENT: what the relay's inventory calls this machine, where it is enrolled."""
+    rights: frozenset[Right]
+    """RELAY_REMOTE, `remote` in the file: what may come from afar."""
+    directories: tuple[str, ...]
+    """`directories` in the file: where, with everything below, may be worked from afar though no launcher opened it.
+    Absolute, without symbolic links."""
     state_dir: Path
     """Runtime state and logs of this user's instances."""
     config_file: Path
@@ -77,22 +95,32 @@ class Settings:
 
     @property
     def opencode_credentials(self) -> tuple[str, str] | None:
-        """User and password that OpenCode asks for, if it was given a password."""
+        """User and password that OpenCode 1 asks for, if it was given a password."""
         password = self.environment.get("OPENCODE_SERVER_PASSWORD")
         return (self.environment.get("OPENCODE_SERVER_USERNAME") or "opencode", password) if password else None
+
+    @property
+    def guard_credentials(self) -> tuple[str, str] | None:
+        """User and password that the guard before OpenCode 2 asks for, if the person set a password.
+
+        OpenCode's service itself has another one, of its own making.
+        """
+        password = self.environment.get("OPENCODE_PASSWORD")
+        return ("opencode", password) if password else self.opencode_credentials
 
 
 def load(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings; `UsageError` names the variable or the file and what is allowed."""
     given = dict(os.environ if environment is None else environment)
     config_file = platformdirs.user_config_path(APP) / "config.toml"
-    from_file = _config(config_file)
+    from_file, directories = _config(config_file)
 
     def setting(variable: str) -> tuple[str, str]:
         """Return the value (empty: unset) and how to call it in an error."""
         if value := given.get(variable, "").strip():
             return value, variable
-        return from_file.get(variable.lower(), ""), f"{variable.lower()} in {config_file}"
+        key = _key(variable)
+        return from_file.get(key, ""), f"{key} in {config_file}"
 
     registry_dir, registry_dir_name = setting("RELAY_REGISTRY_DIR")
     ssh_command, ssh_command_name = setting("RELAY_SSH_CMD")
@@ -104,18 +132,25 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         instance_name=_instance_name(*setting("INSTANCE_NAME")),
         relay_ports=_port_range(*setting("RELAY_PORTS")),
         relay_client=_client(*setting("RELAY_CLIENT")),
+        rights=_rights(*setting("RELAY_REMOTE")),
+        directories=_directories(directories, config_file),
         state_dir=platformdirs.user_state_path(APP),
         config_file=config_file,
         environment={name: value for name, value in given.items() if name not in _DROPPED_FROM_CHILD},
     )
 
 
-def _config(path: Path) -> dict[str, str]:
+def _key(variable: str) -> str:
+    return _OTHER_KEYS.get(variable, variable.lower())
+
+
+def _config(path: Path) -> tuple[dict[str, str], list[object]]:
+    """Return the settings that are strings, and the directories."""
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_CONFIG_BYTES + 1)
     except FileNotFoundError:
-        return {}
+        return {}, []
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     if len(content) > _MAX_CONFIG_BYTES:
@@ -128,13 +163,18 @@ def _config(path: Path) -> dict[str, str]:
         table = tomllib.loads(content.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}; {_MEND}") from error
-    known = [variable.lower() for variable in _VARIABLES]
+    directories = table.pop(_DIRECTORIES, [])
+    if not isinstance(directories, list) or len(directories) > _MAX_DIRECTORIES:
+        raise UsageError(
+            f'{path}: {_DIRECTORIES} must be a list of up to {_MAX_DIRECTORIES} strings, such as ["~/work"]; {_MEND}'
+        )
+    known = [*map(_key, _VARIABLES), _DIRECTORIES]
     for key, value in table.items():
         if key not in known:
             raise UsageError(f"{path}: unknown setting {key!r}; known are {', '.join(known)}; {_MEND}")
         if not isinstance(value, str):
             raise UsageError(f"{path}: {key} must be a string in quotes; {_MEND}")
-    return {key: value.strip() for key, value in table.items()}
+    return {key: value.strip() for key, value in table.items()}, directories
 
 
 def _ssh_command(value: str, where: str) -> str | None:
@@ -179,3 +219,22 @@ def _port_range(value: str, where: str) -> tuple[int, ...]:
     if not 1024 <= first <= last <= 65535:
         raise UsageError(f"{where} must be FIRST-LAST within 1024-65535, e.g. 10000-19999")
     return tuple(range(first, last + 1))
+
+
+def _rights(value: str, where: str) -> frozenset[Right]:
+    if not value:
+        return DEFAULT_RIGHTS
+    words = value.replace(",", " ").split()
+    if unknown := [word for word in words if word not in tuple(Right)]:
+        raise UsageError(f"{where} knows no {unknown[0]!a}: it is a set of the words {' '.join(Right)}")
+    return frozenset(map(Right, words))
+
+
+def _directories(given: list[object], path: Path) -> tuple[str, ...]:
+    found = []
+    for value in given:
+        directory = os.path.expanduser(value) if isinstance(value, str) else ""  # noqa: PTH111 - "" must stay ""
+        if not directory.startswith("/") or "\0" in directory:
+            raise UsageError(f"{path}: {_DIRECTORIES} has {value!a}: each must be absolute, or begin with ~; {_MEND}")
+        found.append(os.path.realpath(directory))
+    return tuple(dict.fromkeys(found))

@@ -5,17 +5,22 @@ The file is private (mode 0600), replaced atomically, holds no secret, and goes 
 
 from __future__ import annotations
 
+import fcntl
 import re
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from opencode_connected import processes
+from opencode_connected import names, processes
+from opencode_connected.errors import NameTaken
 from opencode_connected.files import write_private
 from opencode_connected.line.state import EventKind, Phase  # noqa: TC001 - pydantic reads the annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _MAX_FILE_BYTES = 256 * 1024
 _STATE_FILE = re.compile(r"[0-9a-f]{32}\.json")
@@ -78,6 +83,18 @@ class InstanceState(BaseModel):
     """The registered name; None until it is registered."""
     line: LineReport | None = None
     """None without a relay."""
+    generation: Literal[1, 2] = 1
+    """Of OpenCode's API."""
+    rights: list[str] = []
+    """What may come from afar."""
+    directories: list[str] = []
+    """What may be worked in from afar, besides `directory`: roots, with everything below them."""
+    directory: str | None = None
+    """OpenCode 2: the directory that this launcher opened, without symbolic links."""
+    line_key: str | None = None
+    """OpenCode 2: which line it shares with other launchers (`agents.line_lock.line_key`)."""
+    holds_line: bool = True
+    """False where another launcher's line makes this one reachable."""
 
     def launcher_lives(self) -> bool:
         """Tell whether the launcher that wrote this still runs."""
@@ -110,6 +127,39 @@ class StateDirectory:
                 if _STATE_FILE.fullmatch(path.name) and path.stat().st_size <= _MAX_FILE_BYTES:
                     found.append(InstanceState.model_validate_json(path.read_bytes()))
         return sorted(found, key=lambda state: (state.started_at, state.instance_id))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Let no other launcher of this user choose a name meanwhile. Where there can be no lock, there is none."""
+        with ExitStack() as stack:
+            with suppress(OSError):
+                self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+                lock = stack.enter_context((self._path / ".names.lock").open("w"))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def name_for(self, mine: InstanceState, wanted: str, *, is_default: bool) -> str:
+        """Return what `mine`, which shares a line, is called: as others in its directory are, and nobody else.
+
+        Raises:
+            NameTaken: `wanted` is explicit, and another directory's.
+
+        """
+        others = [
+            state
+            for state in self.read_all()
+            if state.instance_id != mine.instance_id and state.line_key == mine.line_key and state.launcher_lives()
+        ]
+        taken = {state.name: state for state in others if state.directory != mine.directory and state.name}
+        if not is_default:
+            if holder := taken.get(wanted):
+                raise NameTaken(
+                    f"the name {wanted!r} is held by the launcher of process {holder.launcher_pid}, in "
+                    f"{holder.directory}: end it, or choose another INSTANCE_NAME"
+                )
+            return wanted
+        same = next((state.name for state in others if state.directory == mine.directory and state.name), None)
+        return same or next((name for name in names.candidates(wanted) if name not in taken), wanted)
 
     def _file(self, instance_id: str) -> Path:
         return self._path / f"{instance_id}.json"

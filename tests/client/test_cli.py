@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from client.launched import LAUNCHER
-from opencode_connected import opencode
+from opencode_connected.agents import opencode1
 from opencode_connected.errors import UsageError
 from opencode_connected.text import printable
 
@@ -28,6 +28,8 @@ def test_help_names_every_setting_verb_and_exit_code(machine: Machine) -> None:
         "INSTANCE_NAME",
         "RELAY_PORTS",
         "RELAY_CLIENT",
+        "RELAY_REMOTE",
+        "directories",
         "config.toml",
     ):
         assert word in text
@@ -129,7 +131,7 @@ def test_completion_completes_verbs(machine: Machine, shell: str) -> None:
 )
 def test_what_would_move_opencodes_server_is_refused_in_every_spelling(arguments: list[str]) -> None:
     with pytest.raises(UsageError, match="cannot be passed on"):
-        opencode.checked_arguments(arguments)
+        opencode1.checked_arguments(arguments)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +145,7 @@ def test_what_would_move_opencodes_server_is_refused_in_every_spelling(arguments
     ],
 )
 def test_everything_else_is_passed_on(arguments: list[str], passed_on: list[str]) -> None:
-    assert opencode.checked_arguments(arguments) == passed_on
+    assert opencode1.checked_arguments(arguments) == passed_on
 
 
 def test_starting_opencode_loads_nothing_that_takes_long() -> None:

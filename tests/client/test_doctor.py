@@ -49,7 +49,7 @@ def assert_broken(found: Mapping[str, Mapping[str, Any]], broken: str) -> None:
 def test_a_whole_way_is_ok_and_warns_of_the_relays_other_users(machine: Machine, tmp_path: Path) -> None:
     with Sshd(tmp_path / "relay") as relay:
         found = hops(machine, {"RELAY_SSH_CMD": relay.ssh_command}, code=0)
-        assert list(found) == ["opencode", "port", "state", *RELAY_HOPS]
+        assert list(found) == ["opencode", "port", "state", "access", *RELAY_HOPS]
         assert {hop["status"] for name, hop in found.items() if name != "privacy"} == {"ok"}
         assert found["privacy"]["status"] == "warning"
         assert "every user of the relay can reach" in found["privacy"]["detail"]
@@ -60,7 +60,7 @@ def test_a_whole_way_is_ok_and_warns_of_the_relays_other_users(machine: Machine,
 
 
 def test_without_a_relay_the_local_registry_is_the_last_hop(machine: Machine) -> None:
-    assert list(hops(machine, {}, code=0)) == ["opencode", "port", "state", "registration"]
+    assert list(hops(machine, {}, code=0)) == ["opencode", "port", "state", "access", "registration"]
     machine.registry_dir.chmod(0o777)
     broken = hops(machine, {}, code=1)["registration"]
     assert "may be written by others" in broken["detail"]
@@ -118,7 +118,16 @@ def test_a_missing_opencode_is_a_failed_hop_and_exit_code_3_for_the_launcher(
     assert "npm install" in launched.stderr
 
 
-@pytest.mark.parametrize(("version", "status"), [("2.0.0", "warning"), ("1.18.999", "ok")])
+@pytest.mark.parametrize(
+    ("version", "status"),
+    [
+        ("1.17.1", "warning"),
+        ("1.18.999", "ok"),
+        ("2.0.99", "ok"),
+        ("opencode v2.3.2", "warning"),
+        ("local", "warning"),
+    ],
+)
 def test_an_opencode_of_another_series_is_a_warning(
     machine: Machine, tmp_path: Path, version: str, status: str
 ) -> None:

@@ -48,11 +48,13 @@ def test_an_instance_is_registered_while_it_runs_and_ends_with_the_shell_back_in
         (registration,) = machine.registrations().values()
         jsonschema.validate(registration, SCHEMA)
         assert registration["cwd"] == str(machine.project)
-        assert registration["port"] == registration["localPort"] == state["local_port"]
-        assert 4096 <= registration["port"] <= 5095
-        (listener,) = [c for c in shell.opencode().net_connections("tcp") if c.status == psutil.CONN_LISTEN]
-        assert listener.laddr == ("127.0.0.1", registration["port"])
-        assert (machine.registry_dir / f"{registration['name']}.json").stat().st_mode & 0o777 == 0o600
+        assert registration["localPort"] == state["local_port"] != registration["port"] == state["port"]
+        for process, port in ((shell.opencode(), "localPort"), (shell.launcher(), "port")):
+            assert 4096 <= registration[port] <= 5095
+            (listener,) = [c for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN]
+            assert listener.laddr == ("127.0.0.1", registration[port])
+        for file in (f"{registration['name']}.json", f".{registration['name']}.key"):
+            assert (machine.registry_dir / file).stat().st_mode & 0o777 == 0o600
 
         launcher, opencode, guardian = shell.launcher(), shell.opencode(), shell.guardian()
         # Before it draws, OpenCode does not handle the signal yet, and dies of it.
@@ -158,7 +160,7 @@ def test_a_port_that_another_program_takes_first_is_left_to_it(machine: Machine,
     # Takes the first port before the real OpenCode, which then shows a blank screen and never listens.
     rival.write_text(
         "#!/bin/bash\n"
-        f"if [ ! -e {marker} ]; then\n"
+        f"if [ $1 = --port ] && [ ! -e {marker} ]; then\n"
         f"  (setsid python3 -m http.server --bind 127.0.0.1 $2 >/dev/null 2>&1 & echo $! $2 > {marker})\n"
         "  until (: </dev/tcp/127.0.0.1/$2) 2>/dev/null; do sleep 0.05; done\n"
         "fi\n"

@@ -63,7 +63,9 @@ def cleanup(settings: Settings) -> CleanupResult:
     for state in states:
         if state.launcher_lives():
             continue
-        if state.opencode_pid and state.opencode_lives():
+        # OpenCode 2's service is meant to outlive every launcher.
+        is_own = state.generation == 1 or not state.headless
+        if is_own and state.opencode_pid and state.opencode_lives():
             result.orphans.append(Orphan(pid=state.opencode_pid, cwd=printable(state.cwd)))
             continue
         directory.remove(state.instance_id)

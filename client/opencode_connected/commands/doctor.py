@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import re
-import subprocess
 import tempfile
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel
 from rich.text import Text
 
-from opencode_connected import opencode
-from opencode_connected.errors import LauncherError
+from opencode_connected.agents import generation, opencode1, opencode2
+from opencode_connected.errors import LauncherError, OpenCodeMissing
+from opencode_connected.guard.policy import Right
 from opencode_connected.line.errors import LineError, RelayRefused
 from opencode_connected.line.inquiry import probe, query
 from opencode_connected.loopback import HOST
@@ -28,8 +27,10 @@ if TYPE_CHECKING:
 
 HopName = Literal[
     "opencode",
+    "service",
     "port",
     "state",
+    "access",
     "ssh",
     "network",
     "host key",
@@ -41,10 +42,6 @@ HopName = Literal[
     "privacy",
 ]
 HopStatus = Literal["ok", "warning", "failed", "not-reached"]
-
-_VERSION_SECONDS = 20.0
-"""It takes half a second; the first start after an installation unpacks."""
-_VERSION = re.compile(r"\d+\.\d+\.\d+\S*")
 
 _RELAY_HOPS: tuple[HopName, ...] = (
     "ssh",
@@ -113,45 +110,51 @@ class DoctorResult(Result):
 
 def doctor(settings: Settings) -> DoctorResult:
     """Try every hop. Nothing is registered, and what is made for the trial is gone afterwards."""
-    hops = [_opencode(settings), _port(), _state(settings)]
+    hops = [*_opencode(settings), _port(), _state(settings), _access(settings)]
     if settings.relay_ssh_cmd is None:
         return DoctorResult(mode="local", hops=[*hops, _local_registration(settings)])
     return DoctorResult(mode="relay", hops=[*hops, *asyncio.run(_relay(settings))])
 
 
-def _opencode(settings: Settings) -> Hop:
+def _opencode(settings: Settings) -> list[Hop]:
+    """Look at the program, and at OpenCode 2's service."""
     try:
-        binary = opencode.find_binary(settings.environment)
-        answer = subprocess.run(
-            [binary, "--version"],
-            env=dict(settings.environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_VERSION_SECONDS,
-            check=False,
-        )
+        found = generation.ask(generation.find_binary(settings.environment), settings.environment)
+    except OpenCodeMissing as error:
+        return [Hop(hop="opencode", status="failed", detail=error.problem, remedy=error.remedy)]
+    tested = generation.TESTED_VERSIONS[found.generation]
+    program = Hop(hop="opencode", status="ok", detail=f"{found.version}, {found.binary}")
+    if not found.is_tested:
+        program.status = "warning"
+        program.remedy = f"tested is {tested}.x; if something misbehaves, try that"
+    return [program] if found.generation == 1 else [program, _service(settings)]
+
+
+def _service(settings: Settings) -> Hop:
+    record = opencode2.read_record(opencode2.registry_file(settings.environment))
+    try:
+        if record is None or (doubt := opencode2.verify(record)):
+            detail = "does not run; it is started when it is needed" if record is None else f"does not run: {doubt}"
+            return Hop(hop="service", status="ok", detail=detail)
+        detail = f"{record.version}, process {record.pid}, port {record.port}"
+        if not opencode2.info(record):
+            remedy = "`opencode service restart` starts it anew; turns that run are resumed"
+            return Hop(hop="service", status="failed", detail=f"{detail}: it does not answer", remedy=remedy)
+        opencode2.refuse_undrivable(record)
+    except OpenCodeMissing as error:
+        return Hop(hop="service", status="failed", detail=printable(error.problem), remedy=error.remedy)
     except LauncherError as error:
-        return Hop(hop="opencode", status="failed", detail="opencode is not on PATH", remedy=_after_colon(error))
-    except (OSError, subprocess.SubprocessError) as error:
-        return _failing(binary, str(error))
-    if answer.returncode != 0:
-        said = answer.stderr.decode(errors="replace").split("\n")
-        last = next((line for line in map(printable, reversed(said)) if line), "it says nothing")
-        code = answer.returncode
-        return _failing(binary, f"{last} ({f'exit status {code}' if code > 0 else f'signal {-code}'})")
-    match = _VERSION.search(answer.stdout.decode(errors="replace"))
-    version = printable(match[0], limit=40) if match else "an unknown version"
-    detail = f"{version}, {binary}"
-    if version.startswith(f"{opencode.TESTED_VERSION}."):
-        return Hop(hop="opencode", status="ok", detail=detail)
-    remedy = f"tested is {opencode.TESTED_VERSION}.x; if something misbehaves, try that"
-    return Hop(hop="opencode", status="warning", detail=detail, remedy=remedy)
+        return Hop(hop="service", status="failed", detail=str(error), remedy=_after_colon(error))
+    return Hop(hop="service", status="ok", detail=detail)
 
 
-def _failing(binary: str, why: str) -> Hop:
-    detail = printable(f"{binary} --version fails: {why}", limit=1000)
-    remedy = f"run `{binary} --version` by hand: OpenCode is there, and something that it needs may not be"
-    return Hop(hop="opencode", status="failed", detail=detail, remedy=remedy)
+def _access(settings: Settings) -> Hop:
+    """Say what somebody who has the relay could do here."""
+    rights = " ".join(right for right in Right if right in settings.rights) or "nothing"
+    where = ", ".join(map(printable, settings.directories))
+    below = f"below {where}" if where else "with --headless and OpenCode 2 below the home directory"
+    detail = f"{rights}, in directories where opencode-connected runs, and {below}"
+    return Hop(hop="access", status="ok", detail=detail)
 
 
 def _after_colon(error: Exception) -> str:
@@ -159,9 +162,9 @@ def _after_colon(error: Exception) -> str:
 
 
 def _port() -> Hop:
-    first, last = opencode.LOCAL_PORTS[0], opencode.LOCAL_PORTS[-1]
+    first, last = opencode1.LOCAL_PORTS[0], opencode1.LOCAL_PORTS[-1]
     try:
-        opencode.free_port()
+        opencode1.free_port()
     except LauncherError as error:
         return Hop(hop="port", status="failed", detail=f"{first}-{last} are all in use", remedy=_after_colon(error))
     return Hop(hop="port", status="ok", detail=f"there are free ones in {first}-{last}")

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from rich.text import Text
 
+from opencode_connected.agents import opencode2
 from opencode_connected.loopback import Endpoint, Unanswered
 from opencode_connected.result import Result
 from opencode_connected.state import InstanceState, StateDirectory
@@ -81,11 +82,19 @@ class _Answered(BaseModel):
     """A session as OpenCode tells it."""
 
     id: str = Field(max_length=100)
-    title: str
+    title: str = ""
+    """OpenCode 2 gives one later."""
     time: _Time
 
 
+class _Answered2(BaseModel):
+    """A page of sessions as OpenCode 2 tells it."""
+
+    data: list[_Answered]
+
+
 _ANSWER = TypeAdapter(list[_Answered])
+_ANSWER_2 = TypeAdapter(_Answered2)
 
 
 def sessions(settings: Settings, *, limit: int) -> SessionsResult:
@@ -99,13 +108,8 @@ def _ask(state: InstanceState, settings: Settings, limit: int) -> InstanceSessio
     answer = InstanceSessions(
         name=printable(state.name) if state.name else None, cwd=printable(state.cwd), local_port=state.local_port or 0
     )
-    # Archived ones count for OpenCode's limit, but are not shown.
-    query = urlencode({"directory": state.cwd, "roots": "true", "limit": 2 * limit})
     try:
-        code, body = Endpoint(answer.local_port, settings.opencode_credentials).get(
-            f"/session?{query}", timeout=_REQUEST_SECONDS
-        )
-        found = _ANSWER.validate_json(body) if code == 200 else []
+        code, found = (_from_2 if state.generation > 1 else _from_1)(state, settings, 2 * limit)
     except Unanswered as error:
         answer.error = f"OpenCode does not answer: {printable(str(error))}"
     except ValidationError:
@@ -125,3 +129,24 @@ def _ask(state: InstanceState, settings: Settings, limit: int) -> InstanceSessio
             for session in shown
         ]
     return answer
+
+
+def _from_1(state: InstanceState, settings: Settings, limit: int) -> tuple[int, list[_Answered]]:
+    """Return HTTP status and sessions. Archived ones count for OpenCode's limit, but are not shown."""
+    query = urlencode({"directory": state.cwd, "roots": "true", "limit": limit})
+    endpoint = Endpoint(state.local_port or 0, settings.opencode_credentials)
+    code, body = endpoint.get(f"/session?{query}", timeout=_REQUEST_SECONDS)
+    return code, _ANSWER.validate_json(body) if code == 200 else []
+
+
+def _from_2(state: InstanceState, settings: Settings, limit: int) -> tuple[int, list[_Answered]]:
+    """As above, from OpenCode 2's service."""
+    service = opencode2.running_service(settings.environment)
+    if service is None:
+        raise Unanswered("its service does not run")
+    query = urlencode(
+        {"directory": state.directory or state.cwd, "parentID": "null", "order": "desc", "limit": limit}
+    )
+    endpoint = Endpoint(service.port, service.credentials)
+    code, body = endpoint.get(f"/api/session?{query}", timeout=_REQUEST_SECONDS)
+    return code, _ANSWER_2.validate_json(body).data if code == 200 else []

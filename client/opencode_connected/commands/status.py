@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.text import Text
 
 from opencode_connected import logs
+from opencode_connected.agents import opencode2
 from opencode_connected.errors import RegistryRefused
 from opencode_connected.line.errors import LineError
 from opencode_connected.line.inquiry import query
@@ -70,6 +71,13 @@ class InstanceStatus(BaseModel):
     launcher_pid: int
     opencode_pid: int | None
     opencode_version: str | None
+    generation: Literal[1, 2]
+    rights: list[str]
+    """What may come from afar."""
+    directories: list[str]
+    """Where may be worked from afar besides `cwd`, with everything below."""
+    holds_line: bool
+    """False where another launcher's line makes this one reachable."""
     started_at: datetime
     line: LineReport | None
     log_file: Path
@@ -105,7 +113,11 @@ def status(settings: Settings) -> StatusResult:
     """Look at every instance of this user on this machine, and ask the relay if one is configured."""
     states = StateDirectory(settings.state_dir).read_all()
     relay = asyncio.run(_ask_relay(settings)) if settings.relay_ssh_cmd else None
-    return StatusResult(instances=[_look_at(state, relay, settings) for state in states], relay=relay)
+    holders = {state.line_key: state for state in states if state.holds_line and state.line_key}
+    return StatusResult(
+        instances=[_look_at(state, holders.get(state.line_key or ""), relay, settings) for state in states],
+        relay=relay,
+    )
 
 
 async def _ask_relay(settings: Settings) -> RelayView:
@@ -125,27 +137,33 @@ async def _ask_relay(settings: Settings) -> RelayView:
     return RelayView(registrations=registrations)
 
 
-def _look_at(state: InstanceState, relay: RelayView | None, settings: Settings) -> InstanceStatus:
+def _look_at(
+    state: InstanceState, holder: InstanceState | None, relay: RelayView | None, settings: Settings
+) -> InstanceStatus:
     return InstanceStatus(
-        **state.model_dump(include=set(InstanceStatus.model_fields) - {"line", "cwd"}),
-        cwd=printable(state.cwd),
-        state=_state_of(state, relay, settings),
+        **state.model_dump(include=set(InstanceStatus.model_fields) - {"line", "cwd", "directories"}),
+        cwd=printable(state.directory or state.cwd),
+        directories=[printable(directory) for directory in state.directories],
+        state=_state_of(state, holder or state, relay, settings),
         line=state.line,
         recent_log=logs.tail(state.log_file, _LOG_LINES),
     )
 
 
-def _state_of(state: InstanceState, relay: RelayView | None, settings: Settings) -> State:
+def _state_of(state: InstanceState, holder: InstanceState, relay: RelayView | None, settings: Settings) -> State:
     if not state.launcher_lives():
         return "dead"
-    if state.name is None and (state.line is None or state.line.error is None):
+    if (holder.name is None or holder.port is None) and (holder.line is None or holder.line.error is None):
         return "starting"
     if not _answers(state, settings):
         return "not-answering"
-    return "registered" if state.name and _is_registered(state, relay) else "not-registered"
+    is_held = holder.name is not None and holder.launcher_lives()
+    return "registered" if is_held and _is_registered(holder, relay) else "not-registered"
 
 
 def _answers(state: InstanceState, settings: Settings) -> bool:
+    if state.generation > 1:
+        return opencode2.running_service(settings.environment) is not None
     try:
         code, _ = Endpoint(state.local_port or 0, settings.opencode_credentials).get(
             "/global/health", timeout=_HEALTH_SECONDS
@@ -181,8 +199,10 @@ def _block(instance: InstanceStatus) -> list[RenderableType]:
     title.append("  ").append(instance.state, style=_STYLES[instance.state])
     facts = [
         ("directory", instance.cwd),
-        ("OpenCode", f"{instance.opencode_version or 'version unknown'}, process {instance.opencode_pid or '-'}"),
+        ("OpenCode", _opencode(instance)),
         ("port", _ports(instance)),
+        ("from afar", " ".join(instance.rights) or "nothing"),
+        *([("below", ", ".join(instance.directories))] if instance.directories else []),
         ("since", instance.started_at.strftime("%Y-%m-%d %H:%M:%S UTC")),
         ("log", str(instance.log_file)),
     ]
@@ -200,6 +220,13 @@ def _line_block(line: LineReport) -> list[RenderableType]:
     if line.error:
         lines.append(Text(f"  {'':<10}{line.error}" + (f": {line.remedy}" if line.remedy else ""), style="red"))
     return lines + [Text(f"  {'':<10}{e.at} {e.text}", style="dim") for e in line.history[-_HISTORY_LINES:]]
+
+
+def _opencode(instance: InstanceStatus) -> str:
+    """Return version and process; of OpenCode 2 the interface's, or the service's where there is none."""
+    version = instance.opencode_version or f"{instance.generation}, version unknown"
+    shared = "" if instance.holds_line else ", reached by another launcher's line"
+    return f"{version}, process {instance.opencode_pid or '-'}{shared}"
 
 
 def _ports(instance: InstanceStatus) -> str:

@@ -51,9 +51,11 @@ class LineSettings:
     ports: tuple[int, ...]
     """The relay's ports that this client may listen on; empty where any will do."""
     local_port: int
-    """OpenCode's, on 127.0.0.1 of this machine."""
+    """Where the tunnel leads on 127.0.0.1 of this machine, unless there is a `socket`."""
     instance_id: str
     """32 hex digits, constant for the launcher's life: by it a reconnect is told from a second instance."""
+    socket: str | None = None
+    """The unix socket that the tunnel leads to: a path without colons."""
     is_enrolled: bool = False
     """The key is one that `opencode-connected enroll` made: what is wrong with it is mended otherwise."""
     command_name: str = "RELAY_SSH_CMD"
@@ -96,5 +98,5 @@ def ssh_argv(settings: LineSettings, forward: int | None, *, old_ssh: bool = Fal
     if any(_QUIET.fullmatch(word) for word in words):
         argv.append("-v")
     if forward is not None:
-        argv += ["-R", f"127.0.0.1:{forward}:127.0.0.1:{settings.local_port}"]
+        argv += ["-R", f"127.0.0.1:{forward}:{settings.socket or f'127.0.0.1:{settings.local_port}'}"]
     return [*argv, LOADER]

@@ -273,7 +273,7 @@ class Connection:
         while True:
             self._pipes.stderr_came.clear()
             for line in self._pipes.stderr:
-                if port := allocated_port(line, self._settings.local_port):
+                if port := allocated_port(line, self._settings.local_port, self._settings.socket):
                     return port
                 if is_forward_failure(line, 0):
                     raise ForwardRefused(0, ready.ports)

@@ -198,7 +198,8 @@ _NOISE: Final = re.compile(
     r"|External IP address was not found|\s*$)|exited with return code"
 )
 _OLD_SSH: Final = re.compile(r"[Bb]ad configuration option: (?:forkafterauthentication|stdinnull|sessiontype)")
-_ALLOCATED: Final = re.compile(r"^Allocated port (\d{1,5}) for remote forward to 127\.0\.0\.1:(\d{1,5})$")
+_ALLOCATED: Final = re.compile(r"^Allocated port (\d{1,5}) for remote forward to (.+?)(?::-\d+)?$")
+"""Behind a socket's path ssh writes a number below zero for its port."""
 _FORWARD_FAILED: Final = re.compile(r"remote port forwarding failed for listen port (\d{1,5})$")
 
 
@@ -237,10 +238,13 @@ def is_old_ssh(stderr: Sequence[str]) -> bool:
     return any(_OLD_SSH.search(line) for line in stderr)
 
 
-def allocated_port(line: str, local_port: int) -> int | None:
-    """Return the relay's port of the tunnel to `local_port`, if this line of stderr tells it (`-R 127.0.0.1:0:…`)."""
+def allocated_port(line: str, local_port: int, socket: str | None = None) -> int | None:
+    """Return the relay's port of the tunnel to `local_port` or `socket`, if this line of stderr tells it.
+
+    It is told where any port was asked for: `-R 127.0.0.1:0:…`.
+    """
     match = _ALLOCATED.match(line)
-    return int(match.group(1)) if match and match.group(2) == str(local_port) else None
+    return int(match.group(1)) if match and match.group(2) == (socket or f"127.0.0.1:{local_port}") else None
 
 
 def is_forward_failure(line: str, port: int) -> bool:

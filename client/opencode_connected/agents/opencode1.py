@@ -1,24 +1,19 @@
-"""OpenCode as a program: where it is, what may be passed on to it, on which port, and whose that port is."""
+"""OpenCode 1 as a program: what may be passed on to it, on which port, and whose that port is."""
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import socket
 from typing import TYPE_CHECKING
 
-from opencode_connected.errors import LauncherError, OpenCodeMissing, UsageError
+from opencode_connected.errors import LauncherError, UsageError
 from opencode_connected.loopback import HOST
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Sequence
 
 LOCAL_PORTS = range(4096, 5096)
-TESTED_VERSION = "1.18"
-"""The series that this release was tested with; others are said to be untested."""
-INSTALL_HINT = "install it with `npm install -g opencode-ai`, see https://opencode.ai"
-
 _REFUSED = {
     "port": "the launcher chooses the port, since it must know where OpenCode answers",
     "mdns": "it would make OpenCode listen for the whole network",
@@ -31,13 +26,6 @@ _LOOPBACK_NAMES = (HOST, "localhost")
 
 class PortTaken(Exception):
     """Another program listens on the port that OpenCode was given, so OpenCode never will."""
-
-
-def find_binary(environment: Mapping[str, str]) -> str:
-    """Return the path of the `opencode` on PATH."""
-    if found := shutil.which("opencode", path=environment.get("PATH")):
-        return found
-    raise OpenCodeMissing(f"opencode is not on PATH: {INSTALL_HINT}")
 
 
 def checked_arguments(arguments: Sequence[str]) -> list[str]:

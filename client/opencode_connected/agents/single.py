@@ -1,0 +1,47 @@
+"""One OpenCode 1 server, as its guard sees it: at one port, for one directory."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from opencode_connected.guard.policy import OpenedDirectory, Policy
+from opencode_connected.guard.upstream import Target
+from opencode_connected.loopback import HOST
+
+if TYPE_CHECKING:
+    from opencode_connected.guard.policy import Right
+    from opencode_connected.loopback import Endpoint
+
+
+class Single:
+    """An upstream (`guard.upstream.Upstream`) that never moves, and its policy."""
+
+    def __init__(self, endpoint: Endpoint, rights: frozenset[Right]) -> None:
+        authorization = None
+        if endpoint.credentials:
+            token = base64.b64encode(":".join(endpoint.credentials).encode()).decode()
+            authorization = f"Basic {token}"
+        self._url = f"http://{HOST}:{endpoint.port}"
+        self._authorization = authorization
+        self._rights = rights
+        self._target: Target | None = None
+        self._directories: tuple[OpenedDirectory, ...] = ()
+
+    def answers(self, version: str, directory: str, name: str) -> None:
+        """Take note that the server answers, where it works, and what that is called."""
+        self._target = Target(self._url, self._authorization, 1, version)
+        self._directories = (OpenedDirectory(directory, name, opened=True),)
+
+    def policy(self) -> Policy:
+        """Return what may come from afar."""
+        return Policy(self._rights, self._directories)
+
+    async def target(self) -> Target | None:
+        """Return where the server is; None until it answers."""
+        return self._target
+
+    async def moved(self, seen: Target) -> Target | None:
+        """Return the same: it ends with the launcher."""
+        del seen
+        return self._target
