@@ -254,7 +254,10 @@ class Turn:
             return await self._unanswered(record)
         last = record.answers[-1] if record.answers else None
         text = _joined(record.answers)
-        problem = (last.error if last is not None else "") or record.problem
+        # What was heard says more than a record that only knows of the failure.
+        problem = (last.error if last is not None else "") or (
+            record.problem and (self._heard.error or record.problem)
+        )
         if problem:
             return self._failed(problem, text)
         if record.is_interrupted or (last is not None and last.completed is None):
