@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from support.events2 import new_session2
-from support.opencode import OpenCodeHome, ServedOpenCode, version_of
+from support.opencode import OpenCodeHome, ServedOpenCode, find_on_machine, version_of
 from support.opencode2 import OpenCode2Home, ServedOpenCode2, Service2
 from support.processes import named, with_home
 from support.waiting import eventually, eventually_async
@@ -203,3 +203,11 @@ def test_a_service_that_nobody_started_has_its_port_all_the_same(fresh_home: Ope
         assert not service.runs()
         settings = json.loads((fresh_home.root / ".config" / "opencode" / "service.json").read_text())
         assert settings["port"] == service.port
+
+
+def test_what_is_on_the_path_is_taken_only_if_it_is_of_that_generation(
+    fresh_home: OpenCode2Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", fresh_home.environment()["PATH"])
+    assert find_on_machine("NO_SUCH_VARIABLE", 1) is None
+    assert find_on_machine("NO_SUCH_VARIABLE", 2) == fresh_home.root / "bin" / "opencode"

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from opencode_common.text import one_line, quote
+from opencode_fleet.agent import Capability
 from opencode_fleet.agents import connect
 from opencode_fleet.credentials import Credentials
 from opencode_fleet.errors import InstanceError, NoSuchInstance, Unreachable, Unresponsive
@@ -233,8 +234,26 @@ class Fleet:
             self._settings.health_timeout,
             find_agent=self._find_agent,
             taken=lambda: {instance.name for instance in self._all()},
+            adopt=self._adopt,
             tell=self._tell,
         )
+
+    def _adopt(self, endpoint: Endpoint, directory: str) -> Instance | None:
+        """Return what an ended registration of the same machine left of a directory, and forget it there.
+
+        Its agent is the same where it outlives its launchers, so whoever follows a turn goes on following it.
+        """
+        for name, left in self._registered.items():
+            old = left.connection
+            same_machine = (old.endpoint.client, old.endpoint.hostname) == (endpoint.client, endpoint.hostname)
+            if old.is_registered or not same_machine or not old.can(Capability.OUTLIVES):
+                continue
+            for instance in left.instances:
+                if instance.state.directory == directory:
+                    if not left.give_up(instance):
+                        del self._registered[name]
+                    return instance
+        return None
 
     def _tell(self, instance: Instance, event: Event | None) -> None:
         for listener in tuple(self._listeners):

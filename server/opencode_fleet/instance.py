@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
@@ -31,8 +32,8 @@ class Instance:
         self.name = name
         self.state = DirectoryState()
         self.state.directory = directory
-        self.closed = False
-        """Somebody closed it there: what is new under its name is another one."""
+        self.closed_since: float | None = None
+        """When (monotonic seconds) somebody closed it there, if so."""
         self.version = 0
         """Grows with every change of what can be seen of the instance."""
         self.posting: set[str] = set()
@@ -136,6 +137,17 @@ class Instance:
             yield
         finally:
             self._listeners.discard(listener)
+
+    def close(self) -> None:
+        """Take over that somebody closed it there."""
+        self.closed_since = time.monotonic()
+        self.tell(None)
+
+    def move_to(self, connection: Connection) -> None:
+        """Go on over another connection to the same agent: another launcher there holds the line now."""
+        self._connection = connection
+        self.closed_since = None
+        self.tell(None)
 
     async def refresh(self) -> None:
         """Fetch what runs and waits anew.

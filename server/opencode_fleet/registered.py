@@ -29,7 +29,8 @@ MAX_INSTANCES = 200
 class Registered:
     """A registration's connection and instances; the first instance has the registration's own name.
 
-    `taken` are the names of the rest of the fleet, `tell` hears every event of every instance.
+    `taken` are the names of the rest of the fleet, `tell` hears every event of every instance. `adopt` returns an
+    instance of the same machine's directory that an ended registration left behind, if there is one.
     """
 
     def __init__(
@@ -41,12 +42,15 @@ class Registered:
         *,
         find_agent: Connect,
         taken: Callable[[], set[str]],
+        adopt: Callable[[Endpoint, str], Instance | None],
         tell: Listener,
     ) -> None:
         self.connection = Connection(
             endpoint, transport, credentials, health_timeout=health_timeout, places=self, find_agent=find_agent
         )
-        self.first = Instance(self.connection, endpoint.name, endpoint.directory)
+        self._adopt = adopt
+        self.first = self._adopted(endpoint.directory) or Instance(self.connection, endpoint.name, endpoint.directory)
+        self.first.name = endpoint.name
         self._further: dict[str, Instance] = {}
         self._taken = taken
         self._tell_fleet = tell
@@ -64,8 +68,16 @@ class Registered:
                 instance.name = name_of(workplace, self.connection.endpoint, self._taken())
                 self._tell(instance, None)
 
+    def _adopted(self, directory: str) -> Instance | None:
+        instance = self._adopt(self.connection.endpoint, directory)
+        if instance is not None:
+            instance.move_to(self.connection)
+        return instance
+
     async def connect_to(self, endpoint: Endpoint) -> None:
         """(Re)start at `endpoint`."""
+        for instance in self.instances:
+            instance.closed_since = None
         if endpoint.directory != self.connection.endpoint.directory and endpoint.directory in self._further:
             # Another launcher holds the line now, and its directory is the registration's own.
             self._further.pop(endpoint.directory)
@@ -78,9 +90,15 @@ class Registered:
             why = "it was closed there"
             if self.connection.can(Capability.OUTLIVES) and (running := self._running()):
                 why += f", {running} turn{'s go' if running > 1 else ' goes'} on"
-        for instance in self.instances:
-            instance.closed = closed
+        if closed:
+            for instance in self.instances:
+                instance.close()
         await self.connection.depart(why=why)
+
+    def give_up(self, instance: Instance) -> bool:
+        """Leave an instance to another registration; return whether this one still has its own."""
+        self._further = {path: further for path, further in self._further.items() if further is not instance}
+        return instance is not self.first
 
     def is_quiet(self, seconds: float) -> bool:
         """Whether something runs that nothing was heard of for so long."""
@@ -116,8 +134,8 @@ class Registered:
         wanted.pop(self.first.state.directory, None)
         for directory in [known for known in self._further if known not in wanted]:
             gone = self._further.pop(directory)
-            gone.closed = True
-            self._tell(gone, None)
+            gone.close()
+            self._tell_fleet(gone, None)
         new = [place for directory, place in wanted.items() if directory not in self._further]
         taken = self._taken() if new else set()
         for place in new:
@@ -135,8 +153,11 @@ class Registered:
         )
 
     def _add(self, place: Workplace, taken: Container[str]) -> Instance:
-        name = name_of(place, self.connection.endpoint, taken)
-        instance = self._further[place.directory] = Instance(self.connection, name, place.directory)
+        instance = self._adopted(place.directory)
+        if instance is None:
+            name = name_of(place, self.connection.endpoint, taken)
+            instance = Instance(self.connection, name, place.directory)
+        self._further[place.directory] = instance
         return instance
 
     def refresh(self, runs: Runs, events: list[Event], directory_of: Callable[[str], str | None]) -> None:

@@ -39,6 +39,8 @@ GONE_AFTER = 5.0
 """Seconds after which an agent that its own machine calls gone does not come back to its turn."""
 RESTARTED_WITHIN = 20.0
 """The same where a service may come back and resume its turns, or only the line be cut."""
+TAKEN_OVER_WITHIN = 6.0
+"""Seconds within which another launcher of that machine takes over the line of one that ended."""
 MAX_HEARD = 2_000_000
 MAX_UNSENT = 20_000
 _SHARED = "another message came in between, and OpenCode answered both together: this may be the answer to both"
@@ -180,7 +182,7 @@ class Turn:
 
     async def _ended_or_waiting(self) -> Outcome | None:
         """Return what is known from memory alone."""
-        if self._instance.closed:
+        if self._is_closed():
             return await self._closed()
         if self._is_gone():
             return self._gone()
@@ -192,6 +194,12 @@ class Turn:
         if not self._instance.state.is_busy(self._session_id) and (answer := self._heard.answer()) is not None:
             return Outcome("done", self._session_id, answer)
         return None
+
+    def _is_closed(self) -> bool:
+        """Whether it was closed there, and no other launcher there takes the line over."""
+        since = self._instance.closed_since
+        patience = TAKEN_OVER_WITHIN if self._instance.can(Capability.OUTLIVES) else 0.0
+        return since is not None and time.monotonic() - since >= patience
 
     async def _closed(self) -> Outcome:
         text = await self._text()

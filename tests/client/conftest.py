@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from client.launched import Machine
+from client.machine2 import machine_of
+from support.opencode2 import OpenCode2Home, Service2
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from support.opencode import OpenCodeHome
+    from support.scripted_model import ScriptedModel
 
 
 @pytest.fixture
@@ -20,3 +24,17 @@ def machine(opencode_home: OpenCodeHome, tmp_path: Path) -> Machine:
     project = tmp_path / "project"
     project.mkdir()
     return Machine(opencode_home, tmp_path / "registry", project, tmp_path / "state", tmp_path / "config")
+
+
+@pytest.fixture
+def service(tmp_path: Path, model: ScriptedModel, opencode2_bin: Path) -> Iterator[Service2]:
+    """The service of an OpenCode 2 of one's own, which nobody has started yet."""
+    home = OpenCode2Home(tmp_path / "home", model.base_url, binary=opencode2_bin)
+    with Service2(home, started=False) as service:
+        yield service
+
+
+@pytest.fixture
+def machine2(service: Service2, tmp_path: Path) -> Machine:
+    """A user's machine with OpenCode 2, on which nothing runs yet."""
+    return machine_of(service.home, tmp_path)

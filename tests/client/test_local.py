@@ -10,6 +10,8 @@ import httpx
 import psutil
 
 from client.launched import Launched
+from client.machine2 import machine_of
+from support.opencode import OpenCodeHome
 from support.processes import has_ended
 from support.waiting import eventually
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from client.launched import Machine
+    from support.scripted_model import ScriptedModel
 
 PASSWORD = "correct horse"
 
@@ -100,6 +103,34 @@ def test_an_opencode_behind_a_script_outlives_no_killed_launcher(machine: Machin
         eventually(lambda: has_ended(opencode), "OpenCode ends")
         eventually(lambda: has_ended(guardian), "the guardian ends")
         assert machine.registrations() == {}
+
+
+def test_a_start_that_fails_while_the_database_is_being_made_is_tried_again(
+    tmp_path: Path, model: ScriptedModel, opencode_bin: Path
+) -> None:
+    home = OpenCodeHome(tmp_path / "home", model.base_url, binary=opencode_bin)
+    tries = tmp_path / "tries"
+    program = home.root / "bin" / "opencode"
+    program.unlink()
+    # What twenty launchers at once under one new home meet: "database is locked", and exit code 1.
+    program.write_text(
+        "#!/bin/sh\n"
+        f'if [ "$1" = serve ]; then echo try >> {tries}; [ $(wc -l < {tries}) -gt 2 ] || exit 1; fi\n'
+        f'exec "{opencode_bin.absolute()}" "$@"\n'
+    )
+    program.chmod(0o755)
+    machine = machine_of(home, tmp_path)
+    with Launched(machine, "--headless") as launched:
+        eventually(machine.registrations, "the registration", within=90)
+        assert launched.screen.count("ended at its start with exit code 1") == 2
+        assert tries.read_text().count("try") == 3
+    tries.write_text("")
+    broken = program.read_text().replace("-gt 2", "-gt 99")
+    program.write_text(broken)
+    (home.root / ".local" / "share" / "opencode" / "opencode.db").touch()
+    refused = machine.run("--headless")
+    assert refused.returncode == 1
+    assert tries.read_text().count("try") == 4, "three times again, and no more"
 
 
 _ALLOW_BASH = {"permission": "bash", "pattern": "*", "action": "allow"}

@@ -41,12 +41,13 @@ class Door:
         self._guard: Guard | None = None
 
     async def open(self, upstream: Upstream, policy: Callable[[], Policy], log: Callable[[str], None]) -> int | None:
-        """Listen; return the port, or None for a socket.
+        """Listen, and nowhere else any more; return the port, or None for a socket.
 
         Raises `LauncherError` if there is no place to listen at.
         """
         from opencode_connected.guard.server import Guard  # noqa: PLC0415 - heavy: OpenCode starts meanwhile
 
+        await self._shut()
         self._guard = Guard(upstream, policy, log=log)
         try:
             if self.socket is None:
@@ -60,14 +61,17 @@ class Door:
 
     async def close(self) -> None:
         """Listen no more, and end what is under way."""
-        if self._guard:
-            await self._guard.close()
-            self._guard = None
+        await self._shut()
         if self.socket:
             with suppress(OSError):
                 self.socket.unlink(missing_ok=True)
                 if self.socket.parent.name.startswith(_OWN_PLACE):
                     self.socket.parent.rmdir()
+
+    async def _shut(self) -> None:
+        if self._guard:
+            await self._guard.close()
+            self._guard = None
 
 
 def _socket(settings: Settings, instance_id: str) -> Path:

@@ -237,12 +237,8 @@ def missing_operations(record: Record) -> list[str]:
 
 
 def refuse_undrivable(record: Record) -> None:
-    """Raise `OpenCodeMissing` if the service lacks an operation that is needed."""
-    try:
-        missing = missing_operations(record)
-    except Unanswered as error:
-        raise OpenCodeMissing(f"OpenCode {record.version} cannot be driven: {error}") from error
-    if missing:
+    """Raise `OpenCodeMissing` if the service lacks an operation that is needed, `Unanswered` if it does not tell."""
+    if missing := missing_operations(record):
         raise OpenCodeMissing(
             f"OpenCode {record.version} cannot be driven by this opencode-relay: its API has no {', '.join(missing)}",
             "update opencode-relay, or use a version of OpenCode that was tested",

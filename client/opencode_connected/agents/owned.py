@@ -148,7 +148,6 @@ class OwnedRun(Run):
 
         self._report.opencode(pid, endpoint.port)
         single = Single(endpoint, self._settings.rights)
-        await door.close()  # of a try before this one
         guard_port = await door.open(single, single.policy, self._log)
         self._answering = await wait_until_answering(pid, endpoint, self._report.log)
         if self._answering.server_pid != pid:  # a script has started the real program

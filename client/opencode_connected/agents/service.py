@@ -51,6 +51,7 @@ class Service:
         self._log = log
         self._file = opencode2.registry_file(environment)
         self._record: Record | None = None
+        self._told: Record | None = None
         self._looking = asyncio.Lock()
         self._doubt: str | None = None
 
@@ -179,7 +180,7 @@ class Service:
 
     def _say_change(self, new: Record) -> None:
         self._doubt = None
-        old = self._record
+        old, self._told = self._told, new
         if old is None:
             self._log(f"OpenCode's service {new.version} is process {new.pid}, port {new.port}")
         elif old != new:

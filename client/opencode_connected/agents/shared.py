@@ -12,6 +12,7 @@ import os
 import time
 from contextlib import AsyncExitStack, suppress
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from opencode_connected.agents import opencode2
@@ -19,6 +20,7 @@ from opencode_connected.agents.line_lock import line_key, line_lock
 from opencode_connected.agents.run import Run, cancel
 from opencode_connected.child import Child
 from opencode_connected.errors import LauncherError, OpenCodeMissing
+from opencode_connected.loopback import Unanswered
 from opencode_connected.names import with_client
 from opencode_connected.presence import WantedName
 
@@ -120,8 +122,11 @@ class SharedRun(Run):
         if is_doubtful or self._headless:
             record = await self._service.ensure()
             if is_doubtful:
-                await asyncio.to_thread(opencode2.refuse_undrivable, record)
-                self._known.note_drivable(self._installed.version)
+                try:
+                    await asyncio.to_thread(opencode2.refuse_undrivable, record)
+                except Unanswered as error:
+                    raise OpenCodeMissing(f"OpenCode {record.version} cannot be driven: {error}") from error
+                self._known.note_drivable(record.version)
         if self._headless:
             return None
         try:
@@ -154,6 +159,8 @@ class SharedRun(Run):
         _ = self._service
         if child:
             self._report.opencode(child.pid, None)
+        # Loaded now, so that taking the line over takes no longer than it must.
+        await asyncio.to_thread(import_module, "opencode_connected.guard.server")
         watching = asyncio.ensure_future(self._watch_service())
         try:
             while True:
@@ -243,8 +250,9 @@ class SharedRun(Run):
     async def _check(self, record: opencode2.Record) -> None:
         """Refuse a service that cannot be driven; it may be another version than the program on PATH."""
         if not self._known.can_be_driven(record.version):
-            await asyncio.to_thread(opencode2.refuse_undrivable, record)
-            self._known.note_drivable(record.version)
+            with suppress(Unanswered):  # it may just be ending; it is looked at again
+                await asyncio.to_thread(opencode2.refuse_undrivable, record)
+                self._known.note_drivable(record.version)
         if record != self._seen:
             self._report.service(record.version, record.port, record.pid)
         self._seen = record

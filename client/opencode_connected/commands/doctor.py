@@ -14,7 +14,7 @@ from opencode_connected.errors import LauncherError, OpenCodeMissing
 from opencode_connected.guard.policy import Right
 from opencode_connected.line.errors import LineError, RelayRefused
 from opencode_connected.line.inquiry import probe, query
-from opencode_connected.loopback import HOST
+from opencode_connected.loopback import HOST, Unanswered
 from opencode_connected.registry import Registry
 from opencode_connected.relay import line_settings
 from opencode_connected.result import Result
@@ -143,6 +143,8 @@ def _service(settings: Settings) -> Hop:
         opencode2.refuse_undrivable(record)
     except OpenCodeMissing as error:
         return Hop(hop="service", status="failed", detail=printable(error.problem), remedy=error.remedy)
+    except Unanswered as error:
+        return Hop(hop="service", status="warning", detail=f"{detail}: {printable(str(error))}", remedy="try again")
     except LauncherError as error:
         return Hop(hop="service", status="failed", detail=str(error), remedy=_after_colon(error))
     return Hop(hop="service", status="ok", detail=detail)

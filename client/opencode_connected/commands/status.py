@@ -113,7 +113,9 @@ def status(settings: Settings) -> StatusResult:
     """Look at every instance of this user on this machine, and ask the relay if one is configured."""
     states = StateDirectory(settings.state_dir).read_all()
     relay = asyncio.run(_ask_relay(settings)) if settings.relay_ssh_cmd else None
-    holders = {state.line_key: state for state in states if state.holds_line and state.line_key}
+    holders = {
+        state.line_key: state for state in states if state.holds_line and state.line_key and state.launcher_lives()
+    }
     return StatusResult(
         instances=[_look_at(state, holders.get(state.line_key or ""), relay, settings) for state in states],
         relay=relay,

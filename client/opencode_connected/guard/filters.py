@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from opencode_connected.guard.refusals import NOT_OPENED, Refused
 from opencode_connected.guard.routes import member, only
 
 if TYPE_CHECKING:
@@ -49,8 +50,15 @@ async def info(answer: object, _reach: Reach) -> object:
 
 
 async def own_directory(answer: object, reach: Reach) -> object:
-    """Keep where it works, if that may be seen."""
-    return only(answer, ("directory", "worktree")) if reach.allows(member(answer, "directory")) else {}
+    """Keep where it works, if that may be seen.
+
+    Raises:
+        Refused: it may not.
+
+    """
+    if not reach.allows(member(answer, "directory")):
+        raise Refused("directory", NOT_OPENED)
+    return only(answer, ("directory", "worktree"))
 
 
 async def agents(answer: object, _reach: Reach) -> object:

@@ -10,19 +10,20 @@ from urllib.parse import parse_qsl, unquote
 import aiohttp
 from aiohttp import web
 
-from opencode_connected.guard import stream
 from opencode_connected.guard.apis import api_of
 from opencode_connected.guard.bodies import read_object
 from opencode_connected.guard.calls import Calls, parse, read
 from opencode_connected.guard.reach import GuardedReach
 from opencode_connected.guard.refusals import Refused, Unavailable
 from opencode_connected.guard.routes import Api, Route, Scope, member
+from opencode_connected.guard.stream import EventFilter, Streams
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from opencode_connected.guard.policy import Policy
+    from opencode_connected.guard.refusals import RefusalLog
     from opencode_connected.guard.upstream import Upstream
 
 DOCUMENT = "/opencode-relay/guard"
@@ -56,14 +57,21 @@ class _Asked:
 class Gate:
     """Answers requests that may come in at all. Close it with `close`."""
 
-    def __init__(self, upstream: Upstream, policy: Callable[[], Policy]) -> None:
+    def __init__(self, upstream: Upstream, policy: Callable[[], Policy], log: RefusalLog) -> None:
         self._calls = Calls(upstream)
         self._reach = GuardedReach(self._calls, policy)
-        self._streams = 0
+        self._streams = Streams(log)
+        self._told = policy()
 
     async def close(self) -> None:
         """Close all connections to the agent."""
         await self._calls.close()
+
+    def tell_changes(self) -> None:
+        """Say in all event streams that the guard's document is another one, if it is since the last time."""
+        if (policy := self._reach.policy()) != self._told:
+            self._told = policy
+            self._streams.say({"type": "guard.changed"})
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer a request.
@@ -183,17 +191,13 @@ class Gate:
     async def _stream(
         self, request: web.BaseRequest, api: Api, path: str, query: Mapping[str, str]
     ) -> web.StreamResponse:
-        if self._streams >= MAX_STREAMS:
+        if len(self._streams) >= MAX_STREAMS:
             raise Unavailable(f"{MAX_STREAMS} event streams are open already: close one", status=503)
-        self._streams += 1
-        try:
-            async with self._calls.stream(path, query) as upstream:
-                if upstream.status != 200 or upstream.content_type != "text/event-stream":
-                    raise Unavailable("OpenCode does not tell its events: is it a known version?")
-                only = stream.EventFilter(self._reach) if api.filters_events else None
-                return await stream.pass_on(request, upstream, only)
-        finally:
-            self._streams -= 1
+        async with self._calls.stream(path, query) as upstream:
+            if upstream.status != 200 or upstream.content_type != "text/event-stream":
+                raise Unavailable("OpenCode does not tell its events: is it a known version?")
+            only = EventFilter(self._reach if api.filters_events else None)
+            return await self._streams.pass_on(request, upstream, only)
 
     async def _answer(
         self, request: web.BaseRequest, route: Route, upstream: aiohttp.ClientResponse

@@ -59,7 +59,8 @@ def _real(directory: str) -> str | None:
     """Return the directory that is meant, or None where agent and system could mean different ones."""
     # An agent takes `..` from the text, the system from where a link leads: both are right, for another directory.
     plain = directory.rstrip("/") or "/"
-    if len(directory) > MAX_DIRECTORY or not directory.startswith("/") or os.path.normpath(plain) != plain:
+    is_rooted = directory.startswith("/") and not directory.startswith("//")
+    if len(directory) > MAX_DIRECTORY or not is_rooted or os.path.normpath(plain) != plain:
         return None
     try:
         return os.path.realpath(directory)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from opencode_connected.guard.apis import api_of
 from opencode_connected.guard.bodies import is_id
-from opencode_connected.guard.refusals import Refused, Unavailable
+from opencode_connected.guard.refusals import NOT_OPENED, Refused, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,10 +23,6 @@ _SESSION_SECONDS = 60.0
 """For which a session is taken to be where it was: people seldom move one, and events tell at once."""
 _DIRECTORY_SECONDS = 5.0
 """For which a directory is taken to be what it was: asking the file system for each event would cost more."""
-NOT_OPENED = (
-    "that directory is not opened on that laptop: start opencode-connected in it, "
-    "or name it in `directories` of its config.toml"
-)
 
 
 class GuardedReach:

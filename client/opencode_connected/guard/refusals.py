@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 
 _LOG_SECONDS = 60.0
 """Between two lines about the same kind of refusal: whoever asks without end fills no disk."""
+NOT_OPENED = (
+    "that directory is not opened on that laptop: start opencode-connected in it, "
+    "or name it in `directories` of its config.toml"
+)
 
 
 class Refused(Exception):

@@ -15,8 +15,7 @@ from aiohttp import web
 from opencode_connected.errors import LauncherError
 from opencode_connected.guard.door import Door
 from opencode_connected.guard.gate import Gate
-from opencode_connected.guard.refusals import RefusalLog, Refused, Unavailable
-from opencode_connected.guard.stream import TooMuch
+from opencode_connected.guard.refusals import RefusalLog, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +32,7 @@ _LINE_BYTES = 32 << 10
 _FIELD_BYTES = 16 << 10
 _IDLE_SECONDS = 75.0
 """Of a connection between two requests; a server keeps one for a minute."""
-_SWEEP_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
 _END_SECONDS = 2.0
 """For answers under way to end when the guard closes."""
 
@@ -56,7 +55,7 @@ class Guard:
         self._gate: Gate | None = None
         self._servers: list[web.Server] = []
         self._listeners: list[asyncio.Server] = []
-        self._sweeper: asyncio.Task[None] | None = None
+        self._looker: asyncio.Task[None] | None = None
         self._idle_since: dict[object, float] = {}
         self._socket: tuple[Path, tuple[int, int]] | None = None
 
@@ -101,8 +100,8 @@ class Guard:
 
     async def close(self) -> None:
         """End all streams and calls, and remove the socket; done within a few seconds."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        if self._looker is not None:
+            self._looker.cancel()
         for listener in self._listeners:
             listener.close()
         for server in self._servers:
@@ -116,12 +115,12 @@ class Guard:
             _unlink(path, identity)
         self._listeners.clear()
         self._servers.clear()
-        self._sweeper = self._gate = self._socket = None
+        self._looker = self._gate = self._socket = None
 
     async def _listen(self, listening: socket.socket, credentials: tuple[str, str] | None) -> None:
         if self._gate is None:
-            self._gate = Gate(self._upstream, self._policy)
-            self._sweeper = asyncio.create_task(self._sweep())
+            self._gate = Gate(self._upstream, self._policy, self._refusals)
+            self._looker = asyncio.create_task(self._look(self._gate))
         gate = self._gate
         door = Door(credentials)
 
@@ -160,16 +159,14 @@ class Guard:
         except Refused as refused:
             self._refusals.add(refused.kind, refused.message)
             return refused.response()
-        except TooMuch:
-            self._refusals.add("slow", "ended an event stream whose reader is too slow")
-            return Unavailable("the reader is too slow").response()
         finally:
             self._idle_since[request.protocol] = time.monotonic()
 
-    async def _sweep(self) -> None:
-        """End connections on which nobody asks anything, also those that never finish a request's head."""
+    async def _look(self, gate: Gate) -> None:
+        """Tell changes, and end connections on which nobody asks anything, or never finishes a request's head."""
         while True:
-            await asyncio.sleep(_SWEEP_SECONDS)
+            await asyncio.sleep(_LOOK_SECONDS)
+            gate.tell_changes()
             long_ago = time.monotonic() - _IDLE_SECONDS
             open_now = {protocol for server in self._servers for protocol in server.connections}
             for protocol in open_now:

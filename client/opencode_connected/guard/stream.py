@@ -8,15 +8,18 @@ from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import aiohttp
 from aiohttp import web
 
 from opencode_connected.guard.bodies import is_id
+from opencode_connected.guard.refusals import Unavailable
 from opencode_connected.guard.routes import member
 
 if TYPE_CHECKING:
-    import aiohttp
+    from collections.abc import Mapping
 
     from opencode_connected.guard.reach import GuardedReach
+    from opencode_connected.guard.refusals import RefusalLog
 
 MAX_BEHIND = 4 << 20
 """Bytes that wait for a slow reader, or of one event that is not whole yet; beyond that the stream ends."""
@@ -28,9 +31,12 @@ class TooMuch(Exception):
 
 
 class EventFilter:
-    """Takes the events of other directories out of OpenCode 2's stream, which is of the whole machine."""
+    """Passes whole events on, and of a stream that is of the whole machine only those of directories in `reach`.
 
-    def __init__(self, reach: GuardedReach) -> None:
+    With `reach` None the agent's stream is of one directory, which was checked.
+    """
+
+    def __init__(self, reach: GuardedReach | None) -> None:
         self._reach = reach
         self._rest = bytearray()
         # Where events said that their session is: all that is left to tell by when a session is deleted.
@@ -50,10 +56,11 @@ class EventFilter:
             raise TooMuch
         if frames:
             self._rest = bytearray(rest)
-        kept = [frame + b"\n\n" for frame in frames if await self._passes(frame)]
+        reach = self._reach
+        kept = [frame + b"\n\n" for frame in frames if reach is None or await self._passes(frame, reach)]
         return b"".join(kept)
 
-    async def _passes(self, frame: bytes) -> bool:
+    async def _passes(self, frame: bytes, reach: GuardedReach) -> bool:
         lines = frame.splitlines()
         if all(line.startswith(b":") for line in lines):
             return True
@@ -70,21 +77,21 @@ class EventFilter:
         location = member(event, "location", "directory")
         session = member(event, "data", "sessionID")
         if not isinstance(session, str) or not is_id(session):
-            return self._reach.allows(location)
-        return await self._passes_of_session(kind, session, location)
+            return reach.allows(location)
+        return await self._passes_of_session(kind, session, location, reach)
 
-    async def _passes_of_session(self, kind: str, session: str, location: object) -> bool:
+    async def _passes_of_session(self, kind: str, session: str, location: object, reach: GuardedReach) -> bool:
         if kind in ("session.moved", "session.updated", "session.deleted"):
-            self._reach.forget(session)
+            reach.forget(session)
         if isinstance(location, str):
             self._note(session, location)
-            return self._reach.allows(location)
+            return reach.allows(location)
         if kind == "session.deleted":
-            return self._reach.allows(self._seen.pop(session, None))
-        directory = await self._reach.directory(session)
+            return reach.allows(self._seen.pop(session, None))
+        directory = await reach.directory(session)
         if directory is not None:
             self._note(session, directory)
-        return self._reach.allows(directory)
+        return reach.allows(directory)
 
     def _note(self, session: str, directory: str) -> None:
         self._seen.pop(session, None)
@@ -100,6 +107,7 @@ class _Behind:
         self._chunks: deque[bytes] = deque()
         self._size = 0
         self._ended = False
+        self.has_begun = False
         self._changed = asyncio.Event()
 
     def put(self, chunk: bytes) -> None:
@@ -107,6 +115,7 @@ class _Behind:
             raise TooMuch
         self._chunks.append(chunk)
         self._size += len(chunk)
+        self.has_begun = True
         self._changed.set()
 
     def end(self) -> None:
@@ -126,42 +135,61 @@ class _Behind:
         return taken
 
 
-async def pass_on(
-    request: web.BaseRequest, upstream: aiohttp.ClientResponse, only: EventFilter | None
-) -> web.StreamResponse:
-    """Answer `request` with the agent's events until one side ends.
+class Streams:
+    """The event streams that are open, of all readers; `log` notes which had to be ended."""
 
-    Raises:
-        TooMuch: the reader is too slow, or an event too long; its connection is gone.
+    def __init__(self, log: RefusalLog) -> None:
+        self._log = log
+        self._open: set[_Behind] = set()
 
-    """
-    response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-store"})
-    await response.prepare(request)
-    behind = _Behind()
+    def __len__(self) -> int:
+        return len(self._open)
 
-    async def read() -> None:
+    def say(self, event: Mapping[str, object]) -> None:
+        """Put an event of the guard's own into all of them."""
+        frame = f"data: {json.dumps(event)}\n\n".encode()
+        for behind in self._open:
+            # The agent's own greeting comes first; and who is too far behind is about to be ended.
+            if not behind.has_begun:
+                continue
+            with suppress(TooMuch):
+                behind.put(frame)
+
+    async def pass_on(
+        self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, only: EventFilter
+    ) -> web.StreamResponse:
+        """Answer `request` with the agent's events until one side ends, or the reader is too slow."""
+        behind = _Behind()
+        self._open.add(behind)
+        reader = asyncio.create_task(self._read(request, upstream, only, behind))
+        response = web.StreamResponse(headers={"content-type": "text/event-stream", "cache-control": "no-store"})
+        try:
+            await response.prepare(request)
+            while (passed := await behind.take()) is not None:
+                await response.write(passed)
+        except ConnectionError:
+            # The reader is gone, which is how streams end.
+            return response
+        finally:
+            self._open.discard(behind)
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+        return response
+
+    async def _read(
+        self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, only: EventFilter, behind: _Behind
+    ) -> None:
         try:
             async for chunk in upstream.content.iter_any():
-                if passed := (await only.feed(chunk) if only else chunk):
+                if passed := await only.feed(chunk):
                     behind.put(passed)
         except TooMuch:
+            self._log.add("slow", "ended an event stream: its reader is too slow, or an event is too long")
             # Nothing else reaches somebody who does not read: the writer waits for room that never comes.
             if request.transport is not None:
                 request.transport.abort()
-            raise
+        except (aiohttp.ClientError, TimeoutError, Unavailable):
+            # The agent is gone; the reader sees the end, and opens the stream anew.
+            return
         finally:
             behind.end()
-
-    reader = asyncio.create_task(read())
-    try:
-        while (passed := await behind.take()) is not None:
-            await response.write(passed)
-        await reader
-    except ConnectionError:
-        if reader.done() and not reader.cancelled() and isinstance(reader.exception(), TooMuch):
-            raise TooMuch from None
-    finally:
-        reader.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await reader
-    return response

@@ -86,6 +86,7 @@ class Permission(Wire):
             project: the project of its session.
         """
         changes = self.changes()
+        is_edit = self.action == "edit"
         message = (("message", self.message),) if self.message else ()
         return fleet.Permission(
             id=self.id,
@@ -94,7 +95,7 @@ class Permission(Wire):
             patterns=tuple(self.resources),
             is_split=self.action == "shell" and bool(arguments),
             details=(changes or arguments or ()) + message,
-            always=tuple("every edit" if (self.action, each) == ("edit", "*") else each for each in self.save),
+            always=tuple(dict.fromkeys("every edit" if each == "*" and is_edit else each for each in self.save)),
             always_means=_FOR_EVER,
             always_refused=_refused(project),
             message_id=self.source.message_id if self.source else "",

@@ -1,0 +1,83 @@
+"""`attach`: an OpenCode 1 server that somebody else started is made reachable, and never ended."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+from client.launched import Launched
+from client.machine2 import guard_of, told
+from support.opencode import ServedOpenCode
+from support.ports import free_port
+from support.waiting import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from client.launched import Machine
+    from support.opencode2 import Service2
+
+PASSWORD = "correct horse"
+
+
+def test_a_server_is_reachable_while_it_runs_and_its_end_is_said(machine: Machine, tmp_path: Path) -> None:
+    with (
+        ServedOpenCode(machine.home, tmp_path / "site") as served,
+        Launched(machine, "attach", f"http://localhost:{served.port}/") as attached,
+    ):
+        eventually(machine.registrations, "the registration", within=60)
+        (registration,) = machine.registrations().values()
+        assert registration["localPort"] == served.port
+        assert registration["cwd"] == str(tmp_path / "site")
+        assert registration["name"].endswith("-site")
+        document = told(machine)
+        assert document["generation"] == 1
+        assert [entry["path"] for entry in document["directories"]] == [str(tmp_path / "site")]
+        with guard_of(machine) as client:
+            assert client.get("/session").status_code == 200
+            assert client.get("/config").status_code == 403
+        served.stop()
+        assert attached.ended() == 0
+        assert f"nothing listens on port {served.port} any more" in attached.screen
+        assert machine.registrations() == {}
+
+
+def test_a_server_with_a_password_is_asked_with_it_and_outlives_the_attachment(
+    machine: Machine, tmp_path: Path
+) -> None:
+    secret = tmp_path / "password"
+    secret.write_text(f"{PASSWORD}\n")
+    secret.chmod(0o600)
+    with ServedOpenCode(machine.home, tmp_path / "site", password=PASSWORD) as served:
+        without = machine.run("attach", str(served.port))
+        assert (without.returncode, without.stderr.count("\n")) == (1, 1)
+        assert "wants another password" in without.stderr
+        with Launched(machine, "attach", str(served.port), "--password-file", str(secret)) as attached:
+            eventually(machine.registrations, "the registration", within=60)
+            with guard_of(machine, auth=("opencode", PASSWORD)) as client:
+                assert client.get("/session").status_code == 200
+            with guard_of(machine, auth=("opencode", "wrong")) as client:
+                assert client.get("/session").status_code == 401
+            attached.send("\x03")
+            assert attached.ended() == -signal.SIGINT
+        with served.client() as client:
+            assert client.get("/global/health").status_code == 200
+        secret.chmod(0o644)
+        refused = machine.run("attach", str(served.port), "--password-file", str(secret))
+        assert refused.returncode == 2
+        assert f"chmod 600 {secret}" in refused.stderr
+
+
+def test_what_cannot_be_attached_is_said_in_one_line(machine: Machine, service2: Service2) -> None:
+    for target, code, said in (
+        ("https://127.0.0.1:4096", 2, "only a server on this machine can"),
+        ("http://192.0.2.1:4096", 2, "only a server on this machine can"),
+        ("http://ann:x@127.0.0.1:4096", 2, "OPENCODE_SERVER_PASSWORD or --password-file"),
+        ("80", 2, "1024 to 65535"),
+        ("http://127.0.0.1:99999", 2, "1024 to 65535"),
+        (str(free_port()), 3, "no OpenCode answers on port"),
+        (str(service2.port), 3, "OpenCode 2's service needs no attaching: opencode-connected --headless"),
+    ):
+        refused = machine.run("attach", target)
+        assert (refused.returncode, refused.stderr.count("\n")) == (code, 1), refused.stderr
+        assert said in refused.stderr
