@@ -149,9 +149,12 @@ def test_everything_else_is_passed_on(arguments: list[str], passed_on: list[str]
 
 
 def test_starting_opencode_loads_nothing_that_takes_long() -> None:
-    code = "import sys, opencode_connected.launcher, opencode_connected.cli; print(*sys.modules)"
+    code = (
+        "import sys, opencode_connected.cli, opencode_connected.launcher, opencode_connected.agents.owned, "
+        "opencode_connected.agents.shared; print(*sys.modules)"
+    )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
-    assert not {"pydantic", "httpx", "rich", "psutil"} & set(ran.stdout.split())
+    assert not {"pydantic", "httpx", "rich", "psutil", "aiohttp"} & set(ran.stdout.split())
 
 
 def test_text_from_elsewhere_cannot_act_on_a_terminal() -> None:
