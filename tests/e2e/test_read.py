@@ -44,10 +44,12 @@ async def test_a_conversation_is_shown_with_the_newest_last(client: RelayClient)
 
 
 async def test_tool_calls_stand_with_their_status_and_a_short_argument(client: RelayClient, laptop: Driven) -> None:
+    there = laptop.directory / "to-be-read"
+    there.write_text("what it says")
     missing = laptop.directory / ("long-" * 60)
-    await send(client, f"[TODO:one;two] [READ:{missing}]", session="new")
+    await send(client, f"[READ:{there}] [READ:{missing}]", session="new")
     texts = [row["text"] for row in (await read(client)).structured["messages"]]
-    assert any(text.startswith("[todowrite: completed]") for text in texts)
+    assert any(text.startswith("[read: completed] ") and "what it says" in text for text in texts)
     failed = next(text for text in texts if text.startswith("[read: error]"))
     assert "…" in failed
     assert len(failed) < 600

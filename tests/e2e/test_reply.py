@@ -22,6 +22,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")
 async def asked(client: RelayClient, message: str) -> dict[str, Any]:
     """Send what makes the agent ask, and return its one ask."""
     answer = await client.call("send", on_progress=None, instance="laptop", message=message, session="new")
+    assert answer.structured.get("asks"), answer.text
     (ask,) = answer.structured["asks"]
     return dict(ask)
 
@@ -42,7 +43,7 @@ async def test_without_an_ask_it_only_lists(client: RelayClient, laptop: Driven)
         assert listed.structured == {"instance": "laptop", "session": "", "result": "waits", "asks": [ask]}
         assert ask["text"] in listed.text
     assert "command: echo listed; echo twice" in ask["text"]
-    assert "`always` would also allow, until that OpenCode ends: echo *" in ask["text"]
+    assert laptop.always in ask["text"]
     assert laptop.asks() == [ask["id"]]
 
 
@@ -60,6 +61,7 @@ async def test_once_lets_it_run_and_the_turn_goes_on_to_its_end_with_its_text_st
     assert await asked(client, "[BASH:echo ran-once]")
 
 
+@pytest.mark.generations(1)  # OpenCode 2 keeps it for ever: see `test_opencode2`
 async def test_always_covers_what_it_said_it_would(client: RelayClient) -> None:
     ask = await asked(client, "[BASH:printf always-one]")
     assert "printf *" in ask["text"]

@@ -6,8 +6,11 @@ is OpenCode 2 as a person has it: the managed service, behind the guard of the r
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Self
+
+import httpx
 
 from support.headless import Headless
 from support.opencode import ServedOpenCode
@@ -22,8 +25,9 @@ if TYPE_CHECKING:
     from support.opencode import OpenCodeHome
 
 NAME = "laptop"
-"""What it is registered as."""
+"""What it is registered as, where the test does not care."""
 _SETTLE_SECONDS = 60.0
+_JSON = {"content-type": "application/json"}
 
 
 class Driven(ABC):
@@ -36,11 +40,14 @@ class Driven(ABC):
     """What its tool for commands is called."""
     stopped: str
     """What a turn's problem says when somebody stopped it."""
+    always: str
+    """What an ask of `echo …` says of `always`."""
     failed: str
     """What comes before the reason of the model's service."""
 
-    def __init__(self, home: OpenCodeHome, directory: Path) -> None:
+    def __init__(self, home: OpenCodeHome, directory: Path, *, name: str = NAME) -> None:
         self.home = home
+        self.name = name
         self.directory = directory
         self.registry = home.root / "registry"
         """Where it is registered."""
@@ -144,15 +151,16 @@ class Driven1(Driven):
     prompt_path = "/prompt_async"
     shell = "bash"
     stopped = "MessageAbortedError"
+    always = "`always` would also allow, until that OpenCode ends: echo *"
     failed = "APIError: "
 
-    def __init__(self, home: OpenCodeHome, directory: Path) -> None:
-        super().__init__(home, directory)
+    def __init__(self, home: OpenCodeHome, directory: Path, *, name: str = NAME) -> None:
+        super().__init__(home, directory, name=name)
         self.served = ServedOpenCode(home, directory)
 
     def __enter__(self) -> Self:
         self.served.start()
-        self.register_at(self.registry, NAME, self.port)
+        self.register_at(self.registry, self.name, self.port)
         return self
 
     def __exit__(
@@ -176,7 +184,7 @@ class Driven1(Driven):
     def revive(self) -> None:
         """See `Driven`."""
         self.served.start()
-        self.register_at(self.registry, NAME, self.port)
+        self.register_at(self.registry, self.name, self.port)
 
     def create(self, title: str = "", *, directory: Path | None = None) -> str:
         """See `Driven`."""
@@ -245,7 +253,7 @@ class Driven1(Driven):
 
     def _post(self, route: str, body: object = None, params: dict[str, str] | None = None) -> Any:
         with self.served.client() as http:
-            answer = http.post(route, json=body, params=params).raise_for_status()
+            answer = http.post(route, content=json.dumps(body or {}), headers=_JSON, params=params).raise_for_status()
         return answer.json() if answer.content else None
 
 
@@ -256,12 +264,13 @@ class Driven2(Driven):
     prompt_path = "/prompt"
     shell = "shell"
     stopped = "interrupted"
+    always = "`always` is not let through from afar by the owner of that machine"
     failed = "provider.invalid-request: "
 
-    def __init__(self, home: OpenCodeHome, directory: Path, *, rights: str = "") -> None:
-        super().__init__(home, directory)
+    def __init__(self, home: OpenCodeHome, directory: Path, *, name: str = NAME, rights: str = "") -> None:
+        super().__init__(home, directory, name=name)
         self.service = Service2(home, started=False)
-        self.launcher = Headless(home, directory, self.registry, NAME, rights=rights)
+        self.launcher = Headless(home, directory, self.registry, name, rights=rights)
 
     def __enter__(self) -> Self:
         self.service.__enter__()
@@ -312,6 +321,11 @@ class Driven2(Driven):
     def _create(self, directory: Path, **fields: object) -> str:
         body = {"location": {"directory": str(directory)}, **fields}
         return str(self._post("/api/session", body)["data"]["id"])
+
+    def through_the_guard(self) -> httpx.Client:
+        """Return a client of its guard, which has the key."""
+        auth = httpx.BasicAuth("opencode", self.launcher.key().strip())
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", auth=auth, timeout=30, trust_env=False)
 
     def running(self) -> list[str]:
         """See `Driven`."""
@@ -373,5 +387,5 @@ class Driven2(Driven):
 
     def _post(self, route: str, body: object = None) -> Any:
         with self.service.client() as http:
-            answer = http.post(route, json=body or {}).raise_for_status()
+            answer = http.post(route, content=json.dumps(body or {}), headers=_JSON).raise_for_status()
         return answer.json() if answer.content else None

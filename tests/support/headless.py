@@ -23,7 +23,7 @@ _END_SECONDS = 30.0
 class Headless:
     """A launcher that makes `directory` reachable under `name`, in a registry directory of this machine.
 
-    `rights` says what may come from afar, where it is not the default; `explicit` false leaves the name to it.
+    `rights` says what may come from afar, where it is not the default.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class Headless:
         home: OpenCodeHome,
         directory: Path,
         registry: Path,
-        name: str = "",
+        name: str,
         *,
         rights: str = "",
     ) -> None:
@@ -56,8 +56,11 @@ class Headless:
     def launch(self) -> None:
         """Start it, and do not wait for anything."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        extra = {"RELAY_REGISTRY_DIR": str(self._registry), "PWD": str(self.directory)}
-        extra |= {"INSTANCE_NAME": self._name} if self._name else {}
+        extra = {
+            "RELAY_REGISTRY_DIR": str(self._registry),
+            "INSTANCE_NAME": self._name,
+            "PWD": str(self.directory),
+        }
         extra |= {"RELAY_REMOTE": self._rights} if self._rights else {}
         with self._said.open("wb") as said:
             self._process = subprocess.Popen(
