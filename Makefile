@@ -57,8 +57,8 @@ readmes: $(INSTALLED) ## Write the READMEs of the roles anew
 	@$(BIN)/python -m support.role_readmes
 
 .PHONY: bench
-bench: packages-test $(INSTALLED) opencode ## Print the figures of the server, the gateway, the launcher, the line and the relay
-	@for part in server.py gateway.py launcher.py recovery.py 'recovery.py --provisioned' scale.py; do \
+bench: packages-test $(INSTALLED) opencode ## Print the figures of the server, the gateway, the guard, the launcher, the line and the relay
+	@for part in server.py gateway.py guard.py launcher.py recovery.py 'recovery.py --provisioned' scale.py; do \
 		$(OPENCODES) $(BIN)/python tests/bench/$$part; \
 	done
 

@@ -92,10 +92,10 @@ class Report:
             self._write()
         return self._state.name
 
-    def holds_line(self) -> None:
-        """Note that this launcher holds the line now."""
-        self.log("this launcher holds the line")
-        self._state.holds_line = True
+    def holds_line(self, *, holds: bool) -> None:
+        """Note whether this launcher holds the line now."""
+        self.log(f"this launcher {'holds' if holds else 'lets go of'} the line")
+        self._state.holds_line = holds
         self._write()
 
     def service(self, version: str, port: int, pid: int) -> None:

@@ -8,7 +8,7 @@ import secrets
 # C0 (but tab and newline), DEL, C1, line and paragraph separators; all that is invisible or turns the direction of
 # writing (but the joiners and the first variation selectors, which emoji and many scripts need), where instructions
 # to a model can hide from a person; lone surrogates, which cannot be encoded.
-_UNSAFE = re.compile(
+UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f"
     "\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff"
     "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
@@ -22,11 +22,16 @@ _PLAIN_NAME = re.compile(rf"[\w.-]{{1,{MAX_NAME}}}")
 
 def clean(text: str) -> str:
     r"""Return `text` with control, invisible and direction-changing characters shown like `\x1b` or `\u202e`."""
-    return _UNSAFE.sub(_escape, text.replace("\r\n", "\n"))
+    return UNSAFE.sub(_escape, text.replace("\r\n", "\n"))
 
 
 def _escape(match: re.Match[str]) -> str:
-    code = ord(match[0])
+    return escaped(match[0])
+
+
+def escaped(character: str) -> str:
+    r"""Return one character like `\x1b` or `\u202e`."""
+    code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 

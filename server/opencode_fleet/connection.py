@@ -14,7 +14,15 @@ from opencode_common.text import quote_name
 from opencode_fleet.agent import Capability
 from opencode_fleet.agents import connect
 from opencode_fleet.agents.http import AgentClient
-from opencode_fleet.errors import AgentGone, InstanceError, NotFound, SettingsError, Unauthorized, Unreachable
+from opencode_fleet.errors import (
+    AgentGone,
+    InstanceError,
+    NotFound,
+    SettingsError,
+    Unauthorized,
+    Unreachable,
+    Unresponsive,
+)
 from opencode_fleet.events import SessionChanged
 
 if TYPE_CHECKING:
@@ -94,6 +102,7 @@ class Connection:
         self._places = places
         self._find_agent = find_agent
         self._registered_at = 0.0
+        self._was_answered = False
         self._connected_at = 0.0
         self._no_credential_because = ""
         self._task: asyncio.Task[None] | None = None
@@ -134,8 +143,9 @@ class Connection:
 
     @property
     def is_starting(self) -> bool:
-        """Whether it registered so lately that it need not answer yet."""
-        return not self.was_connected and time.monotonic() - self._registered_at < EARLY
+        """Whether it registered so lately that it need not answer yet. A wrong answer is no silence."""
+        silent = not self.was_connected and not self._was_answered
+        return silent and time.monotonic() - self._registered_at < EARLY
 
     def _why(self) -> str:
         return self.trouble or "it has not answered yet"
@@ -166,6 +176,7 @@ class Connection:
         self.endpoint = endpoint
         self.offline_since = self.gone_since = None
         self._registered_at = time.monotonic()
+        self._was_answered = False
         self._client = AgentClient(endpoint, self._health_timeout)
         self._task = asyncio.create_task(self._keep(self._client), name=f"connection {endpoint.name}")
         self._places.changed()
@@ -283,6 +294,7 @@ class Connection:
 
     def _failed(self, error: InstanceError) -> None:
         self.trouble = str(error)
+        self._was_answered = not isinstance(error, Unreachable | Unresponsive)
         self.is_agent_gone = isinstance(error, AgentGone)
         if self.is_agent_gone or (isinstance(error, Unreachable) and error.refused):
             self.gone_since = self.gone_since or time.monotonic()

@@ -11,7 +11,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opencode_common.text import one_line, quote
 from opencode_fleet.agent import Capability
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 TAKEN_FOR = 10.0
 """Seconds after which a prompt that nobody follows any more no longer holds its session."""
+HELD_FOR = 120.0
+"""The same for one that was accepted and not begun, as where a hook of a plugin takes its time."""
 STOP_TIMEOUT = 15.0
 STOP_LOOK_INTERVAL = 0.25
 STOP_QUIET_LOOKS = 2
@@ -44,6 +46,20 @@ _SENT_BEFORE = (
     "this very message was sent before, by a call that was cut off; this is its turn, and nothing was sent again. "
     "To have it done once more, say so in other words"
 )
+
+
+class _Posted(NamedTuple):
+    """A prompt that is being posted, or was."""
+
+    session_id: str
+    task: asyncio.Task[None]
+    ran: float | None
+    """When its session was last known to run before."""
+
+    def began(self, instance: Instance) -> bool:
+        """Whether the session was seen to run since, however shortly."""
+        state = instance.state
+        return state.is_busy(self.session_id) or state.ran.get(self.session_id) != self.ran
 
 
 class Driver:
@@ -75,17 +91,22 @@ class Driver:
         deadline = time.monotonic() + self._timeout
         with instance.listening(turn.hear):
             instance.posting.add(session.id)
-            post = self._in_background(self._post(instance, prompt, deadline))
+            ran = instance.state.ran.get(session.id)
+            post = _Posted(session.id, self._in_background(self._post(instance, prompt, deadline)), ran)
             try:
                 # Shielded: a caller who goes away must not leave it unknown whether the message was sent.
-                await asyncio.shield(post)
+                await asyncio.shield(post.task)
                 outcome = await turn.follow(deadline - time.monotonic())
             except BaseException as error:
                 if not isinstance(error, Exception):
                     self._repeats.cut(call, prompt)
-                self._in_background(self._release(instance, session.id, post))
+                self._in_background(self._release(instance, post, TAKEN_FOR))
                 raise
-            instance.posting.discard(session.id)
+            if outcome.result == "running" and turn.is_only_accepted:
+                # It comes later all the same, and must not be overtaken.
+                self._in_background(self._release(instance, post, HELD_FOR))
+            else:
+                instance.posting.discard(session.id)
             return outcome
 
     async def _take_up(self, instance: Instance, call: Call, prompt: Prompt, on_text: OnText) -> Outcome:
@@ -105,21 +126,24 @@ class Driver:
         task.add_done_callback(self._background.discard)
         return task
 
-    async def _release(self, instance: Instance, session_id: str, post: asyncio.Task[None]) -> None:
-        """Keep the session taken until OpenCode shows it busy: a moment after the prompt, not at once."""
-        await asyncio.wait([post])
-        busy = asyncio.Event()
+    async def _release(self, instance: Instance, post: _Posted, longest: float) -> None:
+        """Keep the session taken until OpenCode shows it busy: a moment after the prompt, not at once.
+
+        `longest`: seconds after which it is free in any case.
+        """
+        await asyncio.wait([post.task])
+        began = asyncio.Event()
 
         def look(_event: Event | None) -> None:
-            if instance.state.is_busy(session_id):
-                busy.set()
+            if post.began(instance):
+                began.set()
 
         with instance.listening(look), suppress(TimeoutError):
             look(None)
-            if not post.cancelled() and post.exception() is None:
-                async with asyncio.timeout(TAKEN_FOR):
-                    await busy.wait()
-        instance.posting.discard(session_id)
+            if not post.task.cancelled() and post.task.exception() is None:
+                async with asyncio.timeout(longest):
+                    await began.wait()
+        instance.posting.discard(post.session_id)
 
     async def _post(self, instance: Instance, prompt: Prompt, deadline: float) -> None:
         """Post the prompt once. A post whose answer was lost is looked for before it is posted again."""
@@ -177,6 +201,8 @@ class Driver:
             doing = f"it runs {quote(live.tool, 100)}"
         elif live.text:
             doing = f"it is writing {quote(live.text[-160:], 160)}"
+        elif session_id in instance.posting and not instance.state.family_busy(session_id):
+            doing = "it has accepted a message and not begun with it"
         else:
             doing = "it is thinking"
         return (
@@ -242,14 +268,30 @@ class Driver:
         await instance.refresh()
         return instance.state.pending_asks()
 
-    async def reply(self, instance: Instance, ask_id: str, answer: str | list[str], on_text: OnText) -> Outcome:
+    async def reply(
+        self,
+        instance: Instance,
+        ask_id: str,
+        answer: str | list[str],
+        on_text: OnText,
+        is_seen: Callable[[Ask], bool],
+    ) -> Outcome:
         """Settle one ask and follow the turn that waits for it.
 
+        `is_seen` tells whether the person had the whole of the ask, as it is now; else it can only be rejected.
+
         Raises:
-            Refused: no such ask is open (any more), or the answer does not fit it; nothing was settled.
+            Refused: no such ask is open (any more), it was not seen, or the answer does not fit it; nothing was
+                settled.
         """
-        ask = await self._open_ask(instance, ask_id.strip())
+        ask = await self.open_ask(instance, ask_id)
         settlement = settlement_of(ask, answer, instance)
+        if settlement.decision != REJECT.decision and not is_seen(ask):
+            raise Refused(
+                f"{ask.id} was not shown whole, and nothing is approved unseen. Call `reply` with `ask` {ask.id} and "
+                "no `answer`, show the person what comes, and then answer; `reject` is always possible. Nothing was "
+                "settled"
+            )
         root = instance.state.root_of(ask.session_id)
         prompt = Prompt(root, await self._current_prompt(instance, root), "")
         turn = Turn(instance, prompt, on_text=on_text, running=True, rejected=settlement.decision == "reject")
@@ -267,7 +309,13 @@ class Driver:
         # This agent loses the reason of a rejection, so that it follows as a message.
         return await self.send(instance, settlement.reason, root, on_text)
 
-    async def _open_ask(self, instance: Instance, ask_id: str) -> Ask:
+    async def open_ask(self, instance: Instance, ask_id: str) -> Ask:
+        """Return an ask that waits right now.
+
+        Raises:
+            Refused: no such ask is open (any more).
+        """
+        ask_id = ask_id.strip()
         found = next((ask for ask in await self.asks(instance) if ask.id == ask_id), None)
         if found is not None:
             return found

@@ -144,6 +144,11 @@ class Turn:
         """When the agent was first seen to be idle, since it was last seen busy."""
         self._is_awake = False
 
+    @property
+    def is_only_accepted(self) -> bool:
+        """Whether nothing was seen of its beginning, so that it is still to come."""
+        return not self._heard.began and not self._instance.state.is_busy(self._session_id)
+
     def hear(self, event: Event | None) -> None:
         """Take an event from `Instance.listening`."""
         self._heard.take(event)
@@ -312,7 +317,7 @@ class Turn:
             return f"the connection to it is lost: {bare(self._instance.trouble)}"
         if self._session_id in self._instance.state.not_followed:
             return "so many sessions run there that this one is not followed; `read` shows it"
-        if not self._heard.began and not self._instance.state.is_busy(self._session_id):
+        if self.is_only_accepted:
             return "OpenCode has accepted the message and not begun with it"
         status = self._instance.state.statuses.get(self._session_id)
         return status.describe() if status is not None and status.kind == "retry" else ""

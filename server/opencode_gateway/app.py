@@ -12,6 +12,7 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from opencode_gateway.audit import AuditCalls
+from opencode_gateway.bodies import MendedBody
 from opencode_gateway.configuration import MCP_PATH
 from opencode_gateway.guards import HEALTH_PATH, guarded
 from opencode_gateway.health import Health
@@ -71,7 +72,8 @@ def build_app(
         stateless_http=True,
         json_response=False,
         host_origin_protection=False,
-        middleware=[Middleware(CallLimits)],
+        # The body is read whole behind the limits alone.
+        middleware=[Middleware(CallLimits), Middleware(MendedBody)],
     )
     app.router.routes.append(Route(HEALTH_PATH, Health(children).endpoint, methods=["GET"]))
     return guarded(app, configuration.public_url)

@@ -1,10 +1,11 @@
-"""What an agent waits for, shown whole: nobody can approve what was cut."""
+"""What an agent waits for, in words for people: whole, outlined, or in one line; nothing in them hides or poses."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final
 
-from opencode_common.text import clean, fence
+from opencode_common.reveal import reveal
+from opencode_common.text import one_line
 from opencode_fleet.model import MAX_ASK_SHOWN, Permission
 from opencode_mcp.rows import AskRow
 
@@ -12,27 +13,104 @@ if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask, Question
 
+MAX_REVEALED: Final = 2 * MAX_ASK_SHOWN
+"""Characters of an ask whose marks and escapes are counted too; with more it is not shown whole."""
+GIST_LENGTH: Final = 200
+_LOOKED_AT: Final = 20_000
+"""Characters of an ask that its gist is made of."""
+_OUTLINED: Final = 400
+"""Characters from which on a value is outlined."""
+_FIRST_LINES: Final = 8
+_LAST_LINES: Final = 4
+_LINE_LENGTH: Final = 120
+_OUTLINED_VALUES: Final = 12
+"""Values of one ask that its outline has; more are counted."""
+_LONG_PATTERN: Final = 200
+
+# Measured on OpenCode 1.18.33: it looks at each command of a line by itself, and not at where its output goes.
+_SHELLS: Final = {
+    "bash": (
+        "with any arguments, and its output redirected into any file, also outside of the directory. Asked again "
+        "is for other commands beside or inside it, as after `&&`, `|` or in `$(…)`, and for it with variables set "
+        "before it"
+    ),
+    "shell": "with any arguments, and its output redirected into any file, also outside of the directory",
+}
+
 
 def ask_row(instance: Instance, ask: Ask) -> AskRow:
-    """Return an ask with the whole of what would run or change: nobody can approve what was cut."""
-    root = instance.state.root_of(ask.session_id)
+    """Return what programs get of an ask: its gist, as the text has all of it."""
+    kind = "permission" if isinstance(ask, Permission) else "question"
+    summary = one_line(gist(ask), GIST_LENGTH)
+    return AskRow(id=ask.id, kind=kind, session=instance.state.root_of(ask.session_id), summary=summary)
+
+
+def whole_text(instance: Instance, ask: Ask) -> str | None:
+    """Return all of what would run or change, or what is asked; None if that is too large to be shown."""
     if ask.size > MAX_ASK_SHOWN:
-        text = f"[{ask.size:,} characters, too large to show whole: reject it, or settle it on the machine itself]"
+        return None
+    text = _permission_text(ask, instance) if isinstance(ask, Permission) else _question_text(ask)
+    return _by_whom(instance, ask) + text if len(text) <= MAX_REVEALED else None
+
+
+def outline(instance: Instance, ask: Ask) -> str:
+    """Return what an ask is about: its short values, and of the long ones how long they are, and both ends."""
+    if isinstance(ask, Permission):
+        values = [("permission", ask.action), *(("for", pattern) for pattern in ask.patterns), *ask.details]
+        always = [("always", ", ".join(ask.always))] if ask.always else []
+        values = [*values[:_OUTLINED_VALUES], *always, *values[_OUTLINED_VALUES:]]
     else:
-        text = _permission_text(ask, instance) if isinstance(ask, Permission) else _question_text(ask)
-    if root != ask.session_id:
-        text = f"(asked by a subagent, {ask.session_id})\n{text}"
-    kind: Literal["permission", "question"] = "permission" if isinstance(ask, Permission) else "question"
-    return AskRow(id=ask.id, kind=kind, session=root, text=clean(text))
+        values = [
+            (f"question {number} of {len(ask.items)}", item.question) for number, item in enumerate(ask.items, 1)
+        ]
+    lines = [_outlined(one_line(label, 40), text) for label, text in values[: _OUTLINED_VALUES + 1]]
+    if left_out := len(values) - len(lines):
+        lines.append(f"and {left_out:,} more")
+    return _by_whom(instance, ask) + "\n".join(lines)
+
+
+def gist(ask: Ask) -> str:
+    """Return in one line what is asked, revealed, with a mark where more follows."""
+    if not isinstance(ask, Permission):
+        first = ask.items[0].question if ask.items else "an answer"
+        return _line(first) + _and_more(len(ask.items) - 1)
+    # A command that OpenCode took to pieces stands whole among the details.
+    command = next((text for label, text in ask.details if label == "command"), "")
+    first = command or (ask.patterns[0] if ask.patterns else "")
+    # Nor are pieces of what is shown any more than that.
+    return f"{_line(ask.action)} {_line(first)}" + _and_more(sum(piece not in first for piece in ask.patterns))
+
+
+def _and_more(count: int) -> str:
+    return f" (and {count} more)" if count > 0 else ""
+
+
+def _line(text: str) -> str:
+    """Return the beginning of `text` on one line, on which the end of a line is still to be seen."""
+    text = text.strip()
+    if len(text) > _LOOKED_AT:
+        # A run of blanks that is cut in two would be counted wrongly.
+        text = f"{text[:_LOOKED_AT].rstrip()}…"
+    return reveal(text).replace("\n", " ⏎ ")
+
+
+def _by_whom(instance: Instance, ask: Ask) -> str:
+    is_root = instance.state.root_of(ask.session_id) == ask.session_id
+    return "" if is_root else f"(asked by a subagent, {ask.session_id})\n"
 
 
 def _permission_text(ask: Permission, instance: Instance) -> str:
-    lines = [f"permission: {_indented(ask.action)}"]
+    lines = [f"permission: {_shown(ask.action)}"]
     if not ask.is_split:
-        lines += [f"for: {_indented(pattern)}" for pattern in ask.patterns]
-    lines += [f"{_indented(label)}: {_indented(text)}" for label, text in ask.details]
+        lines += [f"for: {_shown(pattern)}" for pattern in ask.patterns if not _stands_in_details(pattern, ask)]
+    lines += [f"{_shown(label)}: {_shown(text)}" for label, text in ask.details]
     lines.append(_always(ask, instance))
     return "\n".join(lines)
+
+
+def _stands_in_details(pattern: str, ask: Permission) -> bool:
+    """Tell whether a long piece need not be said twice."""
+    return len(pattern) > _LONG_PATTERN and any(pattern in text for _, text in ask.details)
 
 
 def _always(ask: Permission, instance: Instance) -> str:
@@ -41,39 +119,64 @@ def _always(ask: Permission, instance: Instance) -> str:
         return f"`always` is not possible here: {ask.always_refused}"
     if instance.rights is not None and "always" not in instance.rights:
         return "`always` is not let through from afar by the owner of that machine"
-    covers = _indented(", ".join(ask.always)) if ask.always else "nothing more than this"
-    return f"`always` would also allow, {ask.always_means}: {covers}"
+    covers = _shown(", ".join(ask.always)) if ask.always else "nothing more than this"
+    means = _pattern_means(ask)
+    return f"`always` would also allow, {ask.always_means}: {covers}" + (f" ({means})" if means else "")
 
 
-def _indented(value: str) -> str:
-    """Set off the further lines of a value: at the beginning of a line stand only our own words."""
-    return "\n    ".join(["", *value.splitlines()]) if "\n" in value else value
+def _pattern_means(ask: Permission) -> str:
+    """Say what the stars of the patterns let through; empty where there are none."""
+    if not any("*" in pattern for pattern in ask.always):
+        return ""
+    if ask.action in _SHELLS:
+        return _SHELLS[ask.action]
+    if "*" in ask.always:
+        return f"every {one_line(reveal(ask.action), 40)}, whatever it is for"
+    return "`*` stands for whatever follows"
 
 
 def _question_text(ask: Question) -> str:
     lines = []
     for number, item in enumerate(ask.items, 1):
         several = " (several may be chosen, separated by commas)" if item.multiple else ""
-        lines.append(f"question {number} of {len(ask.items)}: {_indented(item.question)}{several}")
-        lines += [_indented(f"- {option.label}: {option.description}").removesuffix(": ") for option in item.options]
+        lines.append(f"question {number} of {len(ask.items)}: {_shown(item.question)}{several}")
+        lines += [_shown(f"- {option.label}: {option.description}".removesuffix(": ")) for option in item.options]
     return "\n".join(lines)
 
 
-def gist(ask: Ask) -> str:
-    """Return in one line what is asked, with a mark where more follows; not yet cleaned."""
-    if isinstance(ask, Permission):
-        command = next((text for label, text in ask.details if label == "command"), "")
-        first = command or (ask.patterns[0] if ask.patterns else "")
-        more = len(ask.patterns) - 1
-        return f"{ask.action} {first}" + (f" (and {more} more)" if more > 0 and not command else "")
-    return ask.items[0].question if ask.items else "an answer"
+def _shown(value: str) -> str:
+    """Return a value revealed, its further lines set off: at the beginning of a line stand only our own words."""
+    revealed = reveal(value)
+    return "\n    ".join(["", *revealed.splitlines()]) if "\n" in revealed else revealed
 
 
-def asks_text(asks: list[AskRow]) -> str:
-    """Return the asks in full, with how to settle them."""
-    blocks = [f"{ask.id} ({ask.kind}, session {ask.session})\n{ask.text}" for ask in asks]
-    return (
-        f"{fence(chr(10).join(blocks))}\n"
-        "Show this to the person, and only on their word call `reply` with `ask` and `answer`: once, always or "
-        "reject (also `reject: why`) for a permission; a label or text for a question, reject to decline."
-    )
+def _outlined(label: str, value: str) -> str:
+    if len(value) <= _OUTLINED:
+        return f"{label}: {_shown(value)}"
+    lines = value.splitlines()
+    if len(lines) <= _FIRST_LINES + _LAST_LINES:
+        shown = [_cut(line) for line in lines]
+    else:
+        between = f"[… {len(lines) - _FIRST_LINES - _LAST_LINES:,} lines …]"
+        shown = [
+            *(_cut(line) for line in lines[:_FIRST_LINES]),
+            between,
+            *(_cut(line) for line in lines[-_LAST_LINES:]),
+        ]
+    size = f"{len(lines):,} lines, {len(value):,} characters{_changed(lines)}"
+    return "\n    ".join([f"{label}: [{size}]", *shown])
+
+
+def _cut(line: str) -> str:
+    """Return a line's beginning, of which a character may become a long mark."""
+    shown = reveal(line[:_LINE_LENGTH])[: 3 * _LINE_LENGTH]
+    return f"{shown} [… {len(line) - _LINE_LENGTH:,} characters …]" if len(line) > _LINE_LENGTH else shown
+
+
+def _changed(lines: list[str]) -> str:
+    """Return how many lines a unified diff adds and removes; empty of any other text."""
+    if not any(line.startswith("@@ ") for line in lines):
+        return ""
+    added = sum(line.startswith("+") and not line.startswith("+++ ") for line in lines)
+    removed = sum(line.startswith("-") and not line.startswith("--- ") for line in lines)
+    return f", {added:,} added, {removed:,} removed"

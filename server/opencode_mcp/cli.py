@@ -46,6 +46,7 @@ def main(relay_json: Path | None = None) -> int:
     from opencode_fleet.settings import load_settings
     from opencode_fleet.transports import TRANSPORTS
     from opencode_mcp.server import build_server
+    from opencode_mcp.standard_input import mend_standard_input
 
     level = os.environ.get("LOG_LEVEL", "").strip() or "WARNING"
     if level.upper() not in LOG_LEVELS:
@@ -63,6 +64,7 @@ def main(relay_json: Path | None = None) -> int:
     # signals that it does not handle. There is nothing to tidy: what runs, runs in OpenCode.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda got, _: os._exit(128 + got))
+    mend_standard_input()
     anyio.run(server.run_stdio_async)
     return 0
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from opencode_common.text import bare, clean, cut_head, cut_tail, fence, one_line, quote_name
-from opencode_mcp.asks import ask_row, asks_text, gist
+from opencode_mcp.asks import ask_row, gist
 from opencode_mcp.rows import InstanceRow, InstancesResult, MessageRow, ReadResult, TurnResult
 
 if TYPE_CHECKING:
@@ -143,8 +143,11 @@ def turn_result(instance: Instance, outcome: Outcome) -> TurnResult:
     )
 
 
-def turn_text(turn: TurnResult) -> str:
-    """Return a turn's result for the model: our words outside of the delimiters, the instance's inside."""
+def turn_text(turn: TurnResult, asks: str) -> str:
+    """Return a turn's result for the model: our words outside of the delimiters, the instance's inside.
+
+    `asks`: the text of those that it waits for.
+    """
     where = f"instance {quote_name(turn.instance)}, session {turn.session}"
     said = [fence(turn.text)] if turn.text else []
     note = [f"Note: {turn.note}."] if turn.note else []
@@ -170,7 +173,7 @@ def turn_text(turn: TurnResult) -> str:
             lines = [f"{where}: the turn failed.", fence(turn.problem), *said]
         case _:
             head = "it asks for permission" if turn.result == "needs-permission" else "it asks a question"
-            lines = [f"{where}: {head} and waits.", *said, asks_text(turn.asks)]
+            lines = [f"{where}: {head} and waits.", *said, asks]
     return "\n".join([*lines, *note])
 
 
@@ -246,19 +249,17 @@ def session_problem(messages: Sequence[Message], *, busy: bool, pick_up: str) ->
     return ""
 
 
-def read_text(read: ReadResult) -> str:
-    """Return a conversation for the model."""
-    manner = "".join(
-        f", {label} {one_line(value, 60)!r}"
-        for label, value in (("agent", read.agent), ("model", read.model))
-        if value
-    )
-    head = f"instance {quote_name(read.instance)}, session {read.session}, {read.state}{manner}:"
+def read_text(read: ReadResult, asks: str) -> str:
+    """Return a conversation for the model; `asks`: the text of those that it waits for, if any."""
+    head = f"instance {quote_name(read.instance)}, session {read.session}, {read.state}:"
+    agent = f"agent {one_line(read.agent, 60)}" if read.agent else ""
+    model = f"model {one_line(read.model, 60)}" if read.model else ""
+    title = " · ".join(part for part in (f"“{read.title}”", agent, model) if part)
     blocks = [f"{row.role}: {row.text}" for row in read.messages]
-    text = "\n".join([head, fence("\n\n".join([f"“{read.title}”", *blocks]))])
+    text = "\n".join([head, fence("\n\n".join([title, *blocks]))])
     if read.problem:
         text += f"\nNot all is well: {fence(read.problem)}"
-    return f"{text}\nIt waits:\n{asks_text(read.asks)}" if read.asks else text
+    return f"{text}\nIt waits:\n{asks}" if asks else text
 
 
 def session_manner(session: Session, messages: Sequence[Message]) -> tuple[str, str]:

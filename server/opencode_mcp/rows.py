@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
@@ -48,12 +48,13 @@ class InstancesResult(Row):
 
 
 class AskRow(Row):
-    """What an agent waits for, whole."""
+    """What an agent waits for, in one line; the result's text has all of it."""
 
     id: str
-    kind: Literal["permission", "question"]
+    kind: str
+    """`permission` or `question`."""
     session: str
-    text: str
+    summary: str
 
 
 class TurnResult(Row):

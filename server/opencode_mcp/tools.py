@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from opencode_common.text import clean, one_line
 from opencode_fleet.errors import Refused, RelayError
 from opencode_fleet.fleet import Fleet  # noqa: TC001 - as above
-from opencode_mcp.asks import ask_row, asks_text
+from opencode_mcp.asks import ask_row
 from opencode_mcp.render import (
     MAX_TEXT,
     InstanceRows,
@@ -27,11 +27,13 @@ from opencode_mcp.render import (
     turn_result,
     turn_text,
 )
-from opencode_mcp.rows import AskRow, InstancesResult, ReadResult, TurnResult
+from opencode_mcp.rows import InstancesResult, ReadResult, TurnResult
+from opencode_mcp.shown import Shown
 
 if TYPE_CHECKING:
     from opencode_fleet.drive import Driver
     from opencode_fleet.instance import Instance
+    from opencode_fleet.model import Ask, Outcome
 
 MAX_MESSAGE = 200_000
 PROGRESS_LENGTH = 4_000
@@ -52,6 +54,7 @@ class Tools:
         self._fleet = fleet
         self._driver = driver
         self._rows = InstanceRows()
+        self._shown = Shown()
 
     async def instances(self) -> Annotated[CallToolResult, InstancesResult]:
         """List every OpenCode instance: state, directory, newest session, what it waits for."""
@@ -83,8 +86,7 @@ class Tools:
             if not message.strip():
                 return _stopped(target, stopped)
             wanted = wanted or stopped
-        turn = turn_result(target, await self._driver.send(target, message, wanted, _progress(ctx)))
-        return _result(turn_text(turn), turn)
+        return self._turned(target, await self._driver.send(target, message, wanted, _progress(ctx)))
 
     async def read(
         self,
@@ -93,7 +95,7 @@ class Tools:
         session: Annotated[str | None, _optional_text("ses_… id; default: the current one")] = None,
         max_chars: Annotated[int, Field(ge=1_000, le=200_000)] = MAX_TEXT,
     ) -> Annotated[CallToolResult, ReadResult]:
-        """Show the last messages of an instance's conversation, tool calls and what streams right now included."""
+        """Show the last messages of an instance's conversation, with tool calls and what streams now."""
         target = await self._fleet.find_live(instance)
         found = await self._driver.sessions.to_read(target, (session or "").strip() or None)
         if found is None:
@@ -105,6 +107,8 @@ class Tools:
         retries = status is not None and status.kind == "retry"
         agent, model = session_manner(found, messages)
         pick_up = f"`send` with session {found.id} goes on with it, as “continue”"
+        # Of a root session its subagents' asks too.
+        asks = [ask for ask in state.pending_asks() if found.id in {ask.session_id, state.root_of(ask.session_id)}]
         result = ReadResult(
             instance=target.name,
             session=found.id,
@@ -116,14 +120,9 @@ class Tools:
             if status is not None and retries
             else session_problem(messages, busy=busy, pick_up=pick_up),
             messages=message_rows(messages, state.live(found.id).parts, max_chars),
-            # Of a root session its subagents' asks too.
-            asks=[
-                ask_row(target, ask)
-                for ask in state.pending_asks()
-                if found.id in {ask.session_id, state.root_of(ask.session_id)}
-            ],
+            asks=[ask_row(target, ask) for ask in asks],
         )
-        return _result(read_text(result), result)
+        return _result(read_text(result, self._shown.text(target, asks) if asks else ""), result)
 
     async def reply(
         self,
@@ -134,15 +133,34 @@ class Tools:
             Field(description="permission: once, always, reject or 'reject: why'; question: label or text"),
         ] = "",
         ask: Annotated[
-            str, Field(description="its id; without it the open asks are only listed", max_length=100)
+            str,
+            Field(
+                description="its id; without `answer` it is shown whole, without it all are listed", max_length=100
+            ),
         ] = "",
     ) -> Annotated[CallToolResult, TurnResult]:
-        """List what an agent waits for, in full; with `ask` and the person's own answer, settle it and go on."""
+        """List what an agent waits for; with `ask` and the person's own answer, settle it and go on."""
         target = await self._fleet.find_live(instance)
         if not ask.strip():
-            return _listed(target, [ask_row(target, found) for found in await self._driver.asks(target)])
-        turn = turn_result(target, await self._driver.reply(target, ask, answer, _progress(ctx)))
-        return _result(turn_text(turn), turn)
+            return self._listed(target, await self._driver.asks(target))
+        if isinstance(answer, str) and not answer.strip():
+            found = await self._driver.open_ask(target, ask)
+            return _result(self._shown.whole(target, found), _waiting(target, [found]))
+
+        def is_seen(found: Ask) -> bool:
+            return self._shown.is_seen(target, found)
+
+        return self._turned(target, await self._driver.reply(target, ask, answer, _progress(ctx), is_seen))
+
+    def _listed(self, target: Instance, asks: list[Ask]) -> CallToolResult:
+        text = self._shown.text(target, asks) if asks else f"{target.quoted} waits for nothing."
+        if target.state.asks_left_out:
+            text += f"\n{target.state.asks_left_out} more asks are open than can be listed; settle these first."
+        return _result(text, _waiting(target, asks))
+
+    def _turned(self, target: Instance, outcome: Outcome) -> CallToolResult:
+        turn = turn_result(target, outcome)
+        return _result(turn_text(turn, self._shown.text(target, outcome.asks) if outcome.asks else ""), turn)
 
 
 class Tool(NamedTuple):
@@ -158,7 +176,6 @@ class Tool(NamedTuple):
             title=self.title,
             read_only_hint=self.is_read_only,
             destructive_hint=None if self.is_read_only else True,
-            idempotent_hint=True if self.is_read_only else None,
             open_world_hint=True,
         )
 
@@ -202,12 +219,9 @@ def _stopped(target: Instance, session_id: str | None) -> CallToolResult:
     return _result(f"{target.quoted}: {text}.", turn)
 
 
-def _listed(target: Instance, asks: list[AskRow]) -> CallToolResult:
-    turn = TurnResult(instance=target.name, session="", result="waits" if asks else "idle", asks=asks)
-    text = asks_text(asks) if asks else f"{target.quoted} waits for nothing."
-    if target.state.asks_left_out:
-        text += f"\n{target.state.asks_left_out} more asks are open than can be listed; settle these first."
-    return _result(text, turn)
+def _waiting(target: Instance, asks: list[Ask]) -> TurnResult:
+    rows = [ask_row(target, ask) for ask in asks]
+    return TurnResult(instance=target.name, session="", result="waits" if asks else "idle", asks=rows)
 
 
 def _progress(ctx: Context[Fleet, Any]) -> Callable[[str], Awaitable[None]]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LAUNCHER = str(Path(sys.executable).parent / "opencode-connected")
 
-_START_SECONDS = 60.0
+_START_SECONDS = 90.0
 
 
 @dataclass(frozen=True)

@@ -45,4 +45,4 @@ def told(machine: Machine) -> dict[str, Any]:
 
 def directories(machine: Machine) -> dict[str, str | None]:
     """Return what the guard lets through: names by directory."""
-    return {entry["path"]: entry["name"] for entry in told(machine)["directories"]}
+    return {entry["path"]: entry.get("name") for entry in told(machine)["directories"]}

@@ -99,23 +99,21 @@ def test_the_real_program_is_asked_once(machine: Machine) -> None:
 def test_after_an_upgrade_the_next_start_takes_the_new_one_and_says_that_sessions_were_copied(
     tmp_path: Path, model: ScriptedModel, opencode_bin: Path, opencode2_bin: Path
 ) -> None:
-    home = OpenCodeHome(tmp_path / "home", model.base_url, binary=opencode_bin)
-    machine = machine_of(home, tmp_path)
     upgraded = OpenCodeHome(tmp_path / "home", model.base_url, binary=opencode2_bin)
-    (home.root / "bin" / "opencode").unlink()
-    (home.root / "bin" / "opencode").symlink_to(opencode_bin.absolute())
-    with Launched(machine, "--headless") as old:
-        assert old.registered()["generation"] == 1
-        (home.root / "bin" / "opencode").unlink()
-        (home.root / "bin" / "opencode").symlink_to(opencode2_bin.absolute())
-        with Service2(upgraded, started=False) as service, Launched(machine, "--headless") as new:
-            state = new.registered()
-            assert state["generation"] == 2
-            assert "it has copied the sessions of OpenCode 1" in new.screen
-            assert old.launcher().is_running()
-            eventually(lambda: len(machine.registrations()) == 2, "both are there")
-            with Launched(machine, "--headless") as third:
-                third.registered()
-                eventually(lambda: "another launcher's line" in third.screen, "it shares the line")
-                assert "copied" not in third.screen, "said once"
-            assert service.runs()
+    program = upgraded.root / "bin" / "opencode"
+    with Service2(upgraded, started=False) as service:
+        machine = machine_of(OpenCodeHome(upgraded.root, model.base_url, binary=opencode_bin), tmp_path)
+        with Launched(machine, "--headless") as old:
+            assert old.registered()["generation"] == 1
+            program.unlink()
+            program.symlink_to(opencode2_bin.absolute())
+            with Launched(machine, "--headless") as new:
+                assert new.registered()["generation"] == 2
+                assert "it has copied the sessions of OpenCode 1" in new.screen
+                assert old.launcher().is_running()
+                eventually(lambda: len(machine.registrations()) == 2, "both are there")
+                with Launched(machine, "--headless") as third:
+                    third.registered()
+                    eventually(lambda: "another launcher's line" in third.screen, "it shares the line")
+                    assert "copied" not in third.screen, "said once"
+                assert service.runs()

@@ -8,6 +8,7 @@ import signal
 import socket
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import psutil
 import pytest
 
@@ -17,6 +18,7 @@ from client.machine2 import guard_of, told
 from opencode_connected.agents import opencode2, outside
 from opencode_connected.errors import LauncherError, OpenCodeMissing
 from opencode_connected.loopback import Unanswered
+from support.sshd import Sshd
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -94,6 +96,26 @@ def test_the_configured_rights_and_directories_are_told_and_enforced(machine2: M
         hops = {hop["hop"]: hop for hop in json.loads(machine2.run("doctor", "--json").stdout)["hops"]}
         assert hops["access"]["detail"].startswith("observe, in directories where opencode-connected runs, and below")
         assert hops["service"]["detail"].startswith(document["version"])
+
+
+def test_with_a_relay_the_tunnel_leads_to_the_guard_of_all_directories(
+    machine2: Machine, service: Service2, tmp_path: Path
+) -> None:
+    with Sshd(tmp_path / "relay") as relay:
+        with Launched(machine2, "--headless", env={"RELAY_SSH_CMD": relay.ssh_command}) as launched:
+            eventually(machine2.registrations, "the registration", within=COMES_UP)
+            ((name, registration),) = machine2.registrations().items()
+            assert registration["localPort"] == service.port != registration["port"]
+            assert registration["cwd"] == str(machine2.project)
+            url = f"http://127.0.0.1:{registration['port']}"
+            document = httpx.get(f"{url}/opencode-relay/guard", trust_env=False, timeout=30).json()
+            assert {entry.get("name") for entry in document["directories"]} == {name, None}
+            assert httpx.get(f"{url}/api/session/active", trust_env=False, timeout=30).status_code == 200
+            assert httpx.get(f"{url}/api/config", trust_env=False, timeout=30).status_code == 403
+            launched.launcher().send_signal(signal.SIGTERM)
+            launched.ended()
+        eventually(lambda: machine2.registrations() == {}, "the relay has it no more")
+    assert service.runs()
 
 
 def test_a_port_that_somebody_else_has_is_quoted_from_opencodes_log(machine2: Machine, service: Service2) -> None:

@@ -209,8 +209,8 @@ async def tour(setting: Setting) -> None:
 
 async def settle(setting: Setting, shown: Shown, waiting: Answer) -> Answer:
     """Show what the agent asks, and answer it: the scripted one yes, the real one as the person says."""
-    await shown.call("reply", instance=NAME)
     ask = waiting.structured["asks"][0]["id"]
+    await shown.call("reply", instance=NAME, ask=ask)
     allowed = not setting.real or (sys.stdin.isatty() and Confirm.ask("Allow that once?"))
     return await shown.call("reply", instance=NAME, ask=ask, answer="once" if allowed else "reject")
 

@@ -109,7 +109,7 @@ async def test_an_ask_that_came_while_the_line_was_cut_is_told_once_it_is_mended
         await line.mend()
         answer = await turn
         assert answer.structured["result"] == "needs-permission"
-        assert "echo missed" in answer.structured["asks"][0]["text"]
+        assert "echo missed" in answer.structured["asks"][0]["summary"]
         assert answer.structured["asks"][0]["session"] == answer.structured["session"]
 
 

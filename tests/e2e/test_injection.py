@@ -50,9 +50,9 @@ async def test_a_command_with_escapes_is_shown_as_it_would_run(client: RelayClie
     message = f"[BASH:echo {EVIL.replace(']', '')}]"
     sent = await client.call("send", on_progress=None, instance="laptop", message=message, session="new")
     assert sent.structured["result"] == "needs-permission"
-    (ask,) = sent.structured["asks"]
-    assert "\\x1b[2J" in ask["text"]
-    assert "\\u202eevil" in ask["text"]
+    assert len(sent.structured["asks"]) == 1
+    assert "\\x1b[2J" in sent.text
+    assert "\\u202eevil" in sent.text
     for answer in (
         sent,
         await client.call("reply", instance="laptop"),

@@ -141,7 +141,8 @@ async def test_it_returns_at_once_when_the_agent_needs_a_person(
     answer = await send(client, message, session="new")
     assert answer.structured["result"] == result
     (ask,) = answer.structured["asks"]
-    assert wanted in ask["text"]
+    assert wanted in ask["summary"]
+    assert wanted in answer.text
     assert ask["session"] == answer.structured["session"]
     assert ask["id"] in answer.text
     (row,) = (await client.call("instances")).structured["instances"]

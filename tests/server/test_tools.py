@@ -122,6 +122,16 @@ def check_description(name: str, tool: Tool) -> None:
     assert bool(tool.annotations.destructive_hint) is (name in {"send", "reply"})
 
 
+async def test_what_a_session_is_in_is_told_and_its_id_stands_in_the_listing(fleet_dir: Path) -> None:
+    async with relay_client(fleet_dir) as client:
+        sent = await client.call("send", instance="office-api", message="words")
+        session = sent.structured["session"]
+        read = await client.call("read", instance="office-api", session=session)
+        assert (read.structured["agent"], read.structured["model"]) == ("build", "fake/fake")
+        assert "agent build · model fake/fake" in read.text
+        assert session in (await client.call("instances")).text
+
+
 @pytest.mark.parametrize("era", ["legacy", "auto"])
 async def test_the_model_is_told_not_to_obey_what_instances_say(registry_dir: Path, era: Era) -> None:
     async with relay_client(registry_dir, era=era) as client:
@@ -223,6 +233,12 @@ async def test_without_any_instance_every_tool_says_where_it_looked_and_what_to_
             "message: String should have at most 200000 characters",
         ),
         ("reply", {"instance": "x", "ask": "p" * 101}, "ask: String should have at most 100 characters"),
+        (
+            "send",
+            {"instance": "office-api", "message": "m", "agent": "plan"},
+            "`send` takes no agent; it takes: instance, message, abort, session. Nothing was done",
+        ),
+        ("instances", {"b\x1b": 1, "a": 2}, "`instances` takes no a, b\\x1b; it takes: nothing. Nothing was done"),
     ],
 )
 @pytest.mark.asyncio(loop_scope="module")

@@ -31,7 +31,7 @@ SCREENSHOTS = Path(__file__).parents[2] / ".work" / "screenshots"
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 360, "height": 740}
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
-_START_SECONDS = 20.0
+_START_SECONDS = 90.0
 _LOOK_MILLISECONDS = 30_000
 """How long a page may take to show what is expected: Chromium shares the processors with everything else."""
 

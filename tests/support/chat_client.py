@@ -22,7 +22,7 @@ from opencode_gateway.configuration import MCP_PATH, Configuration
 from opencode_gateway.guards import guarded
 from opencode_gateway.sign_in import build_auth
 from support.authorization import CALLBACK
-from support.fake_documents import make_certificate
+from support.certificates import make_certificate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 CLIENT_ID = "gateway-at-provider"
 CLIENT_SECRET = "s3cret-of-the-gateway"
-_START_SECONDS = 20.0
+_START_SECONDS = 90.0
 
 
 class FakeIdentityProvider:

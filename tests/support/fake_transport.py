@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from opencode_fleet.transports.base import Appeared, Change, Departed, Endpoint, ScanDone, Transport
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator
 
 
@@ -19,13 +20,21 @@ class FakeTransport(Transport):
         self.alive: list[str] = []
         self._told: asyncio.Queue[Change | Exception] = asyncio.Queue()
 
-    def announce(self, name: str, url: str) -> None:
+    def announce(
+        self,
+        name: str,
+        url: str,
+        *,
+        directory: str = "/",
+        client: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         """Let an instance be there."""
-        self._told.put_nowait(Appeared(Endpoint(name, url, "elsewhere", "/")))
+        self._told.put_nowait(Appeared(Endpoint(name, url, "elsewhere", directory, client, tls=tls)))
 
-    def withdraw(self, name: str) -> None:
-        """Let it be gone."""
-        self._told.put_nowait(Departed(name, clean=False))
+    def withdraw(self, name: str, *, clean: bool = False) -> None:
+        """Let it be gone; `clean`: with a goodbye."""
+        self._told.put_nowait(Departed(name, clean=clean))
 
     def break_down(self, error: Exception) -> None:
         """Fail as no transport should."""

@@ -174,7 +174,7 @@ class Running:
             reader.join(within)
         return status
 
-    def wait_for(self, matches: Callable[[str], bool], what: str, *, after: int = 0, within: float = 30.0) -> int:
+    def wait_for(self, matches: Callable[[str], bool], what: str, *, after: int = 0, within: float = 60.0) -> int:
         """Return the index of the first line from `after` on that matches."""
 
         def found() -> tuple[int] | None:
@@ -212,7 +212,7 @@ class Session(Running):
         self._pinger.join()
         super().__exit__(kind, error, trace)
 
-    def hear(self, kind: str, *, within: float = 30.0) -> dict[str, Any]:
+    def hear(self, kind: str, *, within: float = 60.0) -> dict[str, Any]:
         """Return the next message of type `kind`, passing over others."""
         number = self.wait_for(
             lambda line: _message(line).get("type") == kind, f"a message {kind}", after=self._heard, within=within

@@ -28,7 +28,7 @@ OPENCODE_VERSION = "1.18.33"
 MODEL_NAME = "fake/fake"
 """Provider and model of the scripted model in OpenCode's configuration."""
 
-_START_SECONDS = 60.0
+_START_SECONDS = 90.0
 """Serve takes 3 to 4 s alone, much longer when the whole suite shares two cores."""
 _STOP_SECONDS = 10.0
 

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from support.fake_identity_provider import FakeIdentityProvider
 
 USERS = {"ann@example.org": ["observe", "approve", "drive"], "bob@example.org": ["observe"]}
-_START_SECONDS = 20.0
+_START_SECONDS = 90.0
 
 
 def settings(

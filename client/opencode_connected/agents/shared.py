@@ -194,7 +194,8 @@ class SharedRun(Run):
 
         async with AsyncExitStack() as at_the_end:
             self._holds = True
-            self._report.holds_line()
+            self._report.holds_line(holds=True)
+            at_the_end.callback(self._report.holds_line, holds=False)
             looking = asyncio.ensure_future(self._watch_launchers())
             at_the_end.push_async_callback(cancel, looking)
             door = self._new_door()

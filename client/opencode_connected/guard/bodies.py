@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Check = Callable[[object], str | None]
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,80}")
-_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,63}")
+_MAX_KEY = 200
 _MAX_METADATA = 32
 
 
@@ -102,25 +102,28 @@ def fields(known: Mapping[str, Check], *required: str) -> Check:
 
 
 def mapping(entry: Check, limit: int) -> Check:
-    """Take an object of at most `limit` keys that are plain words."""
+    """Take an object of at most `limit` keys, none of which JavaScript takes for its own."""
 
     def check(value: object) -> str | None:
         if not isinstance(value, dict):
             return "must be an object"
-        if len(value) > limit or not all(_KEY.fullmatch(key) for key in value):
-            return f"must have at most {limit} keys of letters, digits, dots and dashes"
+        if len(value) > limit or any(len(key) > _MAX_KEY or key == "__proto__" for key in value):
+            return f"must have at most {limit} keys of at most {_MAX_KEY} characters"
         return next((problem for content in value.values() if (problem := entry(content))), None)
 
     return check
 
 
-def _scalar(value: object) -> str | None:
-    if value is None or isinstance(value, bool | int | float):
-        return None
-    return text(1024)(value)
+def scalar(limit: int) -> Check:
+    """Take a text of at most `limit` characters, a number, true, false or nothing."""
+
+    def check(value: object) -> str | None:
+        return None if value is None or isinstance(value, bool | int | float) else text(limit)(value)
+
+    return check
 
 
-metadata = mapping(_scalar, _MAX_METADATA)
+metadata = mapping(scalar(1024), _MAX_METADATA)
 """Take what a client marks its own things with."""
 
 

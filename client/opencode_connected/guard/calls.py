@@ -30,6 +30,9 @@ _SILENT_SECONDS = 120.0
 """Without a byte: the first call in a directory loads it, and hooks of plugins may take half a minute."""
 _STREAM_SILENT_SECONDS = 60.0
 """OpenCode sends a heartbeat every ten or fifteen seconds."""
+_KEPT_SECONDS = 5.0
+"""For which a connection is kept to read more; OpenCode ends idle ones after ten."""
+_BUFFER_BYTES = 1 << 18
 _GONE = "OpenCode does not answer on that laptop: start it there, or wait until it is back"
 
 
@@ -50,19 +53,15 @@ class Calls:
         self._upstream = upstream
         self._free = asyncio.Semaphore(MAX_CALLS)
         self._moving = asyncio.Lock()
-        self._session = aiohttp.ClientSession(
-            # A connection for each call: a kept one may be closed while a prompt goes out, and nobody could tell
-            # whether it arrived. On loopback a new one costs a fraction of a millisecond.
-            connector=aiohttp.TCPConnector(limit=0, force_close=True),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            read_bufsize=1 << 18,
-        )
+        self._reading = _session(aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_SECONDS))
+        # What changes something goes out on a connection of its own: a kept one may be closed at that moment, and
+        # nobody could tell whether a prompt arrived.
+        self._acting = _session(aiohttp.TCPConnector(limit=0, force_close=True))
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._session.close()
+        await self._reading.close()
+        await self._acting.close()
 
     async def target(self) -> Target:
         """Return where the agent is."""
@@ -100,6 +99,7 @@ class Calls:
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise Unavailable("OpenCode did not finish its answer: try again") from error
             finally:
+                # The connection of one that was read to its end is already kept for the next call.
                 response.close()
         finally:
             self._free.release()
@@ -140,7 +140,8 @@ class Calls:
 
     async def _send(self, call: _Call, target: Target) -> aiohttp.ClientResponse:
         silent = _STREAM_SILENT_SECONDS if call.accept == "text/event-stream" else _SILENT_SECONDS
-        return await self._session.request(
+        session = self._reading if call.method == "GET" else self._acting
+        return await session.request(
             call.method,
             # Built from checked parts: nothing in it is to be quoted once more, or less.
             URL(f"{target.url}{call.path}", encoded=True),
@@ -186,6 +187,16 @@ def parse(response: aiohttp.ClientResponse, content: bytes) -> object:
         return json.loads(content)
     except (ValueError, RecursionError):
         return None
+
+
+def _session(connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        read_bufsize=_BUFFER_BYTES,
+    )
 
 
 def _query(query: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from opencode_connected.guard.bodies import (
     mapping,
     metadata,
     one_of,
+    scalar,
     text,
 )
 from opencode_connected.guard.policy import MAX_DIRECTORY, Right
@@ -53,7 +54,7 @@ _PROMPT = fields(
 # Clients of different versions say `reply` or `decision`.
 _DECISION = one_of("once", "always", "reject")
 _REPLY = fields({"decision": _DECISION, "reply": _DECISION, "message": text(100_000)})
-_ANSWER = fields({"answer": mapping(either(boolean, array(text(100_000), 100), text(100_000)), 100)}, "answer")
+_ANSWER = fields({"answer": mapping(either(array(text(100_000), 100), scalar(100_000)), 100)}, "answer")
 _NOTHING = fields({})
 _LIST = {
     "limit": text(6),

@@ -62,4 +62,6 @@ async def read_guard(client: AgentClient) -> GuardDocument | None:
         answer = await client.call("GET", GUARD_PATH, timeout=client.health_timeout)
     except (NotFound, BadAnswer):
         return None
+    if not (isinstance(answer, dict) and "guard" in answer):
+        return None  # whatever listens there answers JSON to anything
     return client.one(GuardDocument, answer)

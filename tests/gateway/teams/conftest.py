@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.fake_documents import make_certificate
+from support.certificates import make_certificate
 from support.fake_identity_provider import FakeIdentityProvider
 from support.team_gateway import TeamGateway, settings
 

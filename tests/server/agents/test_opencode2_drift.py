@@ -192,7 +192,14 @@ async def test_without_the_document_the_operations_are_those_that_are_known(answ
 
 
 async def test_a_guard_that_does_not_know_the_document_is_not_asked_for_it() -> None:
-    guard = guard_document(verbs=[verb for verb in VERBS if verb != "openapi"])
+    guard = guard_document(verbs=[verb for verb in VERBS if verb != "openapi"], version="2.9.1")
+    async with FakeOpenCode2() as fake, opencode2_behind(fake.url, guard) as agent:
+        assert agent.version == "2.9.1"
+    assert fake.asked == []
+
+
+async def test_a_version_that_is_known_is_not_asked_for_the_document() -> None:
+    guard = guard_document(version="2.0.15")
     async with FakeOpenCode2() as fake, opencode2_behind(fake.url, guard) as agent:
         assert agent.version == "2.0.15"
     assert fake.asked == []

@@ -16,7 +16,7 @@ from opencode_fleet.agents.opencode2.asks import Form, Permission
 from opencode_fleet.agents.opencode2.conversation import messages_of, turn_of
 from opencode_fleet.errors import BadAnswer, NotFound, Refused, Rejected
 from opencode_fleet.model import MAX_ASK_SHOWN, Prompt, Question
-from support.agents import opencode2_behind
+from support.agents import guard_document, opencode2_behind
 from support.altered import altered, anything
 from support.fake_opencode2 import (
     ANSWER,
@@ -219,3 +219,42 @@ async def test_a_form_that_only_the_machine_itself_can_answer_is_declined_or_lef
             await agent.answer(ask, [["done"]])
         await agent.decline(ask)
     assert [call for call, _ in fake.asked if call.startswith("POST")] == []
+
+
+async def test_opened_directories_are_looked_for_on_further_pages_and_then_one_by_one() -> None:
+    guard = guard_document({f"/srv/{number}": f"laptop-{number}" for number in range(9)})
+    sessions = [{**SESSION, "id": f"ses_{n}", "location": {"directory": f"/srv/{n}"}} for n in range(9)]
+    first, second, last = sessions[:4], sessions[4:6], sessions[6:]
+    fake = FakeOpenCode2({"GET /api/session/active": {"data": {}}})
+    listed = "GET /api/session?limit=200&parentID=null"
+    fake.answers[listed] = {"data": first, "cursor": {"next": "a"}}
+    fake.answers["GET /api/session?limit=200&cursor=a&parentID=null"] = {"data": second, "cursor": {"next": "b"}}
+    fake.answers["GET /api/session?limit=200&cursor=b&parentID=null"] = {"data": [], "cursor": {"next": None}}
+    async with fake, opencode2_behind(fake.url, guard) as agent:
+        snapshot = await agent.snapshot()
+        assert {session.id for session in snapshot.sessions} == {"ses_0", "ses_1", "ses_2", "ses_3", "ses_4", "ses_5"}
+        assert [place.directory for place in snapshot.workplaces] == [f"/srv/{number}" for number in range(9)]
+        assert len(fake.bodies("GET /api/session")) == 3
+        # One that never comes to its end: what it does not show is asked for.
+        for cursor in "bcd":
+            fake.answers[f"GET /api/session?limit=200&cursor={cursor}&parentID=null"] = {
+                "data": [],
+                "cursor": {"next": chr(ord(cursor) + 1)},
+            }
+        for number, session in enumerate(last, 6):
+            fake.answers[f"GET /api/session?directory=/srv/{number}&limit=20&parentID=null"] = {"data": [session]}
+        again = await agent.snapshot()
+    assert {session.id for session in again.sessions} == {session["id"] for session in sessions}
+
+
+async def test_a_directory_or_two_are_asked_for_their_sessions_at_once() -> None:
+    fake = FakeOpenCode2(
+        {
+            "GET /api/session/active": {"data": {}},
+            "GET /api/session?limit=200&parentID=null": {"data": [], "cursor": {"next": "a"}},
+            f"GET /api/session?directory={HOME}&limit=20&parentID=null": {"data": [SESSION]},
+        }
+    )
+    async with fake, opencode2_behind(fake.url, GUARD) as agent:
+        assert [session.id for session in (await agent.snapshot()).sessions] == ["ses_1"]
+    assert len(fake.bodies("GET /api/session")) == 2

@@ -16,7 +16,7 @@ from opencode_fleet.agents.opencode2 import wire
 from opencode_fleet.agents.opencode2.asks import Form, Permission
 from opencode_fleet.agents.opencode2.conversation import messages_of, queued_turn, turn_of
 from opencode_fleet.agents.opencode2.decoder import Decoder
-from opencode_fleet.agents.opencode2.operations import KNOWN, Operations
+from opencode_fleet.agents.opencode2.operations import BUILT_IN_VERSION, KNOWN, Operations
 from opencode_fleet.agents.opencode2.records import Calls, Records
 from opencode_fleet.agents.opencode2.survey import workplaces
 from opencode_fleet.errors import BadAnswer, Forbidden, InstanceError, NotFound, Refused, Rejected
@@ -38,8 +38,11 @@ SESSIONS_IN_SNAPSHOT = 20
 """Of each directory."""
 MAX_PAGE = 200
 """What OpenCode 2 lists at once, at most."""
+MAX_LISTS = 5
+FEW = 2
+"""Opened directories that are sooner asked for their sessions each than found on a further page of all sessions."""
 MAX_FILLED = 50
-"""Opened directories that are asked for their sessions each, where one list of all does not reach them."""
+"""Opened directories that are asked for their sessions each, where the lists of all do not reach them."""
 MAX_RUNNING = 2_000
 MAX_ASKS = 500
 MAX_LOOKED_UP = 200
@@ -49,6 +52,8 @@ AT_ONCE = 4
 FIRST_PAGE = 50
 MAX_PAGES = 6
 """Of entries that are looked through for a prompt."""
+
+MAX_CURSOR = 2_000
 
 Item = TypeVar("Item")
 Found = TypeVar("Found")
@@ -73,7 +78,7 @@ class OpenCode2:
             raise client.bad("as an OpenCode 2 without a guard before it")
         _check(guard)
         operations = Operations.built_in(guard.version)
-        if "openapi" in guard.verbs:
+        if guard.version != BUILT_IN_VERSION and "openapi" in guard.verbs:
             # Refused, or not there: it is taken to be as it was when this was written.
             with suppress(Forbidden, NotFound):
                 document = await client.call("GET", "/openapi.json", limit=OPENAPI_BODY)
@@ -93,19 +98,30 @@ class OpenCode2:
         self._calls.guard = guard
         self.version, self.rights = guard.version or self.version, frozenset(guard.rights)
         runs = await self.runs()
-        listed = await self._listed({"limit": str(MAX_PAGE)})
-        sessions = {session.id: session for session in listed}
+        sessions = await self._newest_sessions({each.path for each in guard.directories if each.opened})
         running = [session_id for session_id in runs.statuses if session_id not in sessions][:MAX_LOOKED_UP]
         for found in await _in_parallel(running, self._session_if_there):
             if found is not None:
                 sessions[found.id] = found
         places = workplaces(guard, sessions.values(), set(runs.statuses), time.time())
-        shown = {session.directory for session in sessions.values()}
-        unseen = [place.directory for place in places if place.directory not in shown][:MAX_FILLED]
-        for more in await _in_parallel(unseen, lambda each: self.sessions(each, SESSIONS_IN_SNAPSHOT)):
-            sessions.update((session.id, session) for session in more)
         kept = _newest({place.directory for place in places}, sessions.values(), runs.statuses)
         return Snapshot(workplaces=places, runs=runs, sessions=kept)
+
+    async def _newest_sessions(self, opened: set[str]) -> dict[str, model.Session]:
+        """Return the newest sessions of the machine, and with them the newest of each opened directory."""
+        sessions: dict[str, model.Session] = {}
+        cursor, unseen = "", opened
+        for _ in range(MAX_LISTS):
+            page, cursor = await self._listed({"limit": str(MAX_PAGE)} | ({"cursor": cursor} if cursor else {}))
+            sessions.update((session.id, session) for session in page)
+            unseen = unseen - {session.directory for session in page}
+            if not cursor or len(unseen) <= FEW:
+                break
+        if cursor:
+            asked = sorted(unseen)[:MAX_FILLED]
+            for more in await _in_parallel(asked, lambda each: self.sessions(each, SESSIONS_IN_SNAPSHOT)):
+                sessions.update((session.id, session) for session in more)
+        return sessions
 
     async def runs(self) -> Runs:
         """See `Agent.runs`. What a model is asked again for is told by events alone; here it is busy."""
@@ -143,21 +159,22 @@ class OpenCode2:
 
     async def sessions(self, directory: str, limit: int) -> list[model.Session]:
         """See `Agent.sessions`."""
-        found = await self._listed({"directory": directory, "limit": str(min(limit, MAX_PAGE))})
+        found, _ = await self._listed({"directory": directory, "limit": str(min(limit, MAX_PAGE))})
         return sorted(
             (session for session in found if session.directory == directory),
             key=lambda session: session.updated,
             reverse=True,
         )
 
-    async def _listed(self, params: dict[str, str]) -> list[model.Session]:
-        """Return sessions that are no subagent's and not archived."""
-        told = await self._calls.data("session.list", params={**params, "parentID": "null"}, limit=LARGE_BODY)
-        found = [session.domain() for session in self._client.many(wire.Session, told)]
+    async def _listed(self, params: dict[str, str]) -> tuple[list[model.Session], str]:
+        """Return sessions that are no subagent's and not archived, and the cursor to older ones, if there are any."""
+        answer = await self._calls.call("session.list", params={**params, "parentID": "null"}, limit=LARGE_BODY)
+        told = self._client.many(wire.Session, wire.member(answer, "data"))
+        found = [session.domain() for session in told]
         kept = [session for session in found if session.parent_id is None and not session.is_archived]
         for session in kept:
             self._records.note(session)
-        return kept
+        return kept, _cursor(answer)
 
     async def session(self, session_id: str) -> model.Session:
         """See `Agent.session`."""
@@ -180,9 +197,7 @@ class OpenCode2:
                     raise
                 limit = max(1, limit // 4)
             else:
-                older = wire.member(wire.member(answer, "cursor"), "next")
-                entries = self._client.many(wire.Message, wire.member(answer, "data"))
-                return entries, older if isinstance(older, str) and len(older) <= 2_000 else ""
+                return self._client.many(wire.Message, wire.member(answer, "data")), _cursor(answer)
 
     async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
         """See `Agent.turn`."""
@@ -297,6 +312,12 @@ class OpenCode2:
                 continue
             for each in decoded:
                 yield each
+
+
+def _cursor(answer: object) -> str:
+    """Return what leads to the older entries of a list; empty where there are none."""
+    cursor = wire.member(wire.member(answer, "cursor"), "next")
+    return cursor if isinstance(cursor, str) and len(cursor) <= MAX_CURSOR else ""
 
 
 def _check(guard: GuardDocument) -> None:

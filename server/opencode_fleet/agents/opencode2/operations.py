@@ -16,6 +16,8 @@ from opencode_fleet.errors import BadAnswer, Refused
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+BUILT_IN_VERSION: Final = "2.0.15"
+"""The version whose operations are known without a look at its document, of 250 KB."""
 _PATH = re.compile(r"(/[A-Za-z0-9_-]+|/\{[A-Za-z0-9_]+\})+")
 _PARAMETER = re.compile(r"\{[A-Za-z0-9_]+\}")
 _MAX_PATH: Final = 200
@@ -23,7 +25,7 @@ _MAX_PATH: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An operation as this server knows it: as it is in OpenCode 2.0.15."""
+    """An operation as this server knows it: as it is in `BUILT_IN_VERSION`."""
 
     name: str
     method: str
@@ -89,7 +91,7 @@ class Operations:
 
     @classmethod
     def built_in(cls, version: str) -> Operations:
-        """Return the operations as they are in OpenCode 2.0.15, for where the document is not to be had."""
+        """Return the operations as they are in `BUILT_IN_VERSION`, also for where the document is not to be had."""
         return cls(version, {k.name: Operation(k.method, k.path, k.verb, *k.choices[:1]) for k in KNOWN})
 
     @classmethod

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_fleet import opencode
-from opencode_fleet.opencode import _frames, parse_json
+from opencode_fleet.agents import streams
+from opencode_fleet.agents.streams import Pace, frames, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ async def framed(pieces: list[bytes]) -> list[bytes | None]:
         for piece in pieces:
             yield piece
 
-    return [frame async for frame in _frames(arriving())]
+    return [frame async for frame in frames(arriving())]
 
 
 @given(
@@ -41,26 +41,26 @@ async def test_an_event_stream_is_the_same_however_it_is_cut_into_pieces(lines: 
 async def test_an_event_beyond_the_limit_is_told_as_a_gap_and_the_next_one_is_whole(
     piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(opencode, "MAX_EVENT_BYTES", 2000)
+    monkeypatch.setattr(streams, "MAX_EVENT_BYTES", 2000)
     stream = b"data: 1\n\n" + b"data: " + b"x" * 5000 + b"\n\n" + b"data: 2\n\n"
     pieces = [stream[start : start + piece] for start in range(0, len(stream), piece)]
     assert await framed(pieces) == [b"data: 1\n\n", None, b"data: 2\n\n"]
 
 
 async def test_events_beyond_so_many_a_second_wait_for_the_next_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(opencode, "MAX_EVENTS_PER_SECOND", 10)
+    monkeypatch.setattr(streams, "MAX_EVENTS_PER_SECOND", 10)
     waited: list[float] = []
 
     async def note(seconds: float) -> None:
         waited.append(seconds)
 
-    monkeypatch.setattr("opencode_fleet.opencode.asyncio.sleep", note)
-    pace = opencode._Pace()
+    monkeypatch.setattr("opencode_fleet.agents.streams.asyncio.sleep", note)
+    pace = Pace()
     for _ in range(9):
         await pace.step(1)
     assert waited == []
     await pace.step(1)
-    await pace.step(opencode.COST_OF_A_GAP)
+    await pace.step(streams.COST_OF_A_GAP)
     assert len(waited) == 2
     assert all(0 < seconds <= 1 for seconds in waited)
 

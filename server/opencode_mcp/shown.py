@@ -1,0 +1,97 @@
+"""What this process has shown of asks: nothing is approved of which the person has not had the whole."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from opencode_common.text import fence
+from opencode_mcp.asks import ask_row, outline, whole_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opencode_fleet.instance import Instance
+    from opencode_fleet.model import Ask
+
+WHOLE: Final = 6_000
+"""Characters of an ask that is shown whole unasked."""
+MAX_WHOLE: Final = 12_000
+MAX_LISTED: Final = 24_000
+"""Characters of all asks of one answer: up to the first they are whole, up to the second outlined, then one line."""
+MAX_REMEMBERED: Final = 1_000
+
+_HOW_TO_SETTLE = (
+    "Show this to the person, and only on their word call `reply` with `ask` and `answer`: once, always or reject "
+    "(also `reject: why`) for a permission; a label or text for a question, reject to decline."
+)
+
+
+class Shown:
+    """Writes asks for people, and remembers which ones it wrote whole."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[tuple[str, str], int | None] = OrderedDict()
+        """By instance and ask what was shown whole, as a hash; None: only a part of it was shown."""
+
+    def text(self, instance: Instance, asks: Sequence[Ask]) -> str:
+        """Return the asks, whole as far as they are short and few, and how to settle them."""
+        blocks: list[str] = []
+        parts: list[str] = []
+        too_large: list[str] = []
+        length = 0
+        for ask in asks:
+            whole = whole_text(instance, ask)
+            is_whole = whole is not None and len(whole) <= WHOLE and length + len(whole) <= MAX_WHOLE
+            block = whole if whole is not None and is_whole else outline(instance, ask)
+            if length + len(block) > MAX_LISTED:
+                block = ask_row(instance, ask).summary
+            self._note(instance, ask, is_whole=is_whole)
+            if not is_whole:
+                (too_large if whole is None else parts).append(ask.id)
+            blocks.append(_block(instance, ask, block))
+            length += len(block)
+        return _listing(blocks, parts, too_large)
+
+    def whole(self, instance: Instance, ask: Ask) -> str:
+        """Return one ask, whole if that is possible at all, and how to settle it."""
+        whole = whole_text(instance, ask)
+        self._note(instance, ask, is_whole=whole is not None)
+        block = _block(instance, ask, outline(instance, ask) if whole is None else whole)
+        return _listing([block], [], [ask.id] if whole is None else [])
+
+    def is_seen(self, instance: Instance, ask: Ask) -> bool:
+        """Tell whether the ask, as it is now, may be approved: it was shown whole, or is short and was not cut."""
+        key = instance.name, ask.id
+        if key in self._seen:
+            return self._seen[key] == hash(ask)
+        # Another server's person may have seen it, as that one would have shown it whole.
+        whole = whole_text(instance, ask)
+        return whole is not None and len(whole) <= WHOLE
+
+    def _note(self, instance: Instance, ask: Ask, *, is_whole: bool) -> None:
+        key, content = (instance.name, ask.id), hash(ask)
+        if is_whole or self._seen.get(key) != content:
+            self._seen[key] = content if is_whole else None
+        self._seen.move_to_end(key)
+        while len(self._seen) > MAX_REMEMBERED:
+            self._seen.popitem(last=False)
+
+
+def _block(instance: Instance, ask: Ask, text: str) -> str:
+    row = ask_row(instance, ask)
+    return f"{ask.id} ({row.kind}, session {row.session})\n{text}"
+
+
+def _listing(blocks: list[str], parts: list[str], too_large: list[str]) -> str:
+    lines = [fence("\n".join(blocks))]
+    if parts:
+        lines.append(
+            f"Not shown whole: {', '.join(parts)}. Before it can be approved, `reply` with its `ask` and no `answer` "
+            "lists all of it."
+        )
+    if too_large:
+        lines.append(
+            f"Too large to be shown whole: {', '.join(too_large)}. Reject it, or settle it on the machine itself."
+        )
+    return "\n".join([*lines, _HOW_TO_SETTLE])

@@ -1,0 +1,99 @@
+"""What comes back: large answers in pieces, cut ones as cut, and not too many calls at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import httpx
+import pytest
+from aiohttp import web
+
+from client.guard.fake_agent import fake_agent, session_in
+from client.guard.guarded import guarded, opened
+from opencode_connected.guard.calls import MAX_CALLS, MAX_READ
+from support.waiting import eventually_async
+
+PATH = "/api/session/ses_a"
+LARGE = json.dumps({"data": ["x" * 1000] * 20_000}).encode()
+
+
+@pytest.mark.parametrize("is_sized", [True, False])
+async def test_a_large_answer_comes_whole(is_sized: bool) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if not request.path.endswith("/message"):
+            return session_in("/opened")
+        response = web.StreamResponse(headers={"content-type": "application/json"})
+        response.content_length = len(LARGE) if is_sized else None
+        await response.prepare(request)
+        for start in range(0, len(LARGE), 100_000):
+            await response.write(LARGE[start : start + 100_000])
+        return response
+
+    assert len(LARGE) > MAX_READ
+    async with fake_agent(answer) as fake, guarded(fake.target(), opened("/opened")) as guard:
+        told = await guard.client.get(f"{PATH}/message")
+        assert told.content == LARGE
+
+
+async def test_an_answer_that_is_cut_is_seen_to_be_cut() -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if not request.path.endswith("/message"):
+            return session_in("/opened")
+        response = web.StreamResponse(headers={"content-type": "application/json"})
+        await response.prepare(request)
+        await response.write(LARGE[:500_000])
+        assert request.transport is not None
+        request.transport.abort()
+        return response
+
+    async with fake_agent(answer) as fake, guarded(fake.target(), opened("/opened")) as guard:
+        with pytest.raises(httpx.TransportError):
+            await guard.client.get(f"{PATH}/message")
+        assert (await guard.client.get(PATH)).status_code == 200
+
+
+async def test_a_list_that_is_too_long_to_be_filtered_is_refused() -> None:
+    async def answer(_request: web.Request) -> web.Response:
+        return web.Response(body=LARGE, content_type="application/json")
+
+    async with fake_agent(answer) as fake, guarded(fake.target(), opened("/opened")) as guard:
+        told = await guard.client.get("/api/session")
+        assert (told.status_code, told.json()["name"]) == (502, "AgentUnavailable")
+
+
+async def test_at_most_so_many_calls_reach_the_agent_at_once_and_all_are_answered() -> None:
+    go_on = asyncio.Event()
+    now = 0
+    most = 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal now, most
+        if not request.path.endswith("/message"):
+            return session_in("/opened")
+        now += 1
+        most = max(most, now)
+        await go_on.wait()
+        now -= 1
+        return web.json_response({"data": []})
+
+    async with fake_agent(answer) as fake, guarded(fake.target(), opened("/opened")) as guard:
+        assert (await guard.client.get(PATH)).status_code == 200
+        calls = [asyncio.create_task(guard.client.get(f"{PATH}/message")) for _ in range(MAX_CALLS + 8)]
+        await eventually_async(lambda: now == MAX_CALLS, "the calls that may be made at once")
+        go_on.set()
+        assert {call.status_code for call in await asyncio.gather(*calls)} == {200}
+        assert most == MAX_CALLS
+
+
+@pytest.mark.parametrize("status", [400, 404, 409, 500])
+async def test_an_error_of_the_agents_is_passed_on(status: int) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        if not request.path.endswith("/message"):
+            return session_in("/opened")
+        return web.json_response({"message": "why"}, status=status) if status != 500 else web.Response(status=500)
+
+    async with fake_agent(answer) as fake, guarded(fake.target(), opened("/opened")) as guard:
+        told = await guard.client.get(f"{PATH}/message")
+        assert told.status_code == status
+        assert told.text == ("" if status == 500 else '{"message": "why"}')
