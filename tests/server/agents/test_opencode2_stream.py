@@ -126,3 +126,14 @@ async def _told(fake: FakeOpenCode2) -> AsyncIterator[Event | None]:
     async with opencode2_behind(fake.url, GUARD) as agent, agent.events() as events:
         async for event in events:
             yield event
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), 10**30, "7", None])
+async def test_a_number_that_cannot_be_counts_as_none(number: object) -> None:
+    data = {"sessionID": "ses_1", "attempt": number, "error": {"type": "a", "message": "b"}}
+    retry = {"type": "session.retry.scheduled", "data": data}
+    async with FakeOpenCode2(events=[CONNECTED, retry]) as fake:
+        (told,) = [each async for each in _told(fake)]
+    assert isinstance(told, StatusChanged)
+    assert told.status is not None
+    assert told.status.attempt == 0
