@@ -71,7 +71,7 @@ TRICKS = [
 async def test_a_path_that_is_not_written_as_on_the_list_is_refused(
     fake: FakeAgent, before_fake: Guarded, path: str
 ) -> None:
-    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode()
+    request = f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
     answer = await before_fake.raw(request)
     assert answer.split(b"\r\n")[0].split()[1] in (b"403", b"400"), answer
     assert fake.requests == []
@@ -105,6 +105,12 @@ async def test_a_request_hidden_in_another_never_reaches_the_agent(
     for method, path, headers, _ in fake.requests:
         assert (method, path) in (("GET", "/api/session/ses_a"), ("POST", "/api/session/ses_a/interrupt"))
         assert "transfer-encoding" not in headers
+
+
+async def test_an_honest_request_of_that_kind_is_answered(fake: FakeAgent, before_fake: Guarded) -> None:
+    answer = await before_fake.raw(SMUGGLING["two requests"])
+    assert [part.split()[0] for part in answer.split(b"HTTP/1.1 ")[1:]] == [b"200", b"403", b"403"]
+    assert [request[:2] for request in fake.requests][-1] == ("POST", "/api/session/ses_a/interrupt")
 
 
 @pytest.mark.parametrize("name", ["both lengths", "two lengths", "length list", "odd encoding", "blank before colon"])
