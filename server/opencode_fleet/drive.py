@@ -294,15 +294,18 @@ class Driver:
             )
         root = instance.state.root_of(ask.session_id)
         prompt = Prompt(root, await self._current_prompt(instance, root), "")
-        turn = Turn(instance, prompt, on_text=on_text, running=True)
+        turn = Turn(instance, prompt, on_text=on_text, running=True, rejected=settlement.decision == "reject")
         with instance.listening(turn.hear):
             # Shielded: a person's word must not be lost because their client went away.
             await asyncio.shield(self._in_background(self._settle(instance, ask, settlement)))
             # An `always` releases other asks too, and their own notices may come later.
             with suppress(InstanceError):
                 await instance.refresh()
-            if not (settlement.reason and not instance.can(Capability.REASONS)):
-                return await turn.follow(self._timeout)
+            outcome = await turn.follow(self._timeout)
+        if not settlement.reason or instance.can(Capability.REASONS):
+            return outcome
+        if outcome.result not in {"done", "failed"}:
+            return replace(outcome, note="the reason was not told to the agent, as the turn did not end; send it")
         # This agent loses the reason of a rejection, so that it follows as a message.
         return await self.send(instance, settlement.reason, root, on_text)
 

@@ -127,7 +127,9 @@ class Turn:
         *,
         on_text: Callable[[str], Awaitable[None]],
         running: bool = False,
+        rejected: bool = False,
     ) -> None:
+        """`running`: the turn is under way. `rejected`: a person just refused what it asked, which may end it."""
         self._instance = instance
         self._prompt = prompt
         self._session_id = prompt.session_id
@@ -135,6 +137,7 @@ class Turn:
         self._directory = instance.state.directory
         self._heard = Heard(prompt.session_id, prompt.id, running=running)
         self._running = running
+        self._rejected = rejected
         self._sent_at = 0.0
         self._woken = asyncio.Event()
         self._idle_since: float | None = None
@@ -267,10 +270,15 @@ class Turn:
             return await self._unanswered(record)
         last = record.answers[-1] if record.answers else None
         text = _joined(record.answers)
-        problem = (last.error if last is not None else "") or record.problem
-        if problem:
+        # Where the agent ends a turn that was refused something, that is its good end.
+        is_refused = self._rejected and record.is_interrupted
+        # What was heard says more than a record that only knows of the failure.
+        problem = (last.error if last is not None else "") or (
+            record.problem and (self._heard.error or record.problem)
+        )
+        if problem and not is_refused:
             return self._failed(problem, text)
-        if record.is_interrupted or (last is not None and last.completed is None):
+        if not is_refused and (record.is_interrupted or (last is not None and last.completed is None)):
             if not self._idle_for(SETTLING):
                 return None
             interrupted = "it was interrupted: OpenCode was stopped, ended or restarted in the middle of it"

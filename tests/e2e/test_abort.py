@@ -14,8 +14,8 @@ from support.waiting import eventually, eventually_async
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from support.driven import Driven
     from support.mcp_client import Answer, RelayClient
-    from support.opencode import ServedOpenCode
     from support.scripted_model import ScriptedModel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -36,11 +36,6 @@ async def begin(client: RelayClient, model: ScriptedModel, gate: str) -> asyncio
     return turn
 
 
-def running(opencode: ServedOpenCode) -> dict[str, object]:
-    with opencode.client() as http:
-        return dict(http.get("/session/status").json())
-
-
 async def test_where_nothing_runs_it_says_so(client: RelayClient) -> None:
     answer = await abort(client)
     assert not answer.is_error
@@ -48,11 +43,11 @@ async def test_where_nothing_runs_it_says_so(client: RelayClient) -> None:
 
 
 async def test_what_runs_is_stopped_before_the_answer_and_its_sender_learns_it(
-    client: RelayClient, opencode: ServedOpenCode, model: ScriptedModel
+    client: RelayClient, laptop: Driven, model: ScriptedModel
 ) -> None:
     turn = await begin(client, model, "abort-plain")
     stopped = await abort(client)
-    assert running(opencode) == {}
+    assert laptop.running() == []
     ended = await turn
     assert stopped.structured == {
         "instance": "laptop",
@@ -60,7 +55,7 @@ async def test_what_runs_is_stopped_before_the_answer_and_its_sender_learns_it(
         "result": "stopped",
     }
     assert ended.structured["result"] == "failed"
-    assert "MessageAbortedError" in ended.structured["problem"]
+    assert laptop.stopped in ended.structured["problem"]
 
 
 async def test_a_message_that_comes_with_it_is_sent_after_the_stop_in_the_same_session(
@@ -75,28 +70,28 @@ async def test_a_message_that_comes_with_it_is_sent_after_the_stop_in_the_same_s
 
 
 async def test_several_running_sessions_need_a_name_and_nothing_is_stopped_without(
-    client: RelayClient, opencode: ServedOpenCode, model: ScriptedModel
+    client: RelayClient, laptop: Driven, model: ScriptedModel
 ) -> None:
     turns = [await begin(client, model, f"abort-several-{number}") for number in range(2)]
-    both = running(opencode)
+    both = sorted(laptop.running())
     refused = await abort(client, message="unsent with two running")
     assert refused.is_error
     assert all(session in refused.text for session in both)
     assert "nothing was stopped" in refused.text
-    assert running(opencode) == both
+    assert sorted(laptop.running()) == both
     assert not model.turns("unsent with two running")
 
     one, other = both
     assert (await abort(client, session=one)).structured["session"] == one
-    assert list(running(opencode)) == [other]
+    assert laptop.running() == [other]
     assert (await abort(client, session=one)).structured["result"] == "idle"
-    assert list(running(opencode)) == [other]
+    assert laptop.running() == [other]
     await abort(client, session=other)
     assert [(await turn).structured["result"] for turn in turns] == ["failed", "failed"]
 
 
 async def test_subagents_and_their_tools_are_stopped_with_their_root(
-    client: RelayClient, opencode: ServedOpenCode, tmp_path: Path
+    client: RelayClient, laptop: Driven, tmp_path: Path
 ) -> None:
     pid_file = tmp_path / "pid"
     asked = await send(client, f"[TASK:{{BASH:echo $$ > {pid_file}; sleep 1000}}]", session="new")
@@ -105,10 +100,10 @@ async def test_subagents_and_their_tools_are_stopped_with_their_root(
         client.call("reply", on_progress=None, instance="laptop", ask=ask["id"], answer="once")
     )
     pid = int(await eventually_async(lambda: pid_file.exists() and pid_file.read_text().strip(), within=30))
-    assert len(running(opencode)) == 2
+    assert len(laptop.running()) == 2
     stopped = await abort(client)
     assert stopped.structured["session"] == asked.structured["session"]
-    assert running(opencode) == {}
+    assert laptop.running() == []
     eventually(lambda: not is_alive(pid), "the end of the subagent's tool")
     # A root whose subagent is stopped may end its turn with a last word before it is stopped as well.
     assert (await turn).structured["result"] in {"failed", "done"}
@@ -123,7 +118,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def test_what_a_stopped_turn_had_asked_is_not_offered_afterwards(
-    client: RelayClient, opencode: ServedOpenCode, model: ScriptedModel
+    client: RelayClient, laptop: Driven, model: ScriptedModel
 ) -> None:
     for message in ("[BASH:echo stale]", "[ASK:stale?]"):
         asked = await send(client, message, session="new")
@@ -140,8 +135,7 @@ async def test_what_a_stopped_turn_had_asked_is_not_offered_afterwards(
         assert refused.is_error
         model.release(gate)
         assert (await turn).structured["result"] == "done"
-    with opencode.client() as http:
-        assert http.get("/permission").json() == http.get("/question").json() == []
+    assert laptop.asks() == []
 
 
 async def shows(client: RelayClient, text: str) -> bool:
@@ -149,14 +143,13 @@ async def shows(client: RelayClient, text: str) -> bool:
 
 
 async def test_a_turn_that_somebody_stops_at_the_screen_ends_with_that_reason(
-    client: RelayClient, opencode: ServedOpenCode
+    client: RelayClient, laptop: Driven
 ) -> None:
     turn = asyncio.create_task(send(client, "some words GATE:abort-elsewhere", session="new"))
     await eventually_async(lambda: shows(client, "some words"), within=30)
-    (session,) = running(opencode)
-    with opencode.client() as http:
-        http.post(f"/session/{session}/abort")
+    (session,) = laptop.running()
+    laptop.stop(session)
     ended = await turn
     assert ended.structured["result"] == "failed"
-    assert "MessageAbortedError" in ended.structured["problem"]
+    assert laptop.stopped in ended.structured["problem"]
     assert ended.structured["text"].startswith("echo: some words")

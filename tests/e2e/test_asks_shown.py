@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from support.mcp_client import Answer, RelayClient
     from support.opencode import OpenCodeHome
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+# What `always` means to OpenCode 2 is in `test_opencode2`.
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.generations(1)]
 
 
 @pytest.fixture(scope="module")
-def desk(opencode_home: OpenCodeHome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedOpenCode]:
+def desk(home: OpenCodeHome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedOpenCode]:
     """An OpenCode of these tests' own: what `always` allows, it allows until it ends."""
-    with ServedOpenCode(opencode_home, tmp_path_factory.mktemp("desk")) as served:
+    with ServedOpenCode(home, tmp_path_factory.mktemp("desk")) as served:
         yield served
 
 

@@ -7,16 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.mcp_client import relay_client
-from support.opencode import ServedOpenCode
-from support.registry import register, registration
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from support.driven import Driven
     from support.mcp_client import Answer, RelayClient
-    from support.opencode import OpenCodeHome
     from support.scripted_model import ScriptedModel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -48,21 +43,21 @@ async def test_a_conversation_is_shown_with_the_newest_last(client: RelayClient)
     assert [row["text"] for row in newest.structured["messages"]] == ["echo: second words"]
 
 
-async def test_tool_calls_stand_with_their_status_and_a_short_argument(
-    client: RelayClient, opencode: ServedOpenCode
-) -> None:
-    missing = opencode.cwd / ("long-" * 60)
-    await send(client, f"[TODO:one;two] [READ:{missing}]", session="new")
+async def test_tool_calls_stand_with_their_status_and_a_short_argument(client: RelayClient, laptop: Driven) -> None:
+    there = laptop.directory / "to-be-read"
+    there.write_text("what it says")
+    missing = laptop.directory / ("long-" * 60)
+    await send(client, f"[READ:{there}] [READ:{missing}]", session="new")
     texts = [row["text"] for row in (await read(client)).structured["messages"]]
-    assert any(text.startswith("[todowrite: completed]") for text in texts)
+    assert any(text.startswith("[read: completed] ") and "what it says" in text for text in texts)
     failed = next(text for text in texts if text.startswith("[read: error]"))
     assert "…" in failed
     assert len(failed) < 600
 
 
-async def test_an_error_stands_where_it_happened(client: RelayClient) -> None:
+async def test_an_error_stands_where_it_happened(client: RelayClient, laptop: Driven) -> None:
     await send(client, "FAIL400 in a conversation", session="new")
-    assert (await read(client)).structured["messages"][-1]["text"] == "[error] APIError: scripted failure 400"
+    assert (await read(client)).structured["messages"][-1]["text"] == f"[error] {laptop.failed}scripted failure 400"
 
 
 async def test_what_is_being_written_right_now_is_shown(client: RelayClient, model: ScriptedModel) -> None:
@@ -80,25 +75,24 @@ async def shows(client: RelayClient, text: str) -> bool:
     return bool(messages) and messages[-1]["text"] == text
 
 
-async def test_what_it_waits_for_is_shown_whole(client: RelayClient) -> None:
+async def test_what_it_waits_for_is_shown_whole(client: RelayClient, laptop: Driven) -> None:
     sent = await send(client, "[BASH:echo waiting]", session="new")
     shown = await read(client)
     assert shown.structured["asks"] == sent.structured["asks"]
-    assert shown.structured["messages"][-1]["text"].startswith("[bash: ")
+    assert shown.structured["messages"][-1]["text"].startswith(f"[{laptop.shell}: ")
     assert sent.structured["asks"][0]["id"] in shown.text
 
 
-async def test_without_a_session_yet_it_says_what_to_do(
-    opencode_home: OpenCodeHome, tmp_path: Path, registry_dir: Path
-) -> None:
-    with ServedOpenCode(opencode_home, tmp_path / "fresh") as served:
-        register(registry_dir, registration("fresh", served.port, cwd=str(served.cwd)))
-        async with relay_client(registry_dir) as client:
-            answer = await client.call("read", instance="fresh")
-            assert answer.is_error
-            assert answer.text == "“fresh” has no session yet; `send` starts one"
-            sent = await client.call("send", instance="fresh", message="the first")
-            assert sent.structured["result"] == "done"
+async def test_without_a_session_yet_it_says_what_to_do(client: RelayClient, laptop: Driven) -> None:
+    laptop.forget_sessions()
+    await eventually_async(lambda: says_that_there_is_none(client))
+    sent = await client.call("send", instance="laptop", message="the first")
+    assert sent.structured["result"] == "done"
+
+
+async def says_that_there_is_none(client: RelayClient) -> bool:
+    answer = await read(client)
+    return answer.is_error and answer.text == "“laptop” has no session yet; `send` starts one"
 
 
 async def test_long_output_is_cut_with_a_mark_to_twelve_thousand_characters(client: RelayClient) -> None:

@@ -13,10 +13,9 @@ from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
+    from support.driven import Driven
     from support.mcp_client import Answer, Era, Progress, RelayClient
-    from support.opencode import ServedOpenCode
     from support.scripted_model import ScriptedModel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -31,14 +30,13 @@ async def state(client: RelayClient) -> str:
     return str(row["state"])
 
 
-@pytest.mark.usefixtures("laptop")
 @pytest.mark.parametrize("era", ["legacy", "2026-07-28"])
 async def test_a_message_is_answered_and_its_text_streams_before_the_turn_ends(
-    registry_dir: Path, model: ScriptedModel, era: Era
+    laptop: Driven, model: ScriptedModel, era: Era
 ) -> None:
     gate = f"send-first-{era}"
     seen: list[Progress] = []
-    async with relay_client(registry_dir, era=era) as client:
+    async with relay_client(laptop.registry, era=era) as client:
         message = f"several plain words GATE:{gate} last"
         turn = asyncio.create_task(
             client.call("send", on_progress=seen.append, instance="laptop", message=message, session="new")
@@ -82,21 +80,15 @@ async def test_long_text_keeps_its_end_and_says_what_was_cut(client: RelayClient
     assert answer.structured["text"].endswith("0123456789abcde\n")
 
 
-async def test_an_error_of_the_model_is_told_with_its_reason(client: RelayClient) -> None:
+async def test_an_error_of_the_model_is_told_with_its_reason(client: RelayClient, laptop: Driven) -> None:
     answer = await send(client, "FAIL400", session="new")
     assert answer.structured["result"] == "failed"
-    assert answer.structured["problem"] == "APIError: scripted failure 400"
+    assert answer.structured["problem"] == f"{laptop.failed}scripted failure 400"
     assert (await send(client, "after the failure")).structured["text"] == "echo: after the failure"
 
 
-async def test_an_unknown_model_that_a_session_remembers_fails_the_turn(
-    client: RelayClient, opencode: ServedOpenCode
-) -> None:
-    with opencode.client() as http:
-        session = http.post("/session", json={}).json()["id"]
-        missing = {"providerID": "fake", "modelID": "no-such-model"}
-        body = {"parts": [{"type": "text", "text": "hi"}], "model": missing}
-        http.post(f"/session/{session}/prompt_async", json=body)
+async def test_an_unknown_model_that_a_session_remembers_fails_the_turn(client: RelayClient, laptop: Driven) -> None:
+    session = laptop.create_with_model("no-such-model")
     answer = await send(client, "to a missing model", session=session)
     assert answer.structured["result"] == "failed"
     assert "no-such-model" in answer.structured["problem"]
@@ -111,6 +103,7 @@ async def test_a_passing_failure_of_the_models_service_is_waited_out(
     assert (await turn).structured["result"] == "done"
 
 
+@pytest.mark.generations(1)
 async def test_a_model_that_breaks_off_again_and_again_is_stopped(client: RelayClient, model: ScriptedModel) -> None:
     answer = await send(client, "DROPMID broken-model", session="new")
     assert answer.structured["result"] == "failed"
@@ -119,6 +112,15 @@ async def test_a_model_that_breaks_off_again_and_again_is_stopped(client: RelayC
     count = len(model.turns("broken-model"))
     assert (await send(client, "unbroken")).structured["result"] == "done"
     assert len(model.turns("broken-model")) == count
+
+
+@pytest.mark.generations(2)
+async def test_a_model_that_breaks_off_is_asked_to_go_on_and_both_parts_are_the_answer(client: RelayClient) -> None:
+    answer = await send(client, "DROPMID broken-once", session="new")
+    assert answer.structured["result"] == "done"
+    begun, _, further = answer.structured["text"].partition("\n\n")
+    assert begun.strip() == "some words"
+    assert further.startswith("echo: The previous response was interrupted.")
 
 
 async def state_is(client: RelayClient, wanted: str) -> bool:
@@ -177,9 +179,8 @@ async def test_a_session_that_waits_for_a_person_refuses_a_message_and_points_to
     assert "see `reply`" in refused.text
 
 
-@pytest.mark.usefixtures("laptop")
-async def test_a_session_that_retries_says_so_when_it_refuses(registry_dir: Path, model: ScriptedModel) -> None:
-    async with relay_client(registry_dir, env={"SEND_TIMEOUT_MS": "1000"}) as client:
+async def test_a_session_that_retries_says_so_when_it_refuses(laptop: Driven, model: ScriptedModel) -> None:
+    async with relay_client(laptop.registry, env={"SEND_TIMEOUT_MS": "1000"}) as client:
         running = await send(client, "FAIL503 for-ever-overloaded", session="new")
         assert running.structured["result"] == "running"
         await eventually_async(lambda: state_is(client, "retry"))
@@ -191,12 +192,11 @@ async def test_a_session_that_retries_says_so_when_it_refuses(registry_dir: Path
         assert not model.turns("unwanted-beside-it")
 
 
-@pytest.mark.usefixtures("laptop")
 async def test_after_its_timeout_it_says_what_there_is_and_read_picks_it_up(
-    registry_dir: Path, model: ScriptedModel
+    laptop: Driven, model: ScriptedModel
 ) -> None:
     # Long enough for the first words to come on a machine that has much else to do.
-    async with relay_client(registry_dir, env={"SEND_TIMEOUT_MS": "8000"}) as client:
+    async with relay_client(laptop.registry, env={"SEND_TIMEOUT_MS": "8000"}) as client:
         await send(client, "so that this OpenCode is warm", session="new")
         running = await send(client, "beginning GATE:send-timeout end")
         assert not running.is_error
@@ -214,13 +214,12 @@ async def test_after_its_timeout_it_says_what_there_is_and_read_picks_it_up(
         assert len(model.turns("send-timeout")) == 1
 
 
-@pytest.mark.usefixtures("laptop")
 @pytest.mark.parametrize("era", ["legacy", "2026-07-28"])
 async def test_when_the_client_cancels_the_agents_work_goes_on(
-    registry_dir: Path, model: ScriptedModel, era: Era
+    laptop: Driven, model: ScriptedModel, era: Era
 ) -> None:
     gate = f"send-cancel-{era}"
-    async with relay_client(registry_dir, era=era) as client:
+    async with relay_client(laptop.registry, era=era) as client:
         turn = asyncio.create_task(send(client, f"cancelled GATE:{gate} finished", session="new"))
         await eventually_async(lambda: model.reached(gate), within=30)
         turn.cancel()
@@ -247,9 +246,9 @@ async def test_of_two_messages_at_once_to_one_session_one_is_refused_and_none_is
 
 
 async def test_a_session_that_another_server_keeps_busy_is_not_sent_to(
-    client: RelayClient, shared_registry: Path, model: ScriptedModel
+    client: RelayClient, laptop: Driven, model: ScriptedModel
 ) -> None:
-    async with relay_client(shared_registry) as other:
+    async with relay_client(laptop.registry) as other:
         sent = await send(other, "so that both know it", session="new")
         turn = asyncio.create_task(send(client, "GATE:send-two-servers", session=sent.structured["session"]))
         await eventually_async(lambda: model.reached("send-two-servers"), within=30)
@@ -275,11 +274,8 @@ async def test_what_a_message_holds_arrives_as_it_is(client: RelayClient, model:
     assert [turn.prompt for turn in model.turns("quotes \" ' `")] == [message]
 
 
-@pytest.mark.usefixtures("laptop")
-async def test_the_server_ends_with_its_client_even_while_a_turn_runs(
-    registry_dir: Path, model: ScriptedModel
-) -> None:
-    async with relay_client(registry_dir) as client:
+async def test_the_server_ends_with_its_client_even_while_a_turn_runs(laptop: Driven, model: ScriptedModel) -> None:
+    async with relay_client(laptop.registry) as client:
         turn = asyncio.create_task(send(client, "GATE:send-left-alone", session="new"))
         await eventually_async(lambda: model.reached("send-left-alone"), within=30)
         turn.cancel()
@@ -309,14 +305,12 @@ async def test_a_session_stays_taken_by_a_message_whose_caller_went_away(
 
 
 async def test_a_session_deleted_in_mid_turn_ends_the_turn_with_that_reason(
-    client: RelayClient, opencode: ServedOpenCode, model: ScriptedModel
+    client: RelayClient, laptop: Driven, model: ScriptedModel
 ) -> None:
     turn = asyncio.create_task(send(client, "deleted GATE:send-deleted", session="new"))
     await eventually_async(lambda: model.reached("send-deleted"), within=30)
     (session,) = model.turns("send-deleted")
-    with opencode.client() as http:
-        http.post(f"/session/{session.session}/abort").raise_for_status()
-        http.delete(f"/session/{session.session}").raise_for_status()
+    laptop.delete(session.session)
     model.release("send-deleted")
     answer = await turn
     assert answer.structured["result"] == "failed"

@@ -90,12 +90,13 @@ async def is_idle(client: RelayClient) -> bool:
     return [row["state"] for row in (await client.call("instances")).structured["instances"]] == ["idle"]
 
 
+@pytest.mark.generations(1)  # no screen of OpenCode 2 can be told which session to show
 @pytest.mark.timeout(240)
 async def test_a_new_session_takes_nobodys_screen_and_is_said_there(
-    opencode_home: OpenCodeHome, tmp_path: Path, registry_dir: Path
+    home: OpenCodeHome, tmp_path: Path, registry_dir: Path
 ) -> None:
     port = free_port()
-    with on_screen(opencode_home, tmp_path / "project", port) as screen:
+    with on_screen(home, tmp_path / "project", port) as screen:
         register(registry_dir, registration("desk", port))
         async with relay_client(registry_dir) as client:
             await eventually_async(lambda: is_idle(client), within=30)
