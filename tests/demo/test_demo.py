@@ -28,7 +28,8 @@ def test_the_demo_goes_all_the_way_through_a_relay(opencode_bin: Path, opencode2
 
 def test_a_demo_that_fails_says_why_and_exits_with_an_error(tmp_path: Path) -> None:
     broken = tmp_path / "opencode"
-    broken.write_text("#!/bin/sh\necho cannot run here >&2\nexit 7\n")
+    version = '[ "$1" != --version ] || { echo 1.18.33; exit; }'
+    broken.write_text(f"#!/bin/sh\n{version}\necho cannot run here >&2\nexit 7\n")
     broken.chmod(0o755)
     demo = run_demo(OPENCODE_BIN=str(broken), V="1")
     assert demo.returncode == 1
