@@ -25,8 +25,8 @@ help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: packages-demo $(INSTALLED) ## Drive a real OpenCode through the server. REAL=1: your own provider; RELAY=1: through an sshd
-	@REAL=$(REAL) RELAY=$(RELAY) $(BIN)/python tests/demo/demo.py
+demo: packages-demo $(INSTALLED) ## Drive both OpenCodes through the server. V=1, V=2: one; REAL=1: your own; RELAY=1: by an sshd
+	@V=$(V) REAL=$(REAL) RELAY=$(RELAY) $(BIN)/python tests/demo/demo.py
 
 # Four at a time on two processors too: most tests wait for programs that start.
 .PHONY: test
@@ -69,7 +69,7 @@ clean: ## Remove what the other targets made here
 
 .PHONY: packages-demo packages-test packages-lint packages-images packages-molecule
 packages-demo packages-test packages-lint packages-images packages-molecule: packages-%:
-	@RELAY=$(RELAY) $(SETUP) packages $*
+	@REAL=$(REAL) RELAY=$(RELAY) $(SETUP) packages $*
 
 $(INSTALLED): pyproject.toml
 	@$(SETUP) venv

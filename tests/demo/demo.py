@@ -2,7 +2,8 @@
 
 OpenCode runs in a HOME of its own with a scripted model behind it. In the environment:
 
-REAL=1   your own HOME, OpenCode configuration and provider instead (two short prompts are sent to it)
+V=1, V=2 OpenCode 1 or OpenCode 2 alone; without it first the one, then the other
+REAL=1   your own HOME, OpenCode, configuration and provider instead (two short prompts are sent to it)
 RELAY=1  through a throw-away sshd on loopback, as if the server ran on another machine
 """
 
@@ -29,6 +30,7 @@ from rich.text import Text
 
 from support.mcp_client import Answer, Progress, relay_client
 from support.opencode import OpenCodeHome, find_opencode
+from support.opencode2 import OpenCode2Home, Service2, find_opencode2
 from support.scripted_model import ScriptedModel
 from support.sshd import Sshd
 from support.waiting import eventually, eventually_async
@@ -42,7 +44,7 @@ LAUNCHER = Path(sys.executable).parent / "opencode-connected"
 NAME = "demo"
 _START_SECONDS = 90.0
 """A first start of OpenCode on a slow machine."""
-_STOP_SECONDS = 15
+_STOP_SECONDS = 40
 
 SCRIPTED_PROMPTS = ("Say hello.", "[BASH:echo hello from the shell]")
 REAL_PROMPTS = ("Say hello in five words.", "Run the shell command `echo hello` and say what it printed.")
@@ -59,6 +61,7 @@ class Setting:
     console: Console
     real: bool
     relay: bool
+    generation: int
     scratch: Path
     registry_dir: Path = field(init=False)
 
@@ -72,22 +75,34 @@ def launcher_environment(setting: Setting) -> Iterator[dict[str, str]]:
     with ExitStack() as stack:
         if setting.real:
             if not shutil.which("opencode"):
-                raise DemoError("REAL=1 needs your own opencode on PATH; install it with: npm install -g opencode-ai")
+                raise DemoError("REAL=1 needs your own opencode on PATH; how to install it: https://opencode.ai/docs")
             environment = dict(os.environ)
             setting.console.print("Your own OpenCode, with your own provider.")
         else:
             model = stack.enter_context(ScriptedModel())
-            environment = OpenCodeHome(setting.scratch / "home", model.base_url, binary=find_opencode()).environment(
-                {"TERM": os.environ.get("TERM", "xterm-256color")}
-            )
+            home = stack.enter_context(scripted_home(setting, model.base_url))
+            environment = home.environment({"TERM": os.environ.get("TERM", "xterm-256color")})
             setting.console.print(
-                f"A scripted model answers at {model.base_url}, and OpenCode has a HOME of its own."
+                f"A scripted model answers at {model.base_url}; OpenCode {setting.generation} has a HOME of its own."
             )
         if setting.relay:
             relay = stack.enter_context(Sshd(setting.scratch / "sshd"))
             environment["RELAY_SSH_CMD"] = relay.ssh_command
             setting.console.print(f"A throw-away sshd plays the relay on port {relay.port}.")
         yield environment | {"RELAY_REGISTRY_DIR": str(setting.registry_dir), "INSTANCE_NAME": NAME}
+
+
+@contextmanager
+def scripted_home(setting: Setting, model_url: str) -> Iterator[OpenCodeHome]:
+    """Give the HOME of an OpenCode with the scripted model; whatever still runs there at the end is ended."""
+    root = setting.scratch / "home"
+    if setting.generation == 1:
+        yield OpenCodeHome(root, model_url, binary=find_opencode())
+        return
+    home = OpenCode2Home(root, model_url, binary=find_opencode2())
+    # The launcher starts the service, and leaves it running: its turns outlive the screen.
+    with Service2(home, started=False):
+        yield home
 
 
 @contextmanager
@@ -216,11 +231,32 @@ async def settle(setting: Setting, shown: Shown, waiting: Answer) -> Answer:
 
 
 def main() -> int:
-    """Run the demo and return the exit code."""
+    """Run the demo with each generation that is wanted and return the exit code."""
     console = Console(width=min(Console().width, 118))
+    wanted = os.environ.get("V") or "1 2"
+    if not set(wanted.split()) <= {"1", "2"}:
+        console.print(f"[bold red]V={escape(wanted)} is no generation of OpenCode:[/] V=1, V=2, or neither for both")
+        return 2
+    # Of one's own there is one, whatever its generation.
+    generations = [1] if os.environ.get("REAL") else sorted(map(int, set(wanted.split())))
+    for generation in generations:
+        if code := run_once(console, generation):
+            return code
+    console.print("[bold green]All of it worked, and nothing is left behind.[/]")
+    return 0
+
+
+def run_once(console: Console, generation: int) -> int:
+    """Run the demo once and return the exit code."""
+    if not os.environ.get("REAL"):
+        console.rule(f"OpenCode {generation}")
     with tempfile.TemporaryDirectory(prefix="opencode-relay-demo-") as scratch:
         setting = Setting(
-            console, real=bool(os.environ.get("REAL")), relay=bool(os.environ.get("RELAY")), scratch=Path(scratch)
+            console,
+            real=bool(os.environ.get("REAL")),
+            relay=bool(os.environ.get("RELAY")),
+            generation=generation,
+            scratch=Path(scratch),
         )
         try:
             with launched(setting):
@@ -228,7 +264,6 @@ def main() -> int:
         except (DemoError, AssertionError) as error:
             console.print(f"[bold red]The demo failed:[/] {escape(str(error))}")
             return 1
-    console.print("[bold green]All of it worked, and nothing is left behind.[/]")
     return 0
 
 

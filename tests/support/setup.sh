@@ -72,7 +72,7 @@ packages() {
     case $1 in
         demo)
             pairs+=(ps:procps)
-            command -v opencode >/dev/null || pairs+=(node:nodejs npm:npm)
+            [ -n "${REAL:-}" ] || pairs+=(node:nodejs npm:npm)
             if [ -n "${RELAY:-}" ]; then
                 pairs+=(ssh:openssh-client sshd:openssh-server)
             fi
