@@ -42,6 +42,7 @@ case $step in
         into_target check
         # Type stubs serve editors; activate scripts serve shells.
         find "$target" -name '*.pyi' -delete
+        "$target/bin/python" -B /build/strip.py "$target"
         rm -f "$target"/bin/activate* "$target"/bin/Activate*
         # The same input gives the same layer: all files are of one time, and bytecode goes by what is in its source.
         "$target/bin/python" -B /build/imported.py "$@" >/build/imported
