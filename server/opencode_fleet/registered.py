@@ -110,7 +110,8 @@ class Registered:
         return self.connection.can(Capability.OUTLIVES) and self._running() > 0
 
     def _running(self) -> int:
-        return sum(len(instance.state.busy_roots()) for instance in self.instances)
+        # What was accepted a moment ago runs too, though nothing was told of it yet.
+        return sum(len({*instance.state.busy_roots(), *instance.posting}) for instance in self.instances)
 
     # -- what its connection tells (see `connection.Places`) -----------------------------------------------------
 
