@@ -180,12 +180,17 @@ def turn_text(turn: TurnResult, asks: str) -> str:
 # -- conversations ---------------------------------------------------------------------------------------------------
 
 
-def message_rows(messages: Sequence[Message], live: Mapping[str, str], max_chars: int) -> list[MessageRow]:
-    """Return the messages, newest last, that fit an answer of `max_chars`: older ones are cut first, visibly."""
+def message_rows(
+    messages: Sequence[Message], live: Mapping[str, str], max_chars: int, *, busy: bool
+) -> list[MessageRow]:
+    """Return the messages, newest last, that fit an answer of `max_chars`: older ones are cut first, visibly.
+
+    `busy`: whether the session runs; where it does not, no tool call is under way, whatever its record says.
+    """
     rows: list[MessageRow] = []
     left = max_chars - OWN_WORDS
     for index, message in enumerate(reversed(messages)):
-        text = _message_text(message, live)
+        text = _message_text(message, live, busy=busy)
         if not text:
             continue
         if left <= 0:
@@ -197,9 +202,9 @@ def message_rows(messages: Sequence[Message], live: Mapping[str, str], max_chars
     return rows[::-1]
 
 
-def _message_text(message: Message, live: Mapping[str, str]) -> str:
+def _message_text(message: Message, live: Mapping[str, str], *, busy: bool) -> str:
     lines = ["[a summary of what was before, made to save room]"] if message.is_summary else []
-    lines += [line for part in message.parts if (line := _part_text(part, live))]
+    lines += [line for part in message.parts if (line := _part_text(part, live, busy=busy))]
     if message.retry:
         lines.append(f"[the model is asked again] {one_line(message.retry, 300)}")
     if message.error:
@@ -207,20 +212,21 @@ def _message_text(message: Message, live: Mapping[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _part_text(part: Part, live: Mapping[str, str]) -> str:
+def _part_text(part: Part, live: Mapping[str, str], *, busy: bool) -> str:
     if part.kind == "text":
         streaming = not part.text and part.id in live
         text = clean(part.text or live.get(part.id, ""))
         return f"{text} [… being written]" if streaming and text else text
     if part.kind == "tool" and part.call is not None:
-        return _call_text(part.call)
+        return _call_text(part.call, busy=busy)
     if part.kind == "file":
         return f"[file] {one_line(part.text, ARGUMENT_LENGTH)}"
     return ""
 
 
-def _call_text(call: ToolCall) -> str:
-    line = f"[{one_line(call.name, 40)}: {call.status}] {one_line(call.title, ARGUMENT_LENGTH)}"
+def _call_text(call: ToolCall, *, busy: bool) -> str:
+    status = call.status if busy or call.status in {"completed", "error"} else "interrupted"
+    line = f"[{one_line(call.name, 40)}: {status}] {one_line(call.title, ARGUMENT_LENGTH)}"
     if call.status == "error":
         return f"{line} — {one_line(call.error, 300)}"
     output = clean(call.output.strip())

@@ -119,7 +119,7 @@ class Tools:
             problem=one_line(status.describe(), 300)
             if status is not None and retries
             else session_problem(messages, busy=busy, pick_up=pick_up),
-            messages=message_rows(messages, state.live(found.id).parts, max_chars),
+            messages=message_rows(messages, state.live(found.id).parts, max_chars, busy=busy),
             asks=[ask_row(target, ask) for ask in asks],
         )
         return _result(read_text(result, self._shown.text(target, asks) if asks else ""), result)

@@ -84,8 +84,8 @@ def a_call(**fields: object) -> Part:
     return Part(id="prt_1", kind="tool", call=call)
 
 
-def texts(*messages: Message) -> list[str]:
-    return [row.text for row in message_rows(messages, {}, 12_000)]
+def texts(*messages: Message, busy: bool = False) -> list[str]:
+    return [row.text for row in message_rows(messages, {}, 12_000, busy=busy)]
 
 
 def test_a_tool_s_output_is_shown_at_its_end_with_a_mark_that_more_was_before() -> None:
@@ -94,6 +94,12 @@ def test_a_tool_s_output_is_shown_at_its_end_with_a_mark_that_more_was_before() 
     assert "\n    … x" in long
     assert long.endswith("the end")
     assert texts(a_message(a_call(status="error", error="no such file"))) == ["[bash: error] ls — no such file"]
+
+
+def test_a_tool_that_an_end_of_opencode_left_running_is_called_interrupted() -> None:
+    left = a_message(a_call(status="running"), completed=None)
+    assert texts(left, busy=True) == ["[bash: running] ls"]
+    assert texts(left) == ["[bash: interrupted] ls"]
 
 
 def test_errors_retries_and_summaries_are_marked() -> None:
