@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-_TERMINATE_SECONDS = 10.0
+_TERMINATE_SECONDS = 5.0
 """From SIGTERM to SIGKILL; the interface needs 0.5 s."""
 _RESUME_SECONDS = 0.1
 """When the shell continues the whole job, the news that OpenCode goes on may come a little later than ours."""

@@ -84,7 +84,8 @@ def test_a_headless_instance_ends_its_running_tools_with_it(machine: Machine) ->
         assert "set OPENCODE_SERVER_PASSWORD" in without.stdout
 
         launched.launcher().send_signal(signal.SIGTERM)
-        assert launched.ended() == -signal.SIGTERM
+        # OpenCode is deaf to SIGTERM while it installs packages in the background, and is killed then.
+        assert launched.ended() in {-signal.SIGTERM, 128 + signal.SIGKILL}
         eventually(lambda: has_ended(tool), "the tool has ended")
         assert machine.registrations() == {}
 
