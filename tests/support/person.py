@@ -1,4 +1,4 @@
-"""A person who lets a chat client in, on the gateway's own pages. It needs httpx and the SDK, and no gateway here."""
+"""A person who lets a chat client in, on the gateway's own pages. It needs httpx2 and the SDK, and no gateway."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-import httpx
+import httpx2
 from mcp.shared.auth import AuthorizationCodeResult
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Person:
 
     async def visit(self, url: str) -> None:
         """Go to where the client sends, log in and allow all that is ticked."""
-        async with httpx.AsyncClient(verify=self.trust, trust_env=False) as browser:
+        async with httpx2.AsyncClient(verify=self.trust, trust_env=False) as browser:
             page = await browser.get(url, follow_redirects=True)
             login = {"name": self.name, "password": self.password}
             page = await self._submit(browser, page, login)
@@ -52,8 +52,8 @@ class Person:
         return AuthorizationCodeResult(code=answer["code"], state=answer["state"], iss=answer["iss"])
 
     async def _submit(
-        self, browser: httpx.AsyncClient, page: httpx.Response, fields: dict[str, str]
-    ) -> httpx.Response:
+        self, browser: httpx2.AsyncClient, page: httpx2.Response, fields: dict[str, str]
+    ) -> httpx2.Response:
         assert page.status_code == 200, page.text
         self.seen.append(page.text)
         hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', page.text))
