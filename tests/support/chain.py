@@ -135,6 +135,12 @@ class Terminal:
         """What it shows now."""
         return self._tmux("capture-pane", "-p")
 
+    def type(self, line: str) -> None:
+        """Give OpenCode a line, as the person there does."""
+        self._tmux("send-keys", "-l", line)
+        eventually(lambda: line in self.screen, "what was typed", within=30)
+        self._tmux("send-keys", "Enter")
+
     def _tmux(self, *arguments: str) -> str:
         env = {"LANG": "C.UTF-8"}
         return self.machine.host.output("tmux", "-u", "-L", "chain", *arguments, user=self.machine.person, env=env)

@@ -103,7 +103,16 @@ def chain(
     model = Model(desktop.host, desktop.model_port)
     gateway.administer("users", "add", _LOGIN[0], stdin=f"{_LOGIN[1]}\n")
     gateway.administer("clients", "allow", "--minutes", "5")
-    sent = phone.call("send", *_LOGIN, instance=instance, session="new", message="the-first")
+    # A session from afar takes nobody's screen, so the person there begins the one that both work in.
+    screen.type("at-the-desk")
+    eventually(lambda: "echo: at-the-desk" in screen.screen, "its answer on the screen", within=60)
+
+    def is_idle() -> bool:
+        rows = phone.call("instances", *_LOGIN)["structured"]["instances"]
+        return [row["state"] for row in rows if row["name"] == instance] == ["idle"]
+
+    eventually(is_idle, "it is idle", within=60)
+    sent = phone.call("send", *_LOGIN, instance=instance, message="the-first")
     assert "echo: the-first" in sent["text"]
     gateway.administer("clients", "close")
     return Chain(relay, gateway, phone, screen, model, instance, sent["structured"]["session"], phone.tokens())
