@@ -31,12 +31,12 @@ demo: packages-demo $(INSTALLED) ## Drive both OpenCodes through the server. V=1
 # Four at a time on two processors too: most tests wait for programs that start. What fails is run again alone and
 # must pass then; that tells a fault from two processors that had too much to do.
 .PHONY: test
-test: packages-test $(INSTALLED) opencode ## Run all tests, `make images molecule` too where Docker is or can be had. ARGS="…" goes to pytest, alone
+test: packages-test $(INSTALLED) opencode ## Run all tests, `make images molecule debian` too where Docker is or can be had. ARGS="…" goes to pytest, alone
 	@$(OPENCODES) $(BIN)/pytest $(or $(ARGS),--numprocesses 4 --dist loadfile --durations 15) \
 		$(if $(ARGS),,|| { echo 'Once more, one at a time, what failed. Mend what passes only now: it depends on chance.'; \
 		$(OPENCODES) $(BIN)/pytest --last-failed --last-failed-no-failures none; })
-	@$(if $(ARGS),:,if $(ENGINE) possible; then $(MAKE) --no-print-directory images molecule; \
-	else echo 'Left out: make images molecule. No Docker engine can be reached, nor started as this user.'; fi)
+	@$(if $(ARGS),:,if $(ENGINE) possible; then $(MAKE) --no-print-directory images molecule debian; \
+	else echo 'Left out: make images molecule debian. No Docker engine can be reached, nor started as this user.'; fi)
 
 .PHONY: images
 images: packages-images $(INSTALLED) opencode ## Build the images of server and gateway, say their sizes, and test them
@@ -45,6 +45,11 @@ images: packages-images $(INSTALLED) opencode ## Build the images of server and 
 .PHONY: molecule
 molecule: packages-molecule $(INSTALLED) opencode ## Prove the roles on Debian hosts in containers. SCENARIO=noble: on Ubuntu
 	@$(MOUNTED_OPENCODES) $(ENGINE) run tests/support/scenarios.sh $(SCENARIO)
+
+# The machine that tests has one Python and one OpenSSH; people have others.
+.PHONY: debian
+debian: packages-images $(INSTALLED) opencode ## Test line, launcher, commands and fleet on Debian 13 with its Python and OpenSSH
+	@$(MOUNTED_OPENCODES) $(ENGINE) run tests/debian/run.sh trixie
 
 .PHONY: lint
 lint: packages-lint $(INSTALLED) ## Check format, style, types, shell scripts, roles and their READMEs

@@ -4,11 +4,7 @@
 # BASE_IMAGE names another base than python:3.13-slim, for example one pinned by digest.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-# Debian's client has BuildKit built in; a newer one that lies before it on the PATH may lack its plugin.
-if [ -x /usr/bin/docker ]; then
-    PATH=/usr/bin:$PATH
-fi
-export DOCKER_BUILDKIT=1
+. images/builder.sh
 
 [ "$#" -gt 0 ] || {
     printf 'usage: build.sh server|gateway…\n' >&2
@@ -19,22 +15,6 @@ revision=$(git rev-parse HEAD 2>/dev/null || printf unknown)
 # Not the short form: "dirty" must be told of what is not committed, too.
 [ -z "$(git status --porcelain 2>/dev/null)" ] || revision+=-dirty
 base=${BASE_IMAGE:-$(images/base.sh python)}
-
-# pip's settings on this machine as far as they mean something in a build: packages may come from an index of one's own.
-settings=$(mktemp)
-trap 'rm -f "$settings"' EXIT
-# A variable of the environment comes first in the list and wins. Directories of this machine are not in the build.
-{
-    printf '[global]\n'
-    python3 -m pip config list 2>/dev/null |
-        sed -n "s/^[a-z:]*\.\(index-url\|extra-index-url\|trusted-host\|proxy\|timeout\|retries\)='\(.*\)'$/\1 = \2/p" |
-        sed 's#file://[^ ]*##g' | awk '$3 != "" && !seen[$1]++'
-} >"$settings"
-secrets=(--secret "id=pip.conf,src=$settings")
-certificates=${PIP_CERT:-${REQUESTS_CA_BUNDLE:-${SSL_CERT_FILE:-}}}
-if [ -n "$certificates" ]; then
-    secrets+=(--secret "id=ca.crt,src=$certificates")
-fi
 
 for image in "$@"; do
     name=opencode-relay/$image

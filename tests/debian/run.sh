@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Prove on another Debian what depends on its Python and its OpenSSH: run.sh trixie [ARGUMENTS OF pytest…]
+# The image holds what is committed or added here, as a fresh clone in root's home.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. images/builder.sh
+# What takes longer hangs.
+readonly limit=25m
+readonly tests=(
+    tests/client tests/gateway/test_commands.py tests/gateway/test_commands_as_root.py tests/relay/test_line.py
+    tests/server/test_command.py tests/server/test_fleet.py tests/server/test_stdio.py tests/test_support.py
+)
+
+distribution=${1:?usage: run.sh trixie [ARGUMENTS OF pytest…]}
+shift
+image=opencode-relay-test-debian:$distribution
+[ "$#" -gt 0 ] || set -- --numprocesses 4 --dist loadfile
+base=$(images/base.sh "$distribution")
+# The host's network: a private engine has no default bridge.
+git ls-files -z | xargs -0 tar -c --ignore-failed-read |
+    docker build --quiet --network host --file tests/debian/Dockerfile "${secrets[@]}" \
+        --build-arg "BASE_IMAGE=$base" --tag "$image" - >/dev/null
+
+# Tests make namespaces, with networks and mounts in them; the kernel's walls of a container forbid that otherwise.
+permissions=(--sysctl net.ipv6.conf.all.disable_ipv6=0 --cap-add SYS_ADMIN --cap-add NET_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined)
+opencodes=()
+for variable in OPENCODE_BIN OPENCODE2_BIN; do
+    opencodes+=(--env "$variable" --volume "${!variable}:${!variable}:ro")
+done
+timeout --foreground "$limit" docker run --rm --network none --init "${permissions[@]}" "${opencodes[@]}" "$image" \
+    pytest "$@" "${tests[@]}"
