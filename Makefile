@@ -28,11 +28,12 @@ help: ## Say what there is
 demo: packages-demo $(INSTALLED) ## Drive both OpenCodes through the server. V=1, V=2: one; REAL=1: your own; RELAY=1: by an sshd
 	@V=$(V) REAL=$(REAL) RELAY=$(RELAY) $(BIN)/python tests/demo/demo.py
 
-# Four at a time on two processors too: most tests wait for programs that start. What fails is run again alone and
-# must pass then; that tells a fault from two processors that had too much to do.
+# Four at a time on two processors too: most tests wait for programs that start. Files go in the order of their names, so
+# that the slow ones do not come last, alone. What fails is run again alone and must pass then; that tells a fault from
+# two processors that had too much to do.
 .PHONY: test
 test: packages-test $(INSTALLED) opencode ## Run all tests, `make images molecule debian` too where Docker is or can be had. ARGS="…" goes to pytest, alone
-	@$(OPENCODES) $(BIN)/pytest $(or $(ARGS),--numprocesses 4 --dist loadfile --durations 15) \
+	@$(OPENCODES) $(BIN)/pytest $(or $(ARGS),--numprocesses 4 --dist loadfile --no-loadscope-reorder --durations 15) \
 		$(if $(ARGS),,|| { echo 'Once more, one at a time, what failed. Mend what passes only now: it depends on chance.'; \
 		$(OPENCODES) $(BIN)/pytest --last-failed --last-failed-no-failures none; })
 	@$(if $(ARGS),:,if $(ENGINE) possible; then $(MAKE) --no-print-directory images molecule debian; \

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,12 +19,27 @@ if TYPE_CHECKING:
     from support.scripted_model import ScriptedModel
 
 
+@pytest.fixture(scope="session")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the first launcher learnt of OpenCode 1, whose version takes two seconds to tell: a machine asks once."""
+    return tmp_path_factory.mktemp("learnt") / "opencode.json"
+
+
 @pytest.fixture
-def machine(opencode_home: OpenCodeHome, tmp_path: Path) -> Machine:
+def machine(opencode_home: OpenCodeHome, tmp_path: Path, learnt: Path) -> Iterator[Machine]:
     """A user's machine on which nothing runs yet."""
     project = tmp_path / "project"
     project.mkdir()
-    return Machine(opencode_home, tmp_path / "registry", project, tmp_path / "state", tmp_path / "config")
+    machine = Machine(opencode_home, tmp_path / "registry", project, tmp_path / "state", tmp_path / "config")
+    note = machine.state_dir / learnt.name
+    if learnt.exists():
+        note.parent.mkdir(parents=True, mode=0o700)
+        note.write_bytes(learnt.read_bytes())
+    yield machine
+    if note.exists() and not learnt.exists():
+        facts = json.loads(note.read_bytes())
+        if "stamp" in facts:
+            learnt.write_text(json.dumps({fact: facts[fact] for fact in ("stamp", "version")}))
 
 
 @pytest.fixture

@@ -14,9 +14,11 @@ T = TypeVar("T")
 
 _INTERVAL = 0.02
 """Seconds between two looks: short beside what is waited for, long beside the cost of a look."""
+PATIENCE = 120.0
+"""Seconds until what is waited for counts as hanging: far beyond what a busy machine takes."""
 
 
-def eventually(predicate: Callable[[], T], what: str = "", *, within: float = 40.0) -> T:
+def eventually(predicate: Callable[[], T], what: str = "", *, within: float = PATIENCE) -> T:
     """Return the first truthy value of `predicate`, or fail after `within` seconds.
 
     An `AssertionError` of the predicate counts as "not yet", so that plain asserts can be waited for
@@ -38,7 +40,7 @@ def eventually(predicate: Callable[[], T], what: str = "", *, within: float = 40
         time.sleep(_INTERVAL)
 
 
-async def eventually_async(predicate: Callable[[], object], what: str = "", *, within: float = 40.0) -> Any:
+async def eventually_async(predicate: Callable[[], object], what: str = "", *, within: float = PATIENCE) -> Any:
     """Like `eventually`, for a plain or an async predicate, leaving the event loop free meanwhile.
 
     The result is `Any` since mypy cannot tell the two kinds of predicate apart in a lambda.
