@@ -75,7 +75,8 @@ def _machine(values: dict[str, object]) -> Machine:
         host=Host(str(values["inventory_hostname"])),
         person=str(values["relay_client_user"]),
         client=str(values["relay_client_name"]),
-        instances=len(instances),
+        instances=tuple(one.get("name") or Path(one["directory"]).name for one in instances),
+        generation=int(str(values["opencode_generation"])),
         model_port=int(str(values["model_port"])),
     )
 

@@ -126,10 +126,26 @@ class Machine:
     host: Host
     person: str
     client: str
-    instances: int
-    """How many run as services."""
+    instances: tuple[str, ...]
+    """Those that run as services, by what the relay's name for the machine is put before."""
+    generation: int
+    """Of its OpenCode."""
     model_port: int
     """Where its scripted model listens."""
+
+    @property
+    def lines(self) -> int:
+        """How many registrations it has: the launchers on OpenCode 2 share one."""
+        return 1 if self.generation == 2 else len(self.instances)
+
+    def units(self) -> list[str]:
+        """Return the units of its launchers."""
+        script = f"basename -a /home/{self.person}/.config/systemd/user/opencode-connected-*.service"
+        return self.host.output("sh", "-c", script).split()
+
+    def systemctl(self, *arguments: str) -> None:
+        """Have the person's own manager do something."""
+        self.host.run("systemctl", "--user", "-M", f"{self.person}@.host", *arguments)
 
     def launcher(self, *arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run `opencode-connected ARGUMENTS` as the person, to its end, whatever comes of it."""
@@ -181,7 +197,7 @@ def all_registered(
         found = relay.registrations()
         for machine in machines:
             names = [name for name, entry in found.items() if entry.client == machine.client]
-            assert len(names) >= machine.instances, f"{machine.client} has {names}"
+            assert len(names) >= machine.lines, f"{machine.client} has {names}"
         return found
 
     return eventually(complete, "all instances are registered", within=within)

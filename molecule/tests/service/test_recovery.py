@@ -20,11 +20,6 @@ if TYPE_CHECKING:
 # What breaks comes back within a minute, on a machine that has other work.
 pytestmark = pytest.mark.timeout(600)
 
-_GET = """
-import sys, urllib.request
-print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())
-"""
-
 
 def _kill_agent(relay: Relay) -> None:
     relay.run("kill", "-KILL", str(relay.agent_pid()))
@@ -44,24 +39,62 @@ def test_a_turn_goes_on_through(
     fault: Callable[[Relay], None],
     figure: Callable[[str, float], None],
 ) -> None:
-    name = f"{laptop.client}-api"
-    status = f"http://127.0.0.1:{fleet[name].port}/session/status"
-    marker = fault.__name__
+    with _in_mid_turn(relay, laptop, fault.__name__):
+        fault(relay)
+        figure(f"{fault.__name__.strip('_')}, in mid-turn: registered again", back(relay, laptop, fleet))
+
+
+def test_a_turn_of_opencode_2_goes_on_through_a_restart_of_the_launchers_units(
+    relay: Relay, laptop: Machine, fleet: dict[str, Registration]
+) -> None:
+    def services() -> list[str]:
+        return laptop.host.output("pgrep", "-u", laptop.person, "-f", "opencode .*--service").split()
+
+    before, old = services(), set(fleet.values())
+    name = next(iter(relay.registered(laptop.client)))
+    message = "before GATE:restarted and-after"
+    model = Model(laptop.host, laptop.model_port)
+    with relay.tools(("send", {"instance": name, "message": message, "session": "new"})) as client:
+        eventually(lambda: model.times_prompted(message) == 1, "the turn runs", within=60)
+        laptop.systemctl("restart", *laptop.units())
+        # Whichever is up first holds the line, by its own name.
+        eventually(lambda: relay.registered(laptop.client), "registered anew", within=60)
+        eventually(lambda: not set(relay.registered(laptop.client).values()) & old, "registered anew", within=60)
+        model.release("restarted")
+        # Where no launcher was up again within seconds, it says that the turn goes on.
+        assert client.ended() == 0, client.errors
+        (sent,) = (json.loads(line) for line in client.lines)
+    assert not sent["is_error"], sent
+
+    def is_answered() -> bool:
+        (read,) = relay.call_tools(("read", {"instance": name}))
+        assert read["text"].count(f"user: {message}") == 1
+        assert "and-after" in read["text"].partition(message)[2]
+        return True
+
+    eventually(is_answered, "the turn's end", within=60)
+    assert model.times_prompted(message) == 1
+    assert services() == before != []
+
+
+@contextmanager
+def _in_mid_turn(relay: Relay, machine: Machine, marker: str) -> Iterator[None]:
+    """Have a turn run meanwhile, let it end, and see that `send` has its answer and that it ran once."""
+    name = next(iter(relay.registered(machine.client)))
     message = f"before GATE:{marker} and-after"
+    model = Model(machine.host, machine.model_port)
     with relay.tools(
         ("send", {"instance": name, "message": message, "session": "new"}), ("read", {"instance": name})
     ) as client:
-        eventually(
-            lambda: "busy" in relay.python(_GET, status, user=relay.gateway_user).stdout, "the turn runs", within=60
-        )
-        fault(relay)
-        figure(f"{fault.__name__.strip('_')}, in mid-turn: registered again", back(relay, laptop, fleet))
-        Model(laptop.host, laptop.model_port).release(marker)
+        eventually(lambda: model.times_prompted(message) == 1, "the turn runs", within=60)
+        yield
+        model.release(marker)
         assert client.ended() == 0, client.errors
         sent, read = (json.loads(line) for line in client.lines)
     assert not sent["is_error"]
     assert "and-after" in sent["text"]
     assert read["text"].count(f"user: {message}") == 1
+    assert model.times_prompted(message) == 1
 
 
 @contextmanager
