@@ -59,6 +59,16 @@ def test_a_whole_way_is_ok_and_warns_of_the_relays_other_users(machine: Machine,
         assert "ok          tunnel         a request came through it" in text
 
 
+def test_what_a_startup_file_prints_on_the_relay_is_a_warning(machine: Machine, tmp_path: Path) -> None:
+    greeting = 'ForceCommand printf "Welcome to vm"; eval "$SSH_ORIGINAL_COMMAND"'
+    with Sshd(tmp_path / "relay", options=(greeting,)) as relay:
+        found = hops(machine, {"RELAY_SSH_CMD": relay.ssh_command}, code=0)
+    assert found["account"]["status"] == "warning"
+    assert found["account"]["detail"].endswith("startup files print: Welcome to vm")
+    assert found["account"]["remedy"]
+    assert found["tunnel"]["status"] == "ok"
+
+
 def test_without_a_relay_the_local_registry_is_the_last_hop(machine: Machine) -> None:
     assert list(hops(machine, {}, code=0)) == ["opencode", "port", "state", "access", "registration"]
     machine.registry_dir.chmod(0o777)

@@ -23,6 +23,7 @@ from opencode_connected.text import printable
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from opencode_connected.line.inquiry import ProbeResult
     from opencode_connected.settings import Settings
 
 HopName = Literal[
@@ -204,9 +205,8 @@ async def _relay(settings: Settings) -> list[Hop]:
             probed = await probe(line)
         except LineError as error:
             return _broken(error, settings)
-        account = f"enrolled as {probed.client}" if probed.client else "an ordinary account"
         hops = [Hop(hop=name, status="ok") for name in _before("account")]
-        hops.append(Hop(hop="account", status="ok", detail=account))
+        hops.append(_account(probed))
         hops.append(Hop(hop="forward", status="ok", detail=f"port {probed.port} of the relay"))
         try:
             await query(line)
@@ -218,6 +218,15 @@ async def _relay(settings: Settings) -> list[Hop]:
         provisioned = probed.agent != "sh"
         privacy = Hop(hop="privacy", status="ok", detail="a provisioned relay")
         return [*hops, privacy if provisioned else Hop(hop="privacy", status="warning", detail=_PRIVACY)]
+
+
+def _account(probed: ProbeResult) -> Hop:
+    detail = f"enrolled as {probed.client}" if probed.client else "an ordinary account"
+    if probed.startup_output is None:
+        return Hop(hop="account", status="ok", detail=detail)
+    detail += f", whose startup files print: {probed.startup_output}"
+    remedy = "this line does not mind, other programs do: let ~/.bashrc and its like print only where `[ -t 1 ]`"
+    return Hop(hop="account", status="warning", detail=detail, remedy=remedy)
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

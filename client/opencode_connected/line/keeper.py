@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from opencode_connected import names
-from opencode_connected.line.connection import Connection
-from opencode_connected.line.errors import ForwardRefused, LineError, NameTaken, RelayRefused
+from opencode_connected.line.connection import BEGIN_SECONDS, Connection
+from opencode_connected.line.errors import ForwardRefused, LineError, NameTaken, NotBegun, RelayRefused
 from opencode_connected.line.netwatch import Change, NetWatch
 from opencode_connected.line.ports import PortChoice
 from opencode_connected.line.retry import RetrySchedule
@@ -42,6 +42,8 @@ _REGISTER_AGAIN_SECONDS: Final = 2.0
 _STABLE_SECONDS: Final = 10.0
 """A connection that lasted so long was a good one: the next failure is a new one."""
 _GOODBYE_SECONDS: Final = 3.0
+_MOST_BEGIN_SECONDS: Final = 40.0
+"""What an account's startup files may take at most. It is learnt, as what hangs is to be said soon."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ class LineKeeper:
         self._record = LineRecord(on_event)
         self._ports = PortChoice(settings.ports)
         self._schedule = RetrySchedule()
+        self._begin_seconds = BEGIN_SECONDS
         self._connection: Connection | None = None
         self._wanted: _Wanted | None = None
         self._asked_name: str | None = None
@@ -142,6 +145,8 @@ class LineKeeper:
                 try:
                     await self._hold()
                 except LineError as error:
+                    if isinstance(error, NotBegun):
+                        self._begin_seconds = min(2 * self._begin_seconds, _MOST_BEGIN_SECONDS)
                     self._record.lost(error)
                     self._has_contact.set()
                     self._wake.clear()
@@ -151,7 +156,8 @@ class LineKeeper:
     async def _hold(self) -> None:
         """Hold one connection, from its start to its end."""
         while True:
-            async with Connection(self._settings, forward=self._ports.port) as connection:
+            patience = self._begin_seconds
+            async with Connection(self._settings, forward=self._ports.port, begin_seconds=patience) as connection:
                 self._connection = connection
                 try:
                     await connection.open()

@@ -14,7 +14,7 @@ from opencode_connected.line.errors import Hop, LineError
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 @dataclass(frozen=True)
@@ -194,9 +194,12 @@ _RULES: Final = (
 # What ssh, gcloud and shells say without anything being wrong.
 _NOISE: Final = re.compile(
     r"^(?:Warning: |WARNING: |debug\d: |\*\* |Pseudo-terminal|PTY allocation|Allocated port|Killed by |Terminated"
+    r"|Authenticated to |Transferred: sent |Bytes per second: "
     r"|bind |channel_setup_|Could not request local forwarding|Connection to \S+ closed\.$|Updating |Waiting for SSH"
     r"|External IP address was not found|\s*$)|exited with return code"
 )
+_DEBUG: Final = re.compile(r"debug\d: ")
+_LOGIN: Final = re.compile(r"Authenticated to \S+ ")
 _OLD_SSH: Final = re.compile(r"[Bb]ad configuration option: (?:forkafterauthentication|stdinnull|sessiontype)")
 _ALLOCATED: Final = re.compile(r"^Allocated port (\d{1,5}) for remote forward to (.+?)(?::-\d+)?$")
 """Behind a socket's path ssh writes a number below zero for its port."""
@@ -204,16 +207,23 @@ _FORWARD_FAILED: Final = re.compile(r"remote port forwarding failed for listen p
 
 
 def diagnose(
-    output: Sequence[str], status: int | None, *, is_enrolled: bool = False, command: str = "RELAY_SSH_CMD"
+    output: Sequence[str],
+    status: int | None,
+    *,
+    has_begun: bool = False,
+    is_enrolled: bool = False,
+    command: str = "RELAY_SSH_CMD",
 ) -> LineError:
     """Return what ended ssh.
 
     `output` are its last lines, those of stderr at the end. `status` is its exit status (negative: the signal that
     ended it; None: it has not ended, but its output has). `is_enrolled`: it used an enrolled machine's key.
+    `has_begun`: what the relay runs for us has spoken.
     `command`: what the person calls the command that ssh was started with.
     """
+    words = [line for line in output if not _DEBUG.match(line)]
     for rule in _RULES:
-        for line in output:
+        for line in words:
             if match := rule.pattern.search(line):
                 groups = [printable(group, limit=200) for group in match.groups() if group is not None] or [
                     "the relay"
@@ -223,14 +233,31 @@ def diagnose(
                 return LineError(message, hop=rule.hop, remedy=remedy, permanent=rule.permanent)
     if status is not None and status < 0:
         return LineError(f"ssh was ended by signal {-status}", hop="lost")
-    telling = [line for line in output if not _NOISE.search(line)]
-    said = f": {printable(telling[-1], limit=200)}" if telling else ""
+    telling = last_words(words)
+    said = f": {telling}" if telling else ""
+    if status is not None and not has_begun and any(map(is_login, words)):
+        return LineError(
+            f"the relay lets this account in, and ends the session with status {status} before our command{said}",
+            hop="account",
+            remedy="the account needs a shell, and no forced command or startup file that ends what comes over ssh",
+        )
     ended = "the relay's end of the line ended" if status is None else f"ssh ended with status {status}"
     return LineError(
         f"{ended}{said}",
         hop="relay",
         remedy=f"run the command of {command} by hand" if said else "",
     )
+
+
+def last_words(output: Iterable[str]) -> str:
+    """Return the last line that is not what ssh, gcloud and shells say without anything being wrong, or nothing."""
+    telling = [text for line in output if not _NOISE.search(line) and (text := printable(line, limit=200))]
+    return telling[-1] if telling else ""
+
+
+def is_login(line: str) -> bool:
+    """Tell whether this line of stderr says that a host, the relay or one on the way to it, let us in."""
+    return _LOGIN.match(line) is not None
 
 
 def is_old_ssh(stderr: Sequence[str]) -> bool:

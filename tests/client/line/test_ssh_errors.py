@@ -192,7 +192,8 @@ async def test_a_forced_command_that_is_something_else(
     with Sshd(tmp_path / "relay", options=("ForceCommand echo menu only >&2; exit 7",)) as relay:
         error = await failure(line_settings(relay, opencode, registry_dir))
 
-    check(error, "relay", "ssh ended with status 7: menu only", "by hand", permanent=False)
+    says = "ends the session with status 7 before our command: menu only"
+    check(error, "account", says, "no forced command", permanent=False)
 
 
 async def test_a_registry_directory_that_is_not_safe(settings: LineSettings, registry_dir: Path) -> None:
