@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 class _Rule:
     """If `pattern` matches a line of stderr: its groups fill `message`. `enrolled`: an enrolled machine's remedy.
 
+    `before_login`: what it matches means this only where nothing was heard of a log-in.
+
     In both remedies `{command}` becomes what the person calls the command.
     """
 
@@ -30,12 +32,21 @@ class _Rule:
     remedy: str
     permanent: bool
     enrolled: str
+    before_login: bool
 
 
 def _rule(
-    pattern: str, hop: Hop, message: str, remedy: str, *, permanent: bool = False, enrolled: str | None = None
+    pattern: str,
+    hop: Hop,
+    message: str,
+    remedy: str,
+    *,
+    permanent: bool = False,
+    enrolled: str | None = None,
+    before_login: bool = False,
 ) -> _Rule:
-    return _Rule(re.compile(pattern), hop, message, remedy, permanent, remedy if enrolled is None else enrolled)
+    enrolled = remedy if enrolled is None else enrolled
+    return _Rule(re.compile(pattern), hop, message, remedy, permanent, enrolled, before_login)
 
 
 _JOIN_AGAIN: Final = "if the relay was set up anew, enroll with its new join line; if not, do not connect"
@@ -44,6 +55,9 @@ KEY_REFUSED: Final = (
     "or is damaged, make another with `opencode-connected enroll --new-key`"
 )
 """An enrolled machine's remedy."""
+_CLOSED: Final = "the relay's sshd closed the connection before the log-in"
+_WHY_CLOSED: Final = "it may be overloaded or starting, or have locked this address out for a while"
+_WHY_CLOSED_TO_US: Final = f"{_WHY_CLOSED}; if you gave a --proxy-command, run that by hand: it stands in {{command}}"
 
 
 # The first rule that matches any line wins: the cause stands before what follows from it.
@@ -143,10 +157,9 @@ _RULES: Final = (
     _rule(
         r"Not allowed at this time|Exceeded MaxStartups|(?:kex_exchange_identification|banner exchange): .*",
         "network",
-        "the relay's sshd closed the connection before the log-in",
-        "it may be overloaded or starting, or have locked this address out for a while",
-        enrolled="it may be overloaded or starting, or have locked this address out for a while; if you gave a "
-        "--proxy-command, run that by hand: it stands in {command}",
+        _CLOSED,
+        _WHY_CLOSED,
+        enrolled=_WHY_CLOSED_TO_US,
     ),
     _rule(
         r"\(gcloud\.[a-z.]+\) .*(?:[Rr]eauthenticat|do not currently have an active account|credentials)",
@@ -182,6 +195,15 @@ _RULES: Final = (
         "lost",
         "{0} stopped answering",
         "",
+    ),
+    # All that OpenSSH 10 says of such an end at its usual level, and the end of a line that was up.
+    _rule(
+        r"^Connection (?:closed|reset) by |^Read from remote",
+        "network",
+        _CLOSED,
+        _WHY_CLOSED,
+        enrolled=_WHY_CLOSED_TO_US,
+        before_login=True,
     ),
     _rule(
         r"client_loop: send disconnect|Connection to \S+ closed by|Connection (?:closed|reset) by|Read from remote",
@@ -222,7 +244,10 @@ def diagnose(
     `command`: what the person calls the command that ssh was started with.
     """
     words = [line for line in output if not _DEBUG.match(line)]
+    is_in = any(map(is_login, output))
     for rule in _RULES:
+        if rule.before_login and (is_in or has_begun):
+            continue
         for line in words:
             if match := rule.pattern.search(line):
                 groups = [printable(group, limit=200) for group in match.groups() if group is not None] or [
@@ -235,7 +260,7 @@ def diagnose(
         return LineError(f"ssh was ended by signal {-status}", hop="lost")
     telling = last_words(words)
     said = f": {telling}" if telling else ""
-    if status is not None and not has_begun and any(map(is_login, words)):
+    if status is not None and not has_begun and is_in:
         return LineError(
             f"the relay lets this account in, and ends the session with status {status} before our command{said}",
             hop="account",

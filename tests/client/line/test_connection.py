@@ -346,7 +346,7 @@ async def test_a_program_that_ignores_sigterm_is_killed(settings: LineSettings, 
         group = connection._transport.get_pid()
 
     with pytest.raises(ProcessLookupError):
-        eventually(lambda: os.killpg(group, 0), "the process group is gone")
+        await eventually_async(lambda: os.killpg(group, 0), "the process group is gone")
 
 
 async def test_cancelling_leaves_no_ssh_behind(settings: LineSettings, relay: Sshd) -> None:
