@@ -106,7 +106,7 @@ def _main() -> None:
 def _start_of(pid: int) -> str:
     from opencode_connected import processes  # noqa: PLC0415 - see the module's docstring
 
-    return processes.start_of(pid)
+    return processes.mark_of(pid)
 
 
 def _end(*, pid: int, start: str, port: int, headless: bool, credentials: list[str] | None) -> None:

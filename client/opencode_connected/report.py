@@ -39,7 +39,7 @@ class Report:
         self._state = InstanceState(
             instance_id=owner.instance_id,
             launcher_pid=owner.pid,
-            launcher_start=owner.start,
+            launcher_start=owner.since or owner.start,
             started_at=now(),
             hostname=hostname,
             cwd=cwd,
@@ -65,7 +65,7 @@ class Report:
     def opencode(self, pid: int | None, local_port: int | None) -> None:
         """Note which process OpenCode is (None: not the launcher's), and on which port (None: not known yet)."""
         self.log(f"OpenCode is process {pid or 'of others'}" + (f", port {local_port}" if local_port else ""))
-        self._state.opencode_pid, self._state.opencode_start = pid, processes.start_of(pid) if pid else ""
+        self._state.opencode_pid, self._state.opencode_start = pid, processes.mark_of(pid) if pid else ""
         self._state.local_port = local_port
         self._write()
 
@@ -102,7 +102,7 @@ class Report:
         """Note which OpenCode 2 runs as the service: also as this instance's own process, where it has no other."""
         self._state.opencode_version, self._state.local_port = printable(version, limit=40) or None, port
         if self._state.headless and pid != self._state.opencode_pid:
-            self._state.opencode_pid, self._state.opencode_start = pid, processes.start_of(pid)
+            self._state.opencode_pid, self._state.opencode_start = pid, processes.mark_of(pid)
         self._write()
 
     def was_left_behind(self, name: str) -> bool:

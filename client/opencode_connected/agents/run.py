@@ -62,7 +62,8 @@ class Run(ABC):
         self._say = say
         self._hostname = socket.gethostname()
         self._cwd = working_directory(settings)
-        self._owner = Owner(os.urandom(16).hex(), os.getpid(), processes.start_of(os.getpid()))
+        pid = os.getpid()
+        self._owner = Owner(os.urandom(16).hex(), pid, processes.start_of(pid), processes.since_of(pid))
         self._wanted = WantedName(
             settings.instance_name or names.default_name(self._called(), self._cwd),
             is_default=settings.instance_name is None,
