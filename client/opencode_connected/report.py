@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opencode_connected import processes
 from opencode_connected.guard.policy import Right
 from opencode_connected.logs import LOGGER, log_file, open_log
 from opencode_connected.state import InstanceState, LineReport, StateDirectory, now
-from opencode_connected.text import printable
+from opencode_connected.text import as_utf8, printable
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -42,7 +43,7 @@ class Report:
             launcher_start=owner.since or owner.start,
             started_at=now(),
             hostname=hostname,
-            cwd=cwd,
+            cwd=as_utf8(cwd),
             mode=mode,
             headless=headless,
             registry_dir=settings.registry_dir,
@@ -119,12 +120,13 @@ class Report:
             self.log(f"the state file could not be removed: {error}")
         self.log("ended")
         LOGGER.removeHandler(self._log)
-        self._log.close()
+        with suppress(OSError):  # on a full disk, what it still has cannot be written
+            self._log.close()
 
     def _write(self) -> None:
         if self._is_closed:
             return
         try:
             self._directory.write(self._state)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a home directory whose name is no UTF-8
             self.log(f"the state file could not be written: {error}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opencode_connected.errors import OpenCodeMissing
+from opencode_connected.errors import CannotExecute, OpenCodeMissing
 from opencode_connected.files import write_private
 from opencode_connected.text import printable
 
@@ -37,6 +37,9 @@ _SOURCE_BUILD = "0.0.0"
 _UNKNOWN = "unknown"
 _VERSION_SECONDS = 20.0
 """It takes half a second; the first start after an installation unpacks."""
+_NOT_FOUND = 127
+_NOT_EXECUTED = (126, _NOT_FOUND)
+"""What shells and `env` end with, as in a script whose `node` is not there."""
 _MAX_CACHE_BYTES = 16 * 1024
 
 
@@ -75,13 +78,15 @@ def ask(binary: str, environment: Mapping[str, str]) -> Installed:
             check=False,
         )
     except OSError as error:
-        raise _failing(binary, error.strerror or str(error)) from error
+        raise CannotExecute(binary, error) from error
     except subprocess.SubprocessError as error:
         raise _failing(binary, str(error)) from error
     if answer.returncode != 0:
         said = answer.stderr.decode(errors="replace").split("\n")
         last = next((line for line in map(printable, reversed(said)) if line), "it says nothing")
         code = answer.returncode
+        if code in _NOT_EXECUTED:
+            raise CannotExecute(binary, last, is_missing=code == _NOT_FOUND)
         raise _failing(binary, f"{last} ({f'exit status {code}' if code > 0 else f'signal {-code}'})")
     return installed(binary, answer.stdout.decode(errors="replace"))
 
