@@ -128,6 +128,26 @@ def test_a_missing_opencode_is_a_failed_hop_and_exit_code_3_for_the_launcher(
     assert "npm install" in launched.stderr
 
 
+@pytest.mark.parametrize("place", [".opencode/bin", ".nvm/versions/node/v22.1.0/bin", ".bun/bin"])
+def test_an_opencode_that_is_not_on_this_shells_path_is_found_where_installers_put_it(
+    machine: Machine, tmp_path: Path, place: str
+) -> None:
+    program = tmp_path / "home" / place / "opencode"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    env = {"PATH": str(tmp_path), "HOME": str(tmp_path / "home")}
+    found = hops(machine, env, code=1)["opencode"]
+    assert "install" in found["remedy"], "what cannot be executed is none"
+    program.chmod(0o755)
+
+    found = hops(machine, env, code=1)["opencode"]
+    assert found["detail"].endswith(f"found at {program}")
+    assert f'export PATH="{program.parent}:$PATH"' in found["remedy"]
+    launched = machine.run("--headless", env=env)
+    assert (launched.returncode, launched.stderr.count("\n")) == (3, 1)
+    assert str(program) in launched.stderr
+
+
 @pytest.mark.parametrize(
     ("version", "status"),
     [

@@ -30,6 +30,24 @@ INSTALL_HINT = (
     "or OpenCode 1 with `npm install -g opencode-ai`"
 )
 
+_PLACES = (
+    ".opencode/bin",
+    ".local/bin",
+    ".bun/bin",
+    ".nvm/versions/node/*/bin",
+    ".local/share/fnm/node-versions/*/installation/bin",
+    ".volta/bin",
+    ".asdf/shims",
+    ".local/share/mise/shims",
+    ".npm-global/bin",
+    ".local/share/pnpm",
+    ".yarn/bin",
+    "/opt/homebrew/bin",
+    "/usr/local/bin",
+    "/home/linuxbrew/.linuxbrew/bin",
+)
+"""Where installers and managers of Node put it, below the home directory or absolute. A shell that reads no startup
+file, as of a service or over ssh, has not all of them on its PATH."""
 _OLDEST = (1, 1)
 """What is older has no routes for permissions that could be answered from afar."""
 _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+\S*")
@@ -63,7 +81,24 @@ def find_binary(environment: Mapping[str, str]) -> str:
     """Return the path of the `opencode` on PATH."""
     if found := shutil.which("opencode", path=environment.get("PATH")):
         return found
+    if elsewhere := _elsewhere(environment):
+        raise OpenCodeMissing(
+            f"opencode is not on this shell's PATH, but found at {elsewhere}",
+            f'put it on PATH: export PATH="{elsewhere.parent}:$PATH", also in your shell\'s startup file',
+        )
     raise OpenCodeMissing("opencode is not on PATH", INSTALL_HINT)
+
+
+def _elsewhere(environment: Mapping[str, str]) -> Path | None:
+    """Return an `opencode` where installers put it, the newest if there are several."""
+    home = Path(environment.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111 - that one raises nothing
+    found = [
+        path
+        for pattern in _PLACES
+        for path in (Path("/") if pattern.startswith("/") else home).glob(f"{pattern.lstrip('/')}/opencode")
+        if path.is_file() and os.access(path, os.X_OK)
+    ]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def ask(binary: str, environment: Mapping[str, str]) -> Installed:
