@@ -18,6 +18,7 @@ from opencode_connected.loopback import HOST, Unanswered
 from opencode_connected.registry import Registry
 from opencode_connected.relay import line_settings
 from opencode_connected.result import Result
+from opencode_connected.state import StateDirectory
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ HopName = Literal[
     "registration",
     "tunnel",
     "privacy",
+    "launchers",
 ]
 HopStatus = Literal["ok", "warning", "failed", "not-reached"]
 
@@ -217,7 +219,22 @@ async def _relay(settings: Settings) -> list[Hop]:
         hops.append(_tunnel(probed.health))
         provisioned = probed.agent != "sh"
         privacy = Hop(hop="privacy", status="ok", detail="a provisioned relay")
-        return [*hops, privacy if provisioned else Hop(hop="privacy", status="warning", detail=_PRIVACY)]
+        hops.append(privacy if provisioned else Hop(hop="privacy", status="warning", detail=_PRIVACY))
+        return [*hops, *_launchers(settings)]
+
+
+def _launchers(settings: Settings) -> list[Hop]:
+    """Return what launchers that run have against a way that was found to be well."""
+    return [
+        Hop(
+            hop="launchers",
+            status="warning",
+            detail=printable(f"process {state.launcher_pid}, in {state.cwd}: {state.line.error}"),
+            remedy="this trial came through: that launcher's next try, within a minute, should too",
+        )
+        for state in StateDirectory(settings.state_dir).read_all()
+        if state.line and state.line.phase in ("retrying", "refused") and state.launcher_lives()
+    ]
 
 
 def _account(probed: ProbeResult) -> Hop:

@@ -62,13 +62,16 @@ class LineKeeper:
         settings: LineSettings,
         on_event: Callable[[LineEvent], None],
         local_health: Callable[[], Awaitable[bool]],
+        renewed: Callable[[LineSettings], LineSettings] = lambda settings: settings,
     ) -> None:
         """Make a keeper that does nothing yet.
 
+        `renewed` returns the settings for the next try, given those of the last one: the relay may have moved.
         `on_event` is called, in the event loop, with everything that a log should hold. `local_health` tells whether
         OpenCode answers on this machine: it takes a few seconds at most, and does not raise.
         """
         self._settings = settings
+        self._renewed = renewed
         self._local_health = local_health
         self._record = LineRecord(on_event)
         self._ports = PortChoice(settings.ports)
@@ -143,6 +146,11 @@ class LineKeeper:
             watching = group.create_task(watch.run(), name="netwatch")
             while not self._is_closing:
                 try:
+                    if (settings := self._renewed(self._settings)) != self._settings:
+                        watching.cancel()
+                        watch = NetWatch(settings.ssh_command, self._network_changed)
+                        watching = group.create_task(watch.run(), name="netwatch")
+                        self._settings, self._ports = settings, PortChoice(settings.ports)
                     await self._hold()
                 except LineError as error:
                     if isinstance(error, NotBegun):
