@@ -176,7 +176,7 @@ class OwnedRun(Run):
             with suppress(Unanswered):
                 toast = {"message": message, "variant": "info"}
                 await asyncio.to_thread(endpoint.post, "/tui/show-toast", toast, timeout=_INTERFACE_SECONDS)
-        await presence.keep()
+        await self._keep(presence)
 
     async def _end(self, child: Child, endpoint: Endpoint) -> None:
         if self._headless and self._answering:

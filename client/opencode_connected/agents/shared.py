@@ -220,7 +220,7 @@ class SharedRun(Run):
             registered = await presence.register(wanted)
             self._report.registered(registered, record.version)
             say(f"{registered.name!r} is registered, OpenCode's service is on port {record.port}")
-            await presence.keep()
+            await self._keep(presence)
 
     async def _watch_launchers(self) -> None:
         while True:
