@@ -50,6 +50,7 @@ configuration directory:
 Exit codes: OpenCode's own once it runs; before that, and for the commands:
   0 fine   1 something is wrong   2 usage or settings   3 no usable OpenCode
   4 the relay refuses   5 the name is taken   6 the registry directory is unsafe
+  126 OpenCode cannot be executed   127 what it is run by is not there
 """
 
 _ENROLL_HELP = """Make this machine known to a provisioned relay.

@@ -11,6 +11,9 @@ tells it, in JSON lines, what there is to clean up:
 
 End of file without `done` means that the launcher is dead: then OpenCode is ended and the registration removed,
 without a goodbye note, since nobody said goodbye.
+
+A headless OpenCode is seen by nobody who would end it, so there is a second guardian for the case that launcher and
+guardian are killed together. Its pipe has the first guardian as another writer; what is done by then costs nothing.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import subprocess
+    from collections.abc import Sequence
 
 _DISPOSE_SECONDS = 3.0
 _TERMINATE_SECONDS = 5.0
@@ -36,17 +40,11 @@ _POLL_SECONDS = 0.05
 class Guardian:
     """The launcher's end of the switch."""
 
-    def __init__(self) -> None:
-        import subprocess  # noqa: PLC0415 - the guardian process itself needs it only when it cleans up
-
-        self._process: subprocess.Popen[bytes] = subprocess.Popen(
-            [sys.executable, "-IS", __file__],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd="/",
-        )
+    def __init__(self, *, is_doubled: bool = False) -> None:
+        """`is_doubled`: there is a second one."""
+        second = [_start()] if is_doubled else []
+        pipes = [process.stdin.fileno() for process in second if process.stdin]
+        self._processes = [_start(pipes), *second]
 
     def watch_opencode(self, pid: int, *, port: int, headless: bool, credentials: tuple[str, str] | None) -> None:
         """Have OpenCode, process `pid` (instead of an earlier one), ended if the launcher is killed."""
@@ -63,17 +61,35 @@ class Guardian:
     def dismiss(self) -> None:
         """End the guardian: everything is cleaned up."""
         self._tell({"done": True})
-        if self._process.stdin:
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
-        self._process.wait()
+        for process in self._processes:
+            if process.stdin:
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
+        for process in self._processes:
+            process.wait()
 
     def _tell(self, message: dict[str, Any]) -> None:
         """Pass on a message. A guardian that was killed is no reason for the launcher to fail."""
-        if self._process.stdin:
-            with suppress(BrokenPipeError):
-                self._process.stdin.write(json.dumps(message).encode() + b"\n")
-                self._process.stdin.flush()
+        for process in self._processes:
+            if process.stdin:
+                with suppress(BrokenPipeError):
+                    process.stdin.write(json.dumps(message).encode() + b"\n")
+                    process.stdin.flush()
+
+
+def _start(pipes: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+    """Start a guardian; `pipes` are what it keeps open for as long as it lives."""
+    import subprocess  # noqa: PLC0415 - the guardian process itself needs it only when it cleans up
+
+    return subprocess.Popen(
+        [sys.executable, "-IS", __file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        cwd="/",
+        pass_fds=pipes,
+    )
 
 
 def _main() -> None:
@@ -100,16 +116,22 @@ def _main() -> None:
         with suppress(OSError):
             Path(socket).unlink(missing_ok=True)
     if opencode:
-        _end(**opencode)
+        end_opencode(**opencode)
 
 
 def _start_of(pid: int) -> str:
     from opencode_connected import processes  # noqa: PLC0415 - see the module's docstring
 
-    return processes.start_of(pid)
+    return processes.mark_of(pid)
 
 
-def _end(*, pid: int, start: str, port: int, headless: bool, credentials: list[str] | None) -> None:
+def end_opencode(
+    *, pid: int, start: str, port: int, headless: bool, credentials: Sequence[str] | None = None
+) -> None:
+    """End the OpenCode of a launcher that is dead, process `pid` as `start` tells it, within 8 s.
+
+    `credentials`: user and password that it asks for on `port`.
+    """
     from opencode_connected import loopback, processes  # noqa: PLC0415 - see the module's docstring
 
     if not processes.lives(pid, start):

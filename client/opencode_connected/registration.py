@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic.alias_generators import to_camel
 
 from opencode_connected.names import validate_name
+from opencode_connected.text import as_utf8
 
 
 def now_utc() -> str:
@@ -21,8 +22,7 @@ def _checked_name(name: str) -> str:
 
 
 def _as_utf8(value: object) -> object:
-    # The system hands out bytes that are no UTF-8 as lone surrogates; JSON for others must not contain them.
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if isinstance(value, str) else value
+    return as_utf8(value) if isinstance(value, str) else value
 
 
 Name = Annotated[str, AfterValidator(_checked_name)]

@@ -34,7 +34,7 @@ _UNSIGNED_LOCK_SECONDS = 2.0
 """A lock without a pid is being made right now, or its maker died: the latter after this time."""
 _MAX_FILE_BYTES = 16 * 1024
 _CHECK_FILE = f".check-{os.getpid()}"
-_OWNER = re.compile(rb"([0-9a-f]{32}) (\d{1,10}) (\S*)\n?")
+_OWNER = re.compile(rb"([0-9a-f]{32}) (\d{1,10}) (\S*)(?:\n([0-9a-f-]{36}:\d+))?\n?")
 _OWNER_FILE = re.compile(r"\.(.+)\.owner")
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -42,19 +42,24 @@ _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @dataclass(frozen=True)
 class Owner:
-    """Who keeps a registration: the launcher's instance id (32 hex digits), its process, when that started."""
+    """Who keeps a registration: the launcher's instance id (32 hex digits), its process, when that started.
+
+    `since` is that start as no clock moves it, empty where it cannot be told.
+    """
 
     instance_id: str
     pid: int
     start: str
+    since: str = ""
 
     def lives(self) -> bool:
         """Tell whether the owning process still runs."""
-        return processes.lives(self.pid, self.start)
+        return processes.lives(self.pid, self.since or self.start)
 
     def to_bytes(self) -> bytes:
-        """Return the line of the owner file."""
-        return f"{self.instance_id} {self.pid} {self.start}\n".encode()
+        """Return the owner file."""
+        since = f"{self.since}\n" if self.since else ""
+        return f"{self.instance_id} {self.pid} {self.start}\n{since}".encode()
 
 
 class Registry:
@@ -242,7 +247,9 @@ def _remove_lock(directory: int, lock: str) -> None:
 
 def _owner(directory: int, name: str) -> Owner | None:
     match = _OWNER.fullmatch(_read(directory, f".{name}.owner") or b"")
-    return Owner(match[1].decode(), int(match[2]), match[3].decode(errors="replace")) if match else None
+    if match is None:
+        return None
+    return Owner(match[1].decode(), int(match[2]), match[3].decode(errors="replace"), (match[4] or b"").decode())
 
 
 def _is_mine(directory: int, name: str, instance_id: str) -> bool:

@@ -6,11 +6,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from opencode_connected.errors import LauncherError, NameTaken, RelayRefused
+from opencode_connected.errors import LauncherError, NameTaken, RelayRefused, UsageError
 from opencode_connected.line import errors as line_errors
 from opencode_connected.line.command import LineSettings
 from opencode_connected.line.keeper import LineKeeper
 from opencode_connected.presence import Presence, WantedName
+from opencode_connected.settings import load
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -78,7 +79,7 @@ class RelayPresence(Presence):
     async def prepare(self) -> None:
         """Connect, and say how that went, in one line. Only a refusal that lasts is an error."""
         line = line_settings(self._settings, local_port=0, instance_id=self._instance_id, socket=self._socket)
-        self._keeper = LineKeeper(line, self._on_event, self._healthy)
+        self._keeper = LineKeeper(line, self._on_event, self._healthy, self._renewed)
         try:
             await self._keeper.start()
             state = await self._keeper.first_contact(_FIRST_CONTACT_SECONDS)
@@ -130,6 +131,20 @@ class RelayPresence(Presence):
             except line_errors.LineError as error:
                 self._report.log(f"the line ended badly: {error}")
             self._report.line(self._keeper.state)
+
+    def _renewed(self, line: LineSettings) -> LineSettings:
+        """Return the line as the settings describe it now: `enroll --join` may have written where the relay is."""
+        try:
+            now = load(self._settings.environment)
+        except UsageError as error:
+            self._report.log(f"the settings cannot be read again: {error}")
+            return line
+        if now.relay_ssh_cmd is None:
+            return line
+        found = line_settings(now, local_port=line.local_port, instance_id=line.instance_id, socket=self._socket)
+        if found != line:
+            self._report.log("the settings have changed: the line is tried as they say now")
+        return found
 
     def _started(self) -> LineKeeper:
         if self._keeper is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from opencode_connected import processes
 from opencode_connected.guard.policy import Right
 from opencode_connected.logs import LOGGER, log_file, open_log
 from opencode_connected.state import InstanceState, LineReport, StateDirectory, now
-from opencode_connected.text import printable
+from opencode_connected.text import as_utf8, printable
 
 if TYPE_CHECKING:
     from typing import Literal
@@ -39,10 +40,10 @@ class Report:
         self._state = InstanceState(
             instance_id=owner.instance_id,
             launcher_pid=owner.pid,
-            launcher_start=owner.start,
+            launcher_start=owner.since or owner.start,
             started_at=now(),
             hostname=hostname,
-            cwd=cwd,
+            cwd=as_utf8(cwd),
             mode=mode,
             headless=headless,
             registry_dir=settings.registry_dir,
@@ -65,7 +66,7 @@ class Report:
     def opencode(self, pid: int | None, local_port: int | None) -> None:
         """Note which process OpenCode is (None: not the launcher's), and on which port (None: not known yet)."""
         self.log(f"OpenCode is process {pid or 'of others'}" + (f", port {local_port}" if local_port else ""))
-        self._state.opencode_pid, self._state.opencode_start = pid, processes.start_of(pid) if pid else ""
+        self._state.opencode_pid, self._state.opencode_start = pid, processes.mark_of(pid) if pid else ""
         self._state.local_port = local_port
         self._write()
 
@@ -102,7 +103,7 @@ class Report:
         """Note which OpenCode 2 runs as the service: also as this instance's own process, where it has no other."""
         self._state.opencode_version, self._state.local_port = printable(version, limit=40) or None, port
         if self._state.headless and pid != self._state.opencode_pid:
-            self._state.opencode_pid, self._state.opencode_start = pid, processes.start_of(pid)
+            self._state.opencode_pid, self._state.opencode_start = pid, processes.mark_of(pid)
         self._write()
 
     def was_left_behind(self, name: str) -> bool:
@@ -119,12 +120,13 @@ class Report:
             self.log(f"the state file could not be removed: {error}")
         self.log("ended")
         LOGGER.removeHandler(self._log)
-        self._log.close()
+        with suppress(OSError):  # on a full disk, what it still has cannot be written
+            self._log.close()
 
     def _write(self) -> None:
         if self._is_closed:
             return
         try:
             self._directory.write(self._state)
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: a home directory whose name is no UTF-8
             self.log(f"the state file could not be written: {error}")

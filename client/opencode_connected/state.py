@@ -63,7 +63,7 @@ class InstanceState(BaseModel):
     instance_id: str = Field(pattern=r"^[0-9a-f]{32}$")
     launcher_pid: int
     launcher_start: str
-    """When the launcher's process started, as docs/contract.md writes it."""
+    """By what the launcher's process is told from a later one of that number: `processes.mark_of`."""
     started_at: datetime
     hostname: str
     cwd: str

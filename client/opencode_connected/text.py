@@ -8,6 +8,11 @@ _UNSAFE_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Controls and escapes, invisible and direction-changing characters, surrogates, line separators."""
 
 
+def as_utf8(text: str) -> str:
+    """Return `text` as it can be written: what the system hands out as lone surrogates, no UTF-8, becomes U+FFFD."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def printable(text: str, *, limit: int = 400) -> str:
     """Return `text` as one line of at most `limit` characters that no terminal acts upon.
 

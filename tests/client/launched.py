@@ -163,7 +163,12 @@ class Launched:
 
     def guardian(self) -> psutil.Process:
         """Return the guardian's process."""
-        return next(p for p in self.launcher().children() if "guardian.py" in " ".join(p.cmdline()))
+        return self.guardians()[0]
+
+    def guardians(self) -> list[psutil.Process]:
+        """Return the guardian's process, and of a headless launcher the second one's, which starts before it."""
+        found = [p for p in self.launcher().children() if "guardian.py" in " ".join(p.cmdline())]
+        return sorted(found, key=lambda p: (p.create_time(), p.pid), reverse=True)
 
     def state(self) -> dict[str, Any]:
         """Return the launcher's state file, once it says which process OpenCode is."""

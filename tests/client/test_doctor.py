@@ -59,6 +59,16 @@ def test_a_whole_way_is_ok_and_warns_of_the_relays_other_users(machine: Machine,
         assert "ok          tunnel         a request came through it" in text
 
 
+def test_what_a_startup_file_prints_on_the_relay_is_a_warning(machine: Machine, tmp_path: Path) -> None:
+    greeting = 'ForceCommand printf "Welcome to vm"; eval "$SSH_ORIGINAL_COMMAND"'
+    with Sshd(tmp_path / "relay", options=(greeting,)) as relay:
+        found = hops(machine, {"RELAY_SSH_CMD": relay.ssh_command}, code=0)
+    assert found["account"]["status"] == "warning"
+    assert found["account"]["detail"].endswith("startup files print: Welcome to vm")
+    assert found["account"]["remedy"]
+    assert found["tunnel"]["status"] == "ok"
+
+
 def test_without_a_relay_the_local_registry_is_the_last_hop(machine: Machine) -> None:
     assert list(hops(machine, {}, code=0)) == ["opencode", "port", "state", "access", "registration"]
     machine.registry_dir.chmod(0o777)
@@ -116,6 +126,26 @@ def test_a_missing_opencode_is_a_failed_hop_and_exit_code_3_for_the_launcher(
     launched = machine.run("--headless", env=env)
     assert launched.returncode == 3
     assert "npm install" in launched.stderr
+
+
+@pytest.mark.parametrize("place", [".opencode/bin", ".nvm/versions/node/v22.1.0/bin", ".bun/bin"])
+def test_an_opencode_that_is_not_on_this_shells_path_is_found_where_installers_put_it(
+    machine: Machine, tmp_path: Path, place: str
+) -> None:
+    program = tmp_path / "home" / place / "opencode"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    env = {"PATH": str(tmp_path), "HOME": str(tmp_path / "home")}
+    found = hops(machine, env, code=1)["opencode"]
+    assert "install" in found["remedy"], "what cannot be executed is none"
+    program.chmod(0o755)
+
+    found = hops(machine, env, code=1)["opencode"]
+    assert found["detail"].endswith(f"found at {program}")
+    assert f'export PATH="{program.parent}:$PATH"' in found["remedy"]
+    launched = machine.run("--headless", env=env)
+    assert (launched.returncode, launched.stderr.count("\n")) == (3, 1)
+    assert str(program) in launched.stderr
 
 
 @pytest.mark.parametrize(

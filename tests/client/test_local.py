@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import httpx
@@ -104,6 +105,43 @@ def test_an_opencode_behind_a_script_outlives_no_killed_launcher(machine: Machin
         eventually(lambda: has_ended(opencode), "OpenCode ends")
         eventually(lambda: has_ended(guardian), "the guardian ends")
         assert machine.registrations() == {}
+
+
+def test_a_launcher_that_is_killed_with_its_guardian_leaves_nothing_behind(machine: Machine) -> None:
+    with Launched(machine, "--headless") as launched:
+        launched.registered()
+        opencode, launcher = launched.opencode(), launched.launcher()
+        guardian, other = launched.guardians()
+        for process in (launcher, guardian):
+            process.suspend()  # none of them sees the other's end
+        for process in (launcher, guardian):
+            process.kill()
+        eventually(lambda: has_ended(opencode) and has_ended(other), "OpenCode and the other guardian end")
+        assert list(machine.registry_dir.iterdir()) == []
+
+
+def test_what_is_left_where_all_guardians_are_killed_too_is_cleared_away_at_the_next_start(machine: Machine) -> None:
+    with Launched(machine, "--headless") as died:
+        died.registered()
+        opencode = died.opencode()
+        doomed = [died.launcher(), *died.guardians()]
+        assert len(doomed) == 3
+        for process in doomed:
+            process.suspend()
+        for process in doomed:
+            process.kill()
+        try:
+            eventually(lambda: all(map(has_ended, doomed)), "they are gone")
+            assert not has_ended(opencode)
+            with Launched(machine, "--headless", env={"INSTANCE_NAME": "next"}) as launched:
+                launched.registered()
+                eventually(lambda: has_ended(opencode), "the OpenCode of before ends")
+                eventually(lambda: set(machine.registrations()) == {"next"}, "its registration goes")
+                eventually(lambda: len(machine.states()) == 1, "its state goes")
+                assert not [p for p in machine.registry_dir.iterdir() if "next" not in p.name]
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                opencode.kill()
 
 
 def test_a_start_that_fails_while_the_database_is_being_made_is_tried_again(

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,14 +26,15 @@ CONTENT = b'{"name":"a"}'
 @pytest.fixture
 def me() -> Owner:
     """This process as an owner."""
-    return Owner("1" * 32, os.getpid(), processes.start_of(os.getpid()))
+    pid = os.getpid()
+    return Owner("1" * 32, pid, processes.start_of(pid), processes.since_of(pid))
 
 
 @pytest.fixture
 def other() -> Iterator[Owner]:
     """Another living process as an owner."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        yield Owner("2" * 32, process.pid, processes.start_of(process.pid))
+        yield Owner("2" * 32, process.pid, processes.start_of(process.pid), processes.since_of(process.pid))
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def test_the_directory_is_made_private_and_holds_exactly_the_contracts_files(reg
     assert stat.S_IMODE(registry_dir.stat().st_mode) == 0o700
     assert files(registry_dir) == {"a.json", ".a.owner"}
     assert (registry_dir / "a.json").read_bytes() == CONTENT
-    assert (registry_dir / ".a.owner").read_text() == f"{me.instance_id} {me.pid} {me.start}\n"
+    assert (registry_dir / ".a.owner").read_text() == f"{me.instance_id} {me.pid} {me.start}\n{me.since}\n"
     assert stat.S_IMODE((registry_dir / "a.json").stat().st_mode) == 0o600
 
 
@@ -74,8 +76,30 @@ def test_a_name_held_by_a_dead_process_is_taken_over(registry_dir: Path, me: Own
     assert (registry_dir / "a.json").read_bytes() == CONTENT
 
 
-def test_a_process_id_that_was_used_again_is_no_owner(registry_dir: Path, me: Owner, other: Owner) -> None:
-    earlier = Owner(other.instance_id, other.pid, "Tue_Nov_24_10:00:00_2020")
+def test_a_clock_that_is_set_takes_no_name_from_a_living_owner(registry_dir: Path, me: Owner, other: Owner) -> None:
+    before = replace(other, start="Tue_Nov_24_10:00:00_2020")
+    shared = Registry(registry_dir)
+    shared.publish("a", CONTENT, before)
+
+    with pytest.raises(NameTaken):
+        shared.claim("a", me)
+    assert shared.dead() == []
+
+
+def test_an_owner_file_of_before_has_one_line_and_counts(registry_dir: Path, me: Owner, other: Owner) -> None:
+    shared = Registry(registry_dir)
+    shared.claim("a", replace(other, since=""))
+    assert (registry_dir / ".a.owner").read_text().count("\n") == 1
+
+    with pytest.raises(NameTaken):
+        shared.claim("a", me)
+
+
+@pytest.mark.parametrize("since", ["", f"{'0' * 36}:1"])
+def test_a_process_id_that_was_used_again_is_no_owner(
+    registry_dir: Path, me: Owner, other: Owner, since: str
+) -> None:
+    earlier = Owner(other.instance_id, other.pid, "Tue_Nov_24_10:00:00_2020", since)
     shared = Registry(registry_dir)
     shared.claim("a", earlier)
     shared.claim("a", me)

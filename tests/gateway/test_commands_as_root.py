@@ -23,6 +23,23 @@ SERVICE = 65_534 if os.geteuid() == 0 else os.geteuid()
 PASSWORD = "a long enough password"
 
 
+_WATCHED = """
+import atexit, os, runpy, sys
+
+become = os.setuid
+
+def watched(uid):
+    become(uid)
+    before = set(sys.modules)
+    atexit.register(lambda: print("LOADED", sorted(set(sys.modules) - before), file=sys.stderr))
+
+os.setuid = watched
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+"""Runs a program, and tells at its end which modules it loaded once it was somebody else."""
+
+
 class World:
     """A data directory of the service's, and one that is root's alone."""
 
@@ -38,10 +55,10 @@ class World:
         # Root's alone, too: what the commands need of it they read first.
         self._config.chmod(0o600)
 
-    def run(self, *arguments: str, types: str = "") -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, types: str = "", before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
         program = Path(sys.executable).parent / "opencode-gateway"
         return subprocess.run(
-            [program, "--config", self._config, *arguments],
+            [*before, program, "--config", self._config, *arguments],
             input=types,
             capture_output=True,
             text=True,
@@ -79,6 +96,24 @@ def test_what_commands_make_is_the_services_own(world: World) -> None:
     assert set(private) == {"users.json", "gateway.sqlite3", "signing.key", "copy"}
     assert set(private.values()) == {(SERVICE, 0o600)}
     assert {owner for owner, _ in world.made().values()} == {SERVICE}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_nothing_is_loaded_any_more_once_root_is_somebody_else_who_perhaps_cannot_read_it(world: World) -> None:
+    for arguments in (
+        ("users", "add", "ann"),
+        ("users", "password", "ann"),
+        ("users", "totp", "ann"),
+        ("users", "list"),
+        ("clients", "allow"),
+        ("clients", "list"),
+        ("tokens", "add", "nightly", "--capability", "observe"),
+        ("sessions", "revoke", "--login", "ann"),
+        ("backup", str(world.data / "copy")),
+    ):
+        done = world.run(*arguments, types=PASSWORD, before=(sys.executable, "-c", _WATCHED))
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.splitlines()[-1] == "LOADED []", arguments
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="nothing is closed to the account that owns all of it")

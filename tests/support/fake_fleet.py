@@ -151,8 +151,8 @@ def _listener() -> socket.socket:
 
 
 async def _never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    del writer  # kept open: the transport belongs to the loop
     await reader.read()
+    writer.close()  # named here, as a writer that nobody holds closes its connection from Python 3.13 on
 
 
 async def _main(registry_dir: Path) -> None:

@@ -103,7 +103,7 @@ async def _bare(line: Line) -> None:
     from opencode_connected.line.keeper import _STABLE_SECONDS  # noqa: PLC0415
     from opencode_connected.line.retry import RetrySchedule  # noqa: PLC0415
 
-    command = ssh_argv(_settings(line), line.ports[0])[:-1]  # without the remote command
+    command = ssh_argv(_settings(line), line.ports[0], nonce="")[:-1]  # without the remote command
     command[1:1] = ["-N", "-o", "ExitOnForwardFailure=yes"]
     schedule = RetrySchedule()
     while True:

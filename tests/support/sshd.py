@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -122,6 +123,14 @@ class Sshd:
         self.stop()
         self.authorized_keys.unlink(missing_ok=True)
 
+    @staticmethod
+    @cache
+    def _penalties() -> tuple[str, ...]:
+        """From OpenSSH 9.8 on it locks an address out that failed to log in, as tests do on purpose."""
+        command = [_SSHD, "-t", "-f", "/dev/null", "-o", "PerSourcePenalties=no"]
+        said = subprocess.run(command, capture_output=True, text=True, check=False).stderr
+        return () if "Bad configuration option" in said else ("PerSourcePenalties no",)
+
     def start(self) -> None:
         """Listen; returns when a client would be greeted."""
         if os.geteuid() == 0:
@@ -132,6 +141,7 @@ class Sshd:
                 [
                     "MaxStartups 200",  # of this the last word counts, and of all else the first
                     *self.options,
+                    *self._penalties(),
                     f"Port {self.port}",
                     f"ListenAddress {self.address}",
                     f'HostKey "{self.directory / "host_key"}"',

@@ -120,7 +120,7 @@ class AdoptedRun(Run):
         single.answers(self._installed.version, self._cwd, registered.name)
         self._report.registered(registered, self._installed.version)
         self._say(f"{registered.name!r} is registered: the OpenCode on port {port}, in {self._cwd}")
-        await presence.keep()
+        await self._keep(presence)
 
     async def _healthy(self) -> bool:
         return await asyncio.to_thread(_status, self._endpoint) in (200, 401)

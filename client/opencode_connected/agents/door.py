@@ -83,7 +83,10 @@ def _socket(settings: Settings, instance_id: str) -> Path:
         path = place / name
         if len(os.fsencode(path)) <= _MAX_SOCKET_BYTES and ":" not in str(path) and _is_private(place):
             return path
-    return Path(tempfile.mkdtemp(prefix=_OWN_PLACE), name)
+    try:
+        return Path(tempfile.mkdtemp(prefix=_OWN_PLACE), name)
+    except OSError as error:
+        raise LauncherError(f"there is no place for the guard's socket: {error.strerror}: free space") from error
 
 
 def _is_private(directory: Path) -> bool:

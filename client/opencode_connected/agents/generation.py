@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opencode_connected.errors import OpenCodeMissing
+from opencode_connected.errors import CannotExecute, OpenCodeMissing
 from opencode_connected.files import write_private
 from opencode_connected.text import printable
 
@@ -30,6 +30,24 @@ INSTALL_HINT = (
     "or OpenCode 1 with `npm install -g opencode-ai`"
 )
 
+_PLACES = (
+    ".opencode/bin",
+    ".local/bin",
+    ".bun/bin",
+    ".nvm/versions/node/*/bin",
+    ".local/share/fnm/node-versions/*/installation/bin",
+    ".volta/bin",
+    ".asdf/shims",
+    ".local/share/mise/shims",
+    ".npm-global/bin",
+    ".local/share/pnpm",
+    ".yarn/bin",
+    "/opt/homebrew/bin",
+    "/usr/local/bin",
+    "/home/linuxbrew/.linuxbrew/bin",
+)
+"""Where installers and managers of Node put it, below the home directory or absolute. A shell that reads no startup
+file, as of a service or over ssh, has not all of them on its PATH."""
 _OLDEST = (1, 1)
 """What is older has no routes for permissions that could be answered from afar."""
 _VERSION = re.compile(r"(\d+)\.(\d+)\.\d+\S*")
@@ -37,6 +55,9 @@ _SOURCE_BUILD = "0.0.0"
 _UNKNOWN = "unknown"
 _VERSION_SECONDS = 20.0
 """It takes half a second; the first start after an installation unpacks."""
+_NOT_FOUND = 127
+_NOT_EXECUTED = (126, _NOT_FOUND)
+"""What shells and `env` end with, as in a script whose `node` is not there."""
 _MAX_CACHE_BYTES = 16 * 1024
 
 
@@ -60,7 +81,24 @@ def find_binary(environment: Mapping[str, str]) -> str:
     """Return the path of the `opencode` on PATH."""
     if found := shutil.which("opencode", path=environment.get("PATH")):
         return found
+    if elsewhere := _elsewhere(environment):
+        raise OpenCodeMissing(
+            f"opencode is not on this shell's PATH, but found at {elsewhere}",
+            f'put it on PATH: export PATH="{elsewhere.parent}:$PATH", also in your shell\'s startup file',
+        )
     raise OpenCodeMissing("opencode is not on PATH", INSTALL_HINT)
+
+
+def _elsewhere(environment: Mapping[str, str]) -> Path | None:
+    """Return an `opencode` where installers put it, the newest if there are several."""
+    home = Path(environment.get("HOME") or os.path.expanduser("~"))  # noqa: PTH111 - that one raises nothing
+    found = [
+        path
+        for pattern in _PLACES
+        for path in (Path("/") if pattern.startswith("/") else home).glob(f"{pattern.lstrip('/')}/opencode")
+        if path.is_file() and os.access(path, os.X_OK)
+    ]
+    return max(found, key=lambda path: path.stat().st_mtime, default=None)
 
 
 def ask(binary: str, environment: Mapping[str, str]) -> Installed:
@@ -75,13 +113,15 @@ def ask(binary: str, environment: Mapping[str, str]) -> Installed:
             check=False,
         )
     except OSError as error:
-        raise _failing(binary, error.strerror or str(error)) from error
+        raise CannotExecute(binary, error) from error
     except subprocess.SubprocessError as error:
         raise _failing(binary, str(error)) from error
     if answer.returncode != 0:
         said = answer.stderr.decode(errors="replace").split("\n")
         last = next((line for line in map(printable, reversed(said)) if line), "it says nothing")
         code = answer.returncode
+        if code in _NOT_EXECUTED:
+            raise CannotExecute(binary, last, is_missing=code == _NOT_FOUND)
         raise _failing(binary, f"{last} ({f'exit status {code}' if code > 0 else f'signal {-code}'})")
     return installed(binary, answer.stdout.decode(errors="replace"))
 

@@ -24,7 +24,9 @@ _TRY_SECONDS = 0.25
 
 def line_key(settings: Settings, *, use_relay: bool) -> str:
     """Return what tells this line from others of the user: where it is registered. 16 hex digits."""
-    where = (socket.gethostname(), settings.registry_dir, settings.relay_ssh_cmd if use_relay else None)
+    # An enrolled machine has one relay, whose address may change while launchers run.
+    relay = str(settings.key_file) if settings.is_enrolled else settings.relay_ssh_cmd
+    where = (socket.gethostname(), settings.registry_dir, relay if use_relay else None)
     return hashlib.sha256(repr(where).encode(errors="surrogateescape")).hexdigest()[:16]
 
 

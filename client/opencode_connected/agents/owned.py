@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from opencode_connected.agents import opencode1
 from opencode_connected.agents.run import Run, cancel, is_same
 from opencode_connected.child import Child
-from opencode_connected.errors import OpenCodeMissing
+from opencode_connected.errors import CannotExecute, OpenCodeMissing
 from opencode_connected.loopback import Endpoint, Unanswered
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class OwnedRun(Run):
         try:
             child = Child(command, self._settings.environment, headless=self._headless)
         except OSError as error:
-            raise OpenCodeMissing(f"{command[0]} cannot be started: {error.strerror}") from error
+            raise CannotExecute(command[0], error) from error
         watch = partial(
             self._guardian.watch_opencode, port=port, headless=self._headless, credentials=endpoint.credentials
         )
@@ -176,7 +176,7 @@ class OwnedRun(Run):
             with suppress(Unanswered):
                 toast = {"message": message, "variant": "info"}
                 await asyncio.to_thread(endpoint.post, "/tui/show-toast", toast, timeout=_INTERFACE_SECONDS)
-        await presence.keep()
+        await self._keep(presence)
 
     async def _end(self, child: Child, endpoint: Endpoint) -> None:
         if self._headless and self._answering:

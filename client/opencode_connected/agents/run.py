@@ -62,7 +62,8 @@ class Run(ABC):
         self._say = say
         self._hostname = socket.gethostname()
         self._cwd = working_directory(settings)
-        self._owner = Owner(os.urandom(16).hex(), os.getpid(), processes.start_of(os.getpid()))
+        pid = os.getpid()
+        self._owner = Owner(os.urandom(16).hex(), pid, processes.start_of(pid), processes.since_of(pid))
         self._wanted = WantedName(
             settings.instance_name or names.default_name(self._called(), self._cwd),
             is_default=settings.instance_name is None,
@@ -78,7 +79,7 @@ class Run(ABC):
             if signal.getsignal(number) is not signal.SIG_IGN:  # nohup and background jobs want it ignored
                 loop.add_signal_handler(number, self._on_signal, number)
         async with AsyncExitStack() as at_the_end:
-            self._guardian = Guardian()
+            self._guardian = Guardian(is_doubled=self._headless)
             at_the_end.callback(self._guardian.dismiss)
             at_the_end.callback(self._close_report)
             return await self._go(at_the_end)
@@ -162,6 +163,12 @@ class Run(ABC):
             )
         registry = Registry(self._settings.registry_dir)
         return LocalPresence(registry, self._owner, wanted, self._guardian, key=door.key, say=say, log=self._log)
+
+    async def _keep(self, presence: Presence) -> None:
+        """Look after the registration until cancelled, and clear away what dead launchers left."""
+        from opencode_connected.leftovers import clear  # noqa: PLC0415 - heavy, see above
+
+        await asyncio.gather(presence.keep(), asyncio.to_thread(clear, self._settings, self._log))
 
     async def _end_by_signal(self, number: signal.Signals, child: Child) -> bool:
         """Tell whether the child ended by itself, as the terminal's signals reach it too."""

@@ -19,10 +19,11 @@ from opencode_connected.agents import opencode2
 from opencode_connected.agents.line_lock import line_key, line_lock
 from opencode_connected.agents.run import Run, cancel
 from opencode_connected.child import Child
-from opencode_connected.errors import LauncherError, OpenCodeMissing
+from opencode_connected.errors import CannotExecute, LauncherError, OpenCodeMissing
 from opencode_connected.loopback import Unanswered
 from opencode_connected.names import with_client
 from opencode_connected.presence import WantedName
+from opencode_connected.text import as_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +67,7 @@ class SharedRun(Run):
         super().__init__(settings, what, installed, say)
         self._program = program
         self._known = known
-        self._directory = opencode2.directory(program[1:], self._cwd)
+        self._directory = as_utf8(opencode2.directory(program[1:], self._cwd))
         self._key = line_key(settings, use_relay=self._use_relay)
         if self._use_relay and settings.is_enrolled:
             self._wanted = WantedName(with_client(self._wanted.name, settings.relay_client), self._wanted.is_default)
@@ -132,7 +133,7 @@ class SharedRun(Run):
         try:
             return Child(self._program, self._settings.environment, headless=False)
         except OSError as error:
-            raise OpenCodeMissing(f"{self._program[0]} cannot be started: {error.strerror}") from error
+            raise CannotExecute(self._program[0], error) from error
 
     @cached_property
     def _service(self) -> Service:
@@ -144,9 +145,10 @@ class SharedRun(Run):
         from opencode_connected.agents.service import Service  # noqa: PLC0415
 
         environment = self._settings.environment
-        roots = list(self._settings.directories)
+        roots = list(map(as_utf8, self._settings.directories))
         if self._headless and not roots:
-            roots = [os.path.realpath(environment.get("HOME") or os.path.expanduser("~"))]  # noqa: PTH111
+            home = environment.get("HOME") or os.path.expanduser("~")  # noqa: PTH111
+            roots = [as_utf8(os.path.realpath(home))]
         name = self._report.shares(self._directory, roots, self._key, self._wanted)
         self._wanted = WantedName(name, self._wanted.is_default)
         self._opened = Opened(self._settings, self._key)
@@ -218,7 +220,7 @@ class SharedRun(Run):
             registered = await presence.register(wanted)
             self._report.registered(registered, record.version)
             say(f"{registered.name!r} is registered, OpenCode's service is on port {record.port}")
-            await presence.keep()
+            await self._keep(presence)
 
     async def _watch_launchers(self) -> None:
         while True:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from opencode_connected.guard.policy import OpenedDirectory, Policy
 from opencode_connected.guard.upstream import Target
 from opencode_connected.loopback import HOST
+from opencode_connected.text import as_utf8
 
 if TYPE_CHECKING:
     from opencode_connected.guard.policy import Right
@@ -31,7 +32,7 @@ class Single:
     def answers(self, version: str, directory: str, name: str) -> None:
         """Take note that the server answers, where it works, and what that is called."""
         self._target = Target(self._url, self._authorization, 1, version)
-        self._directories = (OpenedDirectory(directory, name, opened=True),)
+        self._directories = (OpenedDirectory(as_utf8(directory), name, opened=True),)
 
     def policy(self) -> Policy:
         """Return what may come from afar."""

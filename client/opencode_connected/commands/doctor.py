@@ -18,11 +18,13 @@ from opencode_connected.loopback import HOST, Unanswered
 from opencode_connected.registry import Registry
 from opencode_connected.relay import line_settings
 from opencode_connected.result import Result
+from opencode_connected.state import StateDirectory
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+    from opencode_connected.line.inquiry import ProbeResult
     from opencode_connected.settings import Settings
 
 HopName = Literal[
@@ -40,6 +42,7 @@ HopName = Literal[
     "registration",
     "tunnel",
     "privacy",
+    "launchers",
 ]
 HopStatus = Literal["ok", "warning", "failed", "not-reached"]
 
@@ -204,9 +207,8 @@ async def _relay(settings: Settings) -> list[Hop]:
             probed = await probe(line)
         except LineError as error:
             return _broken(error, settings)
-        account = f"enrolled as {probed.client}" if probed.client else "an ordinary account"
         hops = [Hop(hop=name, status="ok") for name in _before("account")]
-        hops.append(Hop(hop="account", status="ok", detail=account))
+        hops.append(_account(probed))
         hops.append(Hop(hop="forward", status="ok", detail=f"port {probed.port} of the relay"))
         try:
             await query(line)
@@ -217,7 +219,31 @@ async def _relay(settings: Settings) -> list[Hop]:
         hops.append(_tunnel(probed.health))
         provisioned = probed.agent != "sh"
         privacy = Hop(hop="privacy", status="ok", detail="a provisioned relay")
-        return [*hops, privacy if provisioned else Hop(hop="privacy", status="warning", detail=_PRIVACY)]
+        hops.append(privacy if provisioned else Hop(hop="privacy", status="warning", detail=_PRIVACY))
+        return [*hops, *_launchers(settings)]
+
+
+def _launchers(settings: Settings) -> list[Hop]:
+    """Return what launchers that run have against a way that was found to be well."""
+    return [
+        Hop(
+            hop="launchers",
+            status="warning",
+            detail=printable(f"process {state.launcher_pid}, in {state.cwd}: {state.line.error}"),
+            remedy="this trial came through: that launcher's next try, within a minute, should too",
+        )
+        for state in StateDirectory(settings.state_dir).read_all()
+        if state.line and state.line.phase in ("retrying", "refused") and state.launcher_lives()
+    ]
+
+
+def _account(probed: ProbeResult) -> Hop:
+    detail = f"enrolled as {probed.client}" if probed.client else "an ordinary account"
+    if probed.startup_output is None:
+        return Hop(hop="account", status="ok", detail=detail)
+    detail += f", whose startup files print: {probed.startup_output}"
+    remedy = "this line does not mind, other programs do: let ~/.bashrc and its like print only where `[ -t 1 ]`"
+    return Hop(hop="account", status="warning", detail=detail, remedy=remedy)
 
 
 async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -101,7 +101,7 @@ class EnrollResult(Result):
         done = "is written to" if self.changed else "was already in"
         return [
             f"The way to {joined.host} {done} {self.config_file}: enrolled as {joined.client}, ports {joined.ports}.",
-            "`opencode-connected doctor` tries it.",
+            "`opencode-connected doctor` tries it; launchers that run take it at their next try, within a minute.",
         ]
 
 

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from opencode_connected.line.errors import LineError
-from opencode_connected.line.protocol import LOADER
+from opencode_connected.line.protocol import loader
 
 # Each of them withstands a user's ssh_config that says otherwise, and the `-t` that gcloud puts before them.
 _OPTIONS: Final = (
     "-T",
     "-a",
     "-x",
-    # `Allocated port …` is said at this level.
-    *("-o", "LogLevel=INFO"),
+    # `Allocated port …` and `Authenticated to …` are said at this level.
+    *("-o", "LogLevel=VERBOSE"),
     *("-o", "BatchMode=yes"),
     # A shared connection would swallow that line, and keep the listener when this ssh is gone.
     *("-o", "ControlMaster=no"),
@@ -85,10 +85,11 @@ def ssh_words(command: str) -> list[str]:
     return words
 
 
-def ssh_argv(settings: LineSettings, forward: int | None, *, old_ssh: bool = False) -> list[str]:
+def ssh_argv(settings: LineSettings, forward: int | None, nonce: str, *, old_ssh: bool = False) -> list[str]:
     """Return the command line of the line's ssh.
 
     `forward`: the relay's port that leads to OpenCode, 0 for any, None for a connection without a tunnel.
+    `nonce`: what the relay asks for its program with, 32 hex digits.
     `old_ssh`: it is older than 8.7, and stumbles over options that it has no need of.
     """
     words = ssh_words(settings.ssh_command)
@@ -99,4 +100,4 @@ def ssh_argv(settings: LineSettings, forward: int | None, *, old_ssh: bool = Fal
         argv.append("-v")
     if forward is not None:
         argv += ["-R", f"127.0.0.1:{forward}:{settings.socket or f'127.0.0.1:{settings.local_port}'}"]
-    return [*argv, LOADER]
+    return [*argv, loader(nonce)]

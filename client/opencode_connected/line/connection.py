@@ -14,14 +14,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
 from opencode_connected.line import protocol
+from opencode_connected.line.beginning import Beginning
 from opencode_connected.line.command import LineSettings, ssh_argv
-from opencode_connected.line.errors import ForwardRefused, LineError, NameTaken, RelayRefused
+from opencode_connected.line.errors import ForwardRefused, LineError, RelayRefused
+from opencode_connected.line.refusals import refused_by, turned_away
 from opencode_connected.line.ssh_errors import (
-    KEY_REFUSED,
     allocated_port,
     diagnose,
     is_forward_failure,
+    is_login,
     is_old_ssh,
+    last_words,
 )
 from opencode_connected.text import printable
 
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 
 _READY_SECONDS: Final = 45.0
 """Start of ssh to `ready`. ssh gives up a silent network after 5 s; gcloud's own start takes long."""
+BEGIN_SECONDS: Final = 8.0
+"""The log-in to the first word of our command on a plain account; its shell reads the startup files meanwhile."""
 _ANSWER_SECONDS: Final = 10.0
 """A message to its answer; the relay's probe of the tunnel takes up to 3 s."""
 _PONG_SECONDS: Final = 6.0
@@ -50,19 +55,6 @@ _NOISE_LINES: Final = 20
 _INBOX_MESSAGES: Final = 4096
 """More registrations than any account has; a relay that sends more at once is none of ours."""
 
-_REMEDIES: Final[dict[protocol.ErrorCode, str]] = {
-    "bad-name": "set INSTANCE_NAME to another name",
-    "bad-port": "set the ports that the relay's administrator gave you",
-    "bad-hello": "update opencode-relay on this machine or on the relay, whichever is older",
-    "bad-directory": "remove or repair that directory on the relay, or set RELAY_REGISTRY_DIR to another one",
-    "exposed": "until then anybody who reaches the relay would reach OpenCode",
-    "not-carrying": "the line tries again by itself",
-    "write-failed": "free space on the relay, or make the directory writable; the line tries again by itself",
-    "not-allowed": "ask the relay's administrator",
-    "unavailable": "the line tries again by itself",
-}
-_LASTING: Final = frozenset({"bad-name", "bad-hello", "bad-directory", "exposed", "not-allowed"})
-
 
 @dataclass(frozen=True)
 class Pulse:
@@ -78,22 +70,30 @@ class Connection:
     Once the connection has ended, for whatever reason, everything raises `LineError` with that reason.
     """
 
-    def __init__(self, settings: LineSettings, *, forward: int | None) -> None:
-        """`forward`: the relay's port of the tunnel, 0 for any, None for no tunnel."""
+    def __init__(self, settings: LineSettings, *, forward: int | None, begin_seconds: float = BEGIN_SECONDS) -> None:
+        """`forward`: the relay's port of the tunnel, 0 for any, None for no tunnel.
+
+        `begin_seconds`: how long a plain account may take from the log-in to the first word of our command.
+        """
         self._settings = settings
         self._forward = forward
+        # A provisioned relay, whose agent may have a crowd to serve, has the time that `open` has.
+        self._beginning = Beginning(None if settings.is_enrolled else begin_seconds, self.abort)
+        self._name = ""
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.SubprocessTransport | None = None
         self._inbox: asyncio.Queue[protocol.RelayMessage | None] = asyncio.Queue()
         self._failure: LineError | None = None
         self._pings = 0
-        self._pipes = _Pipes(self)
+        self._pipes = _Pipes(self, self._beginning)
         self.ended = asyncio.Event()
         """There is nothing to be had from this connection any more."""
         self.port = 0
         """The relay's port of the tunnel."""
         self.agent = ""
         """What answers at the relay's end: `sh`, or a provisioned relay's agent."""
+        self.startup_output: str | None = None
+        """The last words that the account's shell printed before our command ran, if it did: they belong nowhere."""
         self.client: str | None = None
         """The name that a provisioned relay knows this machine by: its instances' names begin with it."""
 
@@ -120,7 +120,7 @@ class Connection:
             if not is_old_ssh(self._pipes.stderr):
                 raise
             await self._reap()
-            self._failure, self._inbox, self._pipes = None, asyncio.Queue(), _Pipes(self)
+            self._failure, self._inbox, self._pipes = None, asyncio.Queue(), _Pipes(self, self._beginning)
             self.ended.clear()
             ready = await self._start(deadline, old_ssh=True)
         if ready.v != protocol.VERSION:
@@ -132,6 +132,7 @@ class Connection:
                 permanent=True,
             )
         self.agent, self.client = ready.agent, ready.client
+        self.startup_output = last_words(self._pipes.noise) or None
         if self._forward is not None:
             self.port = await self._learn_port(self._forward, ready)
 
@@ -148,6 +149,7 @@ class Connection:
             message = protocol.hello(self._settings.instance_id, registration)
         except ValueError as error:
             raise RelayRefused(str(error), code="bad-hello", permanent=True) from error
+        self._name = registration.name
         self._send(message)
         deadline = self._loop.time() + _ANSWER_SECONDS
         while True:
@@ -155,7 +157,7 @@ class Connection:
             if isinstance(answer, protocol.Registered):
                 return answer
             if isinstance(answer, protocol.Refusal):
-                raise _refused(answer, registration.name)
+                raise refused_by(answer, registration.name)
 
     async def ping(self) -> Pulse:
         """Ask for a sign of life; raises `LineError` after 6 s without one."""
@@ -168,7 +170,7 @@ class Connection:
             if isinstance(message, protocol.Pong) and message.n == self._pings:
                 return Pulse(message.health, refusal)
             if isinstance(message, protocol.Refusal):
-                refusal = _refused(message)
+                refusal = refused_by(message, self._name)
 
     async def query(self) -> list[dict[str, object]]:
         """Return this account's registrations as the relay has them, unvalidated."""
@@ -179,7 +181,7 @@ class Connection:
             if isinstance(message, protocol.RegistrationSeen):
                 found.append(message.file)
             elif isinstance(message, protocol.Refusal):
-                raise _refused(message)
+                raise refused_by(message)
         return found
 
     async def probe(self) -> protocol.Health:
@@ -191,7 +193,7 @@ class Connection:
             if isinstance(message, protocol.Probed) and message.port == self.port:
                 return message.health
             if isinstance(message, protocol.Refusal):
-                raise _refused(message)
+                raise refused_by(message)
 
     async def bye(self) -> None:
         """Take the registration back, and end."""
@@ -207,6 +209,7 @@ class Connection:
             self._failure = reason
             self._inbox.put_nowait(None)
             self.ended.set()
+        self._beginning.stop()
         self._signal(signal.SIGTERM)
 
     async def close(self) -> None:
@@ -220,7 +223,20 @@ class Connection:
             status = self._transport.get_returncode() if self._transport else None
             output = [*pipes.noise, *pipes.stderr]
             who = self._settings
-            self.abort(diagnose(output, status, is_enrolled=who.is_enrolled, command=who.command_name))
+            self.abort(
+                diagnose(
+                    output,
+                    status,
+                    has_begun=self._beginning.is_over,
+                    is_enrolled=who.is_enrolled,
+                    command=who.command_name,
+                )
+            )
+
+    def asked(self) -> None:
+        """Send the relay program: the account's sh runs our command and has asked for it, which nobody else can."""
+        if self._failure is None:
+            self._send(protocol.program(self._settings.registry_dir, self._settings.provisioned_mark))
 
     def received(self, message: protocol.RelayMessage) -> None:
         """Take a message of the relay's."""
@@ -242,7 +258,7 @@ class Connection:
             self._transport.close()
 
     async def _start(self, deadline: float, *, old_ssh: bool) -> protocol.Ready:
-        argv = ssh_argv(self._settings, self._forward, old_ssh=old_ssh)
+        argv = ssh_argv(self._settings, self._forward, self._beginning.nonce, old_ssh=old_ssh)
         pipes = self._pipes
         try:
             self._transport, _ = await self._loop.subprocess_exec(lambda: pipes, *argv, start_new_session=True)
@@ -253,13 +269,12 @@ class Connection:
                 remedy=f"{self._settings.command_name} must begin with an installed program, such as ssh",
                 permanent=True,
             ) from error
-        self._send(protocol.program(self._settings.registry_dir, self._settings.provisioned_mark))
         while True:
             message = await self._receive(deadline)
             if isinstance(message, protocol.Ready):
                 return message
             if isinstance(message, protocol.Refusal):
-                raise _turned_away(message, is_enrolled=self._settings.is_enrolled)
+                raise turned_away(message, is_enrolled=self._settings.is_enrolled)
 
     async def _learn_port(self, asked: int, ready: protocol.Ready) -> int:
         if asked:
@@ -318,8 +333,9 @@ class Connection:
 class _Pipes(asyncio.SubprocessProtocol):
     """Takes ssh's output apart as it comes, so that stderr is never later than the stdout that followed it."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, beginning: Beginning) -> None:
         self._connection = connection
+        self._beginning = beginning
         self._loop = asyncio.get_running_loop()
         self._stdout = protocol.LineSplitter()
         self._stderr = protocol.LineSplitter()
@@ -331,13 +347,27 @@ class _Pipes(asyncio.SubprocessProtocol):
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if fd == 1:
             for line in self._stdout.feed(data):
-                if message := protocol.decode(line):
-                    self._connection.received(message)
-                else:
-                    self.noise.append(_text(line))
+                self._said(line)
         else:
-            self.stderr.extend(_text(line) for line in self._stderr.feed(data))
+            lines = [_text(line) for line in self._stderr.feed(data)]
+            self.stderr.extend(lines)
             self.stderr_came.set()
+            if any(map(is_login, lines)):
+                self._beginning.logged_in()
+
+    def _said(self, line: bytes) -> None:
+        message = protocol.decode(line)
+        if message is None and not self._beginning.is_over:
+            message, before = protocol.decode_first(line)
+            self.noise += [_text(before)] if message else []
+        if message:
+            self._beginning.end()
+            self._connection.received(message)
+        elif not self._beginning.is_over and protocol.asks_for_program(line, self._beginning.nonce):
+            self._beginning.end()
+            self._connection.asked()
+        else:
+            self.noise.append(_text(line))
 
     def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
         del exc
@@ -355,21 +385,3 @@ class _Pipes(asyncio.SubprocessProtocol):
 
 def _text(line: bytes) -> str:
     return line.decode(errors="replace").rstrip("\r")
-
-
-def _turned_away(refusal: protocol.Refusal, *, is_enrolled: bool) -> RelayRefused:
-    """Return why the relay would not even begin: it is about who we are, or about its own state, which may pass."""
-    is_lasting = refusal.code == "not-allowed"
-    if is_lasting:
-        remedy = KEY_REFUSED if is_enrolled else "run `opencode-connected enroll` and do what it says"
-    else:
-        remedy = "the line tries again by itself"
-    return RelayRefused(refusal.message, code=refusal.code, hop="account", remedy=remedy, permanent=is_lasting)
-
-
-def _refused(refusal: protocol.Refusal, name: str = "") -> RelayRefused:
-    if refusal.code == "name-taken":
-        return NameTaken(name, refusal.holder or "another instance")
-    return RelayRefused(
-        refusal.message, code=refusal.code, remedy=_REMEDIES[refusal.code], permanent=refusal.code in _LASTING
-    )

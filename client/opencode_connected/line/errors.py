@@ -1,6 +1,7 @@
 """What can go wrong on the line. Each error says in one line what happened, and in `remedy` the next step.
 
 LineError               ssh, the network or the relay failed; `permanent` where trying again does not help
+├── NotBegun            the relay lets us in, and does not begin our command
 ├── ForwardRefused      the relay does not listen for us; `free_ports` may say where it would
 └── RelayRefused        the relay understood, and refuses; `code` is the contract's
     └── NameTaken       a living instance holds the name; `holder` says who
@@ -26,6 +27,18 @@ class LineError(Exception):
         self.hop: Hop = hop
         self.remedy = remedy
         self.permanent = permanent
+
+
+class NotBegun(LineError):
+    """The relay let us in `seconds` ago and has not begun our command."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            f"the relay lets this account in, but has not begun our command after {seconds:.0f} s",
+            hop="account",
+            remedy="a forced command of the account, or a startup file of its shell (such as `exec zsh` in "
+            "~/.bashrc), must let pass what is run over ssh",
+        )
 
 
 class ForwardRefused(LineError):

@@ -26,6 +26,8 @@ class ProbeResult:
     """What answers at the relay's end: `sh`, or a provisioned relay's agent."""
     client: str | None
     """The name that a provisioned relay knows this machine by."""
+    startup_output: str | None
+    """The last words that the account's shell printed before our command ran, if it did."""
 
 
 async def query(settings: LineSettings) -> list[dict[str, object]]:
@@ -59,4 +61,7 @@ async def probe(settings: LineSettings) -> ProbeResult:
                 if ports.refused(refused):
                     continue
                 raise
-            return ProbeResult(connection.port, await connection.probe(), connection.agent, connection.client)
+            health = await connection.probe()
+            return ProbeResult(
+                connection.port, health, connection.agent, connection.client, connection.startup_output
+            )

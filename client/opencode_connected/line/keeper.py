@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from opencode_connected import names
-from opencode_connected.line.connection import Connection
-from opencode_connected.line.errors import ForwardRefused, LineError, NameTaken, RelayRefused
+from opencode_connected.line.connection import BEGIN_SECONDS, Connection
+from opencode_connected.line.errors import ForwardRefused, LineError, NameTaken, NotBegun, RelayRefused
 from opencode_connected.line.netwatch import Change, NetWatch
 from opencode_connected.line.ports import PortChoice
 from opencode_connected.line.retry import RetrySchedule
@@ -42,6 +42,8 @@ _REGISTER_AGAIN_SECONDS: Final = 2.0
 _STABLE_SECONDS: Final = 10.0
 """A connection that lasted so long was a good one: the next failure is a new one."""
 _GOODBYE_SECONDS: Final = 3.0
+_MOST_BEGIN_SECONDS: Final = 40.0
+"""What an account's startup files may take at most. It is learnt, as what hangs is to be said soon."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +62,21 @@ class LineKeeper:
         settings: LineSettings,
         on_event: Callable[[LineEvent], None],
         local_health: Callable[[], Awaitable[bool]],
+        renewed: Callable[[LineSettings], LineSettings] = lambda settings: settings,
     ) -> None:
         """Make a keeper that does nothing yet.
 
+        `renewed` returns the settings for the next try, given those of the last one: the relay may have moved.
         `on_event` is called, in the event loop, with everything that a log should hold. `local_health` tells whether
         OpenCode answers on this machine: it takes a few seconds at most, and does not raise.
         """
         self._settings = settings
+        self._renewed = renewed
         self._local_health = local_health
         self._record = LineRecord(on_event)
         self._ports = PortChoice(settings.ports)
         self._schedule = RetrySchedule()
+        self._begin_seconds = BEGIN_SECONDS
         self._connection: Connection | None = None
         self._wanted: _Wanted | None = None
         self._asked_name: str | None = None
@@ -140,8 +146,15 @@ class LineKeeper:
             watching = group.create_task(watch.run(), name="netwatch")
             while not self._is_closing:
                 try:
+                    if (settings := self._renewed(self._settings)) != self._settings:
+                        watching.cancel()
+                        watch = NetWatch(settings.ssh_command, self._network_changed)
+                        watching = group.create_task(watch.run(), name="netwatch")
+                        self._settings, self._ports = settings, PortChoice(settings.ports)
                     await self._hold()
                 except LineError as error:
+                    if isinstance(error, NotBegun):
+                        self._begin_seconds = min(2 * self._begin_seconds, _MOST_BEGIN_SECONDS)
                     self._record.lost(error)
                     self._has_contact.set()
                     self._wake.clear()
@@ -151,7 +164,8 @@ class LineKeeper:
     async def _hold(self) -> None:
         """Hold one connection, from its start to its end."""
         while True:
-            async with Connection(self._settings, forward=self._ports.port) as connection:
+            patience = self._begin_seconds
+            async with Connection(self._settings, forward=self._ports.port, begin_seconds=patience) as connection:
                 self._connection = connection
                 try:
                     await connection.open()

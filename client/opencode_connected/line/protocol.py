@@ -17,11 +17,8 @@ from opencode_connected.text import printable
 VERSION: Final = 1
 LINE_MAX: Final = 16 * 1024
 """Bytes in a message, its newline not counted."""
-LOADER: Final = """exec sh -c 'IFS= read -r p && eval "$(printf %b "$p")"'"""
-"""Starts the relay program on any shell account.
-
-No single quote, backslash, newline or `!` is inside its quotes, so that sh, bash, zsh, fish and csh pass it on alike.
-"""
+_BEGINNING: Final = b'{"type":'
+"""Of every message of a relay."""
 
 Health = Literal["ok", "failed", "unverified"]
 ErrorCode = Literal[
@@ -117,6 +114,12 @@ def decode(line: bytes) -> RelayMessage | None:
         return None
 
 
+def decode_first(line: bytes) -> tuple[RelayMessage | None, bytes]:
+    """Return the relay's first message, and what a startup file printed before it without a newline."""
+    before, beginning, rest = line.partition(_BEGINNING)
+    return decode(beginning + rest), before
+
+
 def _line(**fields: object) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
@@ -152,8 +155,23 @@ BYE: Final = _line(type="bye")
 QUERY: Final = _line(type="query")
 
 
+def loader(nonce: str) -> str:
+    """Return the remote command that asks for the relay program and becomes it, on any shell account.
+
+    ``nonce``: 32 hex digits. No single quote, backslash, newline or `!` is inside its quotes, so that sh, bash, zsh,
+    fish and csh pass it on alike. The first `echo` ends a line that a startup file left open.
+    """
+    one, two = nonce[:16], nonce[16:]
+    return f"""exec sh -c 'r={one}; echo; echo "$r-{two}"; IFS= read -r p && eval "$(printf %b "$p")"'"""
+
+
+def asks_for_program(line: bytes, nonce: str) -> bool:
+    """Tell whether the command of `loader` runs: what only repeats it (a log, `cat`) has the halves apart."""
+    return line.rstrip(b"\r").endswith(f"{nonce[:16]}-{nonce[16:]}".encode())
+
+
 def program(registry_dir: str, provisioned_mark: str | None = None) -> bytes:
-    """Return the relay program as the one line that `LOADER` evaluates. A forced command ignores it: it is no JSON.
+    """Return the relay program as the one line that the command of `loader` asks for.
 
     ``registry_dir`` is a path on the relay; a relative one, or one behind ``~/``, starts at the account's home.
     Where there is a file ``provisioned_mark``, the program refuses to register.

@@ -27,9 +27,21 @@ start_of() { # pid; one word, empty where ps does not know it
 	(IFS=_ && printf %s "$*")
 }
 
-alive() { # pid [start]
+since_of() { # pid; this boot and the ticks from it to the start, which no clock moves; empty where there is no /proc
+	{ IFS= read -r stat <"/proc/$1/stat" && IFS= read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null || return 0
+	# shellcheck disable=SC2086 # splitting is what finds the columns; the name before them may have blanks of its own
+	set -- ${stat##*) }
+	[ -z "${20:-}" ] || printf '%s:%s' "$boot" "${20}"
+}
+
+alive() { # pid [start [since]]
 	case $1 in '' | 0* | *[!0-9]*) return 1 ;; esac
 	kill -0 "$1" 2>/dev/null || return 1
+	if [ -n "${3:-}" ]; then # a start is computed from the clock: set, it moves the start of what runs
+		now=$(since_of "$1")
+		[ -z "$now" ] || [ "$now" = "$3" ]
+		return
+	fi
 	[ -n "${2:-}" ] || return 0
 	now=$(start_of "$1")
 	[ -z "$now" ] || [ "$now" = "$2" ]
@@ -114,8 +126,10 @@ unlock() {
 	held=''
 }
 
-stage() { # owner|json content; whatever needs space on the disk happens before anything is replaced
-	reason=$({ printf '%s\n' "$2" | cat >"$dir/.$name.$1.new"; } 2>&1) && return
+stage() { # owner|json line…; whatever needs space on the disk happens before anything is replaced
+	staged=$dir/.$name.$1.new
+	shift
+	reason=$({ printf '%s\n' "$@" | cat >"$staged"; } 2>&1) && return
 	rm -f "$dir/.$name.owner.new" "$dir/.$name.json.new"
 	fail write-failed "cannot write to $dir on the relay: ${reason##*: }"
 }
@@ -125,9 +139,13 @@ put() { # owner|json path; what was staged takes its place
 	reason=$(mv -f "$dir/.$name.$1.new" "$2" 2>&1) || fail write-failed "cannot write to $dir on the relay: ${reason##*: }"
 }
 
-read_owner() {
-	{ IFS=' ' read -r owner_id owner_pid owner_start <"$dir/.$name.owner"; } 2>/dev/null ||
-		owner_id='' owner_pid='' owner_start=''
+read_owner() { # its second line is missing where a launcher of before wrote it, or where there is no /proc
+	owner_since=''
+	{
+		{
+			IFS=' ' read -r owner_id owner_pid owner_start && { IFS= read -r owner_since || :; }
+		} <"$dir/.$name.owner"
+	} 2>/dev/null || owner_id='' owner_pid='' owner_start=''
 }
 
 own() {
@@ -158,12 +176,12 @@ claim() {
 write_claim() {
 	read_owner
 	older=''
-	if [ "$owner_pid" != "$$" ] && alive "$owner_pid" "$owner_start"; then
+	if [ "$owner_pid" != "$$" ] && alive "$owner_pid" "$owner_start" "$owner_since"; then
 		[ "$owner_id" = "$id" ] || fail name-taken "a living instance has this name" "$(holder)" || return
 		[ -z "$claimed" ] || leave # a newer session of this instance took over
 		older=$owner_pid
 	fi
-	stage owner "$id $$ $start" && stage json "$file" || return
+	stage owner "$id $$ $start" ${since:+"$since"} && stage json "$file" || return
 	put owner "$dir/.$name.owner" && put json "$dir/$name.json" || return
 	claimed=yes
 	# Only now, as a moment without a registration would be a lost instance. Without a start, the pid may be anybody's by now:
@@ -319,7 +337,7 @@ if [ -n "$mark" ] && [ -e "$mark" ]; then
 	exit
 fi
 case $dir in /*) ;; *) dir=./$dir ;; esac
-start=$(start_of "$$")
+start=$(start_of "$$") since=$(since_of "$$")
 case $(command_of "$PPID") in *sshd* | *dropbear*) sshd=$PPID ;; *) sshd='' ;; esac
 trap '' PIPE USR1 # a dead connection is learned from the end of the input; USR1 must not end a watchdog that just begins
 (exec </dev/null >/dev/null 2>&1 && watchdog) & # exec, as a redirection alone is kept beside what it replaces

@@ -14,12 +14,14 @@ from opencode_connected.line.errors import Hop, LineError
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 
 @dataclass(frozen=True)
 class _Rule:
     """If `pattern` matches a line of stderr: its groups fill `message`. `enrolled`: an enrolled machine's remedy.
+
+    `before_login`: what it matches means this only where nothing was heard of a log-in.
 
     In both remedies `{command}` becomes what the person calls the command.
     """
@@ -30,12 +32,21 @@ class _Rule:
     remedy: str
     permanent: bool
     enrolled: str
+    before_login: bool
 
 
 def _rule(
-    pattern: str, hop: Hop, message: str, remedy: str, *, permanent: bool = False, enrolled: str | None = None
+    pattern: str,
+    hop: Hop,
+    message: str,
+    remedy: str,
+    *,
+    permanent: bool = False,
+    enrolled: str | None = None,
+    before_login: bool = False,
 ) -> _Rule:
-    return _Rule(re.compile(pattern), hop, message, remedy, permanent, remedy if enrolled is None else enrolled)
+    enrolled = remedy if enrolled is None else enrolled
+    return _Rule(re.compile(pattern), hop, message, remedy, permanent, enrolled, before_login)
 
 
 _JOIN_AGAIN: Final = "if the relay was set up anew, enroll with its new join line; if not, do not connect"
@@ -44,6 +55,9 @@ KEY_REFUSED: Final = (
     "or is damaged, make another with `opencode-connected enroll --new-key`"
 )
 """An enrolled machine's remedy."""
+_CLOSED: Final = "the relay's sshd closed the connection before the log-in"
+_WHY_CLOSED: Final = "it may be overloaded or starting, or have locked this address out for a while"
+_WHY_CLOSED_TO_US: Final = f"{_WHY_CLOSED}; if you gave a --proxy-command, run that by hand: it stands in {{command}}"
 
 
 # The first rule that matches any line wins: the cause stands before what follows from it.
@@ -143,10 +157,9 @@ _RULES: Final = (
     _rule(
         r"Not allowed at this time|Exceeded MaxStartups|(?:kex_exchange_identification|banner exchange): .*",
         "network",
-        "the relay's sshd closed the connection before the log-in",
-        "it may be overloaded or starting, or have locked this address out for a while",
-        enrolled="it may be overloaded or starting, or have locked this address out for a while; if you gave a "
-        "--proxy-command, run that by hand: it stands in {command}",
+        _CLOSED,
+        _WHY_CLOSED,
+        enrolled=_WHY_CLOSED_TO_US,
     ),
     _rule(
         r"\(gcloud\.[a-z.]+\) .*(?:[Rr]eauthenticat|do not currently have an active account|credentials)",
@@ -183,6 +196,15 @@ _RULES: Final = (
         "{0} stopped answering",
         "",
     ),
+    # All that OpenSSH 10 says of such an end at its usual level, and the end of a line that was up.
+    _rule(
+        r"^Connection (?:closed|reset) by |^Read from remote",
+        "network",
+        _CLOSED,
+        _WHY_CLOSED,
+        enrolled=_WHY_CLOSED_TO_US,
+        before_login=True,
+    ),
     _rule(
         r"client_loop: send disconnect|Connection to \S+ closed by|Connection (?:closed|reset) by|Read from remote",
         "lost",
@@ -194,9 +216,12 @@ _RULES: Final = (
 # What ssh, gcloud and shells say without anything being wrong.
 _NOISE: Final = re.compile(
     r"^(?:Warning: |WARNING: |debug\d: |\*\* |Pseudo-terminal|PTY allocation|Allocated port|Killed by |Terminated"
+    r"|Authenticated to |Transferred: sent |Bytes per second: "
     r"|bind |channel_setup_|Could not request local forwarding|Connection to \S+ closed\.$|Updating |Waiting for SSH"
     r"|External IP address was not found|\s*$)|exited with return code"
 )
+_DEBUG: Final = re.compile(r"debug\d: ")
+_LOGIN: Final = re.compile(r"Authenticated to \S+ ")
 _OLD_SSH: Final = re.compile(r"[Bb]ad configuration option: (?:forkafterauthentication|stdinnull|sessiontype)")
 _ALLOCATED: Final = re.compile(r"^Allocated port (\d{1,5}) for remote forward to (.+?)(?::-\d+)?$")
 """Behind a socket's path ssh writes a number below zero for its port."""
@@ -204,16 +229,26 @@ _FORWARD_FAILED: Final = re.compile(r"remote port forwarding failed for listen p
 
 
 def diagnose(
-    output: Sequence[str], status: int | None, *, is_enrolled: bool = False, command: str = "RELAY_SSH_CMD"
+    output: Sequence[str],
+    status: int | None,
+    *,
+    has_begun: bool = False,
+    is_enrolled: bool = False,
+    command: str = "RELAY_SSH_CMD",
 ) -> LineError:
     """Return what ended ssh.
 
     `output` are its last lines, those of stderr at the end. `status` is its exit status (negative: the signal that
     ended it; None: it has not ended, but its output has). `is_enrolled`: it used an enrolled machine's key.
+    `has_begun`: what the relay runs for us has spoken.
     `command`: what the person calls the command that ssh was started with.
     """
+    words = [line for line in output if not _DEBUG.match(line)]
+    is_in = any(map(is_login, output))
     for rule in _RULES:
-        for line in output:
+        if rule.before_login and (is_in or has_begun):
+            continue
+        for line in words:
             if match := rule.pattern.search(line):
                 groups = [printable(group, limit=200) for group in match.groups() if group is not None] or [
                     "the relay"
@@ -223,14 +258,31 @@ def diagnose(
                 return LineError(message, hop=rule.hop, remedy=remedy, permanent=rule.permanent)
     if status is not None and status < 0:
         return LineError(f"ssh was ended by signal {-status}", hop="lost")
-    telling = [line for line in output if not _NOISE.search(line)]
-    said = f": {printable(telling[-1], limit=200)}" if telling else ""
+    telling = last_words(words)
+    said = f": {telling}" if telling else ""
+    if status is not None and not has_begun and is_in:
+        return LineError(
+            f"the relay lets this account in, and ends the session with status {status} before our command{said}",
+            hop="account",
+            remedy="the account needs a shell, and no forced command or startup file that ends what comes over ssh",
+        )
     ended = "the relay's end of the line ended" if status is None else f"ssh ended with status {status}"
     return LineError(
         f"{ended}{said}",
         hop="relay",
         remedy=f"run the command of {command} by hand" if said else "",
     )
+
+
+def last_words(output: Iterable[str]) -> str:
+    """Return the last line that is not what ssh, gcloud and shells say without anything being wrong, or nothing."""
+    telling = [text for line in output if not _NOISE.search(line) and (text := printable(line, limit=200))]
+    return telling[-1] if telling else ""
+
+
+def is_login(line: str) -> bool:
+    """Tell whether this line of stderr says that a host, the relay or one on the way to it, let us in."""
+    return _LOGIN.match(line) is not None
 
 
 def is_old_ssh(stderr: Sequence[str]) -> bool:

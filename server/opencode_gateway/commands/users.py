@@ -40,8 +40,9 @@ def add(config: Path, *, name: str, capabilities: tuple[Capability, ...]) -> Non
 
     Without --capability they may do everything.
     """
+    passwords = Passwords()  # anyio loads itself by pieces: whom `users_of` makes of root perhaps cannot read them
     people = users_of(config)
-    people.add(name, Passwords().hash(read_secret(f"Password of {name}")), capabilities or CAPABILITIES)
+    people.add(name, passwords.hash(read_secret(f"Password of {name}")), capabilities or CAPABILITIES)
     # Whoever had this name before and was taken out of the file by hand is another person.
     _end_sessions(config, name)
     click.echo(f"{name} can log in.")
@@ -61,8 +62,9 @@ def remove(config: Path, *, name: str) -> None:
 @click.pass_obj
 def password(config: Path, *, name: str) -> None:
     """Set a new password, which is asked for or read from standard input, and end the person's sessions."""
+    passwords = Passwords()  # as above
     people = users_of(config)
-    people.set_password(name, Passwords().hash(read_secret(f"New password of {name}")))
+    people.set_password(name, passwords.hash(read_secret(f"New password of {name}")))
     click.echo(f"The password of {name} is changed, and {_end_sessions(config, name)} ended.")
 
 

@@ -32,6 +32,8 @@ def main() -> None:
             + b"\n"
             + READY
         )
+    elif what == "glued":
+        out.write(b"\x1b]0;vm\x07 Welcome!" + READY)
     elif what == "version":
         out.write(b'{"type":"ready","v":2,"agent":"fake"}\n')
     elif what in ("flood", "endless"):

@@ -30,7 +30,8 @@ class Program:
     """One run of the relay program: what the launcher sends, and what comes back."""
 
     def __init__(self, directory: Path | str, shell: str = "dash", *, path: str | None = None) -> None:
-        script = shlex.split(protocol.LOADER.removeprefix("exec "))[2]
+        nonce = "0123456789abcdef" * 2
+        script = shlex.split(protocol.loader(nonce).removeprefix("exec "))[2]
         self.process = subprocess.Popen(
             [*shlex.split(shell), "-c", script],
             executable=shutil.which(shlex.split(shell)[0]),
@@ -40,6 +41,9 @@ class Program:
             process_group=0,
             env={"PATH": path or os.environ["PATH"], "SSH_CONNECTION": "192.0.2.7 50000 192.0.2.10 22"},
         )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"\n"
+        assert protocol.asks_for_program(self.process.stdout.readline().rstrip(b"\n"), nonce)
         self.send(protocol.program(str(directory)))
         self.ready = self.receive()
 

@@ -129,6 +129,22 @@ async def test_a_second_instance_learns_who_has_the_name(settings: LineSettings,
         assert (await second.ping()).refusal is None
 
 
+async def test_an_instance_whose_name_was_taken_meanwhile_learns_which_name_and_by_whom(
+    settings: LineSettings, opencode: FakeHealth, registry_dir: Path
+) -> None:
+    other = replace(settings, instance_id="f" * 32)
+    async with Connection(settings, forward=0) as first, Connection(other, forward=0) as second:
+        for connection in (first, second):
+            await connection.open()
+        await first.register(registration(opencode).model_copy(update={"port": first.port}))
+        (registry_dir / ".laptop-api.owner").unlink()
+        await second.register(registration(opencode).model_copy(update={"port": second.port}))
+
+        refusal = (await first.ping()).refusal
+
+    assert str(refusal).startswith("the name 'laptop-api' is held by laptop (process ")
+
+
 async def test_gateway_ports_are_refused_before_anybody_can_find_them(
     tmp_path: Path, opencode: FakeHealth, registry_dir: Path
 ) -> None:
@@ -330,7 +346,7 @@ async def test_a_program_that_ignores_sigterm_is_killed(settings: LineSettings, 
         group = connection._transport.get_pid()
 
     with pytest.raises(ProcessLookupError):
-        eventually(lambda: os.killpg(group, 0), "the process group is gone")
+        await eventually_async(lambda: os.killpg(group, 0), "the process group is gone")
 
 
 async def test_cancelling_leaves_no_ssh_behind(settings: LineSettings, relay: Sshd) -> None:

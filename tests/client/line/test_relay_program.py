@@ -8,19 +8,21 @@ import re
 import shutil
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from client.line.conftest import INSTANCE_ID, SHELLS, registration
 from client.line.relay_program import OTHER_ID, Program, dead_pid, names
+from opencode_connected import processes
 from opencode_connected.line import protocol
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from support.fake_health import FakeHealth
+
+HERE = Path(__file__).parent
 
 
 def test_a_registration_is_written_as_the_contract_says(shell: str, registry_dir: Path, opencode: FakeHealth) -> None:
@@ -34,9 +36,11 @@ def test_a_registration_is_written_as_the_contract_says(shell: str, registry_dir
         assert file.read_text("utf-8") == what.to_json() + "\n"
         assert file.stat().st_mode & 0o777 == 0o600
         assert registry_dir.stat().st_mode & 0o777 == 0o700
-        owner_id, pid, start = (registry_dir / f".{what.name}.owner").read_text("utf-8").split(" ")
+        owner, since = (registry_dir / f".{what.name}.owner").read_text("utf-8").splitlines()
+        owner_id, pid, start = owner.split(" ")
         assert (owner_id, int(pid)) == (INSTANCE_ID, program.process.pid)
-        assert re.fullmatch(r"[A-Z][a-z]{2}_[A-Z][a-z]{2}_\d+_\d\d:\d\d:\d\d_\d{4}\n", start)
+        assert re.fullmatch(r"[A-Z][a-z]{2}_[A-Z][a-z]{2}_\d+_\d\d:\d\d:\d\d_\d{4}", start)
+        assert since == processes.since_of(program.process.pid) != ""
         assert names(registry_dir) == {file.name, f".{what.name}.owner"}
 
         assert program.ask(protocol.ping(7)) == {"type": "pong", "n": 7, "health": "ok"}
@@ -141,13 +145,45 @@ def test_a_living_holder_keeps_the_name_and_is_named(shell: str, registry_dir: P
         assert names(registry_dir) == {"laptop-api.json", ".laptop-api.owner"}
 
 
-@pytest.mark.parametrize("owner", ["dead", "recycled", "garbage", "empty"])
+def test_a_clock_that_is_set_takes_no_name_from_a_living_owner(
+    shell: str, tmp_path: Path, registry_dir: Path, opencode: FakeHealth
+) -> None:
+    set_ahead = tmp_path / "bin"
+    set_ahead.mkdir()
+    (set_ahead / "ps").symlink_to(HERE / "fake_ps.sh")
+    path = f"{set_ahead}:{os.environ['PATH']}"
+    with Program(registry_dir, shell) as holder, Program(registry_dir, shell, path=path) as second:
+        holder.register(registration(opencode))
+
+        assert second.register(registration(opencode), OTHER_ID)["code"] == "name-taken"
+
+        holder.process.kill()
+        holder.process.wait()
+        assert second.register(registration(opencode), OTHER_ID)["type"] == "registered"
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+def test_the_owner_file_of_a_launcher_of_before_counts_as_it_did(
+    is_alive: bool, shell: str, registry_dir: Path, opencode: FakeHealth
+) -> None:
+    registry_dir.mkdir(mode=0o700)
+    start = processes.start_of(os.getpid()) if is_alive else "Thu_Jan_1_00:00:00_1970"
+    (registry_dir / ".laptop-api.owner").write_text(f"{OTHER_ID} {os.getpid()} {start}\n")
+
+    with Program(registry_dir, shell) as program:
+        answer = program.register(registration(opencode))
+
+    assert answer["type"] == ("error" if is_alive else "registered")
+
+
+@pytest.mark.parametrize("owner", ["dead", "recycled", "recycled since", "garbage", "empty"])
 def test_a_name_whose_owner_is_dead_is_free(shell: str, owner: str, registry_dir: Path, opencode: FakeHealth) -> None:
     registry_dir.mkdir(mode=0o700)
     content = {
         "dead": f"{OTHER_ID} {dead_pid()} Tue_Nov_24_16:00:00_2026",
         # A living process, but not the one that registered.
         "recycled": f"{OTHER_ID} {os.getpid()} Thu_Jan_1_00:00:00_1970",
+        "recycled since": f"{OTHER_ID} {os.getpid()} {processes.start_of(os.getpid())}\n{'0' * 36}:1",
         "garbage": "-1 $(id) ;;",
         "empty": "",
     }[owner]

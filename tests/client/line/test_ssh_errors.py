@@ -192,7 +192,8 @@ async def test_a_forced_command_that_is_something_else(
     with Sshd(tmp_path / "relay", options=("ForceCommand echo menu only >&2; exit 7",)) as relay:
         error = await failure(line_settings(relay, opencode, registry_dir))
 
-    check(error, "relay", "ssh ended with status 7: menu only", "by hand", permanent=False)
+    says = "ends the session with status 7 before our command: menu only"
+    check(error, "account", says, "no forced command", permanent=False)
 
 
 async def test_a_registry_directory_that_is_not_safe(settings: LineSettings, registry_dir: Path) -> None:
@@ -261,6 +262,18 @@ async def test_a_registry_directory_that_is_not_safe(settings: LineSettings, reg
         (["Timeout, server vm not responding."], 255, "lost", "vm stopped answering", False),
         (["Connection to vm closed by remote host."], 255, "lost", "broke", False),
         (["client_loop: send disconnect: Broken pipe"], 255, "lost", "broke", False),
+        # All that OpenSSH 10 says unless it is asked for more, of two different ends.
+        (["Connection closed by UNKNOWN port 65535"], 255, "network", "before the log-in", False),
+        (["Connection reset by 192.0.2.1 port 22"], 255, "network", "before the log-in", False),
+        (
+            ['Authenticated to vm ([192.0.2.1]:22) using "publickey".', "Connection closed by 192.0.2.1 port 22"],
+            255,
+            "lost",
+            "broke",
+            False,
+        ),
+        # What ssh tells of its own work is no reason.
+        (["debug1: connect to host vm port 22: Connection refused"], 255, "relay", "status 255", False),
         (["fish: Unknown command: sh", "sh: not found"], 127, "relay", "has no sh", True),
         # Noise is not taken for a reason.
         (
