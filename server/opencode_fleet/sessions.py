@@ -137,7 +137,7 @@ class Sessions:
         return _Seen(session, newest)
 
     async def _newest(self, instance: Instance, session_id: str) -> Message | None:
-        if instance.state.family_busy(session_id) or session_id in instance.posting:
+        if _runs_here(instance, session_id):
             return None
         messages = await instance.agent.messages(session_id, 1)
         return messages[-1] if messages else None
@@ -147,11 +147,14 @@ class Sessions:
         # What this agent's own events told of is its own: if it does not run now, an end has left it behind.
         if not _goes_on(newest) or instance.state.has_told(session_id, newest.id):
             return False
-        if _is_fresh(newest, instance.agent.clock):
-            return True
-        await asyncio.sleep(LOOKS_APART)
-        again = await self._newest(instance, session_id)
-        return again is not None and again != newest
+        if not _is_fresh(newest, instance.agent.clock):
+            await asyncio.sleep(LOOKS_APART)
+            again = await self._newest(instance, session_id)
+            if again is None or again == newest:
+                return False
+        # It may have begun here this very moment, which is told a little later.
+        await instance.refresh()
+        return not (_runs_here(instance, session_id) or instance.state.has_told(session_id, newest.id))
 
     def _ran_roots(self, instance: Instance) -> list[str]:
         # What is being posted comes before all that the agent has told of: it tells a moment later what runs.
@@ -183,6 +186,10 @@ def _naming(instance: Instance, wanted: str) -> Iterator[None]:
 def _check_directory(instance: Instance, session: Session) -> None:
     if session.directory != instance.state.directory:
         raise Refused(f"session {session.id} belongs to another directory than {instance.quoted}'s; nothing was done")
+
+
+def _runs_here(instance: Instance, session_id: str) -> bool:
+    return instance.state.family_busy(session_id) or session_id in instance.posting
 
 
 def _goes_on(newest: Message) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,8 +13,9 @@ from opencode_fleet import sessions as sessions_module
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import Refused
 from opencode_fleet.events import AnswerChanged, PromptTaken
-from opencode_fleet.model import Message, Part, ToolCall
+from opencode_fleet.model import Message, Part, Status, ToolCall
 from support.fake_agent import FakeAgent, fake_fleet
+from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from opencode_fleet.model import Session
@@ -154,6 +156,36 @@ async def test_what_the_agents_own_events_told_of_is_its_own_and_was_left_behind
         outcome = await driver.send(instance, "go on", session.id, ignored)
     assert other.session_id != session.id
     assert (outcome.result, outcome.session_id) == ("done", session.id)
+
+
+@pytest.mark.usefixtures("slow_looks")
+@pytest.mark.parametrize("is_named", [True, False])
+async def test_a_turn_that_began_here_this_very_moment_is_no_other_process_s(is_named: bool) -> None:
+    agent = Shared()
+    session = agent.add_session("/")
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        instance, driver = await fleet.find_live("laptop"), Driver(fleet, 30)
+        agent.clock = time.time()
+        agent.conversations[session.id] = [prompt_of(session), answer_of(session)]
+        agent.statuses[session.id] = Status()  # which no event has told yet
+        with pytest.raises(Refused, match=f"is busy in session {session.id}"):
+            await driver.send(instance, "hello", session.id if is_named else None, ignored)
+        assert list(agent.made) == [session.id]
+
+
+async def test_of_messages_at_once_one_is_taken_and_none_goes_into_a_session_of_its_own() -> None:
+    agent = FakeAgent()
+    session = agent.add_session("/")
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        instance, driver = await fleet.find_live("laptop"), Driver(fleet, 30)
+        agent.gate.clear()
+        calls = [asyncio.create_task(driver.send(instance, f"number {number}", None, ignored)) for number in range(4)]
+        await eventually_async(lambda: sum(call.done() for call in calls) == 3)
+        agent.gate.set()
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        assert sum(isinstance(outcome, Refused) for outcome in outcomes) == 3
+        assert list(agent.made) == [session.id]
+        assert len(agent.posted) == 1
 
 
 @pytest.mark.usefixtures("slow_looks")
