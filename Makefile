@@ -65,6 +65,12 @@ bench: packages-test $(INSTALLED) opencode ## Print the figures of the server, t
 		$(OPENCODES) $(BIN)/python tests/bench/$$part; \
 	done
 
+# From the oldest that is refused to the newest that can be had.
+VERSIONS ?= 1.0.185 1.1.65 1.2.27 1.3.2 1.14.41 1.15.13 1.18.33 2.0.15
+.PHONY: versions
+versions: packages-test $(INSTALLED) opencode ## Install OpenCodes of many versions and drive each. VERSIONS="…"
+	@$(OPENCODES) OPENCODE_VERSIONS="$(VERSIONS)" $(BIN)/pytest -v tests/e2e/test_versions.py
+
 .PHONY: clean
 clean: ## Remove what the other targets made here
 	$(ENGINE) stop

@@ -98,6 +98,10 @@ class Headless:
         self._process.wait()
         self._process = None
 
+    def has_ended(self) -> bool:
+        """Tell whether it has ended by itself."""
+        return self._process is None or self._process.poll() is not None
+
     def registration(self) -> dict[str, Any]:
         """Return its registration; `FileNotFoundError` where there is none."""
         fields: dict[str, Any] = json.loads((self._registry / f"{self._name}.json").read_text())
