@@ -67,9 +67,15 @@ readmes: $(INSTALLED) ## Write the READMEs of the roles anew
 
 .PHONY: bench
 bench: packages-test $(INSTALLED) opencode ## Print the figures of the server, the gateway, the guard, the launcher, the line and the relay
-	@for part in server.py gateway.py guard.py launcher.py recovery.py 'recovery.py --provisioned' scale.py; do \
+	@for part in server.py send.py gateway.py guard.py launcher.py recovery.py 'recovery.py --provisioned' scale.py; do \
 		$(OPENCODES) $(BIN)/python tests/bench/$$part; \
 	done
+
+# From the oldest that is refused to the newest that can be had.
+VERSIONS ?= 1.0.185 1.1.65 1.2.27 1.3.2 1.14.41 1.15.13 1.18.33 2.0.15
+.PHONY: versions
+versions: packages-test $(INSTALLED) opencode ## Install OpenCodes of many versions and drive each. VERSIONS="…"
+	@$(OPENCODES) OPENCODE_VERSIONS="$(VERSIONS)" $(BIN)/pytest -v tests/e2e/test_versions.py
 
 .PHONY: clean
 clean: ## Remove what the other targets made here

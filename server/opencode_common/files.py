@@ -1,14 +1,17 @@
-"""Reading small files that another user or machine may have put there, and telling their versions apart."""
+"""Reading files that another user or machine may have put there, telling versions apart, and writing whole ones."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_MAX_BYTES: Final = 64 * 1024 * 1024
+"""Far beyond what all machines of a fleet could make of any file of ours."""
 
 
 class FileIdentity(NamedTuple):
@@ -47,3 +50,35 @@ def read_small_file(path: Path, limit: int, *, follow: bool = True) -> bytes:
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
     return content
+
+
+def read_regular(path: Path) -> bytes:
+    """Return what is in a file of ours. Raises `OSError`, also for a device, a FIFO and what is far too large."""
+    return read_small_file(path, _MAX_BYTES)
+
+
+def write_atomically(
+    path: Path, content: bytes, *, mode: int, group: int = -1, durable: bool = True
+) -> os.stat_result:
+    """Put `content` in place of `path`, for readers to see it whole, and return the new file's status.
+
+    `group`: numeric, -1 to leave it to the directory. `durable`: survive a power cut. Raises `OSError`.
+    """
+    # A dot-file: whoever watches the directory ignores it.
+    staged = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 # a descriptor, not a path
+            file.write(content)
+            file.flush()
+            if group != -1:
+                os.fchown(descriptor, -1, group)
+            os.fchmod(descriptor, mode)
+            if durable:
+                os.fsync(descriptor)
+            status = os.fstat(descriptor)
+        staged.replace(path)
+    except BaseException:
+        staged.unlink(missing_ok=True)
+        raise
+    return status

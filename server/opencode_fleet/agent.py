@@ -55,6 +55,13 @@ class Agent(Protocol):
     def rights(self) -> frozenset[str] | None:
         """What the owner of its machine lets through (`observe`, `drive`, `approve`, `always`); None: not told."""
 
+    @property
+    def clock(self) -> float | None:
+        """What time it was on its machine at its last answer (epoch seconds); None: not told.
+
+        The times in its records are of that clock, and of no other machine's.
+        """
+
     async def aclose(self) -> None:
         """Close all connections."""
 

@@ -84,9 +84,9 @@ class Driver:
         sent_before = self._repeats.take(call)
         if sent_before is not None:
             return await self._take_up(instance, call, sent_before, on_text)
-        session = await self.sessions.to_drive(instance, wanted)
+        session, note = await self.sessions.to_drive(instance, wanted)
         await self._check_free(instance, session.id)
-        prompt = Prompt(session.id, new_prompt_id(), message)
+        prompt = Prompt(session.id, new_prompt_id(), message, session.agent, session.model)
         turn = Turn(instance, prompt, on_text=on_text)
         deadline = time.monotonic() + self._timeout
         with instance.listening(turn.hear):
@@ -107,7 +107,7 @@ class Driver:
                 self._in_background(self._release(instance, post, HELD_FOR))
             else:
                 instance.posting.discard(session.id)
-            return outcome
+            return replace(outcome, note=outcome.note or note)
 
     async def _take_up(self, instance: Instance, call: Call, prompt: Prompt, on_text: OnText) -> Outcome:
         """Follow the turn of a call that was cut off: the same call again asks for its answer."""

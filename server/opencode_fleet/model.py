@@ -187,6 +187,9 @@ class Prompt:
     session_id: str
     id: str
     text: str
+    agent: str = ""
+    model: str = ""
+    """The agent and model that the session is in, which the message must not change; empty where not told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
 
 from opencode_common.text import one_line
 from opencode_fleet.agent import Capability
 from opencode_fleet.errors import InstanceError, NotFound, Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Message, Session
@@ -22,12 +24,28 @@ NEW_SESSION = "new"
 FRESH_FOR = 60.0
 """Seconds after its last turn for which a session is taken to be as the events told."""
 GROWS_WITHIN = 60.0
-"""Seconds: an unfinished answer that changed so lately is being written by somebody."""
+"""Seconds, by the clock of the agent's machine: an unfinished answer that changed so lately has a writer."""
 LOOKS_APART = 2.0
-"""Seconds between two looks at an unfinished answer: one that still grows has a writer."""
+"""Seconds between two looks at a turn that has not ended: one that goes on has a writer."""
 CANDIDATES = 20
 _SESSION_ID = re.compile(r"ses_[A-Za-z0-9]{1,76}")
 """What may stand in a URL."""
+
+
+class Chosen(NamedTuple):
+    """The session that a message is for, as it is now."""
+
+    session: Session
+    note: str = ""
+    """What the person should know of the choice."""
+
+
+class _Seen(NamedTuple):
+    """A session and its newest message, as they are now: another process may have changed either."""
+
+    session: Session
+    newest: Message | None
+    """None too where the agent itself runs the session, so that nothing needs to be found out."""
 
 
 class Sessions:
@@ -51,99 +69,92 @@ class Sessions:
         return sessions[0] if sessions else None
 
     async def named(self, instance: Instance, wanted: str) -> Session:
-        """Return the session of that id.
+        """Return the session of that id, from memory if this process ran it just now.
 
         Raises:
             Refused, NotFound: it is not one of this instance.
         """
-        if not _SESSION_ID.fullmatch(wanted):
-            raise Refused(f"{one_line(wanted, 80)!r} is no session id; `instances` and `read` show them (ses_…)")
-        try:
-            session = await self._known(instance, wanted)
-        except NotFound:
-            raise NotFound(
-                f"{instance.quoted} has no session {wanted}; `read` without a session shows the newest"
-            ) from None
-        if session.directory != instance.state.directory:
-            raise Refused(f"session {wanted} belongs to another directory than {instance.quoted}'s; nothing was done")
+        with _naming(instance, wanted):
+            known, ran = instance.state.sessions.get(wanted), instance.state.ran.get(wanted)
+            is_fresh = ran is not None and time.monotonic() - ran < FRESH_FOR
+            session = known if known is not None and is_fresh else await instance.agent.session(wanted)
+        _check_directory(instance, session)
         return session
 
-    async def to_drive(self, instance: Instance, wanted: str | None) -> Session:
+    async def to_drive(self, instance: Instance, wanted: str | None) -> Chosen:
         """Return the session to post a message to, which is made if need be.
 
         Raises:
             Refused: another process runs the one that is wanted, or it is a subagent's.
             InstanceError: see `errors`.
         """
-        if wanted and wanted != NEW_SESSION:
-            return await self._wanted(instance, wanted)
-        if wanted is None:
-            for root in self._ran_roots(instance):
-                with suppress(NotFound):
-                    session = await self._known(instance, root)
-                    if not session.is_archived and session.directory == instance.state.directory:
-                        return session
-            # A session that another living process runs, or was the last to run, is that one's: its screen would
-            # show two writers. So is a subagent's, an archived one, one of another directory.
-            for session in await instance.agent.sessions(instance.state.directory, CANDIDATES):
-                runner = self._fleet.runner_of(session.id, besides=instance)
-                if runner is None and not await self._is_written_elsewhere(instance, session.id):
-                    return session
-        return await self._create(instance)
-
-    async def _wanted(self, instance: Instance, wanted: str) -> Session:
-        session = await self.named(instance, wanted)
-        if session.parent_id is not None:
-            raise Refused(
-                f"session {session.id} is a subagent's; send to session {instance.state.root_of(session.id)} "
-                "instead. Nothing was sent"
-            )
-        runner = self._fleet.runner_of(session.id, besides=instance)
-        if runner is not None:
-            raise Refused(
-                f"session {session.id} is run by {runner.quoted}; send to {runner.quoted}. Nothing was sent"
-            )
-        if await self._is_written_elsewhere(instance, session.id):
+        if wanted == NEW_SESSION:
+            return Chosen(await self._create(instance))
+        seen = await self._wanted(instance, wanted) if wanted else await self._at_hand(instance)
+        if seen is None:
+            return Chosen(await self._create(instance))
+        session, newest = seen
+        if newest is None or not await self._is_written_elsewhere(instance, session.id, newest):
+            return Chosen(session)
+        if wanted:
             raise Refused(
                 f"session {session.id} is being run by another OpenCode on that machine; nothing was sent. Wait for "
                 f"its end (`read` shows how far it is), or send with session={NEW_SESSION!r} to work beside it"
             )
-        return session
+        note = f"session {session.id} is being run by another OpenCode on that machine, so a new one was begun"
+        return Chosen(await self._create(instance), note)
 
-    async def _is_written_elsewhere(self, instance: Instance, session_id: str) -> bool:
-        """Whether a process that is not in the fleet writes into it: sessions are shared, what runs is not."""
-        state = instance.state
-        if state.family_busy(session_id) or session_id in instance.posting:
-            return False  # here, that is
-        ran = state.ran.get(session_id)
-        if ran is not None and time.monotonic() - ran < LOOKS_APART:
-            return False  # its own record may still be completed
-        unfinished = await self._unfinished(instance, session_id)
-        if unfinished is None:
-            return False
-        if time.time() - _changed(unfinished) < GROWS_WITHIN and not _is_ours(instance, session_id):
-            return True
-        await asyncio.sleep(LOOKS_APART)
-        again = await self._unfinished(instance, session_id)
-        return again is not None and again != unfinished and not state.family_busy(session_id)
+    async def _wanted(self, instance: Instance, wanted: str) -> _Seen:
+        with _naming(instance, wanted):
+            seen = await self._look(instance, wanted)
+        _check_directory(instance, seen.session)
+        if seen.session.parent_id is not None:
+            raise Refused(
+                f"session {wanted} is a subagent's; send to session {instance.state.root_of(wanted)} "
+                "instead. Nothing was sent"
+            )
+        runner = self._fleet.runner_of(wanted, besides=instance)
+        if runner is not None:
+            raise Refused(f"session {wanted} is run by {runner.quoted}; send to {runner.quoted}. Nothing was sent")
+        return seen
 
-    async def _unfinished(self, instance: Instance, session_id: str) -> Message | None:
-        messages = await instance.agent.messages(session_id, 2)
-        newest = messages[-1] if messages else None
-        if newest is None or newest.role != "assistant" or newest.completed is not None or newest.error:
+    async def _at_hand(self, instance: Instance) -> _Seen | None:
+        """Return the session that the instance is at, else the newest that is nobody else's; None: there is none."""
+        for root in self._ran_roots(instance):
+            with suppress(NotFound):
+                seen = await self._look(instance, root)
+                if not seen.session.is_archived and seen.session.directory == instance.state.directory:
+                    return seen
+        # A session that another living process runs, or was the last to run, is that one's: its screen would
+        # show two writers. So is a subagent's, an archived one, one of another directory.
+        for session in await instance.agent.sessions(instance.state.directory, CANDIDATES):
+            if self._fleet.runner_of(session.id, besides=instance) is None:
+                return _Seen(session, await self._newest(instance, session.id))
+        return None
+
+    async def _look(self, instance: Instance, session_id: str) -> _Seen:
+        session, newest = await asyncio.gather(instance.agent.session(session_id), self._newest(instance, session_id))
+        return _Seen(session, newest)
+
+    async def _newest(self, instance: Instance, session_id: str) -> Message | None:
+        if _runs_here(instance, session_id):
             return None
-        return newest
+        messages = await instance.agent.messages(session_id, 1)
+        return messages[-1] if messages else None
 
-    async def _known(self, instance: Instance, session_id: str) -> Session:
-        """Return a session, from memory if this process ran it just now.
-
-        Else it is fetched: another process that shares the database may have archived it.
-        """
-        known = instance.state.sessions.get(session_id)
-        ran = instance.state.ran.get(session_id)
-        if known is not None and ran is not None and time.monotonic() - ran < FRESH_FOR:
-            return known
-        return await instance.agent.session(session_id)
+    async def _is_written_elsewhere(self, instance: Instance, session_id: str, newest: Message) -> bool:
+        """Whether a process that is not in the fleet writes into it: sessions are shared, what runs is not."""
+        # What this agent's own events told of is its own: if it does not run now, an end has left it behind.
+        if not _goes_on(newest) or instance.state.has_told(session_id, newest.id):
+            return False
+        if not _is_fresh(newest, instance.agent.clock):
+            await asyncio.sleep(LOOKS_APART)
+            again = await self._newest(instance, session_id)
+            if again is None or again == newest:
+                return False
+        # It may have begun here this very moment, which is told a little later.
+        await instance.refresh()
+        return not (_runs_here(instance, session_id) or instance.state.has_told(session_id, newest.id))
 
     def _ran_roots(self, instance: Instance) -> list[str]:
         # What is being posted comes before all that the agent has told of: it tells a moment later what runs.
@@ -159,11 +170,38 @@ class Sessions:
         return session
 
 
-def _changed(message: Message) -> float:
-    """Return when the message was last seen to change, as far as it tells (epoch seconds)."""
-    return max([message.created, *(part.changed for part in message.parts)])
+@contextmanager
+def _naming(instance: Instance, wanted: str) -> Iterator[None]:
+    """Refuse what is no session's id, and say which one it was that the instance does not have."""
+    if not _SESSION_ID.fullmatch(wanted):
+        raise Refused(f"{one_line(wanted, 80)!r} is no session id; `instances` and `read` show them (ses_…)")
+    try:
+        yield
+    except NotFound:
+        raise NotFound(
+            f"{instance.quoted} has no session {wanted}; `read` without a session shows the newest"
+        ) from None
 
 
-def _is_ours(instance: Instance, session_id: str) -> bool:
-    """Whether this instance's agent itself ran the session: then an unfinished answer is what an end left behind."""
-    return session_id in instance.state.ran
+def _check_directory(instance: Instance, session: Session) -> None:
+    if session.directory != instance.state.directory:
+        raise Refused(f"session {session.id} belongs to another directory than {instance.quoted}'s; nothing was done")
+
+
+def _runs_here(instance: Instance, session_id: str) -> bool:
+    return instance.state.family_busy(session_id) or session_id in instance.posting
+
+
+def _goes_on(newest: Message) -> bool:
+    """Whether a session whose newest message it is may be in the middle of a turn."""
+    if newest.role != "assistant":
+        return newest.role == "user"
+    return not newest.error and (newest.completed is None or newest.ended in {"for-tools", "broken"})
+
+
+def _is_fresh(newest: Message, clock: float | None) -> bool:
+    """Whether an unfinished answer changed just now, as far as it tells; `clock`: the time on its own machine."""
+    if newest.role != "assistant" or newest.completed is not None or clock is None:
+        return False
+    changed = max([newest.created, *(part.changed for part in newest.parts)])
+    return abs(clock - changed) < GROWS_WITHIN

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opencode_fleet.events import (
     AnswerChanged,
@@ -89,6 +89,8 @@ class DirectoryState:
         """Open asks that were beyond the limits at the last look."""
         self.settled_how: OrderedDict[str, str] = OrderedDict()
         """How asks were settled, by id, where that was told."""
+        self._told: OrderedDict[str, tuple[str, str]] = OrderedDict()
+        """The newest prompt and answer of each session that this agent itself told of."""
         self._asks: dict[str, Ask] = {}
         self._stale: OrderedDict[str, None] = OrderedDict()
         self._live: dict[str, Live] = {}
@@ -109,6 +111,10 @@ class DirectoryState:
     def is_busy(self, session_id: str) -> bool:
         """Whether the session runs, or waits for a person."""
         return session_id in self.statuses or session_id in self.not_followed
+
+    def has_told(self, session_id: str, message_id: str) -> bool:
+        """Whether the agent's own events told of the message, as the session's newest: no other process wrote it."""
+        return message_id in self._told.get(session_id, ())
 
     def busy_roots(self) -> list[str]:
         """Return the root sessions of everything that runs, each once."""
@@ -187,6 +193,7 @@ class DirectoryState:
         """Take over that the session is gone."""
         self.sessions.pop(session_id, None)
         self.ran.pop(session_id, None)
+        self._told.pop(session_id, None)
         self._set_status(session_id, None)
 
     def apply(self, event: Event) -> None:
@@ -209,7 +216,11 @@ class DirectoryState:
             case TextChanged() | ToolChanged():
                 if live := self._live.get(event.session_id):
                     live.apply(event)
-            case AnswerChanged() | PromptTaken() | TurnFailed():
+            case PromptTaken(session_id, prompt_id):
+                self._remember_told(session_id, prompt_id, self._told.get(session_id, ("", ""))[1])
+            case AnswerChanged(session_id, message_id):
+                self._remember_told(session_id, self._told.get(session_id, ("", ""))[0], message_id)
+            case TurnFailed():
                 pass  # of whoever follows the turn
 
     def _keep_ask(self, ask: Ask) -> None:
@@ -251,6 +262,11 @@ class DirectoryState:
         self._stale[ask_id] = None
         _trim(self._stale, MAX_SESSIONS + MAX_ASKS)
 
+    def _remember_told(self, session_id: str, prompt_id: str, answer_id: str) -> None:
+        self._told[session_id] = prompt_id, answer_id
+        self._told.move_to_end(session_id)
+        _trim(self._told)
+
     def _remember(self, session: Session) -> None:
         self.sessions[session.id] = session
         self.sessions.move_to_end(session.id)
@@ -262,8 +278,6 @@ class DirectoryState:
                 self.sessions.popitem(last=False)
 
 
-def _trim(
-    known: OrderedDict[str, None] | OrderedDict[str, float] | OrderedDict[str, str], limit: int = MAX_SESSIONS
-) -> None:
+def _trim(known: OrderedDict[str, Any], limit: int = MAX_SESSIONS) -> None:
     while len(known) > limit:
         known.popitem(last=False)

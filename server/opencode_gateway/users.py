@@ -24,10 +24,10 @@ from argon2 import Type, extract_parameters
 from argon2.exceptions import InvalidHashError
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
+from opencode_common.files import read_regular, write_atomically
 from opencode_common.validation import describe
 from opencode_gateway.capabilities import CAPABILITIES, Capability
 from opencode_gateway.errors import ConfigError, Refused
-from opencode_relay.files import read_regular, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

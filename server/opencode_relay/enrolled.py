@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from opencode_common.files import read_regular
 from opencode_relay.clients import Client, Clients
 from opencode_relay.errors import ConfigError
-from opencode_relay.files import read_regular
 from opencode_relay.processes import Identity
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from opencode_common.files import read_regular, write_atomically
 from opencode_relay.clients import Clients
 from opencode_relay.errors import ConfigError, EnrolmentError
-from opencode_relay.files import blank_lines, read_regular, write_atomically
+from opencode_relay.files import blank_lines
 from opencode_relay.processes import Identity, end_connections, identities, without_session
 from opencode_relay.settings import Settings, account
 

@@ -1,25 +1,15 @@
-"""Reading files and nothing else; writing one so that readers see it whole, with owner and mode from the start."""
+"""Overwriting lines of a file where they stand, for a disk that has no room for another file."""
 
 from __future__ import annotations
 
 import os
-import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from opencode_common.files import read_small_file
+from opencode_common.files import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-
-_MAX_BYTES: Final = 64 * 1024 * 1024
-"""Far beyond what all ports of a machine could make of any file of ours."""
-
-
-def read_regular(path: Path) -> bytes:
-    """Return what is in the file. Raises `OSError`, also for a device, a FIFO and what is far too large."""
-    return read_small_file(path, _MAX_BYTES)
 
 
 def blank_lines(path: Path, doomed: Callable[[bytes], bool]) -> None:
@@ -39,30 +29,3 @@ def blank_lines(path: Path, doomed: Callable[[bytes], bool]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def write_atomically(
-    path: Path, content: bytes, *, mode: int, group: int = -1, durable: bool = True
-) -> os.stat_result:
-    """Put `content` in place of `path` and return the new file's status.
-
-    `group`: numeric, -1 to leave it to the directory. `durable`: survive a power cut. Raises `OSError`.
-    """
-    # A dot-file: whoever watches the directory ignores it.
-    staged = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 # a descriptor, not a path
-            file.write(content)
-            file.flush()
-            if group != -1:
-                os.fchown(descriptor, -1, group)
-            os.fchmod(descriptor, mode)
-            if durable:
-                os.fsync(descriptor)
-            status = os.fstat(descriptor)
-        staged.replace(path)
-    except BaseException:
-        staged.unlink(missing_ok=True)
-        raise
-    return status

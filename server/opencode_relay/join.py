@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from opencode_common.files import read_regular
 from opencode_relay.errors import EnrolmentError
-from opencode_relay.files import read_regular
 from opencode_relay.keys import parse_key
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import TypeAdapter, ValidationError
 
+from opencode_common.files import write_atomically
 from opencode_common.registration import MAX_FILE_BYTES, Name, Registration
 from opencode_common.validation import describe
-from opencode_relay.files import write_atomically
 from opencode_relay.limits import NAMELESS
 from opencode_relay.protocol import Refusal
 

@@ -14,9 +14,9 @@ from typing import Annotated, Final, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
+from opencode_common.files import read_regular
 from opencode_common.validation import describe
 from opencode_relay.errors import ConfigError
-from opencode_relay.files import read_regular
 
 ETC: Final = Path("/etc/opencode-relay")
 MAX_BLOCK: Final = 64

@@ -1,4 +1,4 @@
-"""Prints the server's figures: `instances` with a fleet behind it, hung members, discovery, and what `send` adds.
+"""Prints the server's figures: `instances` with a fleet behind it, hung members, and discovery.
 
 python tests/bench/server.py [--json] [--runs N]
 """
@@ -12,14 +12,10 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import httpx
-
 from bench.figures import Figure, show
-from support.events import session_of, tapped
 from support.fake_fleet import FakeFleet
 from support.mcp_client import RelayClient, relay_client
 from support.opencode import OpenCodeHome, ServedOpenCode, find_opencode
@@ -29,12 +25,9 @@ from support.scripted_model import ScriptedModel
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
-    from support.events import Event
 
-PROMPT = "SLOW:20:0.01"
-"""Twenty words, 10 ms apart: long enough that the first one and the end are told apart."""
 _FLEET_SECONDS = 60.0
 
 
@@ -105,68 +98,6 @@ async def is_gone(relay: RelayClient, name: str) -> bool:
     return all(row["name"] != name for row in (await relay.call("instances")).structured["instances"])
 
 
-async def send_against_straight(opencode: ServedOpenCode, registry_dir: Path, runs: int) -> list[Figure]:
-    """Measure the same prompt through `send` and posted straight, by turns, in one session."""
-    register(registry_dir, registration("real", opencode.port, cwd=str(opencode.cwd)))
-    through: list[tuple[float, float]] = []
-    straight: list[tuple[float, float]] = []
-    async with relay_client(registry_dir) as relay, straight_session(opencode) as (client, session_id, events):
-        await eventually_async(lambda: lists_idle(relay, "real"), "the instance")
-        for run in range(-2, runs):  # the first turns warm it up
-            pair = await post_straight(client, session_id, events), await post_through(relay, session_id)
-            if run >= 0:
-                straight.append(pair[0])
-                through.append(pair[1])
-    figures = []
-    for index, moment in enumerate(("the first delta", "the end")):
-        alone = statistics.median(times[index] for times in straight)
-        added = statistics.median(times[index] for times in through) - alone
-        figures.append(Figure(f"posted straight: to {moment}, median", alone * 1000, "ms"))
-        figures.append(Figure(f"send adds to {moment}, median", added * 1000, "ms", 10))
-    return figures
-
-
-@asynccontextmanager
-async def straight_session(
-    opencode: ServedOpenCode,
-) -> AsyncIterator[tuple[httpx.AsyncClient, str, list[Event]]]:
-    """Give a client without the relay, a new session, and the tapped events."""
-    async with (
-        httpx.AsyncClient(base_url=opencode.url, timeout=30, trust_env=False) as client,
-        tapped(client) as events,
-    ):
-        session_id = (await client.post("/session", json={})).json()["id"]
-        yield client, session_id, events
-
-
-async def post_straight(client: httpx.AsyncClient, session_id: str, events: list[Event]) -> tuple[float, float]:
-    """Prompt without the relay; return the seconds to the first delta and to the end."""
-    events.clear()
-    started = time.monotonic()
-    body = {"parts": [{"type": "text", "text": PROMPT}]}
-    (await client.post(f"/session/{session_id}/prompt_async", json=body)).raise_for_status()
-    await eventually_async(lambda: first_of(events, session_id, "session.idle"), "the end of the turn")
-    first = first_of(events, session_id, "message.part.delta")
-    end = first_of(events, session_id, "session.idle")
-    assert first
-    assert end
-    return first["at"] - started, end["at"] - started
-
-
-def first_of(events: list[Event], session_id: str, kind: str) -> Event | None:
-    """Return the first event of a type in a session."""
-    return next((event for event in events if event["type"] == kind and session_of(event) == session_id), None)
-
-
-async def post_through(relay: RelayClient, session_id: str) -> tuple[float, float]:
-    """Prompt through the relay; return the seconds to the first progress and to the answer."""
-    started = time.monotonic()
-    answer = await relay.call("send", instance="real", message=PROMPT, session=session_id)
-    end = time.monotonic()
-    assert not answer.is_error, answer.text
-    return answer.progress[0].at - started, end - started
-
-
 async def median_of(runs: int, call: Callable[[], Awaitable[object]]) -> float:
     """Return the median seconds of a call."""
     times = []
@@ -195,7 +126,6 @@ async def measure(runs: int) -> list[Figure]:
         home = OpenCodeHome(Path(scratch, "home"), model.base_url, binary=find_opencode())
         with ServedOpenCode(home, Path(scratch, "project")) as opencode:
             figures.append(await discovery(opencode, Path(scratch, "discovery"), max(3, runs // 5)))
-            figures += await send_against_straight(opencode, Path(scratch, "send"), runs)
     return figures
 
 

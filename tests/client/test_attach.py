@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import TYPE_CHECKING
 
+import pytest
+
+from client.fake_stranger import FakeStranger
 from client.launched import Launched
 from client.machine2 import guard_of, told
+from opencode_connected.agents.listening import OwnListener
 from support.opencode import ServedOpenCode
 from support.ports import free_port
 from support.waiting import eventually
@@ -38,7 +43,7 @@ def test_a_server_is_reachable_while_it_runs_and_its_end_is_said(machine: Machin
             assert client.get("/config").status_code == 403
         served.stop()
         assert attached.ended() == 0
-        assert f"nothing listens on port {served.port} any more" in attached.screen
+        assert f"nothing of yours listens on port {served.port} any more" in attached.screen
         assert machine.registrations() == {}
 
 
@@ -81,3 +86,53 @@ def test_what_cannot_be_attached_is_said_in_one_line(machine: Machine, service2:
         refused = machine.run("attach", target)
         assert (refused.returncode, refused.stderr.count("\n")) == (code, 1), refused.stderr
         assert said in refused.stderr
+
+
+# -- whose port it is ----------------------------------------------------------------------------------------------
+
+only_root_is_two = pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a program of another user")
+
+
+def secret_file(tmp_path: Path) -> Path:
+    secret = tmp_path / "password"
+    secret.touch(0o600)
+    secret.write_text(PASSWORD)
+    return secret
+
+
+@only_root_is_two
+def test_another_users_program_is_asked_nothing_and_gets_no_password(machine: Machine, tmp_path: Path) -> None:
+    with FakeStranger(free_port()) as stranger:
+        refused = machine.run("attach", str(stranger.port), "--password-file", str(secret_file(tmp_path)))
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1), refused.stderr
+        assert f"what listens on port {stranger.port} is no program of yours" in refused.stderr
+        assert stranger.heard() == ""
+
+
+@only_root_is_two
+def test_a_port_that_another_user_takes_after_the_server_gets_no_password(machine: Machine, tmp_path: Path) -> None:
+    secret = secret_file(tmp_path)
+    with (
+        ServedOpenCode(machine.home, tmp_path / "site", password=PASSWORD) as served,
+        Launched(machine, "attach", str(served.port), "--password-file", str(secret)) as attached,
+    ):
+        eventually(machine.registrations, "the registration", within=60)
+        with guard_of(machine, auth=("opencode", PASSWORD)) as client:
+            assert client.get("/session").status_code == 200
+            served.kill()
+            with FakeStranger(served.port) as stranger:
+                assert client.get("/session").status_code == 503
+                assert attached.ended() == 0
+                assert stranger.heard() == ""
+        assert f"nothing of yours listens on port {served.port} any more" in attached.screen
+        assert machine.registrations() == {}
+
+
+def test_a_server_that_is_started_anew_on_its_port_is_found_again(machine: Machine, tmp_path: Path) -> None:
+    with ServedOpenCode(machine.home, tmp_path / "site") as served:
+        listener = OwnListener(served.port)
+        assert listener.is_there()
+        served.kill()
+        assert not listener.is_there()
+        served.start()
+        assert listener.is_there()

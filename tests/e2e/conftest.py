@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from support.driven import Driven1, Driven2
+from support.attached import Attached1
+from support.driven import Driven2
 from support.mcp_client import held_relay_client
 from support.opencode import OpenCodeHome
 from support.scripted_model import ScriptedModel
@@ -68,7 +69,7 @@ def home(
 @pytest.fixture(scope="session")
 def shared(generation: int, home: OpenCodeHome, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driven]:
     """The OpenCode that tests share: leave its sessions idle and it alive."""
-    kind = Driven1 if generation == 1 else Driven2
+    kind = Attached1 if generation == 1 else Driven2
     with kind(home, tmp_path_factory.mktemp("project")) as driven:
         yield driven
 

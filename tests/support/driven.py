@@ -1,7 +1,8 @@
 """An OpenCode of either generation as an instance of the fleet, and straight looks at it past the server.
 
-`Driven1` is a served OpenCode 1 that is registered by hand, as by a launcher from before there was a guard. `Driven2`
-is OpenCode 2 as a person has it: the managed service, behind the guard of the real launcher, which registers it.
+`Driven1` is a served OpenCode 1 that is registered by hand, as by a launcher from before there was a guard;
+`attached.Attached1` has the guard before it. `Driven2` is OpenCode 2 as a person has it: the managed service, behind
+the guard of the real launcher, which registers it.
 """
 
 from __future__ import annotations
@@ -296,11 +297,7 @@ class Driven2(Driven):
 
     def register_at(self, registry_dir: Path, name: str, port: int) -> None:
         """See `Driven`."""
-        registry_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        key = registry_dir / f".{name}.key"
-        key.touch(0o600)
-        key.write_text(self.launcher.key())
-        register(registry_dir, registration(name, port, cwd=str(self.directory)))
+        self.launcher.register_at(registry_dir, name, port)
 
     def kill(self) -> None:
         """See `Driven`."""

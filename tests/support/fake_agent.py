@@ -65,6 +65,7 @@ class FakeAgent:
     def __init__(self, *places: Workplace | str, can: frozenset[Capability] = frozenset()) -> None:
         self.capabilities = can
         self.rights: frozenset[str] | None = None
+        self.clock: float | None = None
         self.places = [Workplace(directory=place) if isinstance(place, str) else place for place in places or ("/",)]
         self.trouble: InstanceError | None = None
         """What calls of it raise now."""
@@ -203,7 +204,7 @@ class FakeAgent:
     async def sessions(self, directory: str, limit: int) -> list[Session]:
         """See `Agent.sessions`."""
         self._check()
-        found = [s for s in self.made.values() if s.directory == directory and s.parent_id is None]
+        found = [s for s in self.made.values() if s.directory == directory and not (s.parent_id or s.is_archived)]
         return sorted(found, key=lambda session: session.updated, reverse=True)[:limit]
 
     async def session(self, session_id: str) -> Session:

@@ -1,4 +1,4 @@
-"""The real launcher without a screen, as `opencode-connected --headless --local`, on a machine that tests share."""
+"""The real launcher without a screen, on a machine that tests share: with `--headless`, or another verb."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from support.registry import register, registration
 from support.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from support.opencode import OpenCodeHome
 
 LAUNCHER = str(Path(sys.executable).parent / "opencode-connected")
@@ -34,8 +37,10 @@ class Headless:
         name: str,
         *,
         rights: str = "",
+        arguments: Sequence[str] = ("--headless",),
     ) -> None:
         self.directory = directory
+        self._arguments = arguments
         self._home = home
         self._registry = registry
         self._name = name
@@ -64,7 +69,7 @@ class Headless:
         extra |= {"RELAY_REMOTE": self._rights} if self._rights else {}
         with self._said.open("wb") as said:
             self._process = subprocess.Popen(
-                [LAUNCHER, "--headless", "--local"],
+                [LAUNCHER, *self._arguments, "--local"],
                 cwd=self.directory,
                 env=self._home.environment(extra),
                 stdin=subprocess.DEVNULL,
@@ -93,6 +98,10 @@ class Headless:
         self._process.wait()
         self._process = None
 
+    def has_ended(self) -> bool:
+        """Tell whether it has ended by itself."""
+        return self._process is None or self._process.poll() is not None
+
     def registration(self) -> dict[str, Any]:
         """Return its registration; `FileNotFoundError` where there is none."""
         fields: dict[str, Any] = json.loads((self._registry / f"{self._name}.json").read_text())
@@ -101,6 +110,14 @@ class Headless:
     def key(self) -> str:
         """Return what its guard asks for."""
         return (self._registry / f".{self._name}.key").read_text()
+
+    def register_at(self, registry_dir: Path, name: str, port: int) -> None:
+        """Register its guard once more, by hand: under another name, reached at another port."""
+        registry_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        key = registry_dir / f".{name}.key"
+        key.touch(0o600)
+        key.write_text(self.key())
+        register(registry_dir, registration(name, port, cwd=str(self.directory)))
 
     def _is_registered(self) -> bool:
         assert self._process is not None

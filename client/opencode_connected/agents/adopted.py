@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from opencode_connected.agents.generation import Installed, installed
+from opencode_connected.agents.listening import OwnListener
 from opencode_connected.agents.run import Launch, Run, cancel
 from opencode_connected.bringup import accepts
 from opencode_connected.errors import LauncherError, OpenCodeMissing, UsageError
@@ -51,8 +52,16 @@ def attach(
         user = credentials[0] if credentials else settings.environment.get("OPENCODE_SERVER_USERNAME") or "opencode"
         credentials = (user, _password(password_file))
     endpoint = Endpoint(_port(target), credentials)
+    listener = OwnListener(endpoint.port)
+    if not listener.is_there():
+        if not accepts(endpoint.port):
+            raise OpenCodeMissing(f"no OpenCode answers on port {endpoint.port}: nothing listens there")
+        raise LauncherError(
+            f"what listens on port {endpoint.port} is no program of yours: it was asked nothing, and got no password"
+        )
     version, directory = _look_at(endpoint)
-    run = AdoptedRun(settings, endpoint, installed("the server", version), directory, local=local, say=say)
+    found = installed("the server", version)
+    run = AdoptedRun(settings, endpoint, listener, found, directory, local=local, say=say)
     return asyncio.run(run.run())
 
 
@@ -65,6 +74,7 @@ class AdoptedRun(Run):
         self,
         settings: Settings,
         endpoint: Endpoint,
+        listener: OwnListener,
         found: Installed,
         directory: str,
         *,
@@ -73,6 +83,7 @@ class AdoptedRun(Run):
     ) -> None:
         super().__init__(settings, Launch(headless=True, local=local), found, say)
         self._endpoint = endpoint
+        self._listener = listener
         self._work_in(directory)
 
     @property
@@ -93,20 +104,20 @@ class AdoptedRun(Run):
             return -self._stop.result()
         if gone.done():
             gone.result()
-            self._say(f"nothing listens on port {self._endpoint.port} any more: that OpenCode has ended")
+            self._say(f"nothing of yours listens on port {self._endpoint.port} any more: that OpenCode has ended")
             return 0
         visible.result()  # raises why it cannot be made visible
         raise AssertionError("it is visible until it is cancelled")
 
     async def _make_visible(self, presence: Presence, door: Door) -> None:
-        from opencode_connected.agents.single import Single  # noqa: PLC0415 - not before it is known to be there
+        from opencode_connected.agents.single import Watched  # noqa: PLC0415 - not before it is known to be there
         from opencode_connected.registration import Registration, now_utc  # noqa: PLC0415
 
         port = self._endpoint.port
         self._report.opencode(None, port)
-        single = Single(self._endpoint, self._settings.rights)
-        guard_port = await door.open(single, single.policy, self._log)
-        single.answers(self._installed.version, self._cwd, self._wanted.name)
+        server = Watched(self._endpoint, self._settings.rights, self._listener)
+        guard_port = await door.open(server, server.policy, self._log)
+        server.answers(self._installed.version, self._cwd, self._wanted.name)
         await presence.prepare()
         wanted = Registration(
             name=self._wanted.name,
@@ -117,19 +128,22 @@ class AdoptedRun(Run):
             connected_at=now_utc(),
         )
         registered = await presence.register(wanted)
-        single.answers(self._installed.version, self._cwd, registered.name)
+        server.answers(self._installed.version, self._cwd, registered.name)
         self._report.registered(registered, self._installed.version)
         self._say(f"{registered.name!r} is registered: the OpenCode on port {port}, in {self._cwd}")
         await self._keep(presence)
 
     async def _healthy(self) -> bool:
-        return await asyncio.to_thread(_status, self._endpoint) in (200, 401)
+        return await self._is_there() and await asyncio.to_thread(_status, self._endpoint) in (200, 401)
+
+    async def _is_there(self) -> bool:
+        return await asyncio.to_thread(self._listener.is_there)
 
     async def _until_it_is_gone(self) -> None:
         seen = time.monotonic()
         while time.monotonic() - seen < _GONE_SECONDS:
             await asyncio.sleep(_LOOK_SECONDS)
-            if await asyncio.to_thread(accepts, self._endpoint.port):
+            if await self._is_there() and await asyncio.to_thread(accepts, self._endpoint.port):
                 seen = time.monotonic()
 
 
@@ -203,10 +217,6 @@ def _look_at(endpoint: Endpoint) -> tuple[str, str]:
     if directory is None or not directory.startswith("/"):
         raise OpenCodeMissing(f"the OpenCode on port {endpoint.port} does not tell where it works")
     return version, directory
-
-
-def _no_directory(endpoint: Endpoint) -> OpenCodeMissing:
-    return OpenCodeMissing(f"the OpenCode on port {endpoint.port} does not tell where it works")
 
 
 def _text(body: bytes, key: str) -> str | None:

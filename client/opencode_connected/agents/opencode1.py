@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from opencode_connected.agents.listening import addresses
 from opencode_connected.errors import LauncherError, UsageError
 from opencode_connected.loopback import HOST
 
@@ -103,11 +105,7 @@ def listening_process(pid: int, port: int) -> tuple[int, frozenset[str]] | None:
     except psutil.Error:
         return None
     for process in family:
-        try:
-            connections = process.net_connections(kind="tcp")
-        except psutil.Error:
-            continue
-        listening = [c for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port == port]
-        if listening:
-            return process.pid, frozenset(c.laddr.ip for c in listening)
+        with suppress(psutil.Error):
+            if found := addresses(process, port):
+                return process.pid, found
     return None

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from opencode_connected.agents.listening import addresses, is_own
 from opencode_connected.errors import LauncherError, OpenCodeMissing, UsageError
 from opencode_connected.loopback import Endpoint, Unanswered
 from opencode_connected.text import printable
@@ -170,14 +171,13 @@ def verify(record: Record) -> str | None:
 
     try:
         process = psutil.Process(record.pid)
-        if process.uids().effective != os.geteuid():
+        if not is_own(process):
             return f"process {record.pid}, which OpenCode's registry file names, is another user's"
-        connections = process.net_connections(kind="tcp")
+        listening = addresses(process, record.port)
     except psutil.NoSuchProcess:
         return f"process {record.pid}, which OpenCode's registry file names, has ended"
     except psutil.Error:
         return f"process {record.pid}, which OpenCode's registry file names, cannot be looked at"
-    listening = {c.laddr.ip for c in connections if c.status == psutil.CONN_LISTEN and c.laddr.port == record.port}
     if not listening:
         return f"process {record.pid}, which OpenCode's registry file names, does not listen on port {record.port}"
     if exposed := exposure(listening):

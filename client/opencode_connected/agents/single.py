@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from opencode_connected.loopback import HOST
 from opencode_connected.text import as_utf8
 
 if TYPE_CHECKING:
+    from opencode_connected.agents.listening import OwnListener
     from opencode_connected.guard.policy import Right
     from opencode_connected.loopback import Endpoint
 
@@ -46,3 +48,21 @@ class Single:
         """Return the same: it ends with the launcher."""
         del seen
         return self._target
+
+
+class Watched(Single):
+    """A server that somebody else starts and ends: it is reached only while a process of this user has its port."""
+
+    def __init__(self, endpoint: Endpoint, rights: frozenset[Right], listener: OwnListener) -> None:
+        super().__init__(endpoint, rights)
+        self._listener = listener
+
+    async def target(self) -> Target | None:
+        """Return where the server is; None while it does not run, whoever else has its port."""
+        is_there = await asyncio.to_thread(self._listener.is_there)
+        return await super().target() if is_there else None
+
+    async def moved(self, seen: Target) -> Target | None:
+        """Return the same, if the server runs."""
+        del seen
+        return await self.target()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, contextmanager
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
@@ -59,6 +60,7 @@ class AgentClient:
         self.health_timeout = health_timeout
         self._base = endpoint.url
         self._authorization: dict[str, str] = {}
+        self._date = ""
         self._tls: ssl.SSLContext | bool = endpoint.tls if endpoint.tls is not None else True
         self._http = aiohttp.ClientSession(
             # A connector each: what one agent holds up holds up no other.
@@ -74,6 +76,14 @@ class AgentClient:
     def authorize(self, user: str | None, password: str = "") -> None:
         """Send these with every request from now on; a `user` of None: what the endpoint brings along."""
         self._authorization = {} if user is None else {"authorization": aiohttp.encode_basic_auth(user, password)}
+
+    @property
+    def clock(self) -> float | None:
+        """See `Agent.clock`: what the guard or the agent wrote into its last answer's head."""
+        try:
+            return parsedate_to_datetime(self._date).timestamp()
+        except (ValueError, OverflowError):
+            return None
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -107,6 +117,7 @@ class AgentClient:
                     ssl=self._tls,
                 ) as response,
             ):
+                self._date = response.headers.get("date", "")
                 if response.status == 204:
                     return None
                 content = await self._read(response, limit)

@@ -142,8 +142,10 @@ async def test_a_message_keeps_the_session_in_its_agent_and_model(told: dict[str
         "GET /session/ses_1/message": [first, answer("msg_2", "y", "msg_1", agent="other")],
     }
     async with opencode1(answers) as (agent, server):
-        await agent.prompt(Prompt("ses_1", "msg_9", "hello"))
-        await agent.prompt(Prompt("ses_1", "msg_9", "hello"))
+        session = await agent.session("ses_1")
+        prompt = Prompt("ses_1", "msg_9", "hello", session.agent, session.model)
+        await agent.prompt(prompt)
+        await agent.prompt(prompt)
     first_body, again = server.bodies("POST /session/ses_1/prompt_async")
     part = {"id": "prt_9", "type": "text", "text": "hello"}
     assert first_body == again == {"messageID": "msg_9", "parts": [part], **sent}

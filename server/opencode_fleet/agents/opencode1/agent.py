@@ -48,6 +48,11 @@ class OpenCode1:
         answer = await client.call("GET", "/global/health", timeout=client.health_timeout)
         return cls(client, client.one(Health, answer).version, guard)
 
+    @property
+    def clock(self) -> float | None:
+        """See `Agent.clock`."""
+        return self._client.clock
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
@@ -159,17 +164,16 @@ class OpenCode1:
         body: dict[str, Any] = {
             "messageID": prompt.id,
             "parts": [{"id": part_id, "type": "text", "text": prompt.text}],
-            **await self._manner(prompt.session_id),
+            **await self._manner(prompt),
         }
         await self._client.call("POST", f"/session/{prompt.session_id}/prompt_async", body=body)
 
-    async def _manner(self, session_id: str) -> dict[str, Any]:
-        """Return the agent and model that a session is in, as a prompt names them."""
-        session = await self.session(session_id)
-        agent, chosen = session.agent, session.model
+    async def _manner(self, prompt: model.Prompt) -> dict[str, Any]:
+        """Return the agent and model that the prompt's session is in, as a prompt names them."""
+        agent, chosen = prompt.agent, prompt.model
         if not agent:
             # Before 1.18 only the messages tell.
-            for message in reversed(await self.messages(session_id, 10)):
+            for message in reversed(await self.messages(prompt.session_id, 10)):
                 if message.role == "user" and message.agent:
                     agent, chosen = message.agent, message.model
                     break

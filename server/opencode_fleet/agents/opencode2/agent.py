@@ -85,6 +85,11 @@ class OpenCode2:
                 operations = Operations.read(guard.version, document)
         return cls(client, guard, operations)
 
+    @property
+    def clock(self) -> float | None:
+        """See `Agent.clock`."""
+        return self._client.clock
+
     async def aclose(self) -> None:
         """Close all connections."""
         await self._client.aclose()
