@@ -17,6 +17,7 @@ from opencode_relay.enrolment import Enrolment, locked
 from opencode_relay.errors import RelayError
 from opencode_relay.join import HOST_KEY, join_line, read_host_key
 from opencode_relay.listing import Listing
+from opencode_relay.revoking import revoke
 from opencode_relay.settings import ETC, account, load_settings
 from opencode_relay.systemd import JournalFormatter, listening_socket
 
@@ -96,7 +97,7 @@ def _apply(options: argparse.Namespace) -> None:
 
 
 def _revoke(options: argparse.Namespace) -> None:
-    _change(options, lambda enrolment: enrolment.revoke(options.name))
+    print(json.dumps(revoke(options.etc, options.name).to_dict()))
 
 
 def _unrevoke(options: argparse.Namespace) -> None:

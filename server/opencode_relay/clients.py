@@ -99,7 +99,8 @@ class Clients(_Record):
             return cls.model_validate_json(content)
         except ValidationError as error:
             raise ConfigError(
-                f"{source} is damaged ({describe(error)}): correct it, or restore it from a backup of your own"
+                f"{source} is damaged ({describe(error)}): correct it, or put a backup back: "
+                "opencode-relay restore FILE --replace"
             ) from None
 
     def to_json(self) -> bytes:
