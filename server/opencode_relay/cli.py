@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opencode_relay.agent import Agent
+from opencode_relay.backup.commands import back_up, describe, restore
+from opencode_relay.backup.host import SSH, Host
 from opencode_relay.clients import parse_wanted
 from opencode_relay.enrolment import Enrolment, locked
 from opencode_relay.errors import RelayError
@@ -66,6 +68,19 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("clients", help="list who is enrolled and what is registered")
     verb.add_argument("--json", action="store_true", help="for programs")
     verb.set_defaults(verb=_clients)
+    verb = verbs.add_parser(
+        "backup", help="write what is not derived to a new FILE: clients, host keys, the gateway's data"
+    )
+    verb.add_argument("file", type=Path, metavar="FILE", help="- for standard output")
+    verb.add_argument("--check", action="store_true", help="read FILE, and say what is in it")
+    _add_host_keys(verb)
+    verb.set_defaults(verb=_backup)
+    verb = verbs.add_parser("restore", help="put a backup back, then run relay.yml")
+    verb.add_argument("file", type=Path, metavar="FILE")
+    verb.add_argument("--check", action="store_true", help="change nothing, say what is in FILE")
+    verb.add_argument("--replace", action="store_true", help="also over what this relay has by now")
+    _add_host_keys(verb)
+    verb.set_defaults(verb=_restore)
     verb = verbs.add_parser("join", help="print the line that a client gives to `opencode-connected enroll --join`")
     verb.add_argument("name")
     verb.add_argument("--host", required=True, help="of this relay, as the client reaches it")
@@ -75,6 +90,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.set_defaults(verb=_join)
     return parser
+
+
+def _add_host_keys(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--host-keys", type=Path, default=SSH, metavar="DIR", help="where sshd's lie (default: %(default)s)"
+    )
 
 
 def _agent(options: argparse.Namespace) -> None:
@@ -115,6 +136,25 @@ def _clients(options: argparse.Namespace) -> None:
     settings = load_settings(options.etc)
     listing = Listing.read(Enrolment(options.etc, settings).state, settings)
     print(json.dumps(listing.to_dict()) if options.json else listing.to_text())
+
+
+def _backup(options: argparse.Namespace) -> None:
+    if options.check:
+        print(describe(options.file))
+        return
+    told = back_up(_host(options), options.file)
+    print(told, file=sys.stderr if str(options.file) == "-" else sys.stdout)
+
+
+def _restore(options: argparse.Namespace) -> None:
+    if options.check:
+        print(describe(options.file))
+    else:
+        print(restore(_host(options), options.file, replace=options.replace).to_text())
+
+
+def _host(options: argparse.Namespace) -> Host:
+    return Host(options.etc, load_settings(options.etc), options.host_keys)
 
 
 def _join(options: argparse.Namespace) -> None:

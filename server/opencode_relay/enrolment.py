@@ -64,9 +64,16 @@ class Incomplete(EnrolmentError):
 
 
 class Enrolment:
-    """The files in `etc`. Nobody else may change them meanwhile: use it inside `locked`."""
+    """The files in `etc`. Nobody else may change them meanwhile: use it inside `locked`.
 
-    def __init__(self, etc: Path, settings: Settings) -> None:
+    Args:
+        is_replaced: a record that is damaged counts as none, as another takes its place.
+
+    Raises:
+        ConfigError: the record is damaged or cannot be read, or an account is missing.
+    """
+
+    def __init__(self, etc: Path, settings: Settings, *, is_replaced: bool = False) -> None:
         self._settings = settings
         self._clients_file = etc / "clients.json"
         self._keys_file = etc / "authorized_keys"
@@ -74,7 +81,12 @@ class Enrolment:
         self._agent = account(settings.agent_user)
         self.is_recorded = True
         """Whether the state file is there: without it nobody was enrolled yet, or it was lost."""
-        self.state = self._read()
+        try:
+            self.state = self._read()
+        except ConfigError:
+            if not is_replaced:
+                raise
+            self.state = Clients.none_yet(settings)
 
     def apply(self, wanted: Sequence[tuple[str, PublicKey]], *, check: bool) -> Outcome:
         """Enrol exactly these clients. `check`: only say what would happen.
@@ -88,6 +100,10 @@ class Enrolment:
         """Remove a client and refuse its key from now on. Raises `EnrolmentError` if there is none of that name."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return self._become(self.state.without(name, at=now), check=False)
+
+    def restore(self, state: Clients) -> Outcome:
+        """Become what a backup holds, whatever is enrolled here. Raises `ConfigError` where its ports do not fit."""
+        return self._become(state.fitted_to(self._settings), check=False)
 
     def unrevoke(self, fingerprint: str) -> Outcome:
         """Let a revoked key be enrolled again. Raises `EnrolmentError` if it was not revoked."""
