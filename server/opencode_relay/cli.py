@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opencode_relay.agent import Agent
-from opencode_relay.backup.commands import back_up, describe, restore
-from opencode_relay.backup.host import SSH, Host
 from opencode_relay.clients import parse_wanted
-from opencode_relay.enrolment import Enrolment, locked
+from opencode_relay.enrolment import Enrolment, locked, require_root
 from opencode_relay.errors import RelayError
 from opencode_relay.join import HOST_KEY, join_line, read_host_key
 from opencode_relay.listing import Listing
@@ -26,6 +24,7 @@ from opencode_relay.systemd import JournalFormatter, listening_socket
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from opencode_relay.backup.host import Host
     from opencode_relay.enrolment import Outcome
 
 
@@ -33,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for what a person must mend, 2 for a wrong command line."""
     options = _parser().parse_args(arguments)
     try:
-        options.verb(options)
+        code: int = options.verb(options) or 0
     except RelayError as error:
         print(f"opencode-relay: {error}", file=sys.stderr)
         return 1
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,6 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--replace", action="store_true", help="also over what this relay has by now")
     _add_host_keys(verb)
     verb.set_defaults(verb=_restore)
+    verb = verbs.add_parser("doctor", help="look at the whole relay, and say what to mend")
+    verb.add_argument("--json", action="store_true", help="for programs")
+    verb.set_defaults(verb=_doctor)
     verb = verbs.add_parser("join", help="print the line that a client gives to `opencode-connected enroll --join`")
     verb.add_argument("name")
     verb.add_argument("--host", required=True, help="of this relay, as the client reaches it")
@@ -94,7 +96,11 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_host_keys(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--host-keys", type=Path, default=SSH, metavar="DIR", help="where sshd's lie (default: %(default)s)"
+        "--host-keys",
+        type=Path,
+        default=HOST_KEY.parent,
+        metavar="DIR",
+        help="where sshd's lie (default: %(default)s)",
     )
 
 
@@ -139,6 +145,8 @@ def _clients(options: argparse.Namespace) -> None:
 
 
 def _backup(options: argparse.Namespace) -> None:
+    from opencode_relay.backup.commands import back_up, describe
+
     if options.check:
         print(describe(options.file))
         return
@@ -147,13 +155,28 @@ def _backup(options: argparse.Namespace) -> None:
 
 
 def _restore(options: argparse.Namespace) -> None:
+    from opencode_relay.backup.commands import describe, restore
+
     if options.check:
         print(describe(options.file))
     else:
         print(restore(_host(options), options.file, replace=options.replace).to_text())
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    require_root()
+    from opencode_relay.doctor.examination import examine
+    from opencode_relay.doctor.finding import is_sound, to_json, to_text
+    from opencode_relay.doctor.relay import Gateway, Relay
+
+    findings = examine(Relay(options.etc, load_settings(options.etc), Gateway.read()))
+    print(to_json(findings) if options.json else to_text(findings))
+    return 0 if is_sound(findings) else 1
+
+
 def _host(options: argparse.Namespace) -> Host:
+    from opencode_relay.backup.host import Host
+
     return Host(options.etc, load_settings(options.etc), options.host_keys)
 
 

@@ -19,7 +19,6 @@ from opencode_relay.settings import Settings, account
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-SSH: Final = Path("/etc/ssh")
 _HOST_KEY: Final = re.compile(r"ssh_host_[a-z0-9]{1,20}_key(\.pub)?")
 _SECONDS: Final = 120.0
 """For the gateway's files, whose database may be busy for ten."""
@@ -31,7 +30,7 @@ class Host:
 
     etc: Path
     settings: Settings
-    ssh: Path = SSH
+    ssh: Path
 
     # ---- sshd
 
