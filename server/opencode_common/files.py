@@ -64,9 +64,8 @@ def write_atomically(
 
     `group`: numeric, -1 to leave it to the directory. `durable`: survive a power cut. Raises `OSError`.
     """
-    # A dot-file: whoever watches the directory ignores it.
-    staged = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    # Staged as a dot-file: whoever watches the directory ignores it.
+    staged, descriptor = _staged(path)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 # a descriptor, not a path
             file.write(content)
@@ -82,3 +81,26 @@ def write_atomically(
         staged.unlink(missing_ok=True)
         raise
     return status
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Put `content` where nothing is yet, whole at once and with mode 0600.
+
+    Raises `OSError`: `FileExistsError` where something is, also where it came meanwhile.
+    """
+    staged, descriptor = _staged(path)
+    try:
+        with open(descriptor, "wb") as file:  # noqa: PTH123 # a descriptor, not a path
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        # Unlike a rename it replaces nothing.
+        path.hardlink_to(staged)
+    finally:
+        staged.unlink(missing_ok=True)
+
+
+def _staged(path: Path) -> tuple[Path, int]:
+    """Make a file beside `path` that only its owner may read; return it and its descriptor."""
+    staged = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    return staged, os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -15,7 +15,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from opencode_relay import systemd
-from opencode_relay.arrival import NotASession, receive
+from opencode_relay.arrival import Asked, NotASession, receive
 from opencode_relay.channel import Channel
 from opencode_relay.conversation import GOODBYE, Conversation, refuse
 from opencode_relay.enrolled import Enrolled
@@ -135,6 +135,8 @@ class Agent:
             waiter.setblocking(False)
             try:
                 arrival = await receive(waiter, self._uid)
+            except Asked:
+                return
             except NotASession as reason:
                 self._log.write(logging.WARNING, NAMELESS, "refused a connection to the agent's socket: %s", reason)
                 return

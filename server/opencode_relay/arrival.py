@@ -25,6 +25,10 @@ class NotASession(Exception):
     """Whoever connected to the socket is not what sshd runs for a client."""
 
 
+class Asked(Exception):
+    """Root connected, to see whether it is answered: `opencode-relay doctor`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """A client's connection. Whoever has it closes `connection` and both descriptors."""
@@ -44,8 +48,11 @@ async def receive(waiter: socket.socket, uid: int) -> Arrival:
 
     Raises:
         NotASession: it is from somebody else, or is over already.
+        Asked: it is root's, who wants to know whether the agent answers.
     """
     pid, peer_uid, _ = _PEERCRED.unpack(waiter.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
+    if peer_uid == 0:
+        raise Asked
     if peer_uid != uid:
         raise NotASession(f"user {peer_uid} is not the tunnel user")
     try:

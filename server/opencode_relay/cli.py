@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING
 
 from opencode_relay.agent import Agent
 from opencode_relay.clients import parse_wanted
-from opencode_relay.enrolment import Enrolment, locked
+from opencode_relay.enrolment import Enrolment, locked, require_root
 from opencode_relay.errors import RelayError
 from opencode_relay.join import HOST_KEY, join_line, read_host_key
 from opencode_relay.listing import Listing
+from opencode_relay.revoking import revoke
 from opencode_relay.settings import ETC, account, load_settings
 from opencode_relay.systemd import JournalFormatter, listening_socket
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from opencode_relay.backup.host import Host
     from opencode_relay.enrolment import Outcome
 
 
@@ -30,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code: 0, 1 for what a person must mend, 2 for a wrong command line."""
     options = _parser().parse_args(arguments)
     try:
-        options.verb(options)
+        code: int = options.verb(options) or 0
     except RelayError as error:
         print(f"opencode-relay: {error}", file=sys.stderr)
         return 1
@@ -39,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,6 +67,22 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("clients", help="list who is enrolled and what is registered")
     verb.add_argument("--json", action="store_true", help="for programs")
     verb.set_defaults(verb=_clients)
+    verb = verbs.add_parser(
+        "backup", help="write what is not derived to a new FILE: clients, host keys, the gateway's data"
+    )
+    verb.add_argument("file", type=Path, metavar="FILE", help="- for standard output")
+    verb.add_argument("--check", action="store_true", help="read FILE, and say what is in it")
+    _add_host_keys(verb)
+    verb.set_defaults(verb=_backup)
+    verb = verbs.add_parser("restore", help="put a backup back, then run relay.yml")
+    verb.add_argument("file", type=Path, metavar="FILE")
+    verb.add_argument("--check", action="store_true", help="change nothing, say what is in FILE")
+    verb.add_argument("--replace", action="store_true", help="also over what this relay has by now")
+    _add_host_keys(verb)
+    verb.set_defaults(verb=_restore)
+    verb = verbs.add_parser("doctor", help="look at the whole relay, and say what to mend")
+    verb.add_argument("--json", action="store_true", help="for programs")
+    verb.set_defaults(verb=_doctor)
     verb = verbs.add_parser("join", help="print the line that a client gives to `opencode-connected enroll --join`")
     verb.add_argument("name")
     verb.add_argument("--host", required=True, help="of this relay, as the client reaches it")
@@ -74,6 +92,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb.set_defaults(verb=_join)
     return parser
+
+
+def _add_host_keys(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--host-keys",
+        type=Path,
+        default=HOST_KEY.parent,
+        metavar="DIR",
+        help="where sshd's lie (default: %(default)s)",
+    )
 
 
 def _agent(options: argparse.Namespace) -> None:
@@ -96,7 +124,7 @@ def _apply(options: argparse.Namespace) -> None:
 
 
 def _revoke(options: argparse.Namespace) -> None:
-    _change(options, lambda enrolment: enrolment.revoke(options.name))
+    print(json.dumps(revoke(options.etc, options.name).to_dict()))
 
 
 def _unrevoke(options: argparse.Namespace) -> None:
@@ -114,6 +142,42 @@ def _clients(options: argparse.Namespace) -> None:
     settings = load_settings(options.etc)
     listing = Listing.read(Enrolment(options.etc, settings).state, settings)
     print(json.dumps(listing.to_dict()) if options.json else listing.to_text())
+
+
+def _backup(options: argparse.Namespace) -> None:
+    from opencode_relay.backup.commands import back_up, describe
+
+    if options.check:
+        print(describe(options.file))
+        return
+    told = back_up(_host(options), options.file)
+    print(told, file=sys.stderr if str(options.file) == "-" else sys.stdout)
+
+
+def _restore(options: argparse.Namespace) -> None:
+    from opencode_relay.backup.commands import describe, restore
+
+    if options.check:
+        print(describe(options.file))
+    else:
+        print(restore(_host(options), options.file, replace=options.replace).to_text())
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    require_root()
+    from opencode_relay.doctor.examination import examine
+    from opencode_relay.doctor.finding import is_sound, to_json, to_text
+    from opencode_relay.doctor.relay import Gateway, Relay
+
+    findings = examine(Relay(options.etc, load_settings(options.etc), Gateway.read()))
+    print(to_json(findings) if options.json else to_text(findings))
+    return 0 if is_sound(findings) else 1
+
+
+def _host(options: argparse.Namespace) -> Host:
+    from opencode_relay.backup.host import Host
+
+    return Host(options.etc, load_settings(options.etc), options.host_keys)
 
 
 def _join(options: argparse.Namespace) -> None:

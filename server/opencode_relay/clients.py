@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, model_validator
 from pydantic.alias_generators import to_camel
@@ -12,13 +11,12 @@ from pydantic.alias_generators import to_camel
 from opencode_common.validation import describe
 from opencode_relay.errors import ConfigError, EnrolmentError
 from opencode_relay.keys import PublicKey, parse_key
+from opencode_relay.names import NAME, check_names
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from opencode_relay.settings import Settings
-
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,31}", re.ASCII)
 
 
 class _Record(BaseModel):
@@ -34,7 +32,7 @@ class Block(_Record):
 
     @model_validator(mode="after")
     def _is_one(self) -> Self:
-        if not _NAME.fullmatch(self.name) or not 0 < self.first <= self.last <= 65535:
+        if not NAME.fullmatch(self.name) or not 0 < self.first <= self.last <= 65535:
             raise ValueError("a block has a client's name and its first and last port")
         return self
 
@@ -99,7 +97,8 @@ class Clients(_Record):
             return cls.model_validate_json(content)
         except ValidationError as error:
             raise ConfigError(
-                f"{source} is damaged ({describe(error)}): correct it, or restore it from a backup of your own"
+                f"{source} is damaged ({describe(error)}): correct it, or put a backup back: "
+                "opencode-relay restore FILE --replace"
             ) from None
 
     def to_json(self) -> bytes:
@@ -147,7 +146,7 @@ class Clients(_Record):
             EnrolmentError: a name or key is not allowed, or there is no room for all.
             ConfigError: see `fitted_to`.
         """
-        _check_names([name for name, _ in wanted])
+        check_names([name for name, _ in wanted], [client.name for client in self.clients])
         self._check_keys(wanted)
         state = self.fitted_to(settings)
         names = {name for name, _ in wanted}
@@ -289,24 +288,6 @@ def _describe(error: ValidationError) -> str:
             # YAML makes a number or a truth value of such a word.
             return f"the {field} of entry {index + 1}, {str(first['input'])[:40]!a}, is no text: quote it"
     return describe(error)
-
-
-def _check_names(names: Iterable[str]) -> None:
-    previous = ""
-    for name in sorted(names, key=str.lower):
-        if not _NAME.fullmatch(name):
-            raise EnrolmentError(
-                f"the client name {name[:40]!a} is not allowed: 1 to 32 of A-Z a-z 0-9 _ -, "
-                "beginning with a letter or digit"
-            )
-        # Sorted, a prefix stands right before something that begins with it.
-        if previous and name.lower().startswith(previous.lower()):
-            same = name.lower() == previous.lower()
-            problem = "the same name, as case does not count" if same else f"{name} begins with {previous}"
-            raise EnrolmentError(
-                f"clients {previous} and {name}: {problem}, so that one could pose as the other; rename one of them"
-            )
-        previous = name
 
 
 def _public_key(text: str) -> PublicKey:

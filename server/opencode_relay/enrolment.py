@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import shlex
@@ -18,7 +17,7 @@ from opencode_common.files import read_regular, write_atomically
 from opencode_relay.clients import Clients
 from opencode_relay.errors import ConfigError, EnrolmentError
 from opencode_relay.files import blank_lines
-from opencode_relay.processes import Identity, end_connections, identities, without_session
+from opencode_relay.processes import Identity, end_connections, end_without_session, identities
 from opencode_relay.settings import Settings, account
 
 if TYPE_CHECKING:
@@ -28,9 +27,7 @@ if TYPE_CHECKING:
 
 _CUT_SECONDS: Final = 4.0
 """For live sessions to be gone."""
-_PATIENCE_SECONDS: Final = 2.0
-"""For a connection that runs nothing yet to begin its session."""
-_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
+_POLL_SECONDS: Final = 0.05
 _OUT: Final = "The old key of {} cannot log in any more, and its sessions are cut; nothing else is done or recorded. "
 _NOT_OUT: Final = "The old key of {} STILL LOGS IN; only its sessions of now are cut. "
 _SESSION_PROGRAM: Final = Path(__file__).with_name("session.py")
@@ -63,16 +60,34 @@ class Outcome:
         }
 
 
-class Enrolment:
-    """The files in `etc`. Nobody else may change them meanwhile: use it inside `locked`."""
+class Incomplete(EnrolmentError):
+    """A change was begun and not completed; the text says how far it came."""
 
-    def __init__(self, etc: Path, settings: Settings) -> None:
+
+class Enrolment:
+    """The files in `etc`. Nobody else may change them meanwhile: use it inside `locked`.
+
+    Args:
+        is_replaced: a record that is damaged counts as none, as another takes its place.
+
+    Raises:
+        ConfigError: the record is damaged or cannot be read, or an account is missing.
+    """
+
+    def __init__(self, etc: Path, settings: Settings, *, is_replaced: bool = False) -> None:
         self._settings = settings
         self._clients_file = etc / "clients.json"
         self._keys_file = etc / "authorized_keys"
         self._tunnel = account(settings.tunnel_user)
         self._agent = account(settings.agent_user)
-        self.state = self._read()
+        self.is_recorded = True
+        """Whether the state file is there: without it nobody was enrolled yet, or it was lost."""
+        try:
+            self.state = self._read()
+        except ConfigError:
+            if not is_replaced:
+                raise
+            self.state = Clients.none_yet(settings)
 
     def apply(self, wanted: Sequence[tuple[str, PublicKey]], *, check: bool) -> Outcome:
         """Enrol exactly these clients. `check`: only say what would happen.
@@ -86,6 +101,10 @@ class Enrolment:
         """Remove a client and refuse its key from now on. Raises `EnrolmentError` if there is none of that name."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return self._become(self.state.without(name, at=now), check=False)
+
+    def restore(self, state: Clients) -> Outcome:
+        """Become what a backup holds, whatever is enrolled here. Raises `ConfigError` where its ports do not fit."""
+        return self._become(state.fitted_to(self._settings), check=False)
 
     def unrevoke(self, fingerprint: str) -> Outcome:
         """Let a revoked key be enrolled again. Raises `EnrolmentError` if it was not revoked."""
@@ -118,7 +137,7 @@ class Enrolment:
             cut=len(doomed),
         )
 
-    def _write(self, files: Iterable[tuple[Path, bytes, int]], gone: Sequence[str]) -> EnrolmentError | None:
+    def _write(self, files: Iterable[tuple[Path, bytes, int]], gone: Sequence[str]) -> Incomplete | None:
         """Write them in order, up to one that cannot be; return why that is. `gone`: whose keys must get out."""
         for path, content, group in files:
             try:
@@ -126,10 +145,10 @@ class Enrolment:
             except OSError as error:
                 done = ""
                 if gone:
-                    is_out = path != self._keys_file or (error.errno in _NO_ROOM and self._blank_out())
-                    done = _OUT if is_out else _NOT_OUT
-                return EnrolmentError(
-                    f"{path} cannot be written: {error.strerror}. {done.format(', '.join(gone))}"
+                    is_out = path != self._keys_file or self._blank_out()
+                    done = shut_out_words(", ".join(gone), is_out=is_out)
+                return Incomplete(
+                    f"{path} cannot be written: {error.strerror}. {done}"
                     "Mend that and run this again: it is not complete"
                 )
         return None
@@ -147,11 +166,7 @@ class Enrolment:
         """End the sessions of keys that are not enrolled; return which."""
         uid = self._tunnel.pw_uid
         cut = end_connections(uid, self._strangers, within=_CUT_SECONDS)
-        # Whose a connection without a session is, nobody said: it may be that of somebody who is gone.
-        if has_gone and (suspects := without_session(uid)):
-            time.sleep(_PATIENCE_SECONDS)
-            cut |= end_connections(uid, lambda: suspects & without_session(uid), within=_CUT_SECONDS)
-        return cut
+        return cut | end_without_session(uid) if has_gone else cut
 
     def _strangers(self) -> set[int]:
         allowed = {Identity(client.name, client.fingerprint) for client in self.state.clients}
@@ -179,30 +194,51 @@ class Enrolment:
         try:
             return Clients.parse(read_regular(self._clients_file), self._clients_file)
         except FileNotFoundError:
+            self.is_recorded = False
             return Clients.none_yet(self._settings)
         except OSError as error:
             raise ConfigError(f"{self._clients_file} cannot be read: {error.strerror}; try as root") from error
 
 
+def shut_out_words(names: str, *, is_out: bool) -> str:
+    """Return the sentence on how far a change came that could not be completed, a blank at its end."""
+    return (_OUT if is_out else _NOT_OUT).format(names)
+
+
+def require_root() -> None:
+    """Raise `EnrolmentError` for anybody but root."""
+    if os.geteuid() != 0:
+        raise EnrolmentError("only root can do this: sudo opencode-relay …")
+
+
 @contextmanager
-def locked(etc: Path) -> Iterator[None]:
-    """Keep other commands from changing the files meanwhile.
+def locked(etc: Path, *, patience: float = 0.0) -> Iterator[None]:
+    """Keep other commands from changing the files meanwhile. `patience`: seconds for another to be done.
 
     Raises:
         EnrolmentError: one is at it, or one is not root.
     """
-    if os.geteuid() != 0:
-        raise EnrolmentError("only root can do this: sudo opencode-relay …")
+    require_root()
     descriptor = os.open(etc, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(descriptor, time.monotonic() + patience)
         yield
-    except BlockingIOError:
-        raise EnrolmentError(
-            "another opencode-relay command is changing the clients: try again when it is done"
-        ) from None
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise EnrolmentError(
+                    "another opencode-relay command is changing the clients: try again when it is done"
+                ) from None
+            time.sleep(_POLL_SECONDS)
+        else:
+            return
 
 
 def _is_current(path: Path, content: bytes, group: int) -> bool:

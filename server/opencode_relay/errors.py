@@ -2,7 +2,8 @@
 
 RelayError
 ├── ConfigError        relay.json or clients.json is missing, unreadable or contradicts what is enrolled
-└── EnrolmentError     a client cannot be enrolled, revoked or joined as asked
+├── EnrolmentError     a client cannot be enrolled, revoked or joined as asked
+└── BackupError        a backup cannot be made, read or put back
 
 What a launcher is told over the line is `protocol.Refusal`.
 """
@@ -20,3 +21,7 @@ class ConfigError(RelayError):
 
 class EnrolmentError(RelayError):
     """What was asked for is refused; nothing was changed."""
+
+
+class BackupError(RelayError):
+    """A backup cannot be made, read or put back."""

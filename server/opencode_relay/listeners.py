@@ -58,6 +58,14 @@ class Listeners:
             return "exposed"
         return "ok" if own else "foreign"
 
+    def all(self) -> list[tuple[int, str, int]]:
+        """Return port, address and user of each."""
+        return [
+            (port, socket.inet_ntop(socket.AF_INET if len(address) == 4 else socket.AF_INET6, address), uid)
+            for port, listeners in sorted(self._by_port.items())
+            for address, uid in listeners
+        ]
+
     def free(self, ports: range) -> list[int]:
         """Return those of `ports` on which nobody listens."""
         return [port for port in ports if port not in self._by_port]

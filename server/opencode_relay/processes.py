@@ -26,6 +26,9 @@ _SSHD: Final = frozenset({"sshd", "sshd-session"})
 """What the process is called; the second since OpenSSH 9.8."""
 _FINGERPRINT: Final = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _POLL_SECONDS: Final = 0.02
+_PATIENCE_SECONDS: Final = 2.0
+"""For a connection that runs nothing yet to begin its session."""
+_END_SECONDS: Final = 4.0
 _TERM_SECONDS: Final = 1.0
 """SIGTERM to SIGKILL. sshd ends at once, if it runs at all."""
 
@@ -148,6 +151,18 @@ def end_connections(uid: int, doomed: Callable[[], set[int]], *, within: float) 
             return since.keys() - pids
         time.sleep(_POLL_SECONDS)
     return set(since)
+
+
+def end_without_session(uid: int) -> set[int]:
+    """End the connections of user `uid` that run nothing and begin nothing in two seconds; return what has ended.
+
+    For when a key is shut out: whose such a connection is, nobody said, and it may be that key's.
+    """
+    suspects = without_session(uid)
+    if not suspects:
+        return set()
+    time.sleep(_PATIENCE_SECONDS)
+    return end_connections(uid, lambda: suspects & without_session(uid), within=_END_SECONDS)
 
 
 def _is_monitor(process: Process | None) -> bool:

@@ -1,7 +1,10 @@
 """The relay's settings: `relay.json`, written by whoever provisions the relay and only read here.
 
 {"portRange":"10000-19999","blockSize":16,"registryDir":"/var/lib/opencode-relay","tunnelUser":"opencode-tunnel",
- "agentUser":"opencode-relay","socket":"/run/opencode-relay.sock"}
+ "agentUser":"opencode-relay","socket":"/run/opencode-relay.sock","gatewayUser":"opencode-gateway",
+ "gatewayDataDir":"/var/lib/opencode-gateway"}
+
+What has a default below may be missing.
 """
 
 from __future__ import annotations
@@ -43,8 +46,12 @@ class Settings(BaseModel):
     """Who runs the agent and owns the registry directory."""
     socket: Path = Path("/run/opencode-relay.sock")
     """Where sessions find the agent."""
+    gateway_user: _User = "opencode-gateway"
+    """Who runs the gateway, where there is one."""
+    gateway_data_dir: Path = Path("/var/lib/opencode-gateway")
+    """Where the gateway keeps people, clients and sessions, as this host sees it."""
 
-    @field_validator("registry_dir", "socket")
+    @field_validator("registry_dir", "socket", "gateway_data_dir")
     @classmethod
     def _plain(cls, path: Path) -> Path:
         # The socket's stands in a quoted command of authorized_keys.

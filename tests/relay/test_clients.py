@@ -246,3 +246,38 @@ def test_of_two_enrolled_names_none_begins_like_the_other(names: list[str]) -> N
     lowered = [client.name.lower() for client in state.clients]
     assert not any(a != b and b.startswith(a) for a in lowered for b in lowered)
     assert len(set(lowered)) == len(names)
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted", "stays", "renamed", "better"),
+    [
+        ((), ("lap", "lap-2"), "lap", "lap-2", "2-lap"),
+        (("lap",), ("lap", "lap-2"), "lap", "lap-2", "2-lap"),
+        (("lap-2",), ("lap", "lap-2"), "lap-2", "lap", "new-lap"),
+        (("lap",), ("lap", "laptop"), "lap", "laptop", "top-lap"),
+        (("lap", "2"), ("2", "lap", "lap-2"), "lap", "lap-2", "new-lap"),
+        (("lap", "2", "new"), ("2", "lap", "lap-2", "new"), "lap", "lap-2", "3-lap"),
+        (("lap",), ("lap", "LAP"), "lap", "LAP", "new-lap"),
+        (("LAP",), ("lap", "LAP"), "LAP", "lap", "new-lap"),
+    ],
+)
+def test_a_name_too_like_another_comes_with_a_free_one_that_renames_nobody_enrolled(
+    before: tuple[str, ...], wanted: tuple[str, ...], stays: str, renamed: str, better: str
+) -> None:
+    state = enrolled(*before)
+    with pytest.raises(EnrolmentError) as refused:
+        enrolled(*wanted, state=state)
+    assert f"Leave {stays} as it is" in str(refused.value)
+    assert f"`opencode-connected enroll --name {better}` on {renamed}" in str(refused.value)
+    enrolled(*(better if name == renamed else name for name in wanted), state=state)
+
+
+@given(st.text("ab2-", min_size=1, max_size=32), st.text("ab2-", min_size=1, max_size=8))
+def test_the_name_that_is_given_is_always_one_that_is_taken(shorter: str, more: str) -> None:
+    longer = (shorter + more)[:32]
+    try:
+        enrolled(shorter, longer)
+    except EnrolmentError as error:
+        if "pose as the other" in str(error):
+            better = str(error).partition("--name ")[2].partition("`")[0]
+            enrolled(shorter, better)

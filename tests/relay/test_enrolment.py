@@ -290,7 +290,7 @@ def test_only_root_changes_who_is_enrolled(relay: ProvisionedRelay) -> None:
 
 def test_two_commands_do_not_change_the_clients_at_once(relay: ProvisionedRelay) -> None:
     with relay.locked():
-        ran = relay.run("revoke", "laptop")
+        ran = relay.run("unrevoke", "laptop")
     assert ran.returncode == 1
     assert "another opencode-relay command" in ran.stderr
 

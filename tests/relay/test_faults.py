@@ -86,11 +86,12 @@ def test_nobody_but_sshds_sessions_can_speak_to_the_agent(relay: ProvisionedRela
     )
     command = [sys.executable, "-c", program, str(relay.socket_path)]
     as_root = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert as_root.stdout == "True\n"  # hung up on
-    relay.until_logged("user 0 is not the tunnel user")
+    assert as_root.stdout == "True\n"  # hung up on: that is all that root is told
     python = ["runuser", "-u", relay.tunnel_user, "--", "/usr/bin/python3", *command[1:]]
     as_tunnel_user = subprocess.run(python, capture_output=True, text=True, check=True)
     assert as_tunnel_user.stdout == "True\n"
+    relay.until_logged("refused a connection to the agent's socket: its header is wrong")
+    assert not relay.logged("user 0")
     with unix_user("sh") as user:
         refused = subprocess.run(
             ["runuser", "-u", user, "--", "/usr/bin/python3", *command[1:]],

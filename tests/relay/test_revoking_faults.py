@@ -92,6 +92,7 @@ def test_on_a_full_disk_a_key_is_shut_out_all_the_same_and_nobody_else(
 def test_a_key_that_cannot_be_shut_out_is_said_to_log_in_still(relay: ProvisionedRelay) -> None:
     keys = str(relay.etc / "authorized_keys")
     subprocess.run(["mount", "--bind", keys, keys], check=True)  # nothing can take its place
+    subprocess.run(["mount", "-o", "remount,bind,ro", keys], check=True)  # and nothing in it can be changed
     try:
         failed = relay.run("revoke", "laptop")
     finally:
@@ -113,3 +114,91 @@ def test_a_state_file_that_is_no_file_keeps_nobody_waiting(relay: ProvisionedRel
         state.write_bytes(written)
     assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
     assert "clients.json cannot be read: it is no regular file" in ran.stderr
+
+
+def _damage(state: Path, how: str) -> None:
+    written = state.read_bytes()
+    state.unlink()
+    match how:
+        case "cut short":
+            state.write_bytes(written[: len(written) // 2])
+        case "empty":
+            state.touch()
+        case "no file":
+            os.mkfifo(state)
+        case "a link to nowhere":
+            state.symlink_to("/nonexistent/clients.json")
+
+
+@pytest.mark.parametrize(
+    ("how", "why"),
+    [
+        ("cut short", "clients.json is damaged"),
+        ("empty", "clients.json is damaged"),
+        ("no file", "clients.json cannot be read"),
+        ("a link to nowhere", "clients.json is missing"),
+        ("missing", "clients.json is missing"),
+    ],
+)
+def test_a_record_that_cannot_be_used_keeps_no_key_in(relay: ProvisionedRelay, how: str, why: str) -> None:
+    state = relay.etc / "clients.json"
+    written = state.read_bytes()
+    with RawClient(relay, "laptop") as laptop, RawClient(relay, "desktop") as desktop:
+        assert laptop.first["type"] == "ready"
+        assert desktop.first["type"] == "ready"
+        _damage(state, how)
+        try:
+            failed = relay.run("revoke", "laptop")
+            laptop.wait()
+            assert desktop.ask({"type": "ping", "n": 1})["n"] == 1
+            with RawClient(relay, "laptop") as again:
+                assert again.wait() == 255
+                assert "Permission denied (publickey)" in again.errors
+            with RawClient(relay, "desktop") as other:
+                assert other.first["type"] == "ready"
+        finally:
+            state.unlink(missing_ok=True)
+            state.write_bytes(written)
+    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
+    assert "The old key of laptop cannot log in any more" in failed.stderr
+    assert why in failed.stderr
+    assert "opencode-relay restore FILE" in failed.stderr or "no regular file" in failed.stderr
+    assert "run this again: until then the key is not remembered as revoked" in failed.stderr
+    assert json.loads(relay.run("revoke", "laptop").stdout)["removed"] == ["laptop"]
+
+
+def test_settings_that_are_damaged_keep_no_key_in(relay: ProvisionedRelay) -> None:
+    settings = relay.etc / "relay.json"
+    written = settings.read_bytes()
+    with RawClient(relay, "laptop") as laptop:
+        assert laptop.first["type"] == "ready"
+        settings.write_text("{")
+        try:
+            failed = relay.run("revoke", "laptop")
+        finally:
+            settings.write_bytes(written)
+        laptop.wait()
+    assert "The old key of laptop cannot log in any more" in failed.stderr
+    assert relay.public_key("laptop") not in (relay.etc / "authorized_keys").read_text()
+
+
+def test_a_dead_agent_and_a_command_that_hangs_keep_no_key_in(relay: ProvisionedRelay) -> None:
+    relay.kill_agent()
+    try:
+        with relay.locked():
+            failed = relay.run("revoke", "laptop")
+        keys = (relay.etc / "authorized_keys").read_text()
+    finally:
+        relay.start_agent()
+    assert "another opencode-relay command is changing the clients" in failed.stderr
+    assert "The old key of laptop cannot log in any more" in failed.stderr
+    assert relay.public_key("laptop") not in keys
+    assert relay.public_key("desktop") in keys
+
+
+def test_whom_nobody_knows_is_said_to_be_unknown_and_nobody_is_cut(relay: ProvisionedRelay) -> None:
+    keys = (relay.etc / "authorized_keys").read_bytes()
+    failed = relay.run("revoke", "lap")
+    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
+    assert "no client 'lap' is enrolled" in failed.stderr
+    assert (relay.etc / "authorized_keys").read_bytes() == keys

@@ -1,0 +1,368 @@
+"""What is not derived goes from one relay to another, whose accounts are others, by one file and two commands."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pwd
+import shutil
+import stat
+import subprocess
+import tarfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from opencode_gateway.store import Store
+from opencode_relay.backup.archive import Archive
+from opencode_relay.errors import BackupError
+from relay.provisioned import ProvisionedRelay, free_range
+from relay.raw_client import RawClient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from opencode_gateway.store import Store as GatewayStore
+
+USERS = '{"ann": {"password": "$argon2id$…"}}'
+
+
+def people(store: GatewayStore) -> list[str]:
+    with store.transaction(write=False) as db:
+        return [row["name"] for row in db.execute("SELECT name FROM machine_tokens ORDER BY name")]
+
+
+def add_token(store: GatewayStore, name: str) -> None:
+    with store.transaction() as db:
+        db.execute("INSERT INTO machine_tokens VALUES (?, ?, 'observe', 0, NULL)", (name, name.encode()))
+
+
+@dataclass
+class Machine:
+    """A relay with host keys and the gateway's directory of its own."""
+
+    relay: ProvisionedRelay
+    ssh: Path
+    data: Path
+
+    @classmethod
+    def of(cls, relay: ProvisionedRelay, directory: Path) -> Machine:
+        ssh = directory / "ssh"
+        ssh.mkdir()
+        for kind in ("ecdsa", "ed25519"):
+            command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", str(ssh / f"ssh_host_{kind}_key")]
+            subprocess.run(command, check=True)
+        data = relay.etc.parent / "lib" / "gateway"
+        relay.write_settings(gatewayUser=relay.gateway_user, gatewayDataDir=str(data))
+        return cls(relay, ssh, data)
+
+    def run(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return self.relay.run(verb, "--host-keys", str(self.ssh), *arguments)
+
+    def make_gateway(self) -> Store:
+        """Have the gateway run: its database is open, and what was written last is in the log beside it."""
+        account = pwd.getpwnam(self.relay.gateway_user)
+        self.data.mkdir(parents=True, mode=0o700)
+        store = Store(self.data / "gateway.sqlite3")
+        add_token(store, "nightly")
+        (self.data / "users.json").write_text(USERS)
+        (self.data / "signing.key").write_bytes(bytes(32))
+        (self.data / "old-backup.sqlite3").write_bytes(b"x")
+        for path in (self.data, *self.data.iterdir()):
+            os.chown(path, account.pw_uid, account.pw_gid)
+        return store
+
+    def host_keys(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.ssh.iterdir()}
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Iterator[Machine]:
+    (tmp_path / "old").mkdir()
+    with ProvisionedRelay(tmp_path / "old", ports=free_range(32)) as relay:
+        yield Machine.of(relay, tmp_path / "old")
+
+
+@pytest.fixture
+def new(tmp_path: Path, old: Machine) -> Iterator[Machine]:
+    """A fresh host: other accounts, other host keys, nobody enrolled."""
+    (tmp_path / "new").mkdir()
+    with ProvisionedRelay(tmp_path / "new", ports=old.relay.ports) as relay:
+        yield Machine.of(relay, tmp_path / "new")
+
+
+def mode_and_owner(path: Path) -> tuple[int, int, int]:
+    status = path.lstat()
+    return stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid
+
+
+def test_a_backup_makes_another_host_the_same_relay(old: Machine, new: Machine, tmp_path: Path) -> None:
+    old.relay.enrol("box", "laptop", "desktop")
+    old.relay.run("revoke", "box")
+    store = old.make_gateway()
+    backup = tmp_path / "relay.tar"
+    made = old.run("backup", str(backup))
+    assert (made.returncode, made.stderr) == (0, "")
+    assert "2 clients, 1 revoked keys" in made.stdout
+    assert mode_and_owner(backup) == (0o600, 0, 0)
+    add_token(store, "later")
+
+    put = new.run("restore", str(backup))
+    assert put.stderr == ""
+    assert put.stdout.splitlines()[-1] == "changed"
+    assert "run the playbook relay.yml" in put.stdout
+    assert new.host_keys() == old.host_keys()
+    assert new.relay.ports_of("laptop") == old.relay.ports_of("laptop")
+    agent, gateway = pwd.getpwnam(new.relay.agent_user), pwd.getpwnam(new.relay.gateway_user)
+    assert mode_and_owner(new.relay.etc / "clients.json") == (0o640, 0, agent.pw_gid)
+    assert {mode_and_owner(path)[1:] for path in new.data.iterdir()} == {(gateway.pw_uid, gateway.pw_gid)}
+    assert sorted(path.name for path in new.data.iterdir()) == ["gateway.sqlite3", "signing.key", "users.json"]
+    assert {mode_and_owner(path)[0] for path in new.data.iterdir()} == {0o600}
+    restored = Store(new.data / "gateway.sqlite3")
+    assert people(restored) == ["nightly"]
+    # The new gateway is used, and somebody else joins: a run of the playbook with the same file changes none of it.
+    add_token(restored, "newer")
+    again = new.run("restore", str(backup))
+    assert (again.returncode, again.stdout.splitlines()[-1]) == (0, "nothing to change")
+    assert people(restored) == ["newer", "nightly"]
+    restored.close()
+    store.close()
+
+    shutil.copy(old.relay.key("laptop"), new.relay.directory / "key-laptop")
+    with RawClient(new.relay, "laptop") as laptop:
+        assert laptop.first["ports"] == list(old.relay.ports_of("laptop"))
+    wanted = {"clients": [{"name": "box", "key": old.relay.public_key("box")}]}
+    refused = new.relay.run("apply", stdin=json.dumps(wanted))
+    assert "was revoked" in refused.stderr
+
+
+def test_a_relay_in_use_is_replaced_only_where_that_is_said(old: Machine, new: Machine, tmp_path: Path) -> None:
+    backup = str(tmp_path / "relay.tar")
+    old.relay.enrol("laptop")
+    old.make_gateway().close()
+    old.run("backup", backup)
+    new.relay.enrol("other")
+    live = new.make_gateway()
+    add_token(live, "live")
+    state = (new.relay.etc / "clients.json").read_bytes()
+    keys = new.host_keys()
+    refused = new.run("restore", backup)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "1 clients are enrolled on this relay (other, …), and nothing was changed" in refused.stderr
+    assert (state, keys) == ((new.relay.etc / "clients.json").read_bytes(), new.host_keys())
+    new.relay.enrol()
+    refused = new.run("restore", backup)
+    assert "the gateway of this relay has data" in refused.stderr
+    new.relay.enrol("other")
+    with RawClient(new.relay, "other") as other:
+        assert other.first["type"] == "ready"
+        assert new.run("restore", backup, "--replace").stdout.splitlines()[-1] == "changed"
+        other.wait()
+    assert people(live) == ["nightly"]
+    live.close()
+    assert new.run("restore", backup, "--replace").stdout.splitlines()[-1] == "nothing to change"
+
+
+def test_a_restore_that_broke_off_is_run_again(old: Machine, new: Machine, tmp_path: Path) -> None:
+    backup = str(tmp_path / "relay.tar")
+    old.relay.enrol("laptop")
+    old.make_gateway().close()
+    old.run("backup", backup)
+    state = new.relay.etc / "clients.json"
+    state.mkdir()  # nothing takes its place
+    failed = new.run("restore", backup, "--replace")
+    assert (failed.returncode, failed.stderr.count("\n")) == (1, 1)
+    state.rmdir()
+    assert new.run("restore", backup).stdout.splitlines()[-1] == "changed"
+    assert new.relay.ports_of("laptop") == old.relay.ports_of("laptop")
+
+
+def test_a_damaged_record_is_replaced_by_a_backup(old: Machine, tmp_path: Path) -> None:
+    backup = str(tmp_path / "relay.tar")
+    old.relay.enrol("laptop")
+    old.run("backup", backup)
+    (old.relay.etc / "clients.json").write_text("{")
+    assert "restore FILE --replace" in old.relay.run("clients").stderr
+    assert "is damaged" in old.run("backup", str(tmp_path / "other.tar")).stderr
+    assert old.run("restore", backup, "--replace").returncode == 0
+    with RawClient(old.relay, "laptop") as laptop:
+        assert laptop.first["type"] == "ready"
+
+
+def test_ports_that_would_move_are_refused_before_anything_changes(old: Machine, tmp_path: Path) -> None:
+    backup = str(tmp_path / "relay.tar")
+    old.relay.enrol("laptop")
+    old.run("backup", backup)
+    old.relay.enrol()
+    old.relay.write_settings(blockSize=2)
+    keys = old.host_keys()
+    refused = old.run("restore", backup)
+    assert "the ports of 1 enrolled clients would move" in refused.stderr
+    assert old.host_keys() == keys
+
+
+def test_what_is_there_already_is_not_overwritten_and_the_backup_goes_into_pipes(
+    old: Machine, tmp_path: Path
+) -> None:
+    there = tmp_path / "there.tar"
+    assert "nobody was enrolled here yet" in old.run("backup", str(there)).stderr
+    old.relay.enrol("laptop")
+    there.write_text("mine")
+    link = tmp_path / "link.tar"
+    link.symlink_to(tmp_path / "elsewhere")
+    for target in (there, link):
+        refused = old.run("backup", str(target))
+        assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+        assert "is there already: name a new file" in refused.stderr
+    assert there.read_text() == "mine"
+    assert not (tmp_path / "elsewhere").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.tar", "old", "there.tar"]
+    piped = subprocess.run(old.relay.command("backup", "-"), capture_output=True, check=True, cwd="/")
+    (tmp_path / "piped.tar").write_bytes(piped.stdout)
+    checked = old.run("restore", "--check", str(tmp_path / "piped.tar"))
+    assert "relay/clients.json" in checked.stdout
+    assert "root:agent" in checked.stdout
+
+
+def test_links_that_the_gateways_account_made_lead_root_nowhere(old: Machine, tmp_path: Path) -> None:
+    old.relay.enrol("laptop")
+    old.make_gateway().close()
+    secret = tmp_path / "secret"
+    secret.write_text("root's")
+    secret.chmod(0o600)
+    (old.data / "users.json").unlink()
+    (old.data / "users.json").symlink_to(secret)
+    refused = old.run("backup", str(tmp_path / "relay.tar"))
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "users.json" in refused.stderr
+    assert not (tmp_path / "relay.tar").exists()
+
+
+def changed(backup: bytes, change: Any) -> bytes:
+    """Return the backup with `change(infos)` applied to its list of (TarInfo, content)."""
+    with tarfile.open(fileobj=io.BytesIO(backup)) as archive:
+        members = [(info, archive.extractfile(info).read()) for info in archive]  # type: ignore[union-attr] # files alone
+    change(members)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for info, content in members:
+            info.size = len(content) if info.type == tarfile.REGTYPE else 0
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def add(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> Any:
+    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, link
+        members.append((info, b""))
+
+    return change
+
+
+def say(**fields: object) -> Any:
+    """Have the manifest say something else."""
+
+    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        info, content = members[0]
+        members[0] = (info, json.dumps({**json.loads(content), **fields}).encode())
+
+    return change
+
+
+def spoil(name: str) -> Any:
+    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+        members[:] = [(info, b"x" + content[1:] if info.name == name else content) for info, content in members]
+
+    return change
+
+
+def sound() -> bytes:
+    """Return a backup with nothing wrong with it."""
+    files = {
+        "relay/clients.json": b"{}",
+        "ssh/ssh_host_ed25519_key": b"private",
+        "gateway/users.json": USERS.encode(),
+    }
+    return Archive.of(files, hostname="relay", at=datetime(2026, 11, 30, tzinfo=UTC)).to_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (add("/etc/cron.d/x"), "leads elsewhere"),
+        (add("relay/../../x"), "leads elsewhere"),
+        (add("ssh/ssh_host_x_key", tarfile.SYMTYPE, "/etc/shadow"), "no plain file"),
+        (add("ssh/ssh_host_x_key", tarfile.LNKTYPE, "relay/clients.json"), "no plain file"),
+        (add("ssh/ssh_host_x_key", tarfile.CHRTYPE), "no plain file"),
+        (add("ssh/ssh_host_x_key", tarfile.FIFOTYPE), "no plain file"),
+        (add("ssh", tarfile.DIRTYPE), "no plain file"),
+        (add("relay/authorized_keys"), "belongs into no backup"),
+        (add("ssh/ssh_host_x_key"), "belongs into no backup"),
+        (add("relay/clients.json"), "twice"),
+        (lambda members: members.pop(), "is missing in it"),
+        (lambda members: members.pop(0), "has no manifest.json"),
+        (spoil("relay/clients.json"), "was changed, or is damaged"),
+        (say(format=2), "manifest.json"),
+        (say(hostname="\x1b[2J"), "manifest.json"),
+        (say(members=[]), "belongs into no backup"),
+    ],
+)
+def test_a_tar_that_nobody_vouches_for_is_refused_in_a_line(change: Any, why: str) -> None:
+    with pytest.raises(BackupError, match=why) as refused:
+        Archive.parse(changed(sound(), change), "hostile.tar")
+    assert str(refused.value).startswith("hostile.tar is no backup of a relay that can be used: ")
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize("cut", [0, 100, 512, 1500, -8000])
+def test_what_is_no_whole_tar_is_refused(cut: int) -> None:
+    with pytest.raises(BackupError):
+        Archive.parse(sound()[:cut], "cut.tar")
+
+
+@given(at=st.integers(0, len(sound()) - 1), byte=st.integers(0, 255))
+def test_whatever_byte_is_another_the_files_are_what_the_manifest_says_or_it_is_refused(at: int, byte: int) -> None:
+    damaged = bytearray(sound())
+    damaged[at] = byte
+    try:
+        archive = Archive.parse(bytes(damaged), "damaged.tar")
+    except BackupError:
+        return
+    assert archive.files == Archive.parse(sound(), "sound.tar").files
+
+
+def test_a_hostile_tar_and_a_file_that_is_none_change_nothing(old: Machine, tmp_path: Path) -> None:
+    old.relay.enrol("laptop")
+    backup = tmp_path / "relay.tar"
+    old.run("backup", str(backup))
+    hostile = tmp_path / "hostile.tar"
+    hostile.write_bytes(changed(backup.read_bytes(), add("/etc/cron.d/x")))
+    os.mkfifo(tmp_path / "pipe.tar")
+    state = (old.relay.etc / "clients.json").read_bytes()
+    for file, why in ((hostile, "leads elsewhere"), (tmp_path / "pipe.tar", "it is no regular file")):
+        for command in (("backup", "--check"), ("restore", "--check"), ("restore", "--replace")):
+            ran = old.run(*command, str(file))
+            assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)
+            assert why in ran.stderr
+    assert (old.relay.etc / "clients.json").read_bytes() == state
+
+
+def test_host_keys_with_which_sshd_would_not_start_are_refused(old: Machine, tmp_path: Path) -> None:
+    old.relay.enrol("laptop")
+    keys = old.host_keys()
+    another = keys["ssh_host_ed25519_key.pub"]
+    for name, content in (("ssh_host_ecdsa_key", b"damaged"), ("ssh_host_ecdsa_key.pub", another)):
+        (old.ssh / name).write_bytes(content)
+        backup = str(tmp_path / f"{name}.tar")
+        old.run("backup", backup)
+        (old.ssh / name).write_bytes(keys[name])
+        refused = old.run("restore", "--replace", backup)
+        assert "the host key ssh_host_ecdsa_key of the backup is damaged, or no pair" in refused.stderr
+        assert old.host_keys() == keys
