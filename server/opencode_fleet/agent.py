@@ -9,7 +9,7 @@ from enum import Enum, auto
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
     from opencode_fleet.events import Event
@@ -84,8 +84,19 @@ class Agent(Protocol):
     async def session(self, session_id: str) -> Session:
         """Return one session. Raises `NotFound`."""
 
-    async def messages(self, session_id: str, limit: int) -> list[Message]:
-        """Return the newest messages, oldest first; fewer where they are too large to fetch together."""
+    async def messages(
+        self,
+        session_id: str,
+        limit: int,
+        *,
+        until: Callable[[list[Message]], bool] | None = None,
+        arrived: Callable[[int], None] | None = None,
+    ) -> list[Message]:
+        """Return the newest messages, oldest first; fewer where they are too large to fetch together.
+
+        They come in pieces that fit the line. `until` is asked after each whether those so far are enough; `arrived`
+        is told how many bytes came, each time.
+        """
 
     async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
         """Return what the records say of the turn that a prompt started."""

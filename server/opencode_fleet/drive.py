@@ -327,7 +327,7 @@ class Driver:
         )
 
     async def _current_prompt(self, instance: Instance, root: str) -> str:
-        messages = await instance.agent.messages(root, 50)
+        messages = await instance.agent.messages(root, 50, until=lambda found: any(m.role == "user" for m in found))
         prompts = [message.id for message in messages if message.role == "user"]
         return prompts[-1] if prompts else ""
 

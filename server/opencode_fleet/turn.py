@@ -41,6 +41,8 @@ RESTARTED_WITHIN = 20.0
 """The same where a service may come back and resume its turns, or only the line be cut."""
 TAKEN_OVER_WITHIN = 6.0
 """Seconds within which another launcher of that machine takes over the line of one that ended."""
+RECORD_WITHIN = 5.0
+"""Seconds in which the agent's records must have come where the turn's time is over; else what was heard counts."""
 MAX_HEARD = 2_000_000
 MAX_UNSENT = 20_000
 _SHARED = "another message came in between, and OpenCode answered both together: this may be the answer to both"
@@ -139,6 +141,7 @@ class Turn:
         self._running = running
         self._rejected = rejected
         self._sent_at = 0.0
+        self._deadline = time.monotonic()
         self._woken = asyncio.Event()
         self._idle_since: float | None = None
         """When the agent was first seen to be idle, since it was last seen busy."""
@@ -156,7 +159,7 @@ class Turn:
 
     async def follow(self, timeout: float) -> Outcome:  # noqa: ASYNC109 - not an error when it passes
         """Wait, while `hear` is told the events, until the turn ends, needs a person, or `timeout` seconds passed."""
-        deadline = time.monotonic() + timeout
+        deadline = self._deadline = time.monotonic() + timeout
         looked = time.monotonic()
         while True:
             await self._send_progress()
@@ -260,7 +263,7 @@ class Turn:
             self._idle_since = None
         except NotFound:
             return self._failed("the session was deleted meanwhile", "")
-        except InstanceError:
+        except (InstanceError, TimeoutError):
             pass
         return None
 
@@ -330,7 +333,9 @@ class Turn:
         return Outcome("needs-permission" if permission else "needs-answer", self._session_id, text, "", tuple(asks))
 
     async def _record(self) -> TurnRecord:
-        return await self._instance.agent.turn(self._session_id, self._prompt.id)
+        # On a slow line they may take long, and whoever waits for the turn has only so much time.
+        async with asyncio.timeout(max(RECORD_WITHIN, self._deadline - time.monotonic())):
+            return await self._instance.agent.turn(self._session_id, self._prompt.id)
 
     def _live_text(self) -> str:
         return "\n\n".join(text for text in self._instance.state.live(self._session_id).parts.values() if text)
@@ -339,7 +344,7 @@ class Turn:
         """Return what the agent said so far: what is finished by its records, what streams from memory."""
         try:
             record = await self._record()
-        except InstanceError:
+        except (InstanceError, TimeoutError):
             return self._live_text()
         return _joined(record.answers, self._instance.state.live(self._session_id).parts)
 

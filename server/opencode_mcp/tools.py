@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import wraps
@@ -33,10 +34,12 @@ from opencode_mcp.shown import Shown
 if TYPE_CHECKING:
     from opencode_fleet.drive import Driver
     from opencode_fleet.instance import Instance
-    from opencode_fleet.model import Ask, Outcome
+    from opencode_fleet.model import Ask, Message, Outcome
 
 MAX_MESSAGE = 200_000
 PROGRESS_LENGTH = 4_000
+PROGRESS_INTERVAL = 2.0
+"""Seconds between two words of how much of a conversation came."""
 
 ToolFunction = Callable[..., Awaitable[CallToolResult]]
 InstanceName = Annotated[str, Field(description="name, or an unambiguous part of it", max_length=200)]
@@ -90,6 +93,7 @@ class Tools:
 
     async def read(
         self,
+        ctx: Context[Fleet, Any],
         instance: InstanceName,
         message_limit: Annotated[int, Field(ge=1, le=200)] = 10,
         session: Annotated[str | None, _optional_text("ses_… id; default: the current one")] = None,
@@ -100,7 +104,7 @@ class Tools:
         found = await self._driver.sessions.to_read(target, (session or "").strip() or None)
         if found is None:
             raise Refused(f"{target.quoted} has no session yet; `send` starts one")
-        messages = await target.agent.messages(found.id, message_limit)
+        messages = await _fetched(ctx, target, found.id, message_limit)
         state = target.state
         busy = state.is_busy(found.id) or state.family_busy(found.id)
         status = state.statuses.get(found.id)
@@ -222,6 +226,23 @@ def _stopped(target: Instance, session_id: str | None) -> CallToolResult:
 def _waiting(target: Instance, asks: list[Ask]) -> TurnResult:
     rows = [ask_row(target, ask) for ask in asks]
     return TurnResult(instance=target.name, session="", result="waits" if asks else "idle", asks=rows)
+
+
+async def _fetched(ctx: Context[Fleet, Any], target: Instance, session_id: str, limit: int) -> list[Message]:
+    """Return the newest messages; while that takes long, say how much of them came."""
+    came = 0
+
+    def arrived(size: int) -> None:
+        nonlocal came
+        came += size
+
+    fetching = asyncio.create_task(target.agent.messages(session_id, limit, arrived=arrived))
+    try:
+        while not (await asyncio.wait({fetching}, timeout=PROGRESS_INTERVAL))[0]:
+            await ctx.report_progress(came, message=f"{came / 1000:.0f} kB of the conversation came so far")
+        return await fetching
+    finally:
+        fetching.cancel()
 
 
 def _progress(ctx: Context[Fleet, Any]) -> Callable[[str], Awaitable[None]]:

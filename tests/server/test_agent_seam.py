@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -15,31 +15,16 @@ from opencode_fleet.events import AskOpened, StatusChanged
 from opencode_fleet.model import Status, Workplace
 from opencode_mcp.tools import Tools
 from support.fake_agent import FakeAgent, fake_fleet
+from support.notes import Notes
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
-    from mcp.server.mcpserver import Context
-
     from opencode_fleet.events import Event
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask
 
 SEVERAL = frozenset({Capability.DIRECTORIES})
-
-
-class Notes(list[str]):
-    """What is told while a message is answered; it stands in for the tools' context too."""
-
-    async def take(self, text: str) -> None:
-        self.append(text)
-
-    async def report_progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
-        del progress, total
-        self.append(message or "")
-
-    def context(self) -> Context[Fleet, Any]:
-        return cast("Context[Fleet, Any]", self)
 
 
 def seen(_ask: Ask) -> bool:
@@ -81,7 +66,7 @@ async def test_the_tools_need_no_mcp() -> None:
         tools, context = Tools(fleet, Driver(fleet, 30)), Notes().context()
         sent = (await tools.send(context, "laptop", "hello")).structured_content or {}
         assert (sent["result"], sent["text"]) == ("done", "echo: hello")
-        read = (await tools.read("laptop")).structured_content or {}
+        read = (await tools.read(context, "laptop")).structured_content or {}
         assert [row["text"] for row in read["messages"]] == ["hello", "echo: hello"]
         asked = (await tools.send(context, "laptop", "ask me")).structured_content or {}
         assert asked["result"] == "needs-permission"

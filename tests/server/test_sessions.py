@@ -31,7 +31,7 @@ class Shared(FakeAgent):
         self.coming: dict[str, list[Message]] = {}
         self.looks: list[str] = []
 
-    async def messages(self, session_id: str, limit: int) -> list[Message]:
+    async def messages(self, session_id: str, limit: int, **_options: object) -> list[Message]:
         found = await super().messages(session_id, limit)
         self.looks.append(session_id)
         self.conversations[session_id] += self.coming.pop(session_id, [])

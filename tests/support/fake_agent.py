@@ -214,7 +214,7 @@ class FakeAgent:
             raise NotFound(session_id)
         return self.made[session_id]
 
-    async def messages(self, session_id: str, limit: int) -> list[Message]:
+    async def messages(self, session_id: str, limit: int, **_options: object) -> list[Message]:
         """See `Agent.messages`."""
         self._check()
         return self.conversations[session_id][-limit:]

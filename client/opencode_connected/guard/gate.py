@@ -196,7 +196,7 @@ class Gate:
         async with self._calls.stream(path, query) as upstream:
             if upstream.status != 200 or upstream.content_type != "text/event-stream":
                 raise Unavailable("OpenCode does not tell its events: is it a known version?")
-            only = EventFilter(self._reach if api.filters_events else None)
+            only = EventFilter(self._reach if api.filters_events else None, api.thinner())
             return await self._streams.pass_on(request, upstream, only)
 
     async def _answer(

@@ -17,6 +17,7 @@ from opencode_connected.guard.bodies import (
 )
 from opencode_connected.guard.policy import Right
 from opencode_connected.guard.routes import MAX_PROMPT, Api, Route, Scope, member
+from opencode_connected.guard.thinned1 import Thinner1
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,6 +70,7 @@ API = Api(
     session_directory=_session_directory,
     health="/global/health",
     filters_events=False,
+    thinner=Thinner1,
     routes=(
         Route("GET", "/path", "status", answer=filters.own_directory),
         Route("GET", "/session/status", "status", scope=Scope.QUERY),

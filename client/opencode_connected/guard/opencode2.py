@@ -20,6 +20,7 @@ from opencode_connected.guard.bodies import (
 )
 from opencode_connected.guard.policy import MAX_DIRECTORY, Right
 from opencode_connected.guard.routes import MAX_PROMPT, Api, Route, Scope, member
+from opencode_connected.guard.thinned2 import Thinner2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -86,6 +87,7 @@ API = Api(
     session_directory=_session_directory,
     health="/api/info",
     filters_events=True,
+    thinner=Thinner2,
     routes=(
         Route("GET", "/api/info", "health", answer=filters.info),
         Route("GET", "/openapi.json", "openapi"),

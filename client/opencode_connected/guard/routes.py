@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from opencode_connected.guard.bodies import Check
+    from opencode_connected.guard.thinning import Thinner
 
 MAX_BODY = 1 << 20
 """Bytes of a body that is no prompt."""
@@ -112,6 +113,7 @@ class Api:
         session_directory: takes a session's directory out of the agent's answer.
         health: where the agent tells that it lives.
         filters_events: whether its event stream is of the whole machine.
+        thinner: makes what thins one event stream.
 
     """
 
@@ -124,6 +126,7 @@ class Api:
     session_directory: Callable[[object], str | None]
     health: str
     filters_events: bool
+    thinner: Callable[[], Thinner]
 
     def find(self, method: str, raw_path: str) -> tuple[Route, dict[str, str]] | None:
         """Return the route of a request and the ids in its path, or None: it is not let through."""

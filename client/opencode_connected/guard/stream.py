@@ -14,16 +14,20 @@ from aiohttp import web
 from opencode_connected.guard.bodies import is_id
 from opencode_connected.guard.refusals import Unavailable
 from opencode_connected.guard.routes import member
+from opencode_connected.guard.thinning import compact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from opencode_connected.guard.reach import GuardedReach
     from opencode_connected.guard.refusals import RefusalLog
+    from opencode_connected.guard.thinning import Thinner
 
 MAX_BEHIND = 4 << 20
 """Bytes that wait for a slow reader, or of one event that is not whole yet; beyond that the stream ends."""
 _MAX_SEEN = 10_000
+_MOVES = frozenset({"session.moved", "session.updated", "session.deleted"})
+"""Events after which a session may be in another directory."""
 
 
 class TooMuch(Exception):
@@ -31,13 +35,14 @@ class TooMuch(Exception):
 
 
 class EventFilter:
-    """Passes whole events on, and of a stream that is of the whole machine only those of directories in `reach`.
+    """Passes events on as `thinner` has them, of a stream of the whole machine only those of directories in `reach`.
 
     With `reach` None the agent's stream is of one directory, which was checked.
     """
 
-    def __init__(self, reach: GuardedReach | None) -> None:
+    def __init__(self, reach: GuardedReach | None, thinner: Thinner) -> None:
         self._reach = reach
+        self._thinner = thinner
         self._rest = bytearray()
         # Where events said that their session is: all that is left to tell by when a session is deleted.
         self._seen: dict[str, str] = {}
@@ -56,33 +61,43 @@ class EventFilter:
             raise TooMuch
         if frames:
             self._rest = bytearray(rest)
-        reach = self._reach
-        kept = [frame + b"\n\n" for frame in frames if reach is None or await self._passes(frame, reach)]
-        return b"".join(kept)
+        told = [frame for each in frames if (frame := await self._told(each))]
+        return b"".join(told)
 
-    async def _passes(self, frame: bytes, reach: GuardedReach) -> bool:
+    async def _told(self, frame: bytes) -> bytes:
         lines = frame.splitlines()
         if all(line.startswith(b":") for line in lines):
-            return True
+            return frame + b"\n\n"
         data = b"\n".join(line[5:] for line in lines if line.startswith(b"data:"))
         try:
             event = json.loads(data)
         except (ValueError, RecursionError):
-            return False
+            return b""
         kind = member(event, "type")
-        if not isinstance(kind, str):
-            return False
-        if kind.startswith("server."):
+        if isinstance(kind, str) and kind.startswith("server."):
+            return frame + b"\n\n"
+        if not isinstance(kind, str) or not await self._passes(kind, event):
+            return b""
+        thinned = self._thinner.thin(kind, event)
+        if thinned == event:
+            return frame + b"\n\n"
+        return b"" if thinned is None else b"data: " + compact(thinned) + b"\n\n"
+
+    async def _passes(self, kind: str, event: object) -> bool:
+        reach = self._reach
+        if reach is None:
             return True
         location = member(event, "location", "directory")
         session = member(event, "data", "sessionID")
         if not isinstance(session, str) or not is_id(session):
             return reach.allows(location)
+        if kind in _MOVES:
+            reach.forget(session)
+        if kind not in self._thinner.kinds:
+            return False
         return await self._passes_of_session(kind, session, location, reach)
 
     async def _passes_of_session(self, kind: str, session: str, location: object, reach: GuardedReach) -> bool:
-        if kind in ("session.moved", "session.updated", "session.deleted"):
-            reach.forget(session)
         if isinstance(location, str):
             self._note(session, location)
             return reach.allows(location)

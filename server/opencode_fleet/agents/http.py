@@ -1,13 +1,14 @@
 """The one way to call an agent over HTTP. It trusts nothing that is answered.
 
-Every answer is bounded in size and time, must be JSON, and is validated; redirects are not followed and the
+Every answer is bounded in size and in silence, must be JSON, and is validated; redirects are not followed and the
 environment's proxies are not used.
 """
 
 from __future__ import annotations
 
-import asyncio
+import time
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,6 +16,7 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from opencode_common.text import one_line, quote, quote_name
+from opencode_fleet.agents.patience import Patience
 from opencode_fleet.agents.streams import parse_json, read_events
 from opencode_fleet.errors import (
     AgentGone,
@@ -30,7 +32,7 @@ from opencode_fleet.errors import (
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from opencode_fleet.transports.base import Endpoint
 
@@ -41,11 +43,27 @@ SMALL_BODY = 1 << 20
 LARGE_BODY = 8 << 20
 """Bytes: messages carry whole tool outputs, asks whole diffs."""
 REQUEST_TIMEOUT = 20.0
-"""Seconds for calls other than health checks: the first call in a directory loads it, which takes seconds."""
+"""Seconds of silence in calls other than health checks: the first in a directory loads it, which takes some."""
 MAX_CONNECTIONS = 20
 _KEEP_SECONDS = 60.0
 """For which an idle connection stays open: through a tunnel a new one costs two round trips."""
 _END = object()
+MAX_CURSOR = 1_000
+"""Characters of what leads to a next page."""
+_CURSOR_HEADER = "x-next-cursor"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The JSON of an answer, and how it came."""
+
+    value: object
+    size: int = 0
+    """Bytes."""
+    seconds: float = 0.0
+    """From the request to its last byte."""
+    cursor: str = ""
+    """What leads to the next page, where a header says so."""
 
 
 class TooLarge(BadAnswer):
@@ -61,13 +79,14 @@ class AgentClient:
         self._base = endpoint.url
         self._authorization: dict[str, str] = {}
         self._date = ""
+        self._patience = Patience()
         self._tls: ssl.SSLContext | bool = endpoint.tls if endpoint.tls is not None else True
         self._http = aiohttp.ClientSession(
             # A connector each: what one agent holds up holds up no other.
             connector=aiohttp.TCPConnector(limit=MAX_CONNECTIONS, keepalive_timeout=_KEEP_SECONDS),
             headers={"accept-encoding": "identity", "user-agent": "opencode-relay", **endpoint.headers},
             cookie_jar=aiohttp.DummyCookieJar(),
-            # Every use is inside asyncio.timeout, which also bounds a body that drips.
+            # Every use is inside Patience.within, which also bounds a body that drips.
             timeout=aiohttp.ClientTimeout(total=None, connect=None, sock_connect=None, sock_read=None),
             auto_decompress=False,
             trust_env=False,
@@ -97,16 +116,34 @@ class AgentClient:
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         limit: int = SMALL_BODY,
-        timeout: float = REQUEST_TIMEOUT,  # noqa: ASYNC109 - one bound for head and body, from the callers' table
+        timeout: float | None = None,  # noqa: ASYNC109 - of silence: what arrives slowly is no failure
     ) -> object:
         """Make one request and return its JSON (None for an empty answer).
+
+        `timeout`: seconds of silence, by default `REQUEST_TIMEOUT`.
 
         Raises:
             InstanceError: see the tree in `errors`.
         """
+        answer = await self.ask(method, path, params=params, body=body, limit=limit, timeout=timeout)
+        return answer.value
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+        limit: int = SMALL_BODY,
+        timeout: float | None = None,  # noqa: ASYNC109 - as above
+        arrived: Callable[[int], None] | None = None,
+    ) -> Answer:
+        """Make one request and return its answer, as `call` does; `arrived` is told of bytes as they come."""
+        began = time.monotonic()
         with self._named_errors():
             async with (
-                asyncio.timeout(timeout),
+                self._patience.within(REQUEST_TIMEOUT if timeout is None else timeout) as came,
                 self._http.request(
                     method,
                     self._base + path,
@@ -119,13 +156,22 @@ class AgentClient:
             ):
                 self._date = response.headers.get("date", "")
                 if response.status == 204:
-                    return None
-                content = await self._read(response, limit)
+                    return Answer(None)
+
+                def heard(size: int) -> None:
+                    came(size)
+                    if arrived is not None:
+                        arrived(size)
+
+                content = await self._read(response, limit, heard)
                 self._check(response, "application/json", content)
+        seconds = time.monotonic() - began
         try:
-            return parse_json(content)
+            value = parse_json(content)
         except ValueError:
             raise self.bad("no JSON") from None
+        cursor = response.headers.get(_CURSOR_HEADER, "")
+        return Answer(value, len(content), seconds, cursor if len(cursor) <= MAX_CURSOR else "")
 
     @asynccontextmanager
     async def stream(
@@ -139,7 +185,7 @@ class AgentClient:
             InstanceError: it cannot be opened, or breaks. A stream that ends in good order just ends.
         """
         with self._named_errors():
-            async with asyncio.timeout(self.health_timeout):
+            async with self._patience.within(self.health_timeout):
                 response = await self._http.get(
                     self._base + path,
                     params=params,
@@ -154,11 +200,16 @@ class AgentClient:
             response.close()
 
     async def _events(self, response: aiohttp.ClientResponse, silence: float) -> AsyncIterator[object]:
-        events = read_events(response.content.iter_any())
+        async def chunks() -> AsyncIterator[bytes]:
+            async for chunk in response.content.iter_any():
+                came(len(chunk))
+                yield chunk
+
+        events = read_events(chunks())
         while True:
             with self._named_errors():
                 # Around the reading alone: whoever takes the events may need longer.
-                async with asyncio.timeout(silence):
+                async with self._patience.within(silence) as came:
                     event = await anext(events, _END)
             if event is _END:
                 return
@@ -194,11 +245,12 @@ class AgentClient:
 
     # -- answers -------------------------------------------------------------------------------------------------
 
-    async def _read(self, response: aiohttp.ClientResponse, limit: int) -> bytes:
+    async def _read(self, response: aiohttp.ClientResponse, limit: int, came: Callable[[int], None]) -> bytes:
         chunks: list[bytes] = []
         size = 0
         async for chunk in response.content.iter_any():
             size += len(chunk)
+            came(len(chunk))
             if size > limit:
                 response.close()
                 raise TooLarge(

@@ -229,7 +229,7 @@ async def test_a_change_of_the_policy_is_told_in_the_stream(agent: Agent, guard:
         await eventually_async(lambda: {"type": "guard.changed"} in seen, "the change", within=30)
 
 
-FRAME = b'data: {"type":"x","location":{"directory":"/opened"},"data":{"text":"' + b"x" * 60_000 + b'"}}\n\n'
+FRAME = b'data: {"type":"form.created","location":{"directory":"/opened"},"data":{"id":"' + b"x" * 60_000 + b'"}}\n\n'
 
 
 async def test_who_does_not_read_is_ended_and_the_agent_is_let_go() -> None:

@@ -10,15 +10,16 @@ from opencode_fleet.agents.guard import GUARD_CHANGED
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
 from opencode_fleet.agents.opencode1.decoder import Decoder
 from opencode_fleet.agents.opencode1.wire import Health, Location, Message, Permission, Question, Session, Status
+from opencode_fleet.agents.pages import PageSize
 from opencode_fleet.errors import NotFound
 from opencode_fleet.model import Runs, Snapshot, TurnRecord, Workplace, is_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from opencode_fleet import model
     from opencode_fleet.agents.guard import GuardDocument
-    from opencode_fleet.agents.http import AgentClient
+    from opencode_fleet.agents.http import AgentClient, Answer
     from opencode_fleet.events import Event
 
 HEARTBEAT_GRACE = 13.0
@@ -27,6 +28,7 @@ SESSIONS_IN_SNAPSHOT = 20
 MAX_LOOKED_UP = 200
 """Running sessions whose records are fetched: a subagent's ask is shown under the session that started it."""
 MESSAGES_LOOKED_AT = 50
+MAX_PAGE = 200
 MAX_ASKS_CHECKED = 50
 """Asks of running sessions for which is looked whether the tool call that asked still waits."""
 
@@ -41,6 +43,9 @@ class OpenCode1:
         self.rights = frozenset(guard.rights) if guard else None
         self._client = client
         self._directory = ""
+        self._page_size = PageSize(MAX_PAGE)
+        self._has_pages = True
+        """Whether it tells how to go on after a page; before OpenCode 1.2 it does not, nor do the first guards."""
 
     @classmethod
     async def connect(cls, client: AgentClient, guard: GuardDocument | None = None) -> OpenCode1:
@@ -118,19 +123,53 @@ class OpenCode1:
         """See `Agent.session`."""
         return self._client.one(Session, await self._client.call("GET", f"/session/{session_id}")).domain()
 
-    async def messages(self, session_id: str, limit: int) -> list[model.Message]:
+    async def messages(
+        self,
+        session_id: str,
+        limit: int,
+        *,
+        until: Callable[[list[model.Message]], bool] | None = None,
+        arrived: Callable[[int], None] | None = None,
+    ) -> list[model.Message]:
         """See `Agent.messages`."""
+        found: list[model.Message] = []
+        seen = size = 0
+        cursor = ""
+        while seen < limit and size < LARGE_BODY:
+            page = await self._page(session_id, limit - seen, cursor, arrived)
+            entries = self._client.many(Message, page.value)
+            found = [*(message.domain() for message in entries), *found]
+            seen, size, cursor = seen + _length(page.value), size + page.size, page.cursor
+            if not cursor or not entries or (until is not None and until(found)):
+                break
+        return found
+
+    async def _page(self, session_id: str, wanted: int, cursor: str, arrived: Callable[[int], None] | None) -> Answer:
+        """Fetch the newest messages before `cursor`: as many of those that are wanted as come in good time."""
+        count = self._page_size.of(wanted) if self._has_pages else wanted
+        page = await self._fetch(session_id, count, cursor, arrived)
+        told = _length(page.value)
+        if page.cursor or told != count or count == wanted:
+            return page
+        # These are all that there are, or it does not tell how to go on.
+        whole = await self._fetch(session_id, wanted, cursor, arrived)
+        self._has_pages = _length(whole.value) <= told
+        return whole
+
+    async def _fetch(self, session_id: str, count: int, cursor: str, arrived: Callable[[int], None] | None) -> Answer:
         while True:
+            params = {"limit": str(count)} | ({"before": cursor} if cursor else {})
+            path = f"/session/{session_id}/message"
             try:
-                answer = await self._client.call(
-                    "GET", f"/session/{session_id}/message", params={"limit": str(limit)}, limit=LARGE_BODY
-                )
+                page = await self._client.ask("GET", path, params=params, limit=LARGE_BODY, arrived=arrived)
             except TooLarge:
-                if limit <= 1:
+                if count <= 1:
                     raise
-                limit = max(1, limit // 4)
+                self._page_size.was_too_large(count)
+                count = self._page_size.of(count)
             else:
-                return [message.domain() for message in self._client.many(Message, answer)]
+                self._page_size.took(_length(page.value), page.seconds)
+                return page
 
     async def _message(self, session_id: str, message_id: str) -> model.Message:
         path = f"/session/{session_id}/message/{message_id}"
@@ -138,7 +177,9 @@ class OpenCode1:
 
     async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
         """See `Agent.turn`."""
-        messages = await self.messages(session_id, MESSAGES_LOOKED_AT)
+        messages = await self.messages(
+            session_id, MESSAGES_LOOKED_AT, until=lambda found: any(message.id == prompt_id for message in found)
+        )
         ids = [message.id for message in messages]
         if prompt_id in ids:
             messages = messages[ids.index(prompt_id) + 1 :]
@@ -232,3 +273,7 @@ class OpenCode1:
 
 def _answers(messages: list[model.Message]) -> tuple[model.Message, ...]:
     return tuple(message for message in messages if message.role == "assistant" and not message.is_summary)
+
+
+def _length(page: object) -> int:
+    return len(page) if isinstance(page, list) else 0

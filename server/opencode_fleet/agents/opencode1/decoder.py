@@ -48,6 +48,11 @@ class Decoder:
         """Messages whose text the agent does not say: a person's, a summary."""
         self._texts: OrderedDict[str, None] = OrderedDict()
 
+    @classmethod
+    def kinds(cls) -> frozenset[str]:
+        """Return the kinds of events that say something."""
+        return frozenset(cls._HANDLERS)
+
     def decode(self, raw: object) -> list[events.Event]:
         """Return what an event says; unknown and malformed ones say nothing."""
         try:

@@ -16,6 +16,7 @@ from opencode_fleet.agents.opencode2 import wire
 from opencode_fleet.agents.opencode2.asks import Form, Permission
 from opencode_fleet.agents.opencode2.conversation import messages_of, queued_turn, turn_of
 from opencode_fleet.agents.opencode2.decoder import Decoder
+from opencode_fleet.agents.opencode2.history import MAX_PAGE, History, cursor_of
 from opencode_fleet.agents.opencode2.operations import BUILT_IN_VERSION, KNOWN, Operations
 from opencode_fleet.agents.opencode2.records import Calls, Records
 from opencode_fleet.agents.opencode2.survey import workplaces
@@ -36,8 +37,6 @@ OPENAPI_BODY = 8 << 20
 """Bytes: its OpenAPI document has 270 KB today."""
 SESSIONS_IN_SNAPSHOT = 20
 """Of each directory."""
-MAX_PAGE = 200
-"""What OpenCode 2 lists at once, at most."""
 MAX_LISTS = 5
 FEW = 2
 """Opened directories that are sooner asked for their sessions each than found on a further page of all sessions."""
@@ -49,12 +48,8 @@ MAX_LOOKED_UP = 200
 """Running sessions whose records are fetched: a subagent's ask is shown under the session that started it."""
 AT_ONCE = 4
 """Calls at the same time: each opens a connection, which costs two round trips through a tunnel."""
-FIRST_PAGE = 50
-MAX_PAGES = 6
-"""Of entries that are looked through for a prompt."""
-
-MAX_CURSOR = 2_000
-
+MAX_LOOKED_THROUGH = 1_000
+"""Entries, for a prompt."""
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
@@ -70,6 +65,7 @@ class OpenCode2:
         self._client = client
         self._calls = Calls(client, operations, guard)
         self._records = Records(self._calls)
+        self._history = History(self._calls)
 
     @classmethod
     async def connect(cls, client: AgentClient, guard: GuardDocument | None = None) -> OpenCode2:
@@ -179,45 +175,39 @@ class OpenCode2:
         kept = [session for session in found if session.parent_id is None and not session.is_archived]
         for session in kept:
             self._records.note(session)
-        return kept, _cursor(answer)
+        return kept, cursor_of(answer)
 
     async def session(self, session_id: str) -> model.Session:
         """See `Agent.session`."""
         return await self._records.fetch(session_id)
 
-    async def messages(self, session_id: str, limit: int) -> list[model.Message]:
+    async def messages(
+        self,
+        session_id: str,
+        limit: int,
+        *,
+        until: Callable[[list[model.Message]], bool] | None = None,
+        arrived: Callable[[int], None] | None = None,
+    ) -> list[model.Message]:
         """See `Agent.messages`."""
+        found: list[model.Message] = []
         # Not every entry is a message: each turn leaves a note of its end.
-        entries, _ = await self._page(session_id, min(2 * limit + 2, MAX_PAGE))
-        return messages_of(entries[::-1], session_id)[-limit:]
-
-    async def _page(self, session_id: str, limit: int, cursor: str = "") -> tuple[list[wire.Message], str]:
-        """Return entries, newest first, and the cursor to older ones; fewer where they are too large together."""
-        while True:
-            params = {"limit": str(limit)} | ({"cursor": cursor} if cursor else {})
-            try:
-                answer = await self._calls.call("session.message.list", session_id, params=params, limit=LARGE_BODY)
-            except TooLarge:
-                if limit <= 1:
-                    raise
-                limit = max(1, limit // 4)
-            else:
-                return self._client.many(wire.Message, wire.member(answer, "data")), _cursor(answer)
+        async for entries in self._history.newest(session_id, min(2 * limit + 2, MAX_PAGE), arrived):
+            found = messages_of(entries[::-1], session_id)[-limit:]
+            if len(found) == limit or (until is not None and until(found)):
+                break
+        return found
 
     async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
         """See `Agent.turn`."""
-        entries: list[wire.Message] = []
-        cursor = ""
-        for number in range(MAX_PAGES):
-            page, cursor = await self._page(session_id, MAX_PAGE if number else FIRST_PAGE, cursor)
-            entries += page
+        is_first = True
+        async for entries in self._history.newest(session_id, MAX_LOOKED_THROUGH):
             record = turn_of(entries[::-1], session_id, prompt_id)
             if record is not None:
                 return record
-            if not number and (queued := await self._queued(session_id, prompt_id)) is not None:
+            if is_first and (queued := await self._queued(session_id, prompt_id)) is not None:
                 return queued_turn(queued, entries[0] if entries else None)
-            if not cursor:
-                break
+            is_first = False
         return TurnRecord(is_stored=False)
 
     async def _queued(self, session_id: str, prompt_id: str) -> wire.InboxItem | None:
@@ -317,12 +307,6 @@ class OpenCode2:
                 continue
             for each in decoded:
                 yield each
-
-
-def _cursor(answer: object) -> str:
-    """Return what leads to the older entries of a list; empty where there are none."""
-    cursor = wire.member(wire.member(answer, "cursor"), "next")
-    return cursor if isinstance(cursor, str) and len(cursor) <= MAX_CURSOR else ""
 
 
 def _check(guard: GuardDocument) -> None:

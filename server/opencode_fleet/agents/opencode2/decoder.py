@@ -54,6 +54,11 @@ class Decoder:
         """What else lay in inboxes."""
         self._retrying: OrderedDict[str, str] = OrderedDict()
 
+    @classmethod
+    def kinds(cls) -> frozenset[str]:
+        """Return the kinds of events that say something."""
+        return frozenset({*cls._LOOKING_UP, *cls._HANDLERS})
+
     async def decode(self, raw: object) -> list[events.Event]:
         """Return what an event says; unknown and malformed ones say nothing.
 

@@ -12,14 +12,14 @@ from opencode_fleet.agents.opencode2.asks import details_of
 from opencode_fleet.errors import NotFound, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from opencode_fleet import model
     from opencode_fleet.agents.guard import GuardDocument
-    from opencode_fleet.agents.http import AgentClient
+    from opencode_fleet.agents.http import AgentClient, Answer
     from opencode_fleet.agents.opencode2.asks import Details, Permission
-    from opencode_fleet.agents.opencode2.operations import Operations
+    from opencode_fleet.agents.opencode2.operations import Operation, Operations
 
 MAX_SESSIONS = 2_000
 MAX_INPUTS = 200
@@ -56,9 +56,21 @@ class Calls:
             Refused: this version, or the guard before it, does not have it.
             InstanceError: see `errors`.
         """
+        operation = self._find(name)
+        return await self.client.call(operation.method, operation.fill(ids), params=params, body=body, limit=limit)
+
+    async def page(
+        self, name: str, *ids: str, params: Mapping[str, str], limit: int, arrived: Callable[[int], None] | None
+    ) -> Answer:
+        """Call an operation that lists; `arrived` is told of bytes as they come. Raises as `call` does."""
+        operation = self._find(name)
+        path = operation.fill(ids)
+        return await self.client.ask(operation.method, path, params=params, limit=limit, arrived=arrived)
+
+    def _find(self, name: str) -> Operation:
         operation = self._operations.find(name)
         self.guard.require(operation.verb)
-        return await self.client.call(operation.method, operation.fill(ids), params=params, body=body, limit=limit)
+        return operation
 
     async def data(
         self, name: str, *ids: str, params: Mapping[str, str] | None = None, limit: int = SMALL_BODY
