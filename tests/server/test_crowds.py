@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from contextlib import asynccontextmanager
 from functools import partial
@@ -10,10 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_fleet import fleet as fleet_module
+from opencode_fleet.agent import Capability
+from opencode_fleet.drive import Driver
 from opencode_fleet.fleet import Fleet
 from opencode_fleet.settings import Settings
 from opencode_fleet.transports.local_relay import LocalRelay
 from opencode_mcp.render import MAX_LISTING, MAX_ROWS
+from support.fake_agent import FakeAgent, fake_fleet
 from support.fake_fleet import FakeFleet
 from support.mcp_client import relay_client
 from support.ports import free_port
@@ -148,3 +152,32 @@ async def test_no_other_machine_takes_a_session_by_claiming_to_run_it(registry_d
         assert fleet.runner_of("ses_1", besides=mine) is None
         beside.state.ran["ses_1"] = time.monotonic()
         assert fleet.runner_of("ses_1", besides=mine) is beside
+
+
+async def test_sixty_turns_at_once_in_two_directories_have_their_own_answers() -> None:
+    agent = FakeAgent("/api", "/web", can=frozenset({Capability.DIRECTORIES}))
+    sessions = [agent.add_session(("/api", "/web")[number % 2]) for number in range(60)]
+    agent.gate.clear()
+    async with fake_fleet(laptop_api=agent) as (fleet, _):
+        await eventually_async(lambda: knows(fleet, 2))
+        names = {instance.state.directory: instance for instance in await fleet.instances()}
+        driver = Driver(fleet, 60)
+        calls = [
+            asyncio.create_task(driver.send(names[session.directory], f"for {session.id}", session.id, ignored))
+            for session in sessions
+        ]
+        await eventually_async(lambda: len(agent.statuses) == len(sessions))
+        agent.gate.set()
+        outcomes = await asyncio.gather(*calls)
+    assert [(outcome.result, outcome.text) for outcome in outcomes] == [
+        ("done", f"echo: for {session.id}") for session in sessions
+    ]
+    assert len(agent.posted) == len(sessions)
+
+
+async def knows(fleet: Fleet, count: int) -> bool:
+    return [instance.state_name() for instance in await fleet.instances()] == ["idle"] * count
+
+
+async def ignored(_text: str) -> None:
+    """Take what is told while a message is answered."""

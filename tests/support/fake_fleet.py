@@ -76,6 +76,10 @@ class FakeFleet:
         """Have one session of every instance begin or end a turn, all at once."""
         self._ask(command="be_busy", busy=busy)
 
+    def storm(self, *, per_second: float) -> None:
+        """Have every instance tell so many events a second from now on, spread evenly; 0 ends it."""
+        self._ask(command="storm", per_second=per_second)
+
     def _ask(self, **request: object) -> Any:
         assert self._process is not None
         assert self._process.stdin is not None
@@ -103,6 +107,7 @@ class _Fleet:
         self._instances: dict[int, FakeInstance] = {}
         self._application = application(self._instances)
         self._keep: list[object] = []
+        self._storm: asyncio.Task[None] | None = None
 
     async def handle(self, request: dict[str, Any]) -> object:
         """Carry out one command and return its answer."""
@@ -113,6 +118,11 @@ class _Fleet:
         if request["command"] == "be_busy":
             for instance in self._instances.values():
                 instance.be_busy(busy=request["busy"])
+            return None
+        if request["command"] == "storm":
+            if self._storm is not None:
+                self._storm.cancel()
+            self._storm = asyncio.create_task(self._tell(request["per_second"])) if request["per_second"] else None
             return None
         sockets = [_listener() for _ in range(request["count"])]
         if request["hung"]:
@@ -136,6 +146,16 @@ class _Fleet:
         server = _Server(uvicorn.Config(self._application, log_level="warning", lifespan="off"))
         self._keep.append(asyncio.create_task(server.serve(sockets)))
         await eventually_async(lambda: server.started, "the fleet's server")
+
+    async def _tell(self, per_second: float) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            for instance in list(self._instances.values()):
+                instance.touch()
+                # What could not be told in time is left out: a flood would hold up the answers to all calls.
+                due = max(due + 1 / per_second / len(self._instances), loop.time())
+                await asyncio.sleep(due - loop.time())
 
 
 def _directory(port: int) -> str:

@@ -86,6 +86,12 @@ class FakeInstance:
         self.busy = {session_id} if busy else set()
         self._publish_status(session_id, "busy" if busy else "idle")
 
+    def touch(self) -> None:
+        """Tell that the oldest session has changed."""
+        session = next(iter(self.sessions.values()))
+        session["time"]["updated"] = _now()
+        self.publish("session.updated", sessionID=session["id"], info=session)
+
     def prompt(self, session_id: str, body: Mapping[str, Any]) -> None:
         """Start a turn in the background."""
         turn = asyncio.create_task(self._turn(session_id, body))

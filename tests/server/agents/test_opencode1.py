@@ -149,6 +149,9 @@ async def test_a_message_keeps_the_session_in_its_agent_and_model(told: dict[str
     first_body, again = server.bodies("POST /session/ses_1/prompt_async")
     part = {"id": "prt_9", "type": "text", "text": "hello"}
     assert first_body == again == {"messageID": "msg_9", "parts": [part], **sent}
+    # What the session's record tells is asked for once, by whoever chose it.
+    calls = [call for call, _ in server.asked if call.startswith("GET /session/ses_1")]
+    assert calls == ["GET /session/ses_1"] + ([] if told else ["GET /session/ses_1/message"] * 2)
 
 
 # -- what there is ---------------------------------------------------------------------------------------------------
