@@ -55,10 +55,12 @@ async def guard_process(target: Target, directory: Path) -> AsyncIterator[tuple[
 
 
 @contextmanager
-def agents(scratch: Path, model: ScriptedModel) -> Iterator[list[tuple[ServedOpenCode, Target]]]:
+def agents(
+    scratch: Path, model: ScriptedModel, *, asks: bool = True
+) -> Iterator[list[tuple[ServedOpenCode, Target]]]:
     """Run an OpenCode of each generation."""
-    home1 = OpenCodeHome(scratch / "home1", model.base_url, binary=find_opencode())
-    home2 = OpenCode2Home(scratch / "home2", model.base_url, binary=find_opencode2())
+    home1 = OpenCodeHome(scratch / "home1", model.base_url, binary=find_opencode(), asks=asks)
+    home2 = OpenCode2Home(scratch / "home2", model.base_url, binary=find_opencode2(), asks=asks)
     with (
         ServedOpenCode(home1, scratch / "project1") as served1,
         ServedOpenCode2(home2, scratch / "project2") as served2,

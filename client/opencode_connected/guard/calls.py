@@ -169,14 +169,22 @@ async def read(response: aiohttp.ClientResponse) -> bytes:
         Unavailable: it is longer than may be read as a whole.
 
     """
+    content, is_whole = await read_beginning(response)
+    if not is_whole:
+        raise Unavailable(f"OpenCode answered more than {MAX_READ >> 20} MiB: ask for less at once")
+    return content
+
+
+async def read_beginning(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+    """Return the body as far as it may be read as a whole, and whether that is all of it."""
     chunks = []
     size = 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
-        if size > MAX_READ:
-            raise Unavailable(f"OpenCode answered more than {MAX_READ >> 20} MiB: ask for less at once")
         chunks.append(chunk)
-    return b"".join(chunks)
+        if size > MAX_READ:
+            return b"".join(chunks), False
+    return b"".join(chunks), True
 
 
 def parse(response: aiohttp.ClientResponse, content: bytes) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl, unquote
@@ -12,11 +13,12 @@ from aiohttp import web
 
 from opencode_connected.guard.apis import api_of
 from opencode_connected.guard.bodies import read_object
-from opencode_connected.guard.calls import Calls, parse, read
+from opencode_connected.guard.calls import Calls, parse, read, read_beginning
 from opencode_connected.guard.reach import GuardedReach
 from opencode_connected.guard.refusals import Refused, Unavailable
 from opencode_connected.guard.routes import Api, Route, Scope, member
 from opencode_connected.guard.stream import EventFilter, Streams
+from opencode_connected.guard.thinning import compact, kept
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ _WRITE_SECONDS = 60.0
 _HEALTH_SECONDS = 5.0
 _SMALL = 256 << 10
 """Bytes: an answer of this size is sent in one piece."""
+_TOKEN = re.compile(r"[!-~]{1,1000}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -212,17 +215,44 @@ class Gate:
         if route.answer is not None and upstream.status == 200:
             answer = parse(upstream, await read(upstream))
             return web.json_response(await route.answer(answer, self._reach))
+        headers = _headers(route, upstream)
+        if route.shape is not None and upstream.status == 200:
+            return await _thinned(request, route, upstream, headers)
         if upstream.content_length is not None and upstream.content_length <= _SMALL:
-            content = await read(upstream)
-            return web.Response(body=content, status=upstream.status, content_type="application/json")
-        return await _piece_by_piece(request, upstream)
+            return web.Response(body=await read(upstream), status=upstream.status, headers=headers)
+        return await _piece_by_piece(request, upstream, headers)
 
 
-async def _piece_by_piece(request: web.BaseRequest, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
-    response = web.StreamResponse(status=upstream.status, headers={"content-type": "application/json"})
+def _headers(route: Route, upstream: aiohttp.ClientResponse) -> dict[str, str]:
+    headers = {"content-type": "application/json"}
+    told = upstream.headers.get(route.header, "") if route.header is not None else ""
+    return headers | ({route.header: told} if route.header is not None and _TOKEN.fullmatch(told) else {})
+
+
+async def _thinned(
+    request: web.BaseRequest, route: Route, upstream: aiohttp.ClientResponse, headers: Mapping[str, str]
+) -> web.StreamResponse:
+    content, is_whole = await read_beginning(upstream)
+    answer = parse(upstream, content) if is_whole else None
+    if answer is None:
+        return await _piece_by_piece(request, upstream, headers, content)
+    return web.Response(body=compact(kept(answer, route.shape)), headers=headers)
+
+
+async def _piece_by_piece(
+    request: web.BaseRequest,
+    upstream: aiohttp.ClientResponse,
+    headers: Mapping[str, str],
+    beginning: bytes = b"",
+) -> web.StreamResponse:
+    """Pass an answer on as it comes, after its `beginning`, which was read."""
+    response = web.StreamResponse(status=upstream.status, headers=headers)
     response.content_length = upstream.content_length
     await response.prepare(request)
     try:
+        for start in range(0, len(beginning), _SMALL):
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await response.write(beginning[start : start + _SMALL])
         async for chunk in upstream.content.iter_any():
             async with asyncio.timeout(_WRITE_SECONDS):
                 await response.write(chunk)

@@ -17,7 +17,7 @@ from opencode_connected.guard.bodies import (
 )
 from opencode_connected.guard.policy import Right
 from opencode_connected.guard.routes import MAX_PROMPT, Api, Route, Scope, member
-from opencode_connected.guard.thinned1 import Thinner1
+from opencode_connected.guard.thinned1 import MESSAGES, Thinner1
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,6 +88,8 @@ API = Api(
             "messages",
             scope=Scope.SESSION,
             query={"limit": text(6), "before": text(1000)},
+            shape=MESSAGES,
+            header="x-next-cursor",
         ),
         Route("GET", "/session/{session}/message/{message}", "messages", scope=Scope.SESSION),
         Route("POST", "/session", "create", Right.DRIVE, Scope.QUERY, body=fields({"title": text(400)})),

@@ -20,7 +20,7 @@ from opencode_connected.guard.bodies import (
 )
 from opencode_connected.guard.policy import MAX_DIRECTORY, Right
 from opencode_connected.guard.routes import MAX_PROMPT, Api, Route, Scope, member
-from opencode_connected.guard.thinned2 import Thinner2
+from opencode_connected.guard.thinned2 import MESSAGES, Thinner2
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,7 +124,14 @@ API = Api(
         Route("GET", "/api/permission/request", "asks", scope=Scope.QUERY),
         Route("GET", "/api/form", "asks", scope=Scope.QUERY),
         Route("GET", _SESSION, "session", scope=Scope.SESSION),
-        Route("GET", f"{_SESSION}/message", "messages", scope=Scope.SESSION, query={**_PAGE, "type": text(40)}),
+        Route(
+            "GET",
+            f"{_SESSION}/message",
+            "messages",
+            scope=Scope.SESSION,
+            query={**_PAGE, "type": text(40)},
+            shape=MESSAGES,
+        ),
         Route("GET", f"{_SESSION}/message/{{message}}", "messages", scope=Scope.SESSION),
         Route("GET", f"{_SESSION}/inbox", "inbox", scope=Scope.SESSION),
         Route("GET", f"{_SESSION}/permission", "asks", scope=Scope.SESSION),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from opencode_connected.guard.bodies import Check
-    from opencode_connected.guard.thinning import Thinner
+    from opencode_connected.guard.thinning import Shape, Thinner
 
 MAX_BODY = 1 << 20
 """Bytes of a body that is no prompt."""
@@ -70,6 +70,8 @@ class Route:
         body: what the body may be; None: there is none.
         max_body: bytes.
         answer: what is kept of the answer; None: all of it.
+        shape: what of the answer goes through the tunnel, unless it is too long to be looked at; None: all of it.
+        header: one of the answer's that goes with it.
         is_stream: the answer is an event stream.
 
     """
@@ -84,6 +86,8 @@ class Route:
     body: Check | None = None
     max_body: int = MAX_BODY
     answer: Filter | None = None
+    shape: Shape = None
+    header: str | None = None
     is_stream: bool = False
 
     def needs(self, body: Mapping[str, object]) -> Right:

@@ -38,7 +38,7 @@ async def test_a_large_answer_comes_whole(is_sized: bool) -> None:
 
 async def test_an_answer_that_is_cut_is_seen_to_be_cut() -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
-        if not request.path.endswith("/message"):
+        if not request.path.endswith("/message/msg_a"):
             return session_in("/opened")
         response = web.StreamResponse(headers={"content-type": "application/json"})
         await response.prepare(request)
@@ -49,7 +49,7 @@ async def test_an_answer_that_is_cut_is_seen_to_be_cut() -> None:
 
     async with fake_agent(answer) as fake, guarded(fake.target(), opened("/opened")) as guard:
         with pytest.raises(httpx.TransportError):
-            await guard.client.get(f"{PATH}/message")
+            await guard.client.get(f"{PATH}/message/msg_a")
         assert (await guard.client.get(PATH)).status_code == 200
 
 
@@ -97,3 +97,40 @@ async def test_an_error_of_the_agents_is_passed_on(status: int) -> None:
         told = await guard.client.get(f"{PATH}/message")
         assert told.status_code == status
         assert told.text == ("" if status == 500 else '{"message": "why"}')
+
+
+FILE = {"type": "file", "id": "prt_1", "filename": "a.png", "url": "data:image/png;base64," + "A" * 50_000}
+STATE = {"status": "completed", "input": {"content": "x" * 50_000, "command": "make"}, "output": "y" * 49_999 + "z"}
+CALL = {"type": "tool", "id": "prt_2", "tool": "bash", "state": {**STATE, "metadata": {"output": "y" * 50_000}}}
+PAGE = [{"info": {"id": "msg_a", "role": "user", "summary": {"diffs": ["d" * 50_000]}}, "parts": [FILE, CALL]}]
+
+
+async def opencode1_with_a_page(request: web.Request) -> web.Response:
+    if "/message" not in request.path:
+        return web.json_response({"id": "ses_a", "directory": "/opened"})
+    if request.path.endswith("/message"):
+        return web.json_response(PAGE, headers={"x-next-cursor": request.query.get("before", "eyJ9"), "x-other": "1"})
+    return web.json_response(PAGE[0])
+
+
+async def test_of_a_page_of_messages_goes_what_is_read_of_it_and_how_to_go_on() -> None:
+    async with fake_agent(opencode1_with_a_page) as fake, guarded(fake.target(1), opened("/opened")) as guard:
+        page = await guard.client.get("/session/ses_a/message?limit=1")
+        assert len(page.content) < 5_000
+        (message,) = page.json()
+        assert message["info"] == {"id": "msg_a", "role": "user", "summary": {}}
+        file, call = message["parts"]
+        assert file == {"type": "file", "id": "prt_1", "filename": "a.png"}
+        assert call["state"]["input"] == {"command": "make"}
+        assert call["state"]["output"] == "…" + "y" * 3_999 + "z"
+        assert page.headers["x-next-cursor"] == "eyJ9"
+        assert "x-other" not in page.headers
+        whole = await guard.client.get("/session/ses_a/message/msg_a")
+        assert whole.json() == PAGE[0]
+
+
+@pytest.mark.parametrize("cursor", ["%C3%A4", "a%20b", "x" * 1_000])
+async def test_only_what_can_be_a_cursor_is_passed_on(cursor: str) -> None:
+    async with fake_agent(opencode1_with_a_page) as fake, guarded(fake.target(1), opened("/opened")) as guard:
+        page = await guard.client.get(f"/session/ses_a/message?limit=1&before={cursor}")
+        assert page.headers.get("x-next-cursor") == (cursor if cursor.isalpha() else None)
