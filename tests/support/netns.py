@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import subprocess
 from typing import TYPE_CHECKING, Self
@@ -68,6 +69,20 @@ class TwoHosts:
     def mend(self) -> None:
         """Lose none any more."""
         _run(*self.relay, "nft", "delete", "table", "inet", "cut")
+
+    def slow_uplink(self, kbit: int, *, queue_bytes: int = 128 * 1024) -> None:
+        """Let the laptop send so many kilobits a second, as a home's modem does, which keeps a long queue."""
+        shape = ("tbf", "rate", f"{kbit}kbit", "burst", "4kb", "limit", str(queue_bytes))
+        # It fills queues as what most machines have, and every kernel lets a namespace have it.
+        _run(*self.laptop, "sysctl", "--quiet", "--write", "net.ipv4.tcp_congestion_control=reno")
+        _run("tc", "-n", self._laptop, "qdisc", "replace", "dev", "cable", "root", *shape)
+
+    def sent_bytes(self) -> int:
+        """Return what the laptop has sent so far."""
+        command = ["ip", "-n", self._laptop, "-json", "-statistics", "link", "show", "cable"]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        sent: int = json.loads(shown)[0]["stats64"]["tx"]["bytes"]
+        return sent
 
     def drop_at_relay(self, port: int) -> None:
         """Lose what goes to this port on the relay's loopback: a tunnel that is up and does not carry."""

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from opencode_connected.line.protocol import Registered
     from opencode_connected.registration import Registration
 
-_PING_SECONDS: Final = 5.0
-"""Between two pings. The relay gives a connection up after 15 s without a message."""
+_PING_SECONDS: Final = 4.0
+"""Between two pings. The relay gives a connection up after 12 s without a message, or 15 s if it is of before."""
 _REGISTER_AGAIN_SECONDS: Final = 2.0
 """Between two attempts to register on a connection that stands."""
 _STABLE_SECONDS: Final = 10.0
