@@ -89,6 +89,14 @@ class TwoHosts:
         rules = f"table inet port {{ chain in {{ type filter hook input priority 0; tcp dport {port} drop; }}; }}"
         _run(*self.relay, "nft", rules)
 
+    def take_ports_at_relay(self) -> None:
+        """Leave no port for whoever asks the relay for any one."""
+        _run(*self.relay, "sysctl", "--quiet", "--write", "net.ipv4.ip_local_reserved_ports=1024-65535")
+
+    def give_ports_at_relay(self) -> None:
+        """Have enough of them again."""
+        _run(*self.relay, "sysctl", "--quiet", "--write", "net.ipv4.ip_local_reserved_ports=1024")
+
     def change_address(self) -> None:
         """Give the laptop another address; what goes to the old one is lost."""
         old, self._address = self._address, self._next_address()

@@ -41,6 +41,8 @@ _REGISTER_AGAIN_SECONDS: Final = 2.0
 """Between two attempts to register on a connection that stands."""
 _STABLE_SECONDS: Final = 10.0
 """A connection that lasted so long was a good one: the next failure is a new one."""
+_FORWARD_SECONDS: Final = 4.0
+"""Between two tries to have a port, at most: there may be one in a moment, but each try is a log-in."""
 _GOODBYE_SECONDS: Final = 3.0
 _MOST_BEGIN_SECONDS: Final = 40.0
 """What an account's startup files may take at most. It is learnt, as what hangs is to be said soon."""
@@ -145,6 +147,7 @@ class LineKeeper:
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(watch.run(), name="netwatch")
             while not self._is_closing:
+                began = time.monotonic()
                 try:
                     if (settings := self._renewed(self._settings)) != self._settings:
                         watching.cancel()
@@ -158,8 +161,15 @@ class LineKeeper:
                     self._record.lost(error)
                     self._has_contact.set()
                     self._wake.clear()
-                    await _first_of(self._wake, within=self._schedule.delay(permanent=error.permanent))
+                    await _first_of(self._wake, within=self._pause(error, time.monotonic() - began))
             watching.cancel()
+
+    def _pause(self, error: LineError, took: float) -> float:
+        # Whether the relay forbids the forward, or has no port to spare for a moment, ssh does not tell.
+        is_forward = isinstance(error, ForwardRefused)
+        return self._schedule.delay(
+            permanent=error.permanent and not is_forward, took=took, least=_FORWARD_SECONDS if is_forward else 0.0
+        )
 
     async def _hold(self) -> None:
         """Hold one connection, from its start to its end."""
