@@ -236,6 +236,11 @@ class Connection:
         """Take note of bytes from the relay: the line carries from there to here."""
         self.liveness.heard()
 
+    @property
+    def pid(self) -> int | None:
+        """The process of ssh, or of the wrapper around it."""
+        return self._transport.get_pid() if self._transport else None
+
     def received(self, message: protocol.RelayMessage) -> None:
         """Take a message of the relay's."""
         if isinstance(message, protocol.Pong) and message.n == protocol.BEAT:

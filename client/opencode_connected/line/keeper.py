@@ -95,7 +95,7 @@ class LineKeeper:
 
     async def start(self) -> None:
         """Begin to connect in the background. Raises `LineError` if RELAY_SSH_CMD is no command at all."""
-        watch = NetWatch(self._settings.ssh_command, self._network_changed)
+        watch = NetWatch(self._settings.ssh_command, self._network_changed, self._late_ssh)
         self._task = asyncio.create_task(self._run(watch), name="line")
 
     async def first_contact(self, seconds: float) -> LineState:
@@ -151,7 +151,7 @@ class LineKeeper:
                 try:
                     if (settings := self._renewed(self._settings)) != self._settings:
                         watching.cancel()
-                        watch = NetWatch(settings.ssh_command, self._network_changed)
+                        watch = NetWatch(settings.ssh_command, self._network_changed, self._late_ssh)
                         watching = group.create_task(watch.run(), name="netwatch")
                         self._settings, self._ports = settings, PortChoice(settings.ports)
                     await self._hold()
@@ -271,6 +271,10 @@ class LineKeeper:
             return [name]  # too long a one is for the relay to refuse
         before = [self._asked_name] if self._asked_name else []
         return dict.fromkeys([*before, *names.candidates(name)])
+
+    def _late_ssh(self) -> int | None:
+        connection = self._connection
+        return connection.pid if connection is not None and connection.liveness.is_late() else None
 
     def _network_changed(self, change: Change) -> None:
         self._schedule.hurry()
