@@ -162,7 +162,7 @@ class Agent:
         conversation = Conversation(
             client,
             channel,
-            peer=arrival.peer,
+            ends=arrival.ends,
             tunnel_uid=self._uid,
             registrar=self._registrar,
             journal=self._log,

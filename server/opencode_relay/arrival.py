@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from opencode_relay.processes import Connection, Identity, Process
+from opencode_relay.traffic import Ends
 
 _SECONDS: Final = 5.0
 """From the connection to its header, which are two system calls of the same process."""
 _HEADER_MAX: Final = 1024
 _PEERCRED: Final = struct.Struct("3i")
 _SSH_CONNECTION: Final = re.compile(
-    r"([0-9A-Za-z.:%]{1,64}) ([0-9]{1,5}) ([0-9A-Za-z.:%]{1,64}) [0-9]{1,5}", re.ASCII
+    r"([0-9A-Za-z.:%]{1,64}) ([0-9]{1,5}) ([0-9A-Za-z.:%]{1,64}) ([0-9]{1,5})", re.ASCII
 )
 
 
@@ -34,13 +35,16 @@ class Arrival:
     """A client's connection. Whoever has it closes `connection` and both descriptors."""
 
     identity: Identity
-    address: str
-    """Where the client comes from, as `ADDRESS port PORT`; empty if sshd does not say."""
-    peer: str
-    """The address of the relay that the client reached; empty as above."""
+    ends: Ends | None
+    """Of the TCP connection; None if sshd does not say."""
     incoming: int
     outgoing: int
     connection: Connection
+
+    @property
+    def address(self) -> str:
+        """Where the client comes from, as `ADDRESS port PORT`; empty if sshd does not say."""
+        return f"{self.ends.client} port {self.ends.client_port}" if self.ends else ""
 
 
 async def receive(waiter: socket.socket, uid: int) -> Arrival:
@@ -72,8 +76,8 @@ async def receive(waiter: socket.socket, uid: int) -> Arrival:
         _close(descriptors)
         raise
     known = _SSH_CONNECTION.fullmatch(ssh_connection)
-    address, peer = (f"{known[1]} port {known[2]}", known[3]) if known else ("", "")
-    return Arrival(Identity(client, fingerprint), address, peer, incoming, outgoing, connection)
+    ends = Ends(known[1], int(known[2]), known[3], int(known[4])) if known else None
+    return Arrival(Identity(client, fingerprint), ends, incoming, outgoing, connection)
 
 
 def _close(descriptors: list[int]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from opencode_relay.protocol import LINE_MAX
@@ -28,6 +29,7 @@ class Channel:
         self._outgoing = outgoing
         self._rest = bytearray()
         self._dropped = 0
+        self._is_writing = False
         self._loop = asyncio.get_running_loop()
         os.set_blocking(incoming, False)
         os.set_blocking(outgoing, False)
@@ -58,11 +60,21 @@ class Channel:
 
     async def write(self, data: bytes) -> None:
         """Write all of `data`, however long the other side takes. Raises `OSError` if it is gone."""
-        while data:
-            try:
-                data = data[os.write(self._outgoing, data) :]
-            except BlockingIOError:
-                await self._ready(self._loop.add_writer, self._loop.remove_writer, self._outgoing)
+        self._is_writing = True
+        try:
+            while data:
+                try:
+                    data = data[os.write(self._outgoing, data) :]
+                except BlockingIOError:
+                    await self._ready(self._loop.add_writer, self._loop.remove_writer, self._outgoing)
+        finally:
+            self._is_writing = False
+
+    def offer(self, line: bytes) -> None:
+        """Write a short line, if there is room for it now and it would not come in between another one."""
+        if not self._is_writing:
+            with suppress(OSError):  # whoever reads or has something to say meets it as well
+                os.write(self._outgoing, line)
 
     def close(self) -> None:
         """Close both. Nobody may be waiting."""

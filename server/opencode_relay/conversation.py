@@ -10,7 +10,7 @@ from opencode_relay import protocol
 from opencode_relay.channel import EndlessLine
 from opencode_relay.limits import Bucket
 from opencode_relay.listeners import Listeners
-from opencode_relay.probe import probe
+from opencode_relay.probe import ANSWER_SECONDS, PONG_SECONDS, probe
 from opencode_relay.protocol import Refusal
 from opencode_relay.registrar import validated
 
@@ -22,11 +22,18 @@ if TYPE_CHECKING:
     from opencode_relay.limits import ClientLog
     from opencode_relay.probe import Health
     from opencode_relay.registrar import Entry, Registrar
+    from opencode_relay.traffic import Ends
 
 log = logging.getLogger(__name__)
 
-_SILENCE_SECONDS: Final = 15.0
-"""Without a message; a launcher pings every 5 s. The same for a client that does not read."""
+_SILENCE_SECONDS: Final = 12.0
+"""Without a message; launchers ping every 4 s, those of before every 5 s. The same for one that does not read."""
+_BEAT_SECONDS: Final = 2.0
+_QUIET_SECONDS: Final = 5.0
+"""Without a message, after which the kernel is asked what it receives."""
+_TRAFFIC_BYTES: Final = 1024
+"""Received between two beats: what a message may wait behind. Less is ssh's keep-alive, which says nothing about the
+launcher."""
 _BURST: Final = 120
 """Messages at once: a launcher may try a hundred names in a row."""
 _PER_SECOND: Final = 5.0
@@ -49,16 +56,19 @@ class Conversation:
         client: Client,
         channel: Channel,
         *,
-        peer: str,
+        ends: Ends | None,
         tunnel_uid: int,
         registrar: Registrar,
         journal: ClientLog,
         superseded: Callable[[Entry], None],
     ) -> None:
-        """`superseded` is told which older registrations of the same instance the new one took the place of."""
+        """`ends`: of the TCP connection, if known.
+
+        `superseded` is told which older registrations of the same instance the new one took the place of.
+        """
         self._client = client
         self._channel = channel
-        self._peer = peer
+        self._ends = ends
         self._tunnel_uid = tunnel_uid
         self._registrar = registrar
         self._log = journal
@@ -69,18 +79,29 @@ class Conversation:
 
     async def hold(self) -> str:
         """Answer until the session is over; return why it is."""
+        try:
+            await self._send(self._ready())
+        except Over as over:
+            return str(over)
+        beating = asyncio.create_task(self._beat())
+        try:
+            return await self._talk()
+        finally:
+            beating.cancel()
+
+    def _ready(self) -> bytes:
+        return protocol.encode(
+            type="ready",
+            v=protocol.VERSION,
+            agent=protocol.AGENT,
+            client=self._client.name,
+            peer=self._ends.relay if self._ends else None,
+            ports=Listeners(self._client.ports).free(self._client.ports),
+        )
+
+    async def _talk(self) -> str:
         pace = Bucket(_BURST, _PER_SECOND)
         try:
-            await self._send(
-                protocol.encode(
-                    type="ready",
-                    v=protocol.VERSION,
-                    agent=protocol.AGENT,
-                    client=self._client.name,
-                    peer=self._peer or None,
-                    ports=Listeners(self._client.ports).free(self._client.ports),
-                )
-            )
             while True:
                 line = await self._receive()
                 try:
@@ -91,12 +112,15 @@ class Conversation:
         except Over as over:
             return str(over)
 
+    async def _beat(self) -> None:
+        """Be heard, whatever else is going on: a pong may be long in coming where its ping waits behind data."""
+        while True:
+            self._channel.offer(protocol.BEAT)
+            await asyncio.sleep(_BEAT_SECONDS)
+
     async def _receive(self) -> bytes:
         try:
-            async with asyncio.timeout(_SILENCE_SECONDS):
-                line = await self._channel.read_line()
-        except TimeoutError:
-            raise Over(f"it said nothing for {_SILENCE_SECONDS:.0f} s") from None
+            line = await self._next_line()
         except EndlessLine:
             raise Over("it sent a line without end") from None
         except OSError as error:
@@ -104,6 +128,23 @@ class Conversation:
         if line is None:
             raise Over("its connection ended")
         return line
+
+    async def _next_line(self) -> bytes | None:
+        """Wait for a line, as long as there is a sign of life: see `_TRAFFIC_BYTES`."""
+        silence = 0.0
+        before = None
+        while silence < _SILENCE_SECONDS:
+            pause = min(_BEAT_SECONDS if silence else _QUIET_SECONDS, _SILENCE_SECONDS - silence)
+            try:
+                async with asyncio.timeout(pause):
+                    return await self._channel.read_line()
+            except TimeoutError:
+                silence += pause
+            now = self._ends.bytes_received() if self._ends else None
+            if now is not None and before is not None and now >= before + _TRAFFIC_BYTES:
+                silence = pause
+            before = now
+        raise Over(f"it said nothing for {_SILENCE_SECONDS:.0f} s")
 
     async def _send(self, message: bytes) -> None:
         await _send(self._channel, message)
@@ -116,7 +157,7 @@ class Conversation:
                 await self._pong(message)
             case protocol.Probe():
                 port = self._own_port(message.port)
-                await self._send(protocol.encode(type="probed", port=port, health=await probe(port)))
+                await self._send(protocol.encode(type="probed", port=port, health=await probe(port, ANSWER_SECONDS)))
             case protocol.Query():
                 for entry in self._registrar.of_client(self._client.name):
                     file = entry.registration.model_dump(by_alias=True, exclude_none=True)
@@ -130,7 +171,7 @@ class Conversation:
     async def _register(self, hello: protocol.Hello) -> None:
         self._own_port(hello.file.get("port"))
         registration = validated(self._client.name, hello.file)
-        health = await probe(registration.port)
+        health = await probe(registration.port, ANSWER_SECONDS)
         if health == "failed":
             raise Refusal("not-carrying", f"OpenCode does not answer through port {registration.port} of the relay")
         # From here on without waiting: what is checked must be so when it is written.
@@ -160,7 +201,7 @@ class Conversation:
                 self._registrar.confirm(self.entry)
             except Refusal as refusal:
                 await self._send(protocol.error(refusal))
-            health = await probe(self.entry.port)
+            health = await probe(self.entry.port, PONG_SECONDS)
         await self._send(protocol.encode(type="pong", n=ping.n, health=health))
 
     def _own_port(self, port: object) -> int:

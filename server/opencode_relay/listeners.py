@@ -6,26 +6,20 @@ connections, 5 to 10 ms each time, and this is asked twice in every handshake.
 
 from __future__ import annotations
 
-import os
 import socket
 import struct
 from typing import TYPE_CHECKING, Final, Literal
 
+from opencode_relay import sock_diag
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_NETLINK_SOCK_DIAG: Final = 4
-_SOCK_DIAG_BY_FAMILY: Final = 20
-_NLM_F_REQUEST_DUMP: Final = 0x301
-_NLMSG_ERROR: Final = 2
-_NLMSG_DONE: Final = 3
 _TCP_LISTEN: Final = 10
 _REQ_BYTECODE: Final = 1
 _SOURCE_PORT_GE: Final = 2
 _SOURCE_PORT_LE: Final = 3
 
-_MESSAGE: Final = struct.Struct("=IHHII")
-"""nlmsghdr: length, type, flags, number, sender."""
 _QUERY: Final = struct.Struct("=BBBxI48x")
 """inet_diag_req_v2: family, protocol, extensions, states, an address that is not looked at."""
 _ATTRIBUTE: Final = struct.Struct("=HH")
@@ -33,7 +27,6 @@ _CONDITION: Final = struct.Struct("=BBHxxH")
 """Two inet_diag_bc_op: what is compared, where to go on if it holds and if not, with which port."""
 _SOCKET: Final = struct.Struct("=BBxx2s2x16s28x12xI4x")
 """inet_diag_msg: family, state, port and address (in network order), user."""
-_ANSWER_BYTES: Final = 64 * 1024
 _LOOPBACK: Final = socket.inet_aton("127.0.0.1")
 
 Verdict = Literal["ok", "exposed", "foreign"]
@@ -73,30 +66,15 @@ class Listeners:
 
 def _listening(family: socket.AddressFamily, ports: range) -> Iterator[tuple[int, bytes, int]]:
     """Yield port, address and user of each listener."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as kernel:
-        kernel.send(_request(family, ports))
-        while True:
-            answer = kernel.recv(_ANSWER_BYTES)
-            at = 0
-            while at < len(answer):
-                length, kind, *_ = _MESSAGE.unpack_from(answer, at)
-                body = at + _MESSAGE.size
-                if kind == _NLMSG_DONE:
-                    return
-                if kind == _NLMSG_ERROR:
-                    number = -struct.unpack_from("=i", answer, body)[0]
-                    raise OSError(number, os.strerror(number))
-                _, _, port, address, uid = _SOCKET.unpack_from(answer, body)
-                yield int.from_bytes(port, "big"), address[: 4 if family == socket.AF_INET else 16], uid
-                at += (length + 3) & ~3
+    for answer in sock_diag.ask(_query(family, ports), several=True):
+        _, _, port, address, uid = _SOCKET.unpack_from(answer)
+        yield int.from_bytes(port, "big"), address[: 4 if family == socket.AF_INET else 16], uid
 
 
-def _request(family: socket.AddressFamily, ports: range) -> bytes:
+def _query(family: socket.AddressFamily, ports: range) -> bytes:
     # Both must hold: what fails the one goes on behind the end, which means no.
     conditions = _CONDITION.pack(_SOURCE_PORT_GE, 8, 20, ports.start) + _CONDITION.pack(
         _SOURCE_PORT_LE, 8, 12, ports.stop - 1
     )
     attribute = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(conditions), _REQ_BYTECODE) + conditions
-    query = _QUERY.pack(family, socket.IPPROTO_TCP, 0, 1 << _TCP_LISTEN) + attribute
-    header = _MESSAGE.pack(_MESSAGE.size + len(query), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST_DUMP, 0, 0)
-    return header + query
+    return _QUERY.pack(family, socket.IPPROTO_TCP, 0, 1 << _TCP_LISTEN) + attribute

@@ -126,3 +126,7 @@ def encode(**fields: object) -> bytes:
 def error(refusal: Refusal) -> bytes:
     """Return the message that tells a refusal."""
     return encode(type="error", code=refusal.code, message=str(refusal), holder=refusal.holder)
+
+
+BEAT: Final = encode(type="pong", n=0, health="unverified")
+"""A sign of life that nobody asked for; launchers count their pings from 1."""

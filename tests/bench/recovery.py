@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 _STAGGER_SECONDS = 1.5
 """Between the ends of two runs' faults: longer than a recovery should take."""
 _DOWN_SECONDS = 20.0
+_LONG_SECONDS = 90.0
 _CLIENT = "laptop"
 _PORTS = range(10_000, 10_100)
 """Of a relay that has its network namespace for itself."""
@@ -50,16 +51,18 @@ class Scene:
     def __init__(self, stack: ExitStack, user: str | None) -> None:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="recovery-")))
         self.hosts = stack.enter_context(TwoHosts())
-        address, inside = self.hosts.relay_address, self.hosts.relay
+        name, inside = self.hosts.relay_name, self.hosts.relay
         if user is None:
             self.provisioned = stack.enter_context(
-                ProvisionedRelay(directory, ports=_PORTS, address=address, inside=inside)
+                ProvisionedRelay(directory, ports=_PORTS, address="0.0.0.0", name=name, inside=inside)
             )
             self.provisioned.enrol(_CLIENT)
             self.relay = self.provisioned.sshd
             ssh_command, ports = self.provisioned.ssh_command(_CLIENT), self.provisioned.ports_of(_CLIENT)
         else:
-            self.relay = stack.enter_context(Sshd(directory / "relay", user=user, address=address, inside=inside))
+            self.relay = stack.enter_context(
+                Sshd(directory / "relay", user=user, address="0.0.0.0", name=name, inside=inside)
+            )
             ssh_command, ports = self.relay.ssh_command, range(0)
         self.line = stack.enter_context(
             LineProgram(ssh_command, Path(directory.name), ports=ports, inside=self.hosts.laptop)
@@ -110,6 +113,41 @@ def packets_lost(scene: Scene) -> float:
     return scene.back_after(time.monotonic())
 
 
+def relay_down_long(scene: Scene) -> float:
+    """Stop sshd and its sessions for 90 s. From: it listens."""
+    scene.relay.stop()
+    time.sleep(_LONG_SECONDS)
+    scene.relay.start()
+    return scene.back_after(time.monotonic())
+
+
+def packets_lost_long(scene: Scene) -> float:
+    """Lose every packet for 90 s, as a relay does that is switched off. From: none is lost any more."""
+    scene.hosts.cut()
+    time.sleep(_LONG_SECONDS)
+    scene.hosts.mend()
+    return scene.back_after(time.monotonic())
+
+
+def relay_moved(scene: Scene) -> float:
+    """Have the relay's name lead to another address of it, while what is for the old one is lost."""
+    began = time.monotonic()
+    scene.hosts.move_relay()
+    return scene.back_after(began)
+
+
+def no_port(scene: Scene) -> float:
+    """End the session while the relay has no port for anybody, which it has again once that was noticed."""
+    scene.hosts.take_ports_at_relay()
+    began = time.monotonic()
+    scene.relay.kill_sessions()
+    noticed = scene.line.wait_for("lost", since=began)
+    while "does not listen" not in noticed.text:
+        noticed = scene.line.wait_for("lost", since=noticed.at)
+    scene.hosts.give_ports_at_relay()
+    return scene.back_after(time.monotonic())
+
+
 def address_changed(scene: Scene) -> float:
     """Change the laptop's address; packets for the old one are lost."""
     scene.hosts.change_address()
@@ -155,10 +193,14 @@ FAULTS = (
     Fault("relay restarted", relay_restarted, 1.0),
     Fault("link down 20 s", link_down, 1.0),
     Fault("packets lost 20 s, link up", packets_lost, None),
+    Fault("relay down 90 s", relay_down_long, 3.0),
+    Fault("packets lost 90 s, link up", packets_lost_long, 3.0),
     Fault("address changed", address_changed, 1.5),
+    Fault("relay's name leads elsewhere", relay_moved, 5.0),
     Fault("half-open noticed", half_open, 12.0),
     Fault("silent drop reported", silent_drop, None),
 )
+FAULTS_OF_AN_ACCOUNT = (Fault("no port for a moment", no_port, 5.0),)
 FAULTS_OF_THE_AGENT = (Fault("agent killed", agent_killed, 1.0),)
 
 
@@ -208,7 +250,7 @@ def main() -> None:
     parser.add_argument("--fault", help="only the faults whose name contains this")
     parser.add_argument("--provisioned", action="store_true", help="a relay as the roles make it")
     arguments = parser.parse_args()
-    faults = (*FAULTS, *FAULTS_OF_THE_AGENT) if arguments.provisioned else FAULTS
+    faults = (*FAULTS, *(FAULTS_OF_THE_AGENT if arguments.provisioned else FAULTS_OF_AN_ACCOUNT))
     chosen = [fault for fault in faults if (arguments.fault or "") in fault.name]
     with nullcontext() if arguments.provisioned else unix_user("bash") as user:
         results = [measure(fault, arguments.runs, user) for fault in chosen]

@@ -77,6 +77,7 @@ class ProvisionedRelay:
         block: int = BLOCK,
         address: str = "127.0.0.1",
         inside: tuple[str, ...] = (),
+        name: str | None = None,
     ) -> None:
         self.directory = directory
         self.ports = ports or free_range(block * clients)
@@ -85,6 +86,7 @@ class ProvisionedRelay:
         self._block = block
         self._address = address
         self._inside = inside
+        self._name = name
         self._stack = ExitStack()
         self._agent: subprocess.Popen[bytes] | None = None
 
@@ -116,6 +118,7 @@ class ProvisionedRelay:
                     ),
                     address=self._address,
                     inside=self._inside,
+                    name=self._name,
                 )
             )
             self._stack = stack.pop_all()

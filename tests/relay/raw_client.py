@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 ID = "0123456789abcdef0123456789abcdef"
 OTHER_ID = "f" * 32
+BEAT = {"type": "pong", "n": 0, "health": "unverified"}
+"""The relay's sign of life that nobody asked for."""
 _OPTIONS = ("-T", "-o", "BatchMode=yes", "-o", "ServerAliveInterval=5")
 
 
@@ -65,7 +67,14 @@ class RawClient:
         self.process.stdin.flush()
 
     def receive(self, within: float = 30.0) -> dict[str, Any]:
-        """Return the next message; fails when the connection ends instead."""
+        """Return the next message that is no beat; fails when the connection ends instead."""
+        message = BEAT
+        while message == BEAT:
+            message = self.receive_any(within)
+        return message
+
+    def receive_any(self, within: float = 30.0) -> dict[str, Any]:
+        """Return the next message, be it a beat."""
         try:
             line = self._lines.get(timeout=within)
         except Empty:

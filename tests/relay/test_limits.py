@@ -74,7 +74,7 @@ async def test_after_a_burst_a_clients_messages_are_answered_at_a_pace(tmp_path:
     conversation = Conversation(
         client,
         channel,
-        peer="",
+        ends=None,
         tunnel_uid=0,
         registrar=Registrar(tmp_path, journal, lambda clear: None),
         journal=journal,

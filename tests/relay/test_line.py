@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pwd
+import socket
 import stat
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from opencode_common.registration import parse_registration
-from relay.raw_client import RawClient, hello
+from opencode_relay.traffic import Ends
+from relay.raw_client import BEAT, RawClient, hello
 from support.ports import is_open
 from support.waiting import eventually
 
@@ -99,3 +102,36 @@ def test_a_client_learns_of_its_own_registrations_and_ports_only(
         for other in (laptops[0], relay.sshd.port, 22, -1, 10**30, True, None, "10001", 1.5, [desktops[0]]):
             assert desktop.ask({"type": "probe", "port": other})["code"] == "bad-port"
             assert desktop.ask(hello(port=desktops[1], name="x") | {"file": {"port": other}})["code"] == "bad-port"
+
+
+def test_a_client_is_given_signs_of_life_that_are_no_answers(relay: ProvisionedRelay) -> None:
+    with RawClient(relay, "laptop") as client:
+        assert client.first["type"] == "ready"
+        assert client.receive_any() == BEAT
+        assert client.receive_any() == BEAT
+        assert client.ask({"type": "ping", "n": 1})["n"] == 1
+
+
+def test_what_the_kernel_received_of_a_client_is_known_by_the_two_ends_of_its_connection() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.create_connection(server.getsockname()) as client,
+        server.accept()[0] as accepted,
+    ):
+        ends = Ends(*client.getsockname(), *server.getsockname())
+        client.sendall(b"x" * 3000)
+        assert len(accepted.recv(3000, socket.MSG_WAITALL)) == 3000
+        assert ends.bytes_received() == 3000
+        assert replace(ends, client="127.0.0.2").bytes_received() in (None, 0)
+        assert replace(ends, client="fe80::1%eth0").bytes_received() is None
+        assert replace(ends, relay_port=99_999).bytes_received() is None
+
+
+def test_so_it_is_over_ipv6_and_over_ipv4_to_a_socket_of_both() -> None:
+    with socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True) as server:
+        port = server.getsockname()[1]
+        for address in ("::1", "127.0.0.1"):
+            with socket.create_connection((address, port)) as client, server.accept()[0] as accepted:
+                client.sendall(b"x" * 2000)
+                assert len(accepted.recv(2000, socket.MSG_WAITALL)) == 2000
+                assert Ends(address, client.getsockname()[1], address, port).bytes_received() == 2000

@@ -164,7 +164,7 @@ async def test_a_name_that_a_session_gave_up_ends_like_one_that_was_quit(tmp_pat
         conversation = Conversation(
             Client(name="laptop", first=min(first.port, second.port), last=max(first.port, second.port), key=KEY),
             channel,
-            peer="",
+            ends=None,
             tunnel_uid=os.getuid(),
             registrar=registrar,
             journal=journal,

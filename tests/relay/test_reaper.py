@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def test_the_agent_ends_a_connection_without_a_session_and_a_session_without_messages(
     relay: ProvisionedRelay, opencode: FakeHealth
 ) -> None:
-    # Side by side, as each takes its time: 10 to 12 s for the first, 15 s for the second.
+    # Side by side, as each takes its time: 10 to 12 s for the first, 12 s for the second.
     mine, theirs = relay.ports_of("laptop")[0], relay.ports_of("desktop")[0]
     with (
         RawClient(relay, "laptop", "-N", forward=mine, to=opencode.port) as bare,
@@ -38,7 +38,7 @@ def test_the_agent_ends_a_connection_without_a_session_and_a_session_without_mes
         eventually(lambda: not is_open(mine) and not is_open(theirs), "the ports are free")
     relay.until_logged("ended a connection without a session (sshd's process ")
     relay.until_logged("instance desktop-site on port")
-    relay.until_logged("it said nothing for 15 s")
+    relay.until_logged("it said nothing for 12 s")
 
 
 def test_only_connections_without_a_session_are_ended_and_only_when_they_had_time_to_begin_one(

@@ -33,6 +33,8 @@ class FakeHealth:
                     self.send_header("Content-Length", str(len(body)))
                     self.end_headers()
                     self.wfile.write(body)
+                elif fake.status:
+                    fake.answer(self)
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 # the base class's name
                 pass
@@ -41,6 +43,9 @@ class FakeHealth:
         self._server.daemon_threads = True
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        """Answer what is not asked for the health: not at all, unless a subclass does."""
 
     async def healthy(self) -> bool:
         """What the launcher finds when it asks directly."""

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Self
 
-from support.fake_health import FakeHealth
+from support.fake_traffic import FakeTraffic
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ async def _main(options: dict[str, Any]) -> None:
     from opencode_connected.line.keeper import LineKeeper  # noqa: PLC0415
     from opencode_connected.registration import Registration, now_utc  # noqa: PLC0415
 
-    with FakeHealth() as opencode:
+    with FakeTraffic() as opencode:
         settings = LineSettings(
             options["ssh_command"],
             options["registry_dir"],

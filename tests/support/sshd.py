@@ -55,6 +55,7 @@ class Sshd:
 
     `directory` takes keys, configuration and log. `user` is who logs in; another than oneself needs root. `options`
     are further lines of sshd_config. `address` is where it listens, in the namespace that `inside` is the prefix of.
+    `name` is what clients call it there.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class Sshd:
         options: tuple[str, ...] = (),
         address: str = "127.0.0.1",
         inside: tuple[str, ...] = (),
+        name: str | None = None,
     ) -> None:
         self.directory = directory
         self.user = user or getpass.getuser()
         self.options = options
         self.address = address
         self.inside = inside
+        self.name = name or address
         self.port = free_port()
         self.log = directory / "sshd.log"
         self.client_key = directory / "client_key"
@@ -91,7 +94,7 @@ class Sshd:
                 *("-o", f'UserKnownHostsFile="{self.known_hosts}"'),
                 *("-o", "GlobalKnownHostsFile=none"),
                 *("-p", str(self.port)),
-                f"{self.user}@{self.address}",
+                f"{self.user}@{self.name}",
             ]
         )
 
@@ -108,7 +111,7 @@ class Sshd:
                 command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(key)]
                 subprocess.run(command, check=True)
         host_key = (self.directory / "host_key.pub").read_text()
-        self.known_hosts.write_text(f"[{self.address}]:{self.port} {host_key}")
+        self.known_hosts.write_text(f"[{self.name}]:{self.port} {host_key}")
         # As root, sshd reads the file as the user who logs in, who cannot look into root's directories.
         authorized = Path("/run") / f"authorized-{self.port}" if os.geteuid() == 0 else self.directory / "authorized"
         shutil.copy(f"{self.client_key}.pub", authorized)

@@ -27,6 +27,8 @@ _OPTIONS: Final = (
     *("-o", "ClearAllForwardings=no"),
     # A clash of the user's own forwards must not end the line; ours is judged by its port.
     *("-o", "ExitOnForwardFailure=no"),
+    # The first word on it counts: a user's own `-o Compression=no` in front of it does.
+    *("-o", "Compression=yes"),
     *("-o", "ConnectTimeout=5"),
     *("-o", "ServerAliveInterval=5"),
     *("-o", "ServerAliveCountMax=2"),

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -17,18 +16,20 @@ from opencode_connected.line import protocol
 from opencode_connected.line.beginning import Beginning
 from opencode_connected.line.command import LineSettings, ssh_argv
 from opencode_connected.line.errors import ForwardRefused, LineError, RelayRefused
+from opencode_connected.line.liveness import Liveness
+from opencode_connected.line.pipes import Pipes
 from opencode_connected.line.refusals import refused_by, turned_away
 from opencode_connected.line.ssh_errors import (
     allocated_port,
     diagnose,
     is_forward_failure,
-    is_login,
     is_old_ssh,
     last_words,
 )
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
     from opencode_connected.registration import Registration
@@ -38,20 +39,15 @@ _READY_SECONDS: Final = 45.0
 BEGIN_SECONDS: Final = 8.0
 """The log-in to the first word of our command on a plain account; its shell reads the startup files meanwhile."""
 _ANSWER_SECONDS: Final = 10.0
-"""A message to its answer; the relay's probe of the tunnel takes up to 3 s."""
+"""The relay's silence while it owes an answer; its probe of the tunnel takes up to 8 s."""
 _PONG_SECONDS: Final = 6.0
-"""As above. With a ping every 5 s, a half-open line is noticed within 11 s."""
+"""As above, after a ping; the probe takes up to 3 s. Pinged every 4 s, a half-open line is noticed within 10 s."""
 _PORT_SECONDS: Final = 2.0
 """`ready` to ssh's word about the forward, which it says before it passes `ready` on."""
 _GOODBYE_SECONDS: Final = 2.0
 """`bye` to the end of ssh: a round trip and a few file operations."""
 _TERM_SECONDS: Final = 1.0
 """SIGTERM to SIGKILL."""
-_DRAIN_SECONDS: Final = 0.2
-"""The end of ssh to the end of its pipes, which a child of a wrapper may hold."""
-_STDERR_LINES: Final = 200
-_NOISE_LINES: Final = 20
-"""Of stdout: why there is no shell is said there."""
 _INBOX_MESSAGES: Final = 4096
 """More registrations than any account has; a relay that sends more at once is none of ours."""
 
@@ -85,7 +81,8 @@ class Connection:
         self._inbox: asyncio.Queue[protocol.RelayMessage | None] = asyncio.Queue()
         self._failure: LineError | None = None
         self._pings = 0
-        self._pipes = _Pipes(self, self._beginning)
+        self.liveness = Liveness(self._loop.time)
+        self._pipes = Pipes(self, self._beginning)
         self.ended = asyncio.Event()
         """There is nothing to be had from this connection any more."""
         self.port = 0
@@ -120,7 +117,7 @@ class Connection:
             if not is_old_ssh(self._pipes.stderr):
                 raise
             await self._reap()
-            self._failure, self._inbox, self._pipes = None, asyncio.Queue(), _Pipes(self, self._beginning)
+            self._failure, self._inbox, self._pipes = None, asyncio.Queue(), Pipes(self, self._beginning)
             self.ended.clear()
             ready = await self._start(deadline, old_ssh=True)
         if ready.v != protocol.VERSION:
@@ -150,50 +147,47 @@ class Connection:
         except ValueError as error:
             raise RelayRefused(str(error), code="bad-hello", permanent=True) from error
         self._name = registration.name
-        self._send(message)
-        deadline = self._loop.time() + _ANSWER_SECONDS
-        while True:
-            answer = await self._receive(deadline)
-            if isinstance(answer, protocol.Registered):
-                return answer
-            if isinstance(answer, protocol.Refusal):
-                raise refused_by(answer, registration.name)
+        with self._asking(message):
+            while True:
+                answer = await self._answer(_ANSWER_SECONDS)
+                if isinstance(answer, protocol.Registered):
+                    return answer
+                if isinstance(answer, protocol.Refusal):
+                    raise refused_by(answer, registration.name)
 
     async def ping(self) -> Pulse:
-        """Ask for a sign of life; raises `LineError` after 6 s without one."""
+        """Ask how things are over there; raises `LineError` after 6 s without a sign of life."""
         self._pings += 1
-        self._send(protocol.ping(self._pings))
-        deadline = self._loop.time() + _PONG_SECONDS
         refusal = None
-        while True:
-            message = await self._receive(deadline)
-            if isinstance(message, protocol.Pong) and message.n == self._pings:
-                return Pulse(message.health, refusal)
-            if isinstance(message, protocol.Refusal):
-                refusal = refused_by(message, self._name)
+        with self._asking(protocol.ping(self._pings)):
+            while True:
+                message = await self._answer(_PONG_SECONDS)
+                if isinstance(message, protocol.Pong) and message.n == self._pings:
+                    is_unsure = message.health == "failed" and self.liveness.is_full()
+                    return Pulse("unverified" if is_unsure else message.health, refusal)
+                if isinstance(message, protocol.Refusal):
+                    refusal = refused_by(message, self._name)
 
     async def query(self) -> list[dict[str, object]]:
         """Return this account's registrations as the relay has them, unvalidated."""
-        self._send(protocol.QUERY)
-        deadline = self._loop.time() + _ANSWER_SECONDS
         found: list[dict[str, object]] = []
-        while not isinstance(message := await self._receive(deadline), protocol.End):
-            if isinstance(message, protocol.RegistrationSeen):
-                found.append(message.file)
-            elif isinstance(message, protocol.Refusal):
-                raise refused_by(message)
+        with self._asking(protocol.QUERY):
+            while not isinstance(message := await self._answer(_ANSWER_SECONDS), protocol.End):
+                if isinstance(message, protocol.RegistrationSeen):
+                    found.append(message.file)
+                elif isinstance(message, protocol.Refusal):
+                    raise refused_by(message)
         return found
 
     async def probe(self) -> protocol.Health:
         """Try the tunnel without registering."""
-        self._send(protocol.probe(self.port))
-        deadline = self._loop.time() + _ANSWER_SECONDS
-        while True:
-            message = await self._receive(deadline)
-            if isinstance(message, protocol.Probed) and message.port == self.port:
-                return message.health
-            if isinstance(message, protocol.Refusal):
-                raise refused_by(message)
+        with self._asking(protocol.probe(self.port)):
+            while True:
+                message = await self._answer(_ANSWER_SECONDS)
+                if isinstance(message, protocol.Probed) and message.port == self.port:
+                    return message.health
+                if isinstance(message, protocol.Refusal):
+                    raise refused_by(message)
 
     async def bye(self) -> None:
         """Take the registration back, and end."""
@@ -217,7 +211,7 @@ class Connection:
         self.abort(LineError("the line was closed", hop="lost"))
         await self._reap()
 
-    def over(self, pipes: _Pipes) -> None:
+    def over(self, pipes: Pipes) -> None:
         """Take note that the ssh of `pipes` has ended, or its output has."""
         if pipes is self._pipes:
             status = self._transport.get_returncode() if self._transport else None
@@ -238,9 +232,20 @@ class Connection:
         if self._failure is None:
             self._send(protocol.program(self._settings.registry_dir, self._settings.provisioned_mark))
 
+    def heard(self) -> None:
+        """Take note of bytes from the relay: the line carries from there to here."""
+        self.liveness.heard()
+
+    @property
+    def pid(self) -> int | None:
+        """The process of ssh, or of the wrapper around it."""
+        return self._transport.get_pid() if self._transport else None
+
     def received(self, message: protocol.RelayMessage) -> None:
         """Take a message of the relay's."""
-        if self._inbox.qsize() >= _INBOX_MESSAGES:
+        if isinstance(message, protocol.Pong) and message.n == protocol.BEAT:
+            self.liveness.beat()
+        elif self._inbox.qsize() >= _INBOX_MESSAGES:
             self.abort(LineError("the relay sends without end", hop="relay", permanent=True))
         elif self._failure is None:
             self._inbox.put_nowait(message)
@@ -304,6 +309,23 @@ class Connection:
                     permanent=True,
                 ) from None
 
+    @contextlib.contextmanager
+    def _asking(self, message: bytes) -> Iterator[None]:
+        """Send a question. Its answers are for `_answer`."""
+        self._send(message)
+        with self.liveness.asking():
+            yield
+
+    async def _answer(self, patience: float) -> protocol.RelayMessage:
+        """Return the next message; raises `LineError` once the relay is silent for `patience`, in seconds."""
+        while True:
+            deadline = self.liveness.deadline(patience)
+            try:
+                return await self._receive(deadline)
+            except _Silence:
+                if deadline == self.liveness.deadline(patience):  # nothing was heard meanwhile
+                    raise
+
     def _send(self, message: bytes) -> None:
         if self._failure is not None:
             raise self._failure
@@ -317,7 +339,7 @@ class Connection:
             async with asyncio.timeout_at(deadline):
                 message = await self._inbox.get()
         except TimeoutError:
-            raise LineError("the relay does not answer", hop="lost") from None
+            raise _Silence("the relay does not answer", hop="lost") from None
         if message is None:
             self._inbox.put_nowait(None)  # for whoever asks next
             raise self._failure or LineError("the line was closed", hop="lost")
@@ -330,58 +352,5 @@ class Connection:
                 os.killpg(self._transport.get_pid(), number)
 
 
-class _Pipes(asyncio.SubprocessProtocol):
-    """Takes ssh's output apart as it comes, so that stderr is never later than the stdout that followed it."""
-
-    def __init__(self, connection: Connection, beginning: Beginning) -> None:
-        self._connection = connection
-        self._beginning = beginning
-        self._loop = asyncio.get_running_loop()
-        self._stdout = protocol.LineSplitter()
-        self._stderr = protocol.LineSplitter()
-        self.noise: deque[str] = deque(maxlen=_NOISE_LINES)
-        self.stderr: deque[str] = deque(maxlen=_STDERR_LINES)
-        self.stderr_came = asyncio.Event()
-        self.exited = asyncio.Event()
-
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        if fd == 1:
-            for line in self._stdout.feed(data):
-                self._said(line)
-        else:
-            lines = [_text(line) for line in self._stderr.feed(data)]
-            self.stderr.extend(lines)
-            self.stderr_came.set()
-            if any(map(is_login, lines)):
-                self._beginning.logged_in()
-
-    def _said(self, line: bytes) -> None:
-        message = protocol.decode(line)
-        if message is None and not self._beginning.is_over:
-            message, before = protocol.decode_first(line)
-            self.noise += [_text(before)] if message else []
-        if message:
-            self._beginning.end()
-            self._connection.received(message)
-        elif not self._beginning.is_over and protocol.asks_for_program(line, self._beginning.nonce):
-            self._beginning.end()
-            self._connection.asked()
-        else:
-            self.noise.append(_text(line))
-
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        del exc
-        if fd == 1:  # ssh is about to end; a wrapper may not be
-            self._loop.call_later(_TERM_SECONDS, self._connection.over, self)
-
-    def process_exited(self) -> None:
-        self.exited.set()
-        self._loop.call_later(_DRAIN_SECONDS, self._connection.over, self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        del exc
-        self._connection.over(self)
-
-
-def _text(line: bytes) -> str:
-    return line.decode(errors="replace").rstrip("\r")
+class _Silence(LineError):
+    """The deadline passed."""

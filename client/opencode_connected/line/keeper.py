@@ -35,12 +35,14 @@ if TYPE_CHECKING:
     from opencode_connected.line.protocol import Registered
     from opencode_connected.registration import Registration
 
-_PING_SECONDS: Final = 5.0
-"""Between two pings. The relay gives a connection up after 15 s without a message."""
+_PING_SECONDS: Final = 4.0
+"""Between two pings. The relay gives a connection up after 12 s without a message, or 15 s if it is of before."""
 _REGISTER_AGAIN_SECONDS: Final = 2.0
 """Between two attempts to register on a connection that stands."""
 _STABLE_SECONDS: Final = 10.0
 """A connection that lasted so long was a good one: the next failure is a new one."""
+_FORWARD_SECONDS: Final = 4.0
+"""Between two tries to have a port, at most: there may be one in a moment, but each try is a log-in."""
 _GOODBYE_SECONDS: Final = 3.0
 _MOST_BEGIN_SECONDS: Final = 40.0
 """What an account's startup files may take at most. It is learnt, as what hangs is to be said soon."""
@@ -93,7 +95,7 @@ class LineKeeper:
 
     async def start(self) -> None:
         """Begin to connect in the background. Raises `LineError` if RELAY_SSH_CMD is no command at all."""
-        watch = NetWatch(self._settings.ssh_command, self._network_changed)
+        watch = NetWatch(self._settings.ssh_command, self._network_changed, self._late_ssh)
         self._task = asyncio.create_task(self._run(watch), name="line")
 
     async def first_contact(self, seconds: float) -> LineState:
@@ -145,10 +147,11 @@ class LineKeeper:
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(watch.run(), name="netwatch")
             while not self._is_closing:
+                began = time.monotonic()
                 try:
                     if (settings := self._renewed(self._settings)) != self._settings:
                         watching.cancel()
-                        watch = NetWatch(settings.ssh_command, self._network_changed)
+                        watch = NetWatch(settings.ssh_command, self._network_changed, self._late_ssh)
                         watching = group.create_task(watch.run(), name="netwatch")
                         self._settings, self._ports = settings, PortChoice(settings.ports)
                     await self._hold()
@@ -158,8 +161,15 @@ class LineKeeper:
                     self._record.lost(error)
                     self._has_contact.set()
                     self._wake.clear()
-                    await _first_of(self._wake, within=self._schedule.delay(permanent=error.permanent))
+                    await _first_of(self._wake, within=self._pause(error, time.monotonic() - began))
             watching.cancel()
+
+    def _pause(self, error: LineError, took: float) -> float:
+        # Whether the relay forbids the forward, or has no port to spare for a moment, ssh does not tell.
+        is_forward = isinstance(error, ForwardRefused)
+        return self._schedule.delay(
+            permanent=error.permanent and not is_forward, took=took, least=_FORWARD_SECONDS if is_forward else 0.0
+        )
 
     async def _hold(self) -> None:
         """Hold one connection, from its start to its end."""
@@ -261,6 +271,10 @@ class LineKeeper:
             return [name]  # too long a one is for the relay to refuse
         before = [self._asked_name] if self._asked_name else []
         return dict.fromkeys([*before, *names.candidates(name)])
+
+    def _late_ssh(self) -> int | None:
+        connection = self._connection
+        return connection.pid if connection is not None and connection.liveness.is_late() else None
 
     def _network_changed(self, change: Change) -> None:
         self._schedule.hurry()

@@ -1,6 +1,8 @@
 """Notices within half a second, and without sending a packet, that the way to the relay changed or the machine slept.
 
 A UDP socket that is connected to the relay has as its own address the one that packets to the relay would leave from.
+
+While the relay is late with a sign of life, and only then, its name is looked up as well: it may have moved.
 """
 
 from __future__ import annotations
@@ -15,6 +17,8 @@ from enum import Enum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
+import psutil
+
 from opencode_connected.line.command import ssh_words
 
 if TYPE_CHECKING:
@@ -22,7 +26,9 @@ if TYPE_CHECKING:
 
 _LOOK_SECONDS: Final = 0.5
 _OFFLINE_LOOK_SECONDS: Final = 0.2
+_LATE_LOOK_SECONDS: Final = 0.25
 _RESOLVE_SECONDS: Final = 5.0
+_RESOLVE_AGAIN_SECONDS: Final = 1.0
 _ASLEEP_SECONDS: Final = 5.0
 """By which the wall clock ran ahead of the monotonic one, which then stands still. Setting it costs a reconnect."""
 
@@ -46,6 +52,7 @@ class Change(Enum):
     SLEPT = "this machine slept"
     ONLINE = "this machine is back on the network"
     ADDRESS = "this machine's address changed"
+    ELSEWHERE = "the relay's name leads to another address now"
 
 
 class NetWatch:
@@ -55,17 +62,42 @@ class NetWatch:
     prefix is an ssh that connects directly, else the default route.
     """
 
-    def __init__(self, ssh_command: str, on_change: Callable[[Change], None]) -> None:
-        """Raises `LineError` if the prefix is no command."""
+    def __init__(
+        self, ssh_command: str, on_change: Callable[[Change], None], late_ssh: Callable[[], int | None]
+    ) -> None:
+        """Raises `LineError` if the prefix is no command.
+
+        `late_ssh`: the process of the ssh whose relay should have been heard of by now, or None.
+        """
         self._words = ssh_words(ssh_command)
         self._on_change = on_change
+        self._late_ssh = late_ssh
 
     async def run(self) -> None:
         """Watch until cancelled."""
         host = await _direct_host(self._words)
+        if host is None:
+            await self._watch_way(None)
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._watch_way(host))
+            group.create_task(self._watch_name(host))
+
+    async def _watch_way(self, host: str | None) -> None:
         while True:
             targets = await _resolve(host) if host else ()
             self._on_change(await _until_changed(targets or _DEFAULT_ROUTE))
+
+    async def _watch_name(self, host: str) -> None:
+        while True:
+            await asyncio.sleep(_LATE_LOOK_SECONDS)
+            ssh = self._late_ssh()
+            if ssh is None or not (peers := _peers(ssh)):
+                continue
+            known = {target.address[0].partition("%")[0] for target in await _resolve(host)}
+            if known and not known & peers and self._late_ssh() == ssh:
+                self._on_change(Change.ELSEWHERE)
+            await asyncio.sleep(_RESOLVE_AGAIN_SECONDS)
 
 
 async def _until_changed(targets: tuple[_Target, ...]) -> Change:
@@ -100,6 +132,15 @@ def _source(target: _Target) -> str | None:
             return str(udp.getsockname()[0])
     except OSError:  # no route: offline, or no such protocol here
         return None
+
+
+def _peers(pid: int) -> set[str]:
+    """Return the addresses that a process is connected to; none where that cannot be told."""
+    try:
+        connections = psutil.Process(pid).net_connections("tcp")
+    except psutil.Error:
+        return set()
+    return {connection.raddr.ip for connection in connections if connection.status == psutil.CONN_ESTABLISHED}
 
 
 async def _resolve(host: str) -> tuple[_Target, ...]:

@@ -19,6 +19,8 @@ LINE_MAX: Final = 16 * 1024
 """Bytes in a message, its newline not counted."""
 _BEGINNING: Final = b'{"type":'
 """Of every message of a relay."""
+BEAT: Final = 0
+"""The number of a pong that nobody asked for, the relay's sign of life. Pings begin at 1: old launchers ignore it."""
 
 Health = Literal["ok", "failed", "unverified"]
 ErrorCode = Literal[

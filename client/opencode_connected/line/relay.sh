@@ -51,19 +51,45 @@ nap() { # seconds; not every sleep knows fractions
 	sleep "$1" 2>/dev/null || sleep 1
 }
 
-# POSIX read has no time limit. The watchdog counts ticks of three seconds, and each message tells it to begin again (the signal
-# is handled when its sleep is over). When it fires, ending sshd makes the read see the end of its input; the second signal is
-# for a parent that is no sshd. It holds none of the channel's descriptors, or sshd would wait for it.
+# POSIX read has no time limit. The watchdog counts ticks of two seconds, and each message tells it to begin again (the signal
+# is handled when its sleep is over). A message may wait behind the tunnel's data, so what the kernel receives on sshd's
+# connection counts as well, from a kilobyte on: less is ssh's own keep-alive, and says nothing about the launcher.
+# When it fires, ending sshd makes the read see the end of its input; the second signal is for a parent that is no sshd.
+# It holds none of the channel's descriptors, or sshd would wait for it: it borrows the program's to tell that we live.
 watchdog() {
-	trap 'idle=0' USR1
-	idle=0
+	trap 'idle=0 before=""' USR1
+	idle=0 before=''
 	while [ "$idle" -lt 5 ]; do
 		idle=$((idle + 1))
-		sleep 3
+		sleep 2
 		kill -0 "$$" || exit
+		{ beat >"/proc/$$/fd/1"; } 2>/dev/null
+		[ "$idle" -ge 3 ] || [ -n "$before" ] || continue
+		now=$(received)
+		[ -z "$before" ] || [ "${now:-0}" -lt "$((before + 1024))" ] || idle=0
+		before=$now
 	done
 	end_sshd
 	kill "$$"
+}
+
+beat() {
+	echo '{"type":"pong","n":0,"health":"unverified"}'
+}
+
+received() { # bytes on sshd's connection so far; nothing where the kernel cannot be asked
+	# shellcheck disable=SC2086 # splitting is how its four parts come apart
+	set -- ${SSH_CONNECTION:-}
+	[ "$#" = 4 ] && command -v ss >/dev/null || return 0
+	far="$1 [$1] [::ffff:$1]" far_port=$2 ours=''
+	# shellcheck disable=SC2046 # words is what is looked at
+	set -- $(ss -Htin sport = ":$4" and dport = ":$2" 2>/dev/null)
+	for word; do
+		case $word in
+		*":$far_port") case " $far " in *" ${word%:*} "*) ours=yes ;; *) ours='' ;; esac ;;
+		bytes_received:*) [ -z "$ours" ] || { echo "${word#*:}" && return; } ;;
+		esac
+	done
 }
 
 end_sshd() { # frees the port at once, whatever the connection thinks of itself
@@ -209,32 +235,32 @@ exposed() { # port; whether it listens beyond loopback (GatewayPorts yes). Where
 		done | grep -q .
 }
 
-ask() { # tool port; asks OpenCode for its health, for at most 3 s, and prints at least the status
+ask() { # tool port seconds; asks OpenCode for its health and prints at least the status
 	case $1 in
-	curl) curl -q -s -o /dev/null -m 3 --noproxy '*' -w '%{http_code}' "http://127.0.0.1:$2/global/health" ;;
-	wget) wget -q -S -O /dev/null -T 3 -t 1 "http://127.0.0.1:$2/global/health" ;;
+	curl) curl -q -s -o /dev/null -m "$3" --noproxy '*' -w '%{http_code}' "http://127.0.0.1:$2/global/health" ;;
+	wget) wget -q -S -O /dev/null -T "$3" -t 1 "http://127.0.0.1:$2/global/health" ;;
 	python3)
 		python3 -ISc 'import socket, sys
-relay = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 3)
+relay = socket.create_connection(("127.0.0.1", int(sys.argv[1])), int(sys.argv[2]))
 relay.sendall(b"GET /global/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
-print(relay.recv(99))' "$2"
+print(relay.recv(99))' "$2" "$3"
 		;;
 	perl)
-		perl -MIO::Socket::INET -e '$SIG{ALRM} = sub { exit 1 }; alarm 3;
+		perl -MIO::Socket::INET -e '$SIG{ALRM} = sub { exit 1 }; alarm $ARGV[1];
 $relay = IO::Socket::INET->new(PeerAddr => "127.0.0.1", PeerPort => $ARGV[0]) or exit 1;
 print $relay "GET /global/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n";
-print scalar <$relay>' "$2"
+print scalar <$relay>' "$2" "$3"
 		;;
 	nc)
-		printf 'GET /global/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n' | nc -w 3 127.0.0.1 "$2"
+		printf 'GET /global/health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n' | nc -w "$3" 127.0.0.1 "$2"
 		;;
 	esac
 }
 
-health() { # port; the first tool that is there and runs decides
+health() { # port seconds; the first tool that is there and runs decides
 	for tool in curl wget python3 perl nc; do
 		command -v "$tool" >/dev/null 2>&1 || continue
-		status=$(ask "$tool" "$1" 2>&1)
+		status=$(ask "$tool" "$1" "$2" 2>&1)
 		code=$?
 		case $status in
 		200 | 401 | *'HTTP/1.'?' 200'* | *'HTTP/1.'?' 401'*) printf ok && return ;;
@@ -262,7 +288,7 @@ hello() { # {"type":"hello","v":1,"id":"…","file":{"name":"…","hostname":"�
 	[ "${#id}" = 32 ] || fail bad-hello "the instance id is no 32 hex digits" || return
 	case $name in '' | .* | */* | *\\*) fail bad-name "the relay cannot keep a file of that name" || return ;; esac
 	check_port "$port" || return
-	carries=$(health "$port")
+	carries=$(health "$port" 8) # after a break the way up is full; the launcher waits for 10 s
 	[ "$carries" != failed ] || fail not-carrying "OpenCode does not answer through port $port of the relay" || return
 	claim || return
 	printf '{"type":"registered","name":"%s","health":"%s"}\n' "$(text "$name")" "$carries"
@@ -283,7 +309,7 @@ ping() { # {"type":"ping","n":N}
 	carries=unverified
 	if [ -n "$claimed" ]; then
 		intact || claim || :
-		carries=$(health "$port")
+		carries=$(health "$port" 3)
 	fi
 	printf '{"type":"pong","n":%s,"health":"%s"}\n' "$n" "$carries"
 }
@@ -304,7 +330,7 @@ probe() { # {"type":"probe","port":N}
 	probed=${line#'{"type":"probe","port":'}
 	probed=${probed%\}}
 	check_port "$probed" || return
-	printf '{"type":"probed","port":%s,"health":"%s"}\n' "$probed" "$(health "$probed")"
+	printf '{"type":"probed","port":%s,"health":"%s"}\n' "$probed" "$(health "$probed" 8)"
 }
 
 bye() { # a note for whoever watches the directory, then the name is free; the note itself goes half a second later
@@ -349,6 +375,7 @@ peer=${peer% *}
 peer=${peer##* }
 case $peer in *[!0-9A-Za-z.:%]*) peer='' ;; esac
 printf '{"type":"ready","v":1,"agent":"sh","peer":"%s"}\n' "$peer"
+beat # the first at once, so that the launcher counts on more
 while IFS= read -r line; do
 	kill -USR1 "$guard" 2>/dev/null
 	case $line in

@@ -117,7 +117,7 @@ def test_a_client_whose_network_is_cut_is_off_the_list_and_back_with_its_network
     figure: Callable[[str, float], None],
 ) -> None:
     with _cut(relay, laptop.host.address()):
-        # The last message may have come just before: 5 s between two of them, and 15 s after the last.
+        # The last message may have come just before: 4 s between two of them, and 12 s after the last.
         eventually(lambda: not relay.registered(laptop.client), "it is off the list", within=GONE_WITHIN + 5)
     figure("network cut, then given back: registered again", back(relay, laptop, fleet))
     others = {name: entry for name, entry in fleet.items() if entry.client == desktop.client}

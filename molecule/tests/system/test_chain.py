@@ -128,7 +128,7 @@ def test_an_instance_that_is_quit_leaves_the_list_at_once(
     before = relay.journal().count(gone)
     desktop.systemctl("stop", unit)
     try:
-        # Long before 15 s of silence would be the reason.
+        # Long before 12 s of silence would be the reason.
         eventually(lambda: name not in relay.registrations(), "the registration is taken back", within=10)
         eventually(lambda: relay.journal().count(gone) == before + 1, "the journal says why", within=60)
     finally:

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import sys
+import time
 
 READY = b'{"type":"ready","v":1,"agent":"fake"}\n'
 PORT = b"Allocated port 10001 for remote forward to 127.0.0.1:%d\n"
 REFUSED = b"Warning: remote port forwarding failed for listen port %d\n"
 BAD_PORT = b'{"type":"error","code":"bad-port","message":"port 10001 carries another instance"}\n'
+
+
+def answer(what: str, line: bytes, port: str) -> None:
+    """Answer a message of the launcher's, if at all."""
+    out = sys.stdout.buffer
+    if what == "one-bad-port" and b'"hello"' in line:
+        out.write(BAD_PORT if port == "10001" else b'{"type":"registered","name":"laptop-api","health":"ok"}\n')
+    elif what == "beats" and b'"ping"' in line:  # as late as if it had waited behind data
+        for number in [0] * 20 + [1]:
+            out.write(b'{"type":"pong","n":%d,"health":"failed"}\n' % number)
+            out.flush()
+            time.sleep(0.1)
+    out.flush()
 
 
 def main() -> None:
@@ -49,9 +63,7 @@ def main() -> None:
         out.write(READY)
     out.flush()
     for line in sys.stdin.buffer:
-        if what == "one-bad-port" and b'"hello"' in line:
-            out.write(BAD_PORT if port == "10001" else b'{"type":"registered","name":"laptop-api","health":"ok"}\n')
-            out.flush()
+        answer(what, line, port)
 
 
 main()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 OTHER_ID = "f" * 32
 """Of another instance than `INSTANCE_ID`."""
+BEAT = {"type": "pong", "n": 0, "health": "unverified"}
 BASICS = ["cat", "date", "grep", "head", "id", "ls", "mkdir", "mv", "ps", "rm", "sed", "sleep", "tr"]
 """What the program cannot do without."""
 
@@ -41,6 +42,8 @@ class Program:
             process_group=0,
             env={"PATH": path or os.environ["PATH"], "SSH_CONNECTION": "192.0.2.7 50000 192.0.2.10 22"},
         )
+        self.beats = 0
+        """Signs of life so far that nobody asked for."""
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"\n"
         assert protocol.asks_for_program(self.process.stdout.readline().rstrip(b"\n"), nonce)
@@ -66,12 +69,15 @@ class Program:
 
     def receive(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
-        assert line, "the relay program ended"
-        message = json.loads(line)
-        assert isinstance(message, dict)
-        assert protocol.decode(line.strip()) is not None, f"not what the launcher understands: {line!r}"
-        return message
+        while True:
+            line = self.process.stdout.readline()
+            assert line, "the relay program ended"
+            message = json.loads(line)
+            assert isinstance(message, dict)
+            assert protocol.decode(line.strip()) is not None, f"not what the launcher understands: {line!r}"
+            if message != BEAT:
+                return message
+            self.beats += 1
 
     def ask(self, line: bytes) -> dict[str, Any]:
         self.send(line)

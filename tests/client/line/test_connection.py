@@ -290,6 +290,19 @@ async def test_a_relay_that_floods_is_hung_up_on(settings: LineSettings) -> None
             await connection.ping()
 
 
+@pytest.mark.parametrize(("probe_seconds", "health"), [(0.5, "unverified"), (60.0, "failed")])
+async def test_a_relay_that_gives_signs_of_life_may_take_its_time_with_a_pong(
+    settings: LineSettings, monkeypatch: pytest.MonkeyPatch, probe_seconds: float, health: str
+) -> None:
+    monkeypatch.setattr("opencode_connected.line.connection._PONG_SECONDS", 1.0)
+    monkeypatch.setattr("opencode_connected.line.liveness._PROBE_SECONDS", probe_seconds)
+    async with Connection(fake_relay(settings, "beats"), forward=0) as connection:
+        await connection.open()
+
+        # So late a word on OpenCode's health is no word.
+        assert (await connection.ping()).health == health
+
+
 async def test_a_line_without_end_costs_no_memory(settings: LineSettings) -> None:
     async with Connection(fake_relay(settings, "endless"), forward=0) as connection:
         await connection.open()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -46,8 +48,12 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> Sources:
 
 
 @asynccontextmanager
-async def watch(on_change: Callable[[Change], None], command: str = "ssh -F none 192.0.2.1") -> AsyncIterator[None]:
-    task = asyncio.create_task(netwatch.NetWatch(command, on_change).run())
+async def watch(
+    on_change: Callable[[Change], None],
+    command: str = "ssh -F none 192.0.2.1",
+    late_ssh: Callable[[], int | None] = lambda: None,
+) -> AsyncIterator[None]:
+    task = asyncio.create_task(netwatch.NetWatch(command, on_change, late_ssh).run())
     try:
         yield
     finally:
@@ -119,3 +125,47 @@ async def test_the_default_route_is_watched_if_that_cannot_be_told(sources: Sour
         await sources.become("192.0.2.5")
 
     assert sources.targets == netwatch._DEFAULT_ROUTE
+
+
+class Names:
+    """A name and where it leads to, as the test has it; and an ssh, which is this very process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.leads_to: tuple[str, ...] = ()
+        self.lookups = 0
+        self.is_late = False
+        monkeypatch.setattr(netwatch, "_resolve", self._resolve)
+        monkeypatch.setattr(netwatch, "_LATE_LOOK_SECONDS", 0.01)
+        monkeypatch.setattr(netwatch, "_RESOLVE_AGAIN_SECONDS", 0.01)
+
+    async def _resolve(self, host: str) -> tuple[netwatch._Target, ...]:
+        assert host == "relay.test"
+        self.lookups += 1
+        return tuple(netwatch._Target(socket.AF_INET, (address, 9)) for address in self.leads_to)
+
+    def late_ssh(self) -> int | None:
+        return os.getpid() if self.is_late else None
+
+
+async def test_a_name_that_leads_elsewhere_ends_a_line_whose_relay_is_late_and_no_other(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = Names(monkeypatch)
+    changes: list[Change] = []
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        async with watch(changes.append, "ssh -F none relay.test", names.late_ssh):
+            await sources.become("192.0.2.5", None)
+            names.leads_to = ("192.0.2.9",)
+            at_the_start = names.lookups
+            await sources.become("192.0.2.5", None)
+            assert names.lookups == at_the_start, "nobody asks while all is well"
+
+            names.leads_to, names.is_late = ("192.0.2.9", "127.0.0.1"), True
+            await eventually_async(lambda: names.lookups >= at_the_start + 3, "it is looked up")
+            names.leads_to = ()  # no answer is no reason
+            await eventually_async(lambda: names.lookups >= at_the_start + 6, "it is looked up again")
+            assert changes == []
+
+            names.leads_to = ("192.0.2.9",)
+            await eventually_async(lambda: changes, "it leads elsewhere")
+            assert changes[0] is Change.ELSEWHERE

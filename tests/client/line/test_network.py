@@ -80,6 +80,34 @@ def test_a_half_open_line_is_noticed_by_both_sides(hosts: TwoHosts, far_relay: S
         assert launcher.wait_for("registered", since=began).state["health"] == "ok"
 
 
+def test_a_relay_that_moved_is_found_where_its_name_leads_to(
+    hosts: TwoHosts, tmp_path: Path, registry_dir: Path
+) -> None:
+    with (
+        Sshd(tmp_path / "relay", address="0.0.0.0", name=hosts.relay_name, inside=hosts.relay) as sshd,
+        LineProgram(sshd.ssh_command, registry_dir, inside=hosts.laptop) as launcher,
+    ):
+        launcher.wait_for("registered")
+        hosts.move_relay()
+
+        lost = launcher.wait_for("lost")
+        assert lost.text == "the relay's name leads to another address now"
+        assert launcher.wait_for("registered", since=lost.at).state["health"] == "ok"
+
+
+def test_a_relay_that_has_no_port_for_a_moment_is_asked_again_soon(
+    hosts: TwoHosts, far_relay: Sshd, registry_dir: Path
+) -> None:
+    hosts.take_ports_at_relay()
+    with LineProgram(far_relay.ssh_command, registry_dir, inside=hosts.laptop) as launcher:
+        lost = launcher.wait_for("lost")
+        assert lost.text == "the relay does not listen for us"
+        hosts.give_ports_at_relay()
+
+        # A pause of a minute, as for what a person has to mend, would be longer.
+        launcher.wait_for("registered", since=lost.at, within=30)
+
+
 def test_a_tunnel_that_silently_drops_is_reported(launcher: LineProgram, hosts: TwoHosts) -> None:
     hosts.drop_at_relay(launcher.events[-1].state["port"])
 

@@ -69,7 +69,7 @@ def test_a_query_shows_regular_files_only(shell: str, registry_dir: Path, openco
 
 
 class Clock:
-    """The watchdog's clock, put in the place of `sleep` in a directory of tools: `sleep 3` is over at each `tick`."""
+    """The watchdog's clock, put in the place of `sleep` in a directory of tools: `sleep 2` is over at each `tick`."""
 
     def __init__(self, tools: Path) -> None:
         self._begun = tools / "begun"
@@ -124,6 +124,63 @@ def test_silence_ends_the_program_and_messages_keep_it(
         program.process.wait()
         assert clock.ticks() == 12 + 6, "the last message counts until the end of its tick, and five pass in silence"
         assert names(registry_dir) == set()
+
+
+def test_it_gives_a_sign_of_life_at_every_tick_that_no_launcher_takes_for_an_answer(
+    shell: str, tmp_path: Path, registry_dir: Path
+) -> None:
+    tools = Path(bin_with(tmp_path / "bin", []))
+    with Clock(tools) as clock, Program(registry_dir, shell, path=str(tools)) as program:
+        for _ in range(3):
+            clock.tick()
+        assert program.ask(protocol.ping(1)) == {"type": "pong", "n": 1, "health": "unverified"}
+        assert program.beats == 4, "one at the beginning, and one at each tick"
+
+
+class Kernel:
+    """What `ss` says, put into a directory of tools: how much came on the connection of `Program`, and on others."""
+
+    def __init__(self, tools: Path) -> None:
+        self._said = tools / "said"
+        self._asked = tools / "asked"
+        self.received(0)
+        ss = tools / "ss"
+        ss.write_text(f'#!/bin/sh\necho "$*" >"{self._asked}"\ncat "{self._said}"\n')
+        ss.chmod(0o755)
+
+    def received(self, number: int) -> None:
+        """Say that so many bytes came."""
+        self._said.write_text(
+            "ESTAB 0 0 192.0.2.10:22 198.51.100.7:50000\n\t cubic bytes_received:999999999 segs_in:1\n"
+            f"ESTAB 0 0 [::ffff:192.0.2.10]:22 [::ffff:192.0.2.7]:50000\n\t cubic bytes_received:{number} segs_in:1\n"
+        )
+
+    def asked(self) -> str:
+        """Return what it was asked last; nothing if it never was."""
+        return self._asked.read_text() if self._asked.exists() else ""
+
+
+def test_data_on_the_connection_keeps_the_program_and_keep_alives_do_not(
+    shell: str, tmp_path: Path, registry_dir: Path
+) -> None:
+    tools = Path(bin_with(tmp_path / "bin", []))
+    kernel = Kernel(tools)
+    with Clock(tools) as clock, Program(registry_dir, shell, path=str(tools)) as program:
+        assert program.ask(protocol.ping(1))["n"] == 1
+        clock.tick()
+        clock.tick()
+        assert kernel.asked() == "", "it is a question for who says nothing"
+        for number in range(12):  # more than two rounds of its patience
+            kernel.received(number * 1024)
+            clock.tick()
+        assert kernel.asked() == "-Htin sport = :22 and dport = :50000\n"
+        assert program.process.poll() is None
+
+        ticks = clock.ticks()
+        kernel.received(11 * 1024 + 1000)
+        clock.release()
+        program.process.wait()
+        assert clock.ticks() - ticks <= 6
 
 
 def test_nothing_holds_the_channel_when_the_program_is_killed(

@@ -15,22 +15,51 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_the_first_try_is_quick_then_every_half_second_for_a_minute_then_ever_fewer(clock: list[float]) -> None:
+def test_the_first_try_is_quick_then_several_a_second_then_ever_fewer(clock: list[float]) -> None:
     schedule = RetrySchedule()
     assert 0.02 <= schedule.delay(permanent=False) <= 0.2
-    for _ in range(100):
-        assert 0.25 <= schedule.delay(permanent=False) <= 0.45
+    for away, longest in ((0, 0.45), (27, 0.45), (60, 1), (90, 1.5), (600, 10), (900, 15), (90_000, 15)):
+        clock[0] = 1000 + away
+        pauses = [schedule.delay(permanent=False) for _ in range(100)]
+        assert 0.55 * longest <= min(pauses) < 0.7 * longest
+        assert 0.9 * longest < max(pauses) <= longest
 
-    clock[0] += 60
-    for longest in (1, 2, 4, 8, 15, 15, 15):
-        assert 0.8 * longest <= schedule.delay(permanent=False) <= longest
+
+def test_what_a_try_took_is_part_of_the_pause(clock: list[float]) -> None:
+    schedule = RetrySchedule()
+    schedule.delay(permanent=False)
+    clock[0] += 900
+    assert 3.25 <= schedule.delay(permanent=False, took=5) <= 10
+    assert 0.02 <= schedule.delay(permanent=False, took=60) <= 0.2
+
+
+def test_a_port_that_may_be_free_in_a_moment_is_asked_for_every_few_seconds(clock: list[float]) -> None:
+    schedule = RetrySchedule()
+    schedule.delay(permanent=False, least=4)
+    assert 2.2 <= schedule.delay(permanent=False, least=4) <= 4
+    clock[0] += 900
+    assert schedule.delay(permanent=False, least=4) > 8
+
+
+def test_three_hundred_clients_do_not_come_back_at_one_moment(clock: list[float]) -> None:
+    tries = []
+    for _ in range(300):
+        clock[0] = 1000.0
+        schedule = RetrySchedule()
+        while clock[0] < 1090:  # each lives through the same outage, and comes back with its first try after that
+            clock[0] += schedule.delay(permanent=False)
+        tries.append(clock[0] - 1090)
+
+    assert max(tries) <= 1.5
+    tenths = [sum(int(later * 10) == tenth for later in tries) for tenth in range(15)]
+    assert max(tenths) < 60, tenths
 
 
 def test_hope_begins_anew_after_a_reset(clock: list[float]) -> None:
     schedule = RetrySchedule()
     schedule.delay(permanent=False)
     clock[0] += 1000
-    assert schedule.delay(permanent=False) > 0.6
+    assert schedule.delay(permanent=False) > 8
 
     schedule.reset()
 
