@@ -20,7 +20,8 @@ def test_nothing_of_it_runs_or_lies_around(relay: Relay, gateway: Gateway) -> No
         kind = ("docker", *what.split(), *(() if what == "volume ls" else ("--all",)), "--quiet")
         assert relay.output(*kind) == "", what
     assert not relay.listens(gateway.port)
-    assert not relay.succeeds("nft", "list", "table", "inet", "opencode_relay")
+    for table in ("opencode_relay", "opencode_gateway"):
+        assert not relay.succeeds("nft", "list", "table", "inet", table), table
     assert relay.output("find", "/etc", "/usr/local", "/var/lib", "/srv", "-xdev", "-name", "*opencode*") == ""
 
 
