@@ -119,10 +119,11 @@ def ordinary(relay: Relay, desktop: Machine, known_hosts: None) -> Attacker:
 
 
 @pytest.fixture(scope="session")
-def removed() -> None:
-    """The relay, made an ordinary machine again; whoever asks for it comes last."""
+def removed() -> str:
+    """The relay, made an ordinary machine again, and what that said; whoever asks for it comes last."""
     played = play("remove.yml")
     assert played.succeeded, played.said
+    return played.said
 
 
 @pytest.fixture(scope="session")

@@ -37,6 +37,14 @@ def test_people_clients_and_tokens_are_roots_alone(relay: Relay, gateway: Gatewa
     assert {"users.json", "gateway.sqlite3"} <= set(relay.output("ls", gateway.data_dir).split())
 
 
+def test_what_stays_is_said_with_what_removes_it(removed: str, gateway: Gateway) -> None:
+    end = removed[removed.rindex("TASK [") :]
+    assert gateway.data_dir in end
+    assert "-e relay_gateway_purge=true" in end
+    assert "docker.io, caddy, nftables" in end
+    assert "~/.config/opencode-relay" in end
+
+
 def test_a_purge_takes_them_too(relay: Relay, gateway: Gateway) -> None:
     played = play("remove.yml", "--tags", "relay_gateway", "--extra-vars", "relay_gateway_purge=true")
     assert played.succeeded, played.said
