@@ -45,7 +45,7 @@ def hosts() -> dict[str, dict[str, object]]:
     listed = inventory(Path(os.environ["MOLECULE_INVENTORY_FILE"]))
     return {
         group: {"inventory_hostname": name, **listed["_meta"]["hostvars"][name]}
-        for group in ("relay", "laptop", "desktop")
+        for group in ("relay", "laptop", "desktop", "spare")
         for name in listed.get(group, {}).get("hosts", ())
     }
 
