@@ -45,7 +45,7 @@ def hosts() -> dict[str, dict[str, object]]:
     listed = inventory(Path(os.environ["MOLECULE_INVENTORY_FILE"]))
     return {
         group: {"inventory_hostname": name, **listed["_meta"]["hostvars"][name]}
-        for group in ("relay", "laptop", "desktop")
+        for group in ("relay", "laptop", "desktop", "spare")
         for name in listed.get(group, {}).get("hosts", ())
     }
 
@@ -120,10 +120,11 @@ def ordinary(relay: Relay, desktop: Machine, known_hosts: None) -> Attacker:
 
 
 @pytest.fixture(scope="session")
-def removed() -> None:
-    """The relay, made an ordinary machine again; whoever asks for it comes last."""
+def removed() -> str:
+    """The relay, made an ordinary machine again, and what that said; whoever asks for it comes last."""
     played = play("remove.yml")
     assert played.succeeded, played.said
+    return played.said
 
 
 @pytest.fixture(scope="session")

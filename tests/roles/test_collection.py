@@ -40,7 +40,7 @@ def run(home: Path, command: str, *arguments: str | Path, cwd: Path | None = Non
     return process.stdout
 
 
-@pytest.mark.parametrize("playbook", ["relay", "client", "site", "revoke", "remove"])
+@pytest.mark.parametrize("playbook", ["relay", "provision", "client", "end", "site", "revoke", "remove"])
 def test_each_playbook_is_found_in_the_collection_and_in_a_checkout(collections: Path, playbook: str) -> None:
     inventory = PROJECT / "playbooks/inventory/managed.yml"
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CONTAINER = "opencode-gateway"
 IMAGE = "opencode-relay/gateway:latest"
+CONNECT = 'import socket, sys; socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5)'
+"""A program that opens a connection to a port of loopback."""
 _ROOT_CERTIFICATE = "/var/lib/caddy/.local/share/caddy/pki/authorities/local/root.crt"
 _HOME = "/root/phone"
 _STARTS_WITHIN = 90.0

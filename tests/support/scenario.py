@@ -226,15 +226,16 @@ class Played:
     said: str
 
 
-def play(playbook: str, *arguments: str) -> Played:
-    """Run a playbook of the project on the scenario's hosts, whatever comes of it."""
+def play(playbook: str, *arguments: str, inventory: Path | None = None, within: float = _PLAY_SECONDS) -> Played:
+    """Run a playbook of the project, whatever comes of it, on the scenario's hosts or those of another inventory."""
+    hosts = inventory or os.environ["MOLECULE_INVENTORY_FILE"]
     done = subprocess.run(
-        ["ansible-playbook", "--inventory", os.environ["MOLECULE_INVENTORY_FILE"], playbook, *arguments],
+        ["ansible-playbook", "--inventory", hosts, playbook, *arguments],
         cwd=_PROJECT / "playbooks",
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=_PLAY_SECONDS,
+        timeout=within,
         check=False,
     )
     return Played(done.returncode == 0, " ".join(done.stdout.split()))

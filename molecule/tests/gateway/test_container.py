@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.chain import CONNECT
 from support.scenario import play
 from support.waiting import eventually
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from support.chain import Gateway
     from support.scenario import Machine, Relay
 
-_CONNECT = 'import socket, sys; socket.create_connection(("127.0.0.1", int(sys.argv[1])), 5)'
 _TABLES = """
 import sqlite3, sys
 print([row[0] for row in sqlite3.connect(sys.argv[1]).execute("SELECT name FROM sqlite_master")])
@@ -81,15 +81,35 @@ def test_it_listens_on_loopback_and_caddy_on_the_webs_ports(relay: Relay, gatewa
 
 def test_only_those_in_front_may_connect_to_it(relay: Relay, gateway: Gateway) -> None:
     for user in ("root", "caddy", "www-data", relay.gateway_user):
-        assert relay.python(_CONNECT, str(gateway.port), user=user).returncode == 0, user
+        assert relay.python(CONNECT, str(gateway.port), user=user).returncode == 0, user
     for user in ("ordinary", "nobody", relay.tunnel_user, relay.agent_user):
-        assert "Connection refused" in relay.python(_CONNECT, str(gateway.port), user=user).stderr, user
+        assert "Connection refused" in relay.python(CONNECT, str(gateway.port), user=user).stderr, user
+
+
+@pytest.mark.timeout(600)
+def test_rules_that_name_an_account_that_is_not_here_keep_the_gateway_down_and_nothing_else(
+    relay: Relay, gateway: Gateway
+) -> None:
+    file, unit = "/etc/opencode-relay/gateway.nft", "opencode-gateway-firewall.service"
+    rules = relay.output("cat", file)
+    relay.run("tee", file, stdin=rules.replace('"caddy"', '"somebody-else"'))
+    try:
+        assert not relay.succeeds("systemctl", "restart", unit)
+        assert not relay.succeeds("systemctl", "start", "opencode-gateway.service")
+        assert "somebody-else" in relay.output("journalctl", "--unit", unit, "--lines", "20", "--output", "cat")
+        assert relay.succeeds("nft", "list", "table", "inet", "opencode_relay")
+        assert relay.succeeds("systemctl", "is-active", "opencode-relay-agent.service", "ssh.socket", "caddy.service")
+    finally:
+        relay.run("tee", file, stdin=f"{rules}\n")
+        relay.run("systemctl", "restart", unit)
+        relay.run("systemctl", "start", "opencode-gateway.service")
+        gateway.wait_until_it_serves()
 
 
 def test_caddys_own_settings_are_roots_and_caddys(relay: Relay) -> None:
-    assert relay.python(_CONNECT, "2019", user="caddy").returncode == 0
+    assert relay.python(CONNECT, "2019", user="caddy").returncode == 0
     for user in ("ordinary", relay.gateway_user):
-        assert "Connection refused" in relay.python(_CONNECT, "2019", user=user).stderr, user
+        assert "Connection refused" in relay.python(CONNECT, "2019", user=user).stderr, user
 
 
 def test_caddy_takes_its_share_of_the_memory_and_is_back_when_it_was_killed(relay: Relay) -> None:

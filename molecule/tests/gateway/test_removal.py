@@ -20,7 +20,8 @@ def test_nothing_of_it_runs_or_lies_around(relay: Relay, gateway: Gateway) -> No
         kind = ("docker", *what.split(), *(() if what == "volume ls" else ("--all",)), "--quiet")
         assert relay.output(*kind) == "", what
     assert not relay.listens(gateway.port)
-    assert not relay.succeeds("nft", "list", "table", "inet", "opencode_relay")
+    for table in ("opencode_relay", "opencode_gateway"):
+        assert not relay.succeeds("nft", "list", "table", "inet", table), table
     assert relay.output("find", "/etc", "/usr/local", "/var/lib", "/srv", "-xdev", "-name", "*opencode*") == ""
 
 
@@ -34,6 +35,14 @@ def test_people_clients_and_tokens_are_roots_alone(relay: Relay, gateway: Gatewa
     directory = relay.infra.file(gateway.data_dir)
     assert (directory.user, directory.mode) == ("root", 0o700)
     assert {"users.json", "gateway.sqlite3"} <= set(relay.output("ls", gateway.data_dir).split())
+
+
+def test_what_stays_is_said_with_what_removes_it(removed: str, gateway: Gateway) -> None:
+    end = removed[removed.rindex("TASK [") :]
+    assert gateway.data_dir in end
+    assert "-e relay_gateway_purge=true" in end
+    assert "docker.io, caddy, nftables" in end
+    assert "~/.config/opencode-relay" in end
 
 
 def test_a_purge_takes_them_too(relay: Relay, gateway: Gateway) -> None:
