@@ -22,7 +22,7 @@ from opencode_connected.guard.thinning import compact, kept
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from opencode_connected.guard.policy import Policy
     from opencode_connected.guard.refusals import RefusalLog
@@ -220,7 +220,7 @@ class Gate:
             return await _thinned(request, route, upstream, headers)
         if upstream.content_length is not None and upstream.content_length <= _SMALL:
             return web.Response(body=await read(upstream), status=upstream.status, headers=headers)
-        return await _piece_by_piece(request, upstream, headers)
+        return await _piece_by_piece(request, upstream, headers, upstream.content.iter_any())
 
 
 def _headers(route: Route, upstream: aiohttp.ClientResponse) -> dict[str, str]:
@@ -235,27 +235,36 @@ async def _thinned(
     content, is_whole = await read_beginning(upstream)
     answer = parse(upstream, content) if is_whole else None
     if answer is None:
-        return await _piece_by_piece(request, upstream, headers, content)
-    return web.Response(body=compact(kept(answer, route.shape)), headers=headers)
+        return await _piece_by_piece(request, upstream, headers, _pieces(content, upstream))
+    body = compact(kept(answer, route.shape))
+    if len(body) <= _SMALL:
+        return web.Response(body=body, headers=headers)
+    return await _piece_by_piece(request, upstream, headers, _pieces(body), length=len(body))
+
+
+async def _pieces(content: bytes, rest: aiohttp.ClientResponse | None = None) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), _SMALL):
+        yield content[start : start + _SMALL]
+    if rest is not None:
+        async for chunk in rest.content.iter_any():
+            yield chunk
 
 
 async def _piece_by_piece(
     request: web.BaseRequest,
     upstream: aiohttp.ClientResponse,
     headers: Mapping[str, str],
-    beginning: bytes = b"",
+    pieces: AsyncIterator[bytes],
+    *,
+    length: int | None = None,
 ) -> web.StreamResponse:
-    """Pass an answer on as it comes, after its `beginning`, which was read."""
     response = web.StreamResponse(status=upstream.status, headers=headers)
-    response.content_length = upstream.content_length
+    response.content_length = upstream.content_length if length is None else length
     await response.prepare(request)
     try:
-        for start in range(0, len(beginning), _SMALL):
+        async for piece in pieces:
             async with asyncio.timeout(_WRITE_SECONDS):
-                await response.write(beginning[start : start + _SMALL])
-        async for chunk in upstream.content.iter_any():
-            async with asyncio.timeout(_WRITE_SECONDS):
-                await response.write(chunk)
+                await response.write(piece)
     except (aiohttp.ClientError, OSError, TimeoutError):
         # Half an answer went out: all that can be said now is that it has no end.
         if request.transport is not None:

@@ -102,7 +102,8 @@ async def test_an_error_of_the_agents_is_passed_on(status: int) -> None:
 FILE = {"type": "file", "id": "prt_1", "filename": "a.png", "url": "data:image/png;base64," + "A" * 50_000}
 STATE = {"status": "completed", "input": {"content": "x" * 50_000, "command": "make"}, "output": "y" * 49_999 + "z"}
 CALL = {"type": "tool", "id": "prt_2", "tool": "bash", "state": {**STATE, "metadata": {"output": "y" * 50_000}}}
-PAGE = [{"info": {"id": "msg_a", "role": "user", "summary": {"diffs": ["d" * 50_000]}}, "parts": [FILE, CALL]}]
+TEXT = {"type": "text", "id": "prt_3", "text": "t" * 600_000}
+PAGE = [{"info": {"id": "msg_a", "role": "user", "summary": {"diffs": ["d" * 50_000]}}, "parts": [FILE, CALL, TEXT]}]
 
 
 async def opencode1_with_a_page(request: web.Request) -> web.Response:
@@ -116,10 +117,11 @@ async def opencode1_with_a_page(request: web.Request) -> web.Response:
 async def test_of_a_page_of_messages_goes_what_is_read_of_it_and_how_to_go_on() -> None:
     async with fake_agent(opencode1_with_a_page) as fake, guarded(fake.target(1), opened("/opened")) as guard:
         page = await guard.client.get("/session/ses_a/message?limit=1")
-        assert len(page.content) < 5_000
+        assert len(page.content) < 605_000
         (message,) = page.json()
         assert message["info"] == {"id": "msg_a", "role": "user", "summary": {}}
-        file, call = message["parts"]
+        file, call, text = message["parts"]
+        assert text == TEXT
         assert file == {"type": "file", "id": "prt_1", "filename": "a.png"}
         assert call["state"]["input"] == {"command": "make"}
         assert call["state"]["output"] == "…" + "y" * 3_999 + "z"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,8 +12,9 @@ from client.guard.guarded import CREDENTIALS, opened
 from opencode_connected.guard.policy import Right
 from opencode_fleet.agents import connect
 from opencode_fleet.agents.http import AgentClient
+from opencode_fleet.agents.pages import FIRST_PAGE
 from opencode_fleet.errors import Forbidden, NotFound
-from opencode_fleet.events import AskOpened, AskSettled
+from opencode_fleet.events import AskOpened, AskSettled, StatusChanged
 from opencode_fleet.model import Permission, Question
 from opencode_fleet.transports.base import Endpoint
 from support.agents import listening, post
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from client.guard.guarded import Agent, Guarded
     from opencode_fleet.agent import Agent as Driven
+    from support.agents import Heard
 
 
 @pytest.fixture
@@ -96,3 +100,26 @@ async def test_what_is_not_let_through_is_said_in_the_guards_words(
         await driven.reply(Permission(id="per_a", session_id=session.id, action="bash"), "once", None)
     with pytest.raises(NotFound):
         await driven.session("ses_0123456789")
+
+
+async def test_a_conversation_of_several_pages_comes_whole_and_in_order(agent: Agent, driven: Driven) -> None:
+    session = await driven.create(str(agent.directory))
+    async with listening(driven) as heard:
+        for number in range(3):
+            await post(driven, session.id, f"message {number}")
+            await eventually_async(
+                partial(has_ended, heard, session.id, number + 1), "the end of the turn", within=90
+            )
+    messages = await driven.messages(session.id, 6)
+    assert len(messages) == 6 > FIRST_PAGE
+    asked = [f"message {number}" for number in range(3)]
+    assert [message.text for message in messages] == [text for each in asked for text in (each, f"echo: {each}")]
+    assert [message.id for message in await driven.messages(session.id, 3)] == [
+        message.id for message in messages[-3:]
+    ]
+
+
+def has_ended(heard: Heard, session_id: str, times: int) -> bool:
+    """Tell whether the session became idle so often after it ran."""
+    told = [event.status is None for event in heard.of(StatusChanged, session_id)]
+    return sum(is_idle and not before for before, is_idle in itertools.pairwise([True, *told])) >= times
