@@ -43,13 +43,16 @@ def free_range(size: int) -> range:
         return ports
 
 
-def sshd_options(user: str, **changes: str) -> tuple[str, ...]:
-    """Return the lines of sshd_config that the role sets, for this tunnel user, with `changes` in what is its own."""
+def sshd_options(user: str, *, per_source: int = 200, **changes: str) -> tuple[str, ...]:
+    """Return the lines of sshd_config that the role sets, for this tunnel user, with `changes` in what is its own.
+
+    `per_source`: handshakes at once from one address.
+    """
     tunnel = yaml.safe_load((_SSHD_ROLE / "vars" / "main.yml").read_text())["__relay_sshd_tunnel"] | changes
     return (
         # As on a host that has the memory for it.
         "MaxStartups 300:30:600",
-        "PerSourceMaxStartups 200",
+        f"PerSourceMaxStartups {per_source}",
         f"Match User {user}",
         *(f"{keyword} {value}" for keyword, value in tunnel.items()),
         "Match all",
@@ -78,8 +81,10 @@ class ProvisionedRelay:
         address: str = "127.0.0.1",
         inside: tuple[str, ...] = (),
         name: str | None = None,
+        per_source: int = 200,
     ) -> None:
         self.directory = directory
+        self._per_source = per_source
         self.ports = ports or free_range(block * clients)
         self.log = directory / "agent.log"
         self._sshd_settings = sshd or {}
@@ -113,6 +118,7 @@ class ProvisionedRelay:
                     user=self.tunnel_user,
                     options=sshd_options(
                         self.tunnel_user,
+                        per_source=self._per_source,
                         AuthorizedKeysFile=str(self.etc / "authorized_keys"),
                         **self._sshd_settings,
                     ),
