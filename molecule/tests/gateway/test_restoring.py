@@ -142,7 +142,11 @@ def test_the_run_ends_with_what_a_person_needs(restored: Spare) -> None:
     assert "ignoring" not in said
     end = said[said.rindex("PLAY [What comes next]") :]
     assert "guest: opencode-connected enroll --join ocr1:" in end
-    assert end.index("guest:") < end.index("connector: https://gateway.relay.test/mcp") < end.index("PLAY RECAP")
+    assert (
+        end.index("guest:")
+        < end.index("then in the chat client: https://gateway.relay.test/mcp")
+        < end.index("PLAY RECAP")
+    )
     assert end.count("TASK [") == 4
     # The name still leads to the old relay.
     assert "dns: gateway.relay.test leads to" in end[end.index("TASK [Mend on the relay]") :]
