@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
@@ -88,10 +89,12 @@ class FakeConversation(FakeHttp):
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
         await response.prepare(request)
         kind = "server.connected"
-        while True:
-            await response.write(f"data: {json.dumps({'type': kind, 'properties': {}})}\n\n".encode())
-            kind = "server.heartbeat"
-            await asyncio.sleep(self._heartbeat)
+        with suppress(ConnectionError):
+            while True:
+                await response.write(f"data: {json.dumps({'type': kind, 'properties': {}})}\n\n".encode())
+                kind = "server.heartbeat"
+                await asyncio.sleep(self._heartbeat)
+        return response
 
 
 class FakeDrip(FakeHttp):
