@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +19,6 @@ from support.sshd import Sshd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 INSTANCE_ID = "0123456789abcdef0123456789abcdef"
 SHELLS = ("dash", "bash --posix", "busybox sh")
@@ -72,6 +75,12 @@ def line_settings(
     relay: Sshd, opencode: FakeHealth, registry_dir: Path | str, *, instance_id: str = INSTANCE_ID
 ) -> LineSettings:
     return LineSettings(relay.ssh_command, str(registry_dir), (), opencode.port, instance_id)
+
+
+def fake_relay(settings: LineSettings, what: str) -> LineSettings:
+    """Return `settings` for a relay that is none, and does `what` (see `fake_relay.py`)."""
+    program = Path(__file__).parent / "fake_relay.py"
+    return replace(settings, ssh_command=shlex.join([sys.executable, str(program), what]))
 
 
 def registration(opencode: FakeHealth, name: str = "laptop-api") -> Registration:
