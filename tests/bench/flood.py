@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
 BOUNDS = ("200", "30", "20", "200+5")
 BURST = 400
-_HONEST, _THIEF = "10.77.0.251", "10.77.0.252"
-_LOG_INS = 8
+_HONEST, _THIEF = "10.77.0.253", "10.77.0.254"
+_LOG_INS = 5
 _FLOODED_SECONDS = 30.0
 """After which no further log-in is tried in the flood. Its burst is over by then."""
 _PAUSE_SECONDS = 0.3
