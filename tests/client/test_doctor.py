@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -185,7 +186,8 @@ def test_an_opencode_that_fails_is_quoted_and_not_to_be_installed_again(
     assert "install" not in found["remedy"]
 
 
-def test_a_state_directory_that_cannot_be_written_is_a_warning(machine: Machine) -> None:
+def test_a_state_directory_that_cannot_be_written_is_a_warning(machine: Machine, tmp_path: Path) -> None:
+    machine = replace(machine, state_home=tmp_path / "new")
     assert hops(machine, {}, code=0)["state"]["status"] == "ok"
     assert not machine.state_dir.exists(), "nothing stays of the trial"
     machine.state_dir.mkdir(parents=True)

@@ -32,7 +32,7 @@ def opencode(tmp_path: Path, program: bytes) -> dict[str, str]:
 @contextmanager
 def full(directory: Path) -> Iterator[None]:
     """Have no room in `directory`."""
-    directory.mkdir()
+    directory.mkdir(exist_ok=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k,mode=700", "tmpfs", str(directory)], check=True)
     try:
         with (directory / "filler").open("wb", buffering=0) as filler, suppress(OSError):

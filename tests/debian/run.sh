@@ -22,7 +22,10 @@ git ls-files -z | xargs -0 tar -c --ignore-failed-read |
         --build-arg "BASE_IMAGE=$base" --tag "$image" - >/dev/null
 
 # Tests make namespaces, with networks and mounts in them; the kernel's walls of a container forbid that otherwise.
-permissions=(--sysctl net.ipv6.conf.all.disable_ipv6=0 --cap-add SYS_ADMIN --cap-add NET_ADMIN --security-opt seccomp=unconfined --security-opt apparmor=unconfined)
+permissions=(--cap-add SYS_ADMIN --cap-add NET_ADMIN --sysctl net.ipv6.conf.all.disable_ipv6=0)
+for wall in seccomp apparmor systempaths; do
+    permissions+=(--security-opt "$wall=unconfined")
+done
 opencodes=()
 for variable in OPENCODE_BIN OPENCODE2_BIN; do
     opencodes+=(--env "$variable" --volume "${!variable}:${!variable}:ro")
