@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 # What takes longer hangs: 12 minutes are usual.
-readonly limit=40m
+readonly limit=60m
 
 run() {
     # A home of its own: there the roles keep the wheel that they build, and Molecule what it knows.
