@@ -66,6 +66,10 @@ class Gate:
         self._streams = Streams(log)
         self._told = policy()
 
+    def end_streams(self) -> None:
+        """End all event streams, which have no end of their own."""
+        self._streams.end()
+
     async def close(self) -> None:
         """Close all connections to the agent."""
         await self._calls.close()

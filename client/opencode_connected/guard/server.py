@@ -104,10 +104,12 @@ class Guard:
             self._looker.cancel()
         for listener in self._listeners:
             listener.close()
+        if self._gate is not None:
+            self._gate.end_streams()
         for server in self._servers:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(2 * _END_SECONDS):
-                    await server.shutdown(_END_SECONDS)
+            # Connections on which nothing is asked close at once, the others after their answer.
+            server.pre_shutdown()
+            await server.shutdown(_END_SECONDS)
         if self._gate is not None:
             await self._gate.close()
         if self._socket is not None:

@@ -170,6 +170,11 @@ class Streams:
             with suppress(TooMuch):
                 behind.put(frame)
 
+    def end(self) -> None:
+        """End all of them."""
+        for behind in self._open:
+            behind.end()
+
     async def pass_on(
         self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, only: EventFilter
     ) -> web.StreamResponse:

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import httpx
@@ -313,7 +314,8 @@ async def test_closing_removes_the_socket_and_ends_what_runs(tmp_path: Path, age
             lines = events.aiter_lines()
             assert "server.connected" in await anext(lines)
             await guard.guard.close()
-            with pytest.raises(httpx.TransportError):
+            # However it ends, but not by the reader's patience.
+            with suppress(httpx.ReadError, httpx.RemoteProtocolError):
                 async for _ in lines:
                     pass
         assert not guard.socket.exists()
