@@ -245,8 +245,10 @@ class Fleet:
         """
         for name, left in self._registered.items():
             old = left.connection
-            same_machine = (old.endpoint.client, old.endpoint.hostname) == (endpoint.client, endpoint.hostname)
-            if old.is_registered or not same_machine or not old.can(Capability.OUTLIVES):
+            # First what rules nearly all of them out: this is asked for each directory of each machine.
+            if old.is_registered or not old.can(Capability.OUTLIVES):
+                continue
+            if (old.endpoint.client, old.endpoint.hostname) != (endpoint.client, endpoint.hostname):
                 continue
             for instance in left.instances:
                 if instance.state.directory == directory:
