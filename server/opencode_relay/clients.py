@@ -180,6 +180,18 @@ class Clients(_Record):
             }
         )
 
+    def keeping_out(self, revoked: Sequence[Revoked]) -> Self:
+        """Return the state with these keys revoked too, and whoever has one of them removed."""
+        known = {one.fingerprint for one in self.revoked}
+        out = {one.fingerprint for one in revoked}
+        return self.model_copy(
+            update={
+                "clients": tuple(client for client in self.clients if client.fingerprint not in out),
+                "retired": (*self.retired, *(_block(client) for client in self.clients if client.fingerprint in out)),
+                "revoked": (*self.revoked, *(one for one in revoked if one.fingerprint not in known)),
+            }
+        )
+
     def with_key_allowed(self, key: str) -> Self:
         """Return the state with this key no longer revoked.
 

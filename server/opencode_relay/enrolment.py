@@ -103,8 +103,11 @@ class Enrolment:
         return self._become(self.state.without(name, at=now), check=False)
 
     def restore(self, state: Clients) -> Outcome:
-        """Become what a backup holds, whatever is enrolled here. Raises `ConfigError` where its ports do not fit."""
-        return self._become(state.fitted_to(self._settings), check=False)
+        """Become what a backup holds, whatever is enrolled here; keys that were revoked here stay so.
+
+        Raises `ConfigError` where its ports do not fit.
+        """
+        return self._become(state.fitted_to(self._settings).keeping_out(self.state.revoked), check=False)
 
     def unrevoke(self, fingerprint: str) -> Outcome:
         """Let a revoked key be enrolled again. Raises `EnrolmentError` if it was not revoked."""

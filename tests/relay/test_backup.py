@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import pwd
 import shutil
 import stat
 import subprocess
+import sys
 import tarfile
+import tempfile
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
+import pexpect
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from opencode_gateway.store import Store
-from opencode_relay.backup.archive import Archive
-from opencode_relay.errors import BackupError
+from opencode_relay.backup import gateway_files
+from opencode_relay.backup.tar import pack
 from relay.provisioned import ProvisionedRelay, free_range
 from relay.raw_client import RawClient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from opencode_gateway.store import Store as GatewayStore
 
@@ -183,6 +182,73 @@ def test_a_restore_that_broke_off_is_run_again(old: Machine, new: Machine, tmp_p
     assert new.relay.ports_of("laptop") == old.relay.ports_of("laptop")
 
 
+def test_one_that_broke_off_does_not_go_on_over_who_was_enrolled_since(
+    old: Machine, new: Machine, tmp_path: Path
+) -> None:
+    backup = str(tmp_path / "relay.tar")
+    old.relay.enrol("laptop")
+    old.run("backup", backup)
+    state = new.relay.etc / "clients.json"
+    state.mkdir()
+    assert new.run("restore", backup, "--replace").returncode == 1
+    state.rmdir()
+    new.relay.enrol("other")
+    assert "(other, …), and nothing was changed" in new.run("restore", backup).stderr
+
+
+def test_a_key_that_was_revoked_since_stays_out(old: Machine, tmp_path: Path) -> None:
+    backup = str(tmp_path / "relay.tar")
+    old.relay.enrol("laptop", "stolen")
+    old.run("backup", backup)
+    assert old.relay.run("revoke", "stolen").returncode == 0
+    restored = old.run("restore", backup, "--replace").stdout
+    assert "left out, as their keys were revoked here since: stolen" in restored
+    assert old.relay.run("clients").stdout.count("laptop") == 1
+    assert old.relay.public_key("stolen").split()[1] not in (old.relay.etc / "authorized_keys").read_text()
+    wanted = {"clients": [{"name": "stolen", "key": old.relay.public_key("stolen")}]}
+    assert "was revoked" in old.relay.run("apply", stdin=json.dumps(wanted)).stderr
+
+
+@pytest.mark.parametrize("damage", [b"no database", b"", b"torn"])
+def test_a_damaged_database_of_the_gateway_is_replaced(old: Machine, tmp_path: Path, damage: bytes) -> None:
+    backup = str(tmp_path / "relay.tar")
+    old.relay.enrol("laptop")
+    old.make_gateway().close()
+    old.run("backup", backup)
+    database = old.data / "gateway.sqlite3"
+    whole = database.read_bytes()
+    database.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096) if damage == b"torn" else damage)
+    restored = old.run("restore", backup, "--replace")
+    assert restored.returncode == 0, restored.stderr
+    store = Store(database)
+    assert people(store) == ["nightly"]
+    store.close()
+
+
+def test_files_without_end_are_not_read_into_memory(tmp_path: Path) -> None:
+    with (tmp_path / "users.json").open("wb") as file:
+        file.truncate(50 * 1024**3)
+    with pytest.raises(OSError, match="larger than 64 MB"):
+        gateway_files.read(tmp_path)
+
+
+def test_the_gateways_account_gets_nothing_of_roots_terminal() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        program = Path(name) / "python"
+        program.write_text("#!/bin/sh\nif (: </dev/tty) 2>/dev/null; then echo a terminal; else echo none; fi\n")
+        for path in (program, program.parent):
+            path.chmod(0o755)
+        script = (
+            f"import sys, types, pathlib; sys.executable = {str(program)!r};"
+            "from opencode_relay.backup.host import Host;"
+            "settings = types.SimpleNamespace(gateway_data_dir=pathlib.Path('/'));"
+            "print('it has', Host(None, settings, None)._as_gateway('read', 65534, 65534).decode())"
+        )
+        terminal = pexpect.spawn(sys.executable, ["-c", script], encoding="utf-8", timeout=120)
+        assert terminal.expect(["it has none", "it has a terminal"]) == 0
+        terminal.close()
+
+
 def test_a_damaged_record_is_replaced_by_a_backup(old: Machine, tmp_path: Path) -> None:
     backup = str(tmp_path / "relay.tar")
     old.relay.enrol("laptop")
@@ -244,106 +310,15 @@ def test_links_that_the_gateways_account_made_lead_root_nowhere(old: Machine, tm
     assert not (tmp_path / "relay.tar").exists()
 
 
-def changed(backup: bytes, change: Any) -> bytes:
-    """Return the backup with `change(infos)` applied to its list of (TarInfo, content)."""
-    with tarfile.open(fileobj=io.BytesIO(backup)) as archive:
-        members = [(info, archive.extractfile(info).read()) for info in archive]  # type: ignore[union-attr] # files alone
-    change(members)
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for info, content in members:
-            info.size = len(content) if info.type == tarfile.REGTYPE else 0
-            archive.addfile(info, io.BytesIO(content))
-    return buffer.getvalue()
-
-
-def add(name: str, kind: bytes = tarfile.REGTYPE, link: str = "") -> Any:
-    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-        info = tarfile.TarInfo(name)
-        info.type, info.linkname = kind, link
-        members.append((info, b""))
-
-    return change
-
-
-def say(**fields: object) -> Any:
-    """Have the manifest say something else."""
-
-    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-        info, content = members[0]
-        members[0] = (info, json.dumps({**json.loads(content), **fields}).encode())
-
-    return change
-
-
-def spoil(name: str) -> Any:
-    def change(members: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-        members[:] = [(info, b"x" + content[1:] if info.name == name else content) for info, content in members]
-
-    return change
-
-
-def sound() -> bytes:
-    """Return a backup with nothing wrong with it."""
-    files = {
-        "relay/clients.json": b"{}",
-        "ssh/ssh_host_ed25519_key": b"private",
-        "gateway/users.json": USERS.encode(),
-    }
-    return Archive.of(files, hostname="relay", at=datetime(2026, 11, 30, tzinfo=UTC)).to_bytes()
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        (add("/etc/cron.d/x"), "leads elsewhere"),
-        (add("relay/../../x"), "leads elsewhere"),
-        (add("ssh/ssh_host_x_key", tarfile.SYMTYPE, "/etc/shadow"), "no plain file"),
-        (add("ssh/ssh_host_x_key", tarfile.LNKTYPE, "relay/clients.json"), "no plain file"),
-        (add("ssh/ssh_host_x_key", tarfile.CHRTYPE), "no plain file"),
-        (add("ssh/ssh_host_x_key", tarfile.FIFOTYPE), "no plain file"),
-        (add("ssh", tarfile.DIRTYPE), "no plain file"),
-        (add("relay/authorized_keys"), "belongs into no backup"),
-        (add("ssh/ssh_host_x_key"), "belongs into no backup"),
-        (add("relay/clients.json"), "twice"),
-        (lambda members: members.pop(), "is missing in it"),
-        (lambda members: members.pop(0), "has no manifest.json"),
-        (spoil("relay/clients.json"), "was changed, or is damaged"),
-        (say(format=2), "manifest.json"),
-        (say(hostname="\x1b[2J"), "manifest.json"),
-        (say(members=[]), "belongs into no backup"),
-    ],
-)
-def test_a_tar_that_nobody_vouches_for_is_refused_in_a_line(change: Any, why: str) -> None:
-    with pytest.raises(BackupError, match=why) as refused:
-        Archive.parse(changed(sound(), change), "hostile.tar")
-    assert str(refused.value).startswith("hostile.tar is no backup of a relay that can be used: ")
-    assert str(refused.value).isprintable()
-
-
-@pytest.mark.parametrize("cut", [0, 100, 512, 1500, -8000])
-def test_what_is_no_whole_tar_is_refused(cut: int) -> None:
-    with pytest.raises(BackupError):
-        Archive.parse(sound()[:cut], "cut.tar")
-
-
-@given(at=st.integers(0, len(sound()) - 1), byte=st.integers(0, 255))
-def test_whatever_byte_is_another_the_files_are_what_the_manifest_says_or_it_is_refused(at: int, byte: int) -> None:
-    damaged = bytearray(sound())
-    damaged[at] = byte
-    try:
-        archive = Archive.parse(bytes(damaged), "damaged.tar")
-    except BackupError:
-        return
-    assert archive.files == Archive.parse(sound(), "sound.tar").files
-
-
 def test_a_hostile_tar_and_a_file_that_is_none_change_nothing(old: Machine, tmp_path: Path) -> None:
     old.relay.enrol("laptop")
     backup = tmp_path / "relay.tar"
     old.run("backup", str(backup))
     hostile = tmp_path / "hostile.tar"
-    hostile.write_bytes(changed(backup.read_bytes(), add("/etc/cron.d/x")))
+    with tarfile.open(backup) as archive:
+        manifest = archive.extractfile("manifest.json")
+        assert manifest is not None
+        hostile.write_bytes(pack({"/etc/cron.d/x": manifest.read()}))
     os.mkfifo(tmp_path / "pipe.tar")
     state = (old.relay.etc / "clients.json").read_bytes()
     for file, why in ((hostile, "leads elsewhere"), (tmp_path / "pipe.tar", "it is no regular file")):

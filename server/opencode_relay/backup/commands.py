@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import socket
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MARK: Final = "restored.json"
-"""In `etc`: which backup was put back last, `{"backup":"SHA-256","complete":true}`."""
+"""In `etc`: which backup was put back last, `{"backup":"SHA-256","complete":true,"clients":"SHA-256"}`."""
 
 
 def back_up(host: Host, target: Path) -> str:
@@ -94,24 +95,28 @@ def restore(host: Host, file: Path, *, replace: bool) -> Restored:
     check_host_keys(host_keys)
     with locked(host.etc):
         mark = _Mark.read(host.etc)
-        if mark == _Mark(archive.digest, complete=True) and not replace:
+        is_same = mark is not None and mark.backup == archive.digest
+        if mark is not None and is_same and mark.complete and not replace:
             return Restored(
                 ("this backup was put back here before; what has changed since stays as it is (else: --replace)",),
                 changed=False,
             )
         enrolment = Enrolment(host.etc, host.settings, is_replaced=replace)
-        if not replace and mark != _Mark(archive.digest, complete=False):
+        now = _digest_of_clients(host.etc)
+        # One that broke off goes on, unless others were enrolled since.
+        if not replace and not (mark is not None and is_same and mark.clients == now):
             _refuse_where_in_use(host, enrolment, clients, has_gateway=bool(gateway))
-        _Mark(archive.digest, complete=False).write(host.etc)
+        _Mark(archive.digest, complete=False, clients=now).write(host.etc)
         # What is enrolled comes last: with it laptops are let in.
         told = host.put_gateway_files(gateway) if gateway else []
         keys = host.put_host_keys(host_keys)
         outcome = enrolment.restore(clients)
-        _Mark(archive.digest, complete=True).write(host.etc)
-    return _report(told, keys, clients if outcome.changed else None)
+        _Mark(archive.digest, complete=True, clients=_digest_of_clients(host.etc)).write(host.etc)
+    kept_out = [client.name for client in clients.clients if client not in outcome.state.clients]
+    return _report(told, keys, outcome.state if outcome.changed else None, kept_out)
 
 
-def _report(gateway: list[str], keys: list[str], clients: Clients | None) -> Restored:
+def _report(gateway: list[str], keys: list[str], clients: Clients | None, kept_out: list[str]) -> Restored:
     lines = []
     if gateway:
         lines.append(f"put back of the gateway: {', '.join(gateway)}")
@@ -120,11 +125,14 @@ def _report(gateway: list[str], keys: list[str], clients: Clients | None) -> Res
     if clients is not None:
         names = ", ".join(client.name for client in clients.clients) or "nobody"
         lines.append(f"put back of the relay: {names}; {len(clients.revoked)} keys stay revoked")
-    if lines:
+    changed = bool(lines)
+    if kept_out:
+        lines.append(f"left out, as their keys were revoked here since: {', '.join(kept_out)}")
+    if changed:
         services = ["ssh"] * bool(keys) + ["opencode-gateway"] * bool(gateway)
         restart = f"systemctl restart {' '.join(services)} (as far as they run), then " if services else ""
         lines.append(f"next: {restart}run the playbook relay.yml")
-    return Restored(tuple(lines), changed=bool(lines))
+    return Restored(tuple(lines), changed=changed)
 
 
 def _refuse_where_in_use(host: Host, enrolment: Enrolment, clients: Clients, *, has_gateway: bool) -> None:
@@ -147,18 +155,27 @@ class _Mark:
 
     backup: str
     complete: bool
+    clients: str
+    """SHA-256 of `clients.json` before it, or after it if it is complete."""
 
     @classmethod
     def read(cls, etc: Path) -> _Mark | None:
         try:
             told = json.loads(read_regular(etc / _MARK))
-            return cls(str(told["backup"]), complete=told["complete"] is True)
+            return cls(str(told["backup"]), complete=told["complete"] is True, clients=str(told.get("clients", "")))
         except (OSError, ValueError, KeyError, TypeError):  # never, or it says nothing
             return None
 
     def write(self, etc: Path) -> None:
-        content = json.dumps({"backup": self.backup, "complete": self.complete}).encode() + b"\n"
+        content = json.dumps(asdict(self)).encode() + b"\n"
         write_atomically(etc / _MARK, content, mode=0o644, group=0)
+
+
+def _digest_of_clients(etc: Path) -> str:
+    try:
+        return hashlib.sha256(read_regular(etc / "clients.json")).hexdigest()
+    except OSError:  # nobody was enrolled yet, or something else stands there
+        return ""
 
 
 def _read(file: Path) -> Archive:

@@ -9,6 +9,7 @@ SQLite's own way, also into one that is in use: the service may run meanwhile. O
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -26,6 +27,10 @@ _DATABASE: Final = ".sqlite3"
 _JOURNAL: Final = slice(18, 20)
 """Of a database file: who writes and who reads it uses a write-ahead log (2) or none (1)."""
 _BUSY_SECONDS: Final = 10.0
+_MAX_DATABASE: Final = 256 * 1024 * 1024
+_MAX_FILE: Final = 64 * 1024 * 1024
+"""Bytes. The gateway could make its files as large as it likes, and they are read into root's memory."""
+_DAMAGED: Final = (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
 
 
 def read(directory: Path) -> bytes:
@@ -64,12 +69,20 @@ def _content(path: Path) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:  # noqa: PTH123 # a descriptor, not a path
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(22, "it is no regular file", str(path))
-        return file.read()
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        content = file.read(_MAX_FILE + 1)
+    _check_size(path, len(content), _MAX_FILE)
+    return content
+
+
+def _check_size(path: Path, size: int, limit: int) -> None:
+    if size > limit:
+        raise OSError(errno.EFBIG, f"it is larger than {limit // 1024 // 1024} MB", str(path))
 
 
 def _dump(path: Path) -> bytes:
     """Return a database as it is at one moment, as one file without a log beside it."""
+    _check_size(path, path.stat().st_size, _MAX_DATABASE)
     source = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=_BUSY_SECONDS)
     with closing(source), closing(sqlite3.connect(":memory:")) as copy:
         source.backup(copy)
@@ -80,13 +93,33 @@ def _dump(path: Path) -> bytes:
 
 def _load(path: Path, content: bytes) -> bool:
     """Make the database hold what `content` holds; return whether it did not."""
-    target = sqlite3.connect(path, timeout=_BUSY_SECONDS)
-    with closing(target), closing(sqlite3.connect(":memory:")) as source:
+    with closing(sqlite3.connect(":memory:")) as source:
         source.deserialize(content)
-        if list(source.iterdump()) == list(target.iterdump()):
-            return False
-        source.backup(target)
+        with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as target:
+            if _is_same(source, target):
+                return False
+            try:
+                source.backup(target)
+            except sqlite3.DatabaseError as error:
+                if error.sqlite_errorcode not in _DAMAGED:
+                    raise
+            else:
+                return True
+        # A damaged one is what a backup is for.
+        for suffix in ("-wal", "-shm", "-journal", ""):
+            Path(f"{path}{suffix}").unlink(missing_ok=True)
+        with closing(sqlite3.connect(path, timeout=_BUSY_SECONDS)) as target:
+            source.backup(target)
     return True
+
+
+def _is_same(source: sqlite3.Connection, target: sqlite3.Connection) -> bool:
+    """Tell whether both hold the same; what cannot be read is another."""
+    try:
+        versions = [one.execute("PRAGMA user_version").fetchone() for one in (source, target)]
+        return versions[0] == versions[1] and list(source.iterdump()) == list(target.iterdump())
+    except sqlite3.Error:
+        return False
 
 
 def _put(path: Path, content: bytes) -> bool:

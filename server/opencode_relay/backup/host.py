@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from opencode_common.files import read_regular, write_atomically
+from opencode_common.text import one_line
 from opencode_relay.backup.tar import pack, unpack
 from opencode_relay.errors import BackupError
 from opencode_relay.settings import Settings, account
@@ -104,14 +105,17 @@ class Host:
                 cwd="/",
                 env={},
                 timeout=_SECONDS,
+                # Without root's terminal, which that account could type into.
+                start_new_session=True,
             )
         except subprocess.TimeoutExpired:
             raise BackupError(
                 f"the gateway's files in {directory} are not answered for: is its disk alive?"
             ) from None
         if ran.returncode != 0:
-            reason = ran.stderr.decode(errors="replace").strip().rpartition("\n")[2][:300]
-            raise BackupError(f"the gateway's files cannot be {verb}: {reason}")
+            reason = ran.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+            done = "read" if verb == "read" else "written"
+            raise BackupError(f"the gateway's files cannot be {done}: {one_line(reason, 300)}")
         return ran.stdout
 
 

@@ -38,7 +38,7 @@ def unpack(content: bytes) -> dict[str, bytes]:
                 files[info.name] = member.read() if member else b""
                 if len(files[info.name]) != info.size:
                     raise ValueError("it is cut short")
-    except (tarfile.TarError, EOFError, OverflowError, MemoryError) as error:
+    except (tarfile.TarError, EOFError, OverflowError, MemoryError, RecursionError) as error:
         raise ValueError("it is no tar, or is cut short") from error
     return files
 
