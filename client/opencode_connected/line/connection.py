@@ -165,6 +165,8 @@ class Connection:
             while True:
                 message = await self._answer(_PONG_SECONDS)
                 if isinstance(message, protocol.Pong) and message.n == self._pings:
+                    if message.health == "ok":
+                        self.liveness.carried()
                     is_unsure = message.health == "failed" and self.liveness.is_full()
                     return Pulse("unverified" if is_unsure else message.health, refusal)
                 if isinstance(message, protocol.Refusal):
