@@ -130,17 +130,20 @@ def end_opencode(
 ) -> None:
     """End the OpenCode of a launcher that is dead, process `pid` as `start` tells it, within 8 s.
 
+    Without a `start` nothing is ended: by now that process may be anybody's.
     `credentials`: user and password that it asks for on `port`.
     """
     from opencode_connected import loopback, processes  # noqa: PLC0415 - see the module's docstring
 
-    if not processes.lives(pid, start):
+    if not start or not processes.lives(pid, start):
         return
     if headless:
         # `opencode serve` leaves its running tools behind on SIGTERM; disposing ends them.
         user_and_password = (credentials[0], credentials[1]) if credentials else None
         with suppress(loopback.Unanswered):
             loopback.Endpoint(port, user_and_password).post("/global/dispose", timeout=_DISPOSE_SECONDS)
+        if not processes.lives(pid, start):
+            return
     deadline = time.monotonic() + _TERMINATE_SECONDS
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from opencode_connected.errors import RegistryRefused
@@ -21,9 +22,13 @@ def clear(settings: Settings, log: Callable[[str], None]) -> None:
 
     An interface that outlived its launcher is a person's, who sees it, and stays. So does the state of one that had a
     relay: by it a launcher knows that who holds its name there is dead. Takes up to 8 s for each OpenCode.
+
+    What another machine or container left in a home that it shares with this one stays: its processes are not seen
+    from here.
     """
+    hostname = socket.gethostname()
     directory = StateDirectory(settings.state_dir)
-    states = directory.read_all()
+    states = [state for state in directory.read_all() if state.hostname == hostname]
     for state in states:
         if state.launcher_lives():
             continue
@@ -38,8 +43,8 @@ def clear(settings: Settings, log: Callable[[str], None]) -> None:
         places.add(settings.registry_dir)
     for place in map(Registry, sorted(places)):
         try:
-            for name in place.dead():
-                if place.remove_dead(name):
+            for name in place.dead(hostname):
+                if place.remove_dead(name, hostname):
                     log(f"removed {name!r}, which a dead launcher had registered")
         except RegistryRefused as error:
             log(f"what dead launchers registered cannot be removed: {error}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import re
 import stat
@@ -122,18 +123,21 @@ class Registry:
                 if _is_mine(directory, name, instance_id):
                     _remove(directory, name)
 
-    def dead(self) -> list[str]:
-        """Return the names whose owner is known and no longer lives."""
+    def dead(self, hostname: str | None = None) -> list[str]:
+        """Return the names whose owner is known and no longer lives; with `hostname`, only those from that machine.
+
+        Machines that share the directory do not see each other's processes: to each the others' seem dead.
+        """
         with suppress(FileNotFoundError), self._directory(create=False) as directory:
             entries = os.listdir(directory)  # noqa: PTH208 - pathlib lists no descriptors
             claimed = (match[1] for entry in entries if (match := _OWNER_FILE.fullmatch(entry)))
-            return sorted(name for name in claimed if _has_dead_owner(directory, name))
+            return sorted(name for name in claimed if _has_dead_owner(directory, name, hostname))
         return []
 
-    def remove_dead(self, name: str) -> bool:
-        """Remove the registration of `name` if its owner no longer lives; tell whether it was removed."""
+    def remove_dead(self, name: str, hostname: str | None = None) -> bool:
+        """Remove the registration of `name` if it is one of `dead(hostname)`; tell whether it was removed."""
         with suppress(FileNotFoundError), self._directory(create=False) as directory, _locked(directory, name):
-            if _has_dead_owner(directory, name):
+            if _has_dead_owner(directory, name, hostname):
                 _remove(directory, name)
                 return True
         return False
@@ -257,9 +261,19 @@ def _is_mine(directory: int, name: str, instance_id: str) -> bool:
     return owner is not None and owner.instance_id == instance_id
 
 
-def _has_dead_owner(directory: int, name: str) -> bool:
+def _has_dead_owner(directory: int, name: str, hostname: str | None) -> bool:
     owner = _owner(directory, name)
-    return owner is not None and not owner.lives()
+    if owner is None or owner.lives():
+        return False
+    return hostname is None or _hostname(directory, name) == hostname
+
+
+def _hostname(directory: int, name: str) -> object:
+    """Return what the registration calls its machine; None if there is none that can be read."""
+    try:
+        return json.loads(_read(directory, f"{name}.json") or b"").get("hostname")
+    except (ValueError, AttributeError, RecursionError):
+        return None
 
 
 def _remove(directory: int, name: str) -> None:

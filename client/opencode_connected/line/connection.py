@@ -38,6 +38,8 @@ _READY_SECONDS: Final = 45.0
 """Start of ssh to `ready`. ssh gives up a silent network after 5 s; gcloud's own start takes long."""
 BEGIN_SECONDS: Final = 8.0
 """The log-in to the first word of our command on a plain account; its shell reads the startup files meanwhile."""
+MOST_BEGIN_SECONDS: Final = 40.0
+"""The same for startup files that are slow. A launcher learns it, as what hangs is to be said soon."""
 _ANSWER_SECONDS: Final = 10.0
 """The relay's silence while it owes an answer; its probe of the tunnel takes up to 8 s."""
 _PONG_SECONDS: Final = 6.0
@@ -163,6 +165,8 @@ class Connection:
             while True:
                 message = await self._answer(_PONG_SECONDS)
                 if isinstance(message, protocol.Pong) and message.n == self._pings:
+                    if message.health == "ok":
+                        self.liveness.carried()
                     is_unsure = message.health == "failed" and self.liveness.is_full()
                     return Pulse("unverified" if is_unsure else message.health, refusal)
                 if isinstance(message, protocol.Refusal):

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from opencode_connected import names
-from opencode_connected.line.connection import BEGIN_SECONDS, Connection
+from opencode_connected.line.connection import BEGIN_SECONDS, MOST_BEGIN_SECONDS, Connection
 from opencode_connected.line.errors import ForwardRefused, LineError, NameTaken, NotBegun, RelayRefused
 from opencode_connected.line.netwatch import Change, NetWatch
 from opencode_connected.line.ports import PortChoice
@@ -44,8 +44,6 @@ _STABLE_SECONDS: Final = 10.0
 _FORWARD_SECONDS: Final = 4.0
 """Between two tries to have a port, at most: there may be one in a moment, but each try is a log-in."""
 _GOODBYE_SECONDS: Final = 3.0
-_MOST_BEGIN_SECONDS: Final = 40.0
-"""What an account's startup files may take at most. It is learnt, as what hangs is to be said soon."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ class LineKeeper:
                     await self._hold()
                 except LineError as error:
                     if isinstance(error, NotBegun):
-                        self._begin_seconds = min(2 * self._begin_seconds, _MOST_BEGIN_SECONDS)
+                        self._begin_seconds = min(2 * self._begin_seconds, MOST_BEGIN_SECONDS)
                     self._record.lost(error)
                     self._has_contact.set()
                     self._wake.clear()

@@ -18,8 +18,10 @@ _BEAT_LATE_SECONDS: Final = 3.0
 """After the last sign of life of a relay that gives one every two seconds."""
 _ANSWER_LATE_SECONDS: Final = 0.5
 """After a question to any relay."""
-_PROBE_SECONDS: Final = 4.0
-"""A ping to the pong that calls OpenCode failed: the probe's 3 s, and the ways there and back where no data waits."""
+_PROBE_SECONDS: Final = 3.0
+"""What the relay's probe takes if it is in vain."""
+_WAY_SECONDS: Final = 1.0
+"""There and back on most lines, where no data waits."""
 
 
 class Liveness:
@@ -30,6 +32,8 @@ class Liveness:
         self._heard = clock()
         self._asked: float | None = None
         self._has_beaten = False
+        self._way: float | None = None
+        """The quickest answer of a tunnel that carried: our question's way there and back, and the probe's."""
 
     def heard(self) -> None:
         """Bytes came."""
@@ -38,6 +42,12 @@ class Liveness:
     def beat(self) -> None:
         """They were a beat: this is a relay that is heard of every two seconds."""
         self._has_beaten = True
+
+    def carried(self) -> None:
+        """Take note that by the answer to the open question the tunnel carries."""
+        if self._asked is not None:
+            took = self._clock() - self._asked
+            self._way = took if self._way is None else min(self._way, took)
 
     @contextlib.contextmanager
     def asking(self) -> Iterator[None]:
@@ -63,6 +73,8 @@ class Liveness:
     def is_full(self) -> bool:
         """Tell whether the open question took longer than a probe in vain: it waited behind the tunnel's data.
 
-        So does what OpenCode answers to a probe, which then says nothing.
+        So does what OpenCode answers to a probe, which then says nothing. On a long line every answer is late, though
+        no data waits; but data that makes a probe vain delays the question by as much as such a probe takes.
         """
-        return self._asked is not None and self._clock() - self._asked > _PROBE_SECONDS
+        way = min(max(_WAY_SECONDS, self._way or _WAY_SECONDS), _PROBE_SECONDS)
+        return self._asked is not None and self._clock() - self._asked > _PROBE_SECONDS + way

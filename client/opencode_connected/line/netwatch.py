@@ -28,7 +28,8 @@ _LOOK_SECONDS: Final = 0.5
 _OFFLINE_LOOK_SECONDS: Final = 0.2
 _LATE_LOOK_SECONDS: Final = 0.25
 _RESOLVE_SECONDS: Final = 5.0
-_RESOLVE_AGAIN_SECONDS: Final = 1.0
+_RESOLVE_AGAIN_SECONDS: Final = 0.5
+"""A relay that moved is noticed within 5 s: it is late after 3 s, and two look-ups have to agree."""
 _ASLEEP_SECONDS: Final = 5.0
 """By which the wall clock ran ahead of the monotonic one, which then stands still. Setting it costs a reconnect."""
 
@@ -89,14 +90,19 @@ class NetWatch:
             self._on_change(await _until_changed(targets or _DEFAULT_ROUTE))
 
     async def _watch_name(self, host: str) -> None:
+        # A name of many addresses may lead to another one each time, and a late relay may only be late.
+        before = None
         while True:
             await asyncio.sleep(_LATE_LOOK_SECONDS)
             ssh = self._late_ssh()
             if ssh is None or not (peers := _peers(ssh)):
+                before = None
                 continue
             known = {target.address[0].partition("%")[0] for target in await _resolve(host)}
-            if known and not known & peers and self._late_ssh() == ssh:
+            is_elsewhere = known and not known & peers and self._late_ssh() == ssh
+            if is_elsewhere and before == (ssh, known):
                 self._on_change(Change.ELSEWHERE)
+            before = (ssh, known) if is_elsewhere else None
             await asyncio.sleep(_RESOLVE_AGAIN_SECONDS)
 
 

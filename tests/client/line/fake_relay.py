@@ -21,6 +21,9 @@ def answer(what: str, line: bytes, port: str) -> None:
             out.write(b'{"type":"pong","n":%d,"health":"failed"}\n' % number)
             out.flush()
             time.sleep(0.1)
+    elif what == "sometimes-ok" and b'"ping"' in line:  # every second time
+        number = int(line.rpartition(b":")[2].strip(b"}\n"))
+        out.write(b'{"type":"pong","n":%d,"health":"%s"}\n' % (number, b"failed" if number % 2 else b"ok"))
     out.flush()
 
 

@@ -70,3 +70,30 @@ def test_an_answer_that_took_longer_than_a_probe_waited_behind_data() -> None:
         clock.passes(1)
         assert liveness.is_full()
     assert not liveness.is_full()
+
+
+def test_on_a_long_line_a_vain_probe_is_late_and_did_not_wait_behind_data() -> None:
+    clock = Clock()
+    liveness = Liveness(clock)
+    for took in (2.5, 2.25, 2.75):  # there and back takes more than a second
+        with liveness.asking():
+            clock.passes(took)
+            liveness.carried()
+    with liveness.asking():
+        clock.passes(3 + 1.25)
+        assert not liveness.is_full(), "OpenCode is gone"
+        clock.passes(0.75)
+        assert not liveness.is_full()
+        clock.passes(0.5)
+        assert liveness.is_full()
+
+
+def test_data_that_makes_a_probe_vain_is_told_on_any_line() -> None:
+    clock = Clock()
+    liveness = Liveness(clock)
+    with liveness.asking():
+        clock.passes(30)  # all that is known of this line is how slow it is when data waits
+        liveness.carried()
+    with liveness.asking():
+        clock.passes(6.25)
+        assert liveness.is_full()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import socket
 import time
@@ -132,6 +133,8 @@ class Names:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.leads_to: tuple[str, ...] = ()
+        self.rotation = itertools.cycle(("192.0.2.9", "192.0.2.10", "192.0.2.11"))
+        self.rotates = False
         self.lookups = 0
         self.is_late = False
         monkeypatch.setattr(netwatch, "_resolve", self._resolve)
@@ -141,6 +144,8 @@ class Names:
     async def _resolve(self, host: str) -> tuple[netwatch._Target, ...]:
         assert host == "relay.test"
         self.lookups += 1
+        if self.rotates:
+            self.leads_to = (next(self.rotation),)
         return tuple(netwatch._Target(socket.AF_INET, (address, 9)) for address in self.leads_to)
 
     def late_ssh(self) -> int | None:
@@ -169,3 +174,31 @@ async def test_a_name_that_leads_elsewhere_ends_a_line_whose_relay_is_late_and_n
             names.leads_to = ("192.0.2.9",)
             await eventually_async(lambda: changes, "it leads elsewhere")
             assert changes[0] is Change.ELSEWHERE
+
+
+async def test_a_late_line_is_kept_where_a_name_leads_to_one_of_many_addresses_each_time(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = Names(monkeypatch)
+    names.rotates, names.is_late = True, True
+    changes: list[Change] = []
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        async with watch(changes.append, "ssh -F none relay.test", names.late_ssh):
+            await sources.become("192.0.2.5", None)
+            await eventually_async(lambda: names.lookups >= 6, "it is looked up again and again")
+            assert changes == []
+
+
+async def test_a_line_that_is_heard_of_between_two_look_ups_is_kept(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = Names(monkeypatch)
+    names.leads_to = ("192.0.2.9",)
+    # Late before a look-up and behind it, and then no more, until the next time.
+    looks = itertools.cycle((os.getpid(), os.getpid(), None))
+    changes: list[Change] = []
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
+        async with watch(changes.append, "ssh -F none relay.test", lambda: next(looks)):
+            await sources.become("192.0.2.5", None)
+            await eventually_async(lambda: names.lookups >= 6, "it is looked up each time")
+            assert changes == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ from client.line.conftest import line_settings
 from client.line.held import line
 from opencode_connected.line.connection import BEGIN_SECONDS, Connection
 from opencode_connected.line.errors import LineError, NotBegun
-from opencode_connected.line.inquiry import probe
+from opencode_connected.line.inquiry import probe, query
 from support.sshd import Sshd, unix_user
 
 if TYPE_CHECKING:
@@ -96,6 +97,17 @@ async def test_what_stands_before_a_provisioned_relays_first_word_is_taken_from_
         await connection.open()
 
         assert (connection.agent, connection.startup_output) == ("fake", "]0;vm Welcome!")
+
+
+async def test_an_account_that_is_slow_to_begin_is_waited_for_by_who_asks_once(
+    opencode: FakeHealth, tmp_path: Path, registry_dir: Path
+) -> None:
+    slow = f'ForceCommand sleep {BEGIN_SECONDS + 0.5}; eval "$SSH_ORIGINAL_COMMAND"'
+    with Sshd(tmp_path / "relay", options=(slow,)) as relay:
+        settings = line_settings(relay, opencode, registry_dir)
+        probed, registrations = await asyncio.gather(probe(settings), query(settings))
+
+    assert (probed.health, registrations) == ("ok", [])
 
 
 async def test_an_account_that_is_slow_to_begin_is_given_more_time_with_each_try(

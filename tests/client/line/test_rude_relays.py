@@ -56,6 +56,18 @@ async def test_a_relay_that_gives_signs_of_life_may_take_its_time_with_a_pong(
         assert (await connection.ping()).health == health
 
 
+async def test_how_late_a_word_on_health_may_be_is_learnt_from_those_that_call_it_well(
+    settings: LineSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Any word is late as long as nothing is known of the line, and none is from then on.
+    monkeypatch.setattr("opencode_connected.line.liveness._PROBE_SECONDS", 60.0)
+    monkeypatch.setattr("opencode_connected.line.liveness._WAY_SECONDS", -60.0)
+    async with Connection(fake_relay(settings, "sometimes-ok"), forward=0) as connection:
+        await connection.open()
+
+        assert [(await connection.ping()).health for _ in range(3)] == ["unverified", "ok", "failed"]
+
+
 async def test_a_line_without_end_costs_no_memory(settings: LineSettings) -> None:
     async with Connection(fake_relay(settings, "endless"), forward=0) as connection:
         await connection.open()
