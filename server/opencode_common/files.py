@@ -41,12 +41,17 @@ def read_small_file(path: Path, limit: int, *, follow: bool = True) -> bytes:
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     descriptor = os.open(path, flags)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(limit + 1)
+        return read_opened(descriptor, path, limit)
     finally:
         os.close(descriptor)
+
+
+def read_opened(descriptor: int, path: Path, limit: int = _MAX_BYTES) -> bytes:
+    """Read the same from a file that was opened as `path` without blocking. Raises what `read_small_file` does."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    with open(descriptor, "rb", closefd=False) as file:
+        content = file.read(limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
     return content
