@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 _MAX_BYTES: Final = 64 * 1024 * 1024
 """Far beyond what all machines of a fleet could make of any file of ours."""
 
+_NO_HARD_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+"""What file systems say that have none: vfat, exFAT, some network mounts and some of FUSE."""
+
 
 class FileIdentity(NamedTuple):
     """Tells one version of a file from another."""
@@ -89,23 +92,43 @@ def write_atomically(
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Put `content` where nothing is yet, whole at once and with mode 0600.
+    """Put `content` where nothing is yet, with mode 0600, and whole at once where the file system has hard links.
 
-    Raises `OSError`: `FileExistsError` where something is, also where it came meanwhile.
+    Raises `OSError`: `FileExistsError` where something is, also where it came meanwhile. Nothing is left then.
     """
     staged, descriptor = _staged(path)
     try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 # a descriptor, not a path
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        # Unlike a rename it replaces nothing.
-        path.hardlink_to(staged)
+        _fill(descriptor, content)
+        try:
+            # Unlike a rename it replaces nothing.
+            path.hardlink_to(staged)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+        else:
+            return
     finally:
         staged.unlink(missing_ok=True)
+    descriptor = _create(path)
+    try:
+        _fill(descriptor, content)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _fill(descriptor: int, content: bytes) -> None:
+    with open(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _staged(path: Path) -> tuple[Path, int]:
     """Make a file beside `path` that only its owner may read; return it and its descriptor."""
     staged = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    return staged, os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return staged, _create(staged)
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
