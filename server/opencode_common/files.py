@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 _MAX_BYTES: Final = 64 * 1024 * 1024
 """Far beyond what all machines of a fleet could make of any file of ours."""
 
+_NO_HARD_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}
+"""What file systems say that have none: vfat, exFAT, some network mounts and some of FUSE."""
+
 
 class FileIdentity(NamedTuple):
     """Tells one version of a file from another."""
@@ -41,12 +44,17 @@ def read_small_file(path: Path, limit: int, *, follow: bool = True) -> bytes:
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
     descriptor = os.open(path, flags)
     try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        with open(descriptor, "rb", closefd=False) as file:
-            content = file.read(limit + 1)
+        return read_opened(descriptor, path, limit)
     finally:
         os.close(descriptor)
+
+
+def read_opened(descriptor: int, path: Path, limit: int = _MAX_BYTES) -> bytes:
+    """Read the same from a file that was opened as `path` without blocking. Raises what `read_small_file` does."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    with open(descriptor, "rb", closefd=False) as file:
+        content = file.read(limit + 1)
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes", str(path))
     return content
@@ -84,23 +92,43 @@ def write_atomically(
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Put `content` where nothing is yet, whole at once and with mode 0600.
+    """Put `content` where nothing is yet, with mode 0600, and whole at once where the file system has hard links.
 
-    Raises `OSError`: `FileExistsError` where something is, also where it came meanwhile.
+    Raises `OSError`: `FileExistsError` where something is, also where it came meanwhile. Nothing is left then.
     """
     staged, descriptor = _staged(path)
     try:
-        with open(descriptor, "wb") as file:  # noqa: PTH123 # a descriptor, not a path
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
-        # Unlike a rename it replaces nothing.
-        path.hardlink_to(staged)
+        _fill(descriptor, content)
+        try:
+            # Unlike a rename it replaces nothing.
+            path.hardlink_to(staged)
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+        else:
+            return
     finally:
         staged.unlink(missing_ok=True)
+    descriptor = _create(path)
+    try:
+        _fill(descriptor, content)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
+
+
+def _fill(descriptor: int, content: bytes) -> None:
+    with open(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
 
 
 def _staged(path: Path) -> tuple[Path, int]:
     """Make a file beside `path` that only its owner may read; return it and its descriptor."""
     staged = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    return staged, os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    return staged, _create(staged)
+
+
+def _create(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

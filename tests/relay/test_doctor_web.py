@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import ssl
+import subprocess
+import sys
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -13,6 +17,8 @@ from opencode_relay.doctor import web
 from opencode_relay.doctor.relay import Gateway
 from opencode_relay.errors import ConfigError
 from relay.examined import looked_at, one
+from support.certificates import make_certificate
+from support.fake_dripping import FakeDripping
 from support.public_gateway import PublicGateway
 
 if TYPE_CHECKING:
@@ -87,6 +93,51 @@ def test_ports_that_are_shut_and_a_name_that_leads_nowhere_are_named(relay: Prov
     nowhere = replace(SITE, public_url="https://relay.invalid")
     assert [finding.text for finding in web.check(looked_at(relay, nowhere))] == ["relay.invalid has no address"]
     assert web.check(looked_at(relay, replace(SITE, public_url="http://127.0.0.1:8790"))) == []
+
+
+HANGING = """
+import sys, threading
+from opencode_relay.doctor.asking import beside
+beside(threading.Event().wait)
+sys.exit(3)
+"""
+
+
+def test_what_hangs_keeps_no_program_from_ending() -> None:
+    assert subprocess.run([sys.executable, "-c", HANGING], timeout=60, check=False).returncode == 3
+
+
+LOOKING = """
+import json, sys
+from pathlib import Path
+from types import SimpleNamespace
+from opencode_relay.doctor import web
+from opencode_relay.doctor.relay import Gateway
+
+gateway = Gateway(sys.argv[1], "127.0.0.1:1", has_site=False, authority=Path(sys.argv[2]))
+print(json.dumps([[finding.check, finding.text] for finding in web.check(SimpleNamespace(gateway=gateway))]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("beginning", "drop"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffff\r\n", b" "),
+        (b"HTTP/1.1 200 OK\r\nX-Header: ", b"x"),
+    ],
+    ids=["content", "header"],
+)
+def test_a_front_that_never_ends_its_answer_is_named_and_the_program_ends(
+    tmp_path: Path, beginning: bytes, drop: bytes
+) -> None:
+    certificate, key = make_certificate(tmp_path, "localhost")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with FakeDripping(tls, beginning, drop) as front:
+        url = f"https://localhost:{front.port}"
+        command = [sys.executable, "-c", LOOKING, url, str(certificate)]
+        looked = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert ["https", f"{url}/mcp: its answer broke off"] in json.loads(looked.stdout)
 
 
 HERE = web.Seen(certificate=b"ours")

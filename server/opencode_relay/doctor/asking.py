@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from typing import Final
+import threading
+from queue import Queue
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 SECONDS: Final = 3.0
 """For one program or one connection. What works answers in milliseconds."""
@@ -28,6 +35,27 @@ def ask(*command: str, stdin: str = "") -> subprocess.CompletedProcess[str] | No
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
+
+
+def beside(call: Callable[[], T]) -> Callable[[], T]:
+    """Begin a call in a thread of its own; return what, once, waits for its answer or raises its error."""
+    answers: Queue[T | Exception] = Queue()
+
+    def run() -> None:
+        try:
+            answers.put(call())
+        except Exception as error:  # noqa: BLE001 # it is the caller's
+            answers.put(error)
+
+    def answer() -> T:
+        told = answers.get()
+        if isinstance(told, Exception):
+            raise told
+        return told
+
+    # A daemon, unlike a pool's: the interpreter waits for those at its end, however long they hang.
+    threading.Thread(target=run, daemon=True).start()
+    return answer
 
 
 def refusal(address: str, port: int) -> str:

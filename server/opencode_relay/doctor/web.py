@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import json
 import socket
 import ssl
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
 import psutil
 
-from opencode_relay.doctor.asking import SECONDS, reason, refusal
+from opencode_relay.doctor.asking import SECONDS, beside, reason, refusal
 from opencode_relay.doctor.finding import Finding, fault, note, ok
 
 if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
     from opencode_relay.doctor.relay import Gateway, Relay
 
 _METADATA: Final = "/.well-known/oauth-protected-resource/mcp"
@@ -44,6 +47,27 @@ class Seen:
     ends: float = 0.0
 
 
+class _Until(io.RawIOBase):
+    """What comes over a connection up to a deadline, however many parts it comes in; then `TimeoutError`."""
+
+    def __init__(self, connection: socket.socket, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
+
+
 def check(relay: Relay) -> list[Finding]:
     """Look at the public name, where there is one, and at what answers there."""
     gateway = relay.gateway
@@ -59,13 +83,13 @@ def check(relay: Relay) -> list[Finding]:
             )
         ]
     # All at once: a port that is shut takes its time to be silent.
-    with ThreadPoolExecutor(2 * _MAX_ADDRESSES + 1) as pool:
-        plain = {address: pool.submit(refusal, address, 80) for address in addresses if gateway.has_site}
-        asked = {address: pool.submit(_look, gateway, address) for address in {*addresses, _LOOPBACK}}
-        seen = {address: asked[address].result() for address in addresses}
-        findings = [where_it_leads(gateway, seen, asked[_LOOPBACK].result())]
-        if plain:
-            findings.append(_plain_port({address: answer.result() for address, answer in plain.items()}))
+    plain = {address: beside(partial(refusal, address, 80)) for address in addresses if gateway.has_site}
+    asked = {address: beside(partial(_look, gateway, address)) for address in {*addresses, _LOOPBACK}}
+    answered = {address: answer() for address, answer in asked.items()}
+    seen = {address: answered[address] for address in addresses}
+    findings = [where_it_leads(gateway, seen, answered[_LOOPBACK])]
+    if plain:
+        findings.append(_plain_port({address: answer() for address, answer in plain.items()}))
     return findings + _answers(gateway, seen)
 
 
@@ -122,7 +146,8 @@ def _ask(gateway: Gateway, context: ssl.SSLContext, plain: socket.socket) -> See
         )
         try:
             connection.sendall(request.encode())
-            answer = HTTPResponse(connection)
+            # All that it is asked for is its file.
+            answer = HTTPResponse(cast("socket.socket", _Until(connection, time.monotonic() + SECONDS)))
             answer.begin()
             content = answer.read(_MAX_ANSWER)
         except (OSError, HTTPException):
