@@ -168,3 +168,16 @@ async def test_of_a_page_that_is_read_slowly_only_what_goes_on_is_kept() -> None
         # Eight bodies, also in buffers; with what two pages were parsed into while those were thinned.
         assert now < 8 * 3 * body
         assert most < (8 * 2 + 2 * 6) * body
+
+
+async def test_a_piece_of_an_unknown_kind_leaves_the_rest_of_a_page_as_it_is() -> None:
+    pieces = [{"type": ["text"], "text": "odd"}, {"type": "text", "text": "hello"}]
+
+    async def answer(request: web.Request) -> web.Response:
+        if not request.path.endswith("/message"):
+            return session_in("/opened")
+        return web.json_response({"data": [{"id": "msg_a", "content": pieces}]})
+
+    async with fake_agent(answer) as fake, guarded(fake.target(), opened("/opened")) as guard:
+        page = await guard.client.get(f"{PATH}/message")
+        assert page.json() == {"data": [{"id": "msg_a", "content": [{"type": ["text"]}, pieces[1]]}]}
