@@ -320,6 +320,34 @@ async def test_events_of_another_shape_break_nothing(value: object) -> None:
             await assert_nothing_is_lost(generation, odd, is_exact=True)
 
 
+@pytest.mark.parametrize("odd", ["x" * 100_000, "", ["prt_1"], None, 7])
+async def test_what_is_named_by_no_id_is_neither_told_nor_remembered(odd: object) -> None:
+    ids = {"id": "prt_1", "messageID": "msg_1", "sessionID": _SESSION}
+    bodies = (
+        {"type": "text", "text": "x"},
+        {"type": "reasoning", "text": "x"},
+        {"type": "tool", "tool": "bash", "state": {"status": "running"}},
+    )
+    events = [of("message.part.updated", part={**ids, key: odd, **body}, delta="x") for key in ids for body in bodies]
+    events += [of("message.updated", info={"id": odd, "sessionID": _SESSION, "role": "user"})]
+    events += [of("message.part.delta", sessionID=_SESSION, partID=odd, field="text", delta="x")]
+    thinner = Thinner1()
+    assert [thinner.thin(event["type"], event) for event in events] == [None] * len(events)
+    assert len(pickle.dumps(thinner)) == len(pickle.dumps(Thinner1()))
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+async def test_an_event_that_is_nested_too_deeply_ends_no_stream(generation: int) -> None:
+    stream = EventFilter(None, thinner_of(generation))
+    kind, shown = ("session.status", "status") if generation == 1 else ("session.step.ended", "finish")
+    for depth in range(900, 1_000):
+        nested = "[" * depth + "]" * depth
+        content = f'{{"sessionID": "{_SESSION}", "{shown}": {nested}, "x": 1}}'
+        await stream.feed(f'data: {{"type": "{kind}", "properties": {content}, "data": {content}}}\n\n'.encode())
+    after = of(kind, sessionID=_SESSION, status={"type": "idle"}, finish="stop")
+    assert [event["type"] for event in await told(stream, after)] == [kind]
+
+
 def test_what_is_remembered_of_a_stream_is_bounded() -> None:
     def size_after(count: int) -> int:
         thinner = Thinner1()

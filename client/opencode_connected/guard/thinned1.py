@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
+from opencode_connected.guard.bodies import is_id
 from opencode_connected.guard.routes import member
 from opencode_connected.guard.thinning import (
     ARGUMENTS,
@@ -90,6 +91,17 @@ _EVENTS: Final[dict[str, Shape]] = {
 }
 
 
+_IDS: Final = ("id", "sessionID", "messageID", "partID")
+
+
+def _has_odd_ids(event: dict[str, Any]) -> bool:
+    """Tell whether an event of a message names by anything but an id what is to be remembered: that may be long."""
+    properties = member(event, "properties")
+    places = (properties, member(properties, "part"), member(properties, "info"))
+    named = [place[key] for place in places if isinstance(place, dict) for key in _IDS if key in place]
+    return not all(map(is_id, named))
+
+
 class Thinner1:
     """Thins the events of one stream.
 
@@ -111,7 +123,7 @@ class Thinner1:
 
     def thin(self, kind: str, event: dict[str, Any]) -> object:
         """See `thinning.Thinner`."""
-        if kind not in _EVENTS:
+        if kind not in _EVENTS or (kind.startswith("message.") and _has_odd_ids(event)):
             return None
         if kind == "message.part.updated":
             return self._part(event)
