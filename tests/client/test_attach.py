@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from client.fake_stranger import FakeStranger
@@ -135,4 +139,57 @@ def test_a_server_that_is_started_anew_on_its_port_is_found_again(machine: Machi
         served.kill()
         assert not listener.is_there()
         served.start()
+        eventually(listener.is_there, "the server that was started anew")
+
+
+# -- who has a port ------------------------------------------------------------------------------------------------
+
+
+def listens(address: str, port: int = 0, *, only_ipv6: bool = False) -> socket.socket:
+    """Return a socket that listens at `address`, of IPv6 where it has a colon."""
+    listening = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if ":" in address:
+        listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only_ipv6))
+    listening.bind((address, port))
+    listening.listen()
+    return listening
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::", "::ffff:127.0.0.1", "::ffff:0.0.0.0"])
+def test_a_program_that_gets_what_connects_to_the_port_is_known_as_ones_own(address: str) -> None:
+    with listens(address) as listening:
+        assert OwnListener(listening.getsockname()[1]).is_there()
+
+
+@pytest.mark.parametrize("address", ["127.0.0.2", "::1"])
+def test_a_program_at_another_address_does_not_have_the_port(address: str) -> None:
+    with listens(address) as listening:
+        assert not OwnListener(listening.getsockname()[1]).is_there()
+
+
+def test_a_program_that_lives_on_and_listens_no_more_is_not_there() -> None:
+    with listens("127.0.0.1") as listening:
+        listener = OwnListener(listening.getsockname()[1])
         assert listener.is_there()
+    assert not listener.is_there()
+
+
+@only_root_is_two
+def test_a_program_that_leaves_ipv4_to_another_user_does_not_have_the_port() -> None:
+    with listens("::", only_ipv6=True) as listening, FakeStranger(listening.getsockname()[1]) as stranger:
+        assert not OwnListener(stranger.port).is_there()
+
+
+def test_all_processes_are_looked_at_once_for_many_who_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+
+    def no_processes() -> list[psutil.Process]:
+        looks.append(time.monotonic())
+        return []
+
+    monkeypatch.setattr(psutil, "process_iter", no_processes)
+    listener = OwnListener(free_port())
+    with ThreadPoolExecutor(8) as pool:
+        assert not any(pool.map(lambda _: listener.is_there(), range(16)))
+    assert len(looks) == 1

@@ -19,7 +19,7 @@ from opencode_connected.guard.thinned2 import Thinner2
 from opencode_fleet.agents.opencode1.decoder import Decoder as Decoder1
 from opencode_fleet.agents.opencode2.decoder import Decoder as Decoder2
 from opencode_fleet.events import TextChanged, ToolChanged
-from opencode_fleet.model import Runs
+from opencode_fleet.model import Runs, Status
 from opencode_fleet.state import DirectoryState
 from opencode_fleet.turn import Heard
 
@@ -224,6 +224,32 @@ async def test_what_still_runs_is_told_again_when_another_call_of_its_session_en
     ]
 
 
+async def test_what_runs_for_long_is_told_again_to_a_reader_who_forgot_it() -> None:
+    now = 0.0
+    stream, decoder, state = EventFilter(None, Thinner1(lambda: now)), Decoder1(), DirectoryState()
+    runs = Runs(statuses={_SESSION: Status("busy")}, asks=[])
+
+    async def hear(output: str) -> int:
+        events = await told(stream, tool("running", output))
+        for event in events:
+            for each in decoder.decode(event):
+                state.apply(each)
+        return len(events)
+
+    state.refresh(runs)
+    assert await hear("") == 1
+    # Its list of what runs was older than the turn, and the next one tells of the session, not of its call.
+    state.refresh(Runs(statuses={}, asks=[]))
+    state.refresh(runs)
+    assert state.live(_SESSION).tool == ""
+    times = []
+    for number in range(25):
+        now = float(number)
+        times += [number] * await hear("line\n" * number)
+    assert times == [10, 20]
+    assert state.live(_SESSION).tool == "bash make"
+
+
 def growing(words: list[str], **ids: str) -> list[Event]:
     """Return a text as OpenCode told it before 1.2: the whole of it with each word."""
     part = {"id": "prt_4", "messageID": "msg_3", "sessionID": _SESSION, "type": "text", **ids}
@@ -246,6 +272,14 @@ async def test_a_text_that_comes_as_a_whole_with_each_word_is_told_by_what_is_ne
     await assert_nothing_is_lost(1, [*events[: 4 + gap], other, *events[4 + gap :]], is_exact=True)
     del events[2 + gap : 4 + gap]
     await assert_nothing_is_lost(1, events, is_exact=True)
+
+
+@pytest.mark.parametrize("position", range(2, 6))
+async def test_a_text_that_goes_on_after_its_session_was_idle_is_told_from_its_beginning(position: int) -> None:
+    busy, idle = (of("session.status", sessionID=_SESSION, status={"type": kind}) for kind in ("busy", "idle"))
+    begun = of("message.updated", info={"id": "msg_3", "sessionID": _SESSION, "role": "assistant"})
+    events = [busy, begun, *growing(["one ", "two ", "three"])]
+    await assert_nothing_is_lost(1, [*events[:position], idle, busy, *events[position:]], is_exact=True)
 
 
 async def test_a_long_text_that_comes_as_a_whole_is_told_once() -> None:
@@ -284,6 +318,34 @@ async def test_events_of_another_shape_break_nothing(value: object) -> None:
         for kind in sorted(thinner_of(generation).kinds):
             odd = [{"type": kind, "properties": value, "data": value}, of(kind, part=value, info=value, item=value)]
             await assert_nothing_is_lost(generation, odd, is_exact=True)
+
+
+@pytest.mark.parametrize("odd", ["x" * 100_000, "", ["prt_1"], None, 7])
+async def test_what_is_named_by_no_id_is_neither_told_nor_remembered(odd: object) -> None:
+    ids = {"id": "prt_1", "messageID": "msg_1", "sessionID": _SESSION}
+    bodies = (
+        {"type": "text", "text": "x"},
+        {"type": "reasoning", "text": "x"},
+        {"type": "tool", "tool": "bash", "state": {"status": "running"}},
+    )
+    events = [of("message.part.updated", part={**ids, key: odd, **body}, delta="x") for key in ids for body in bodies]
+    events += [of("message.updated", info={"id": odd, "sessionID": _SESSION, "role": "user"})]
+    events += [of("message.part.delta", sessionID=_SESSION, partID=odd, field="text", delta="x")]
+    thinner = Thinner1()
+    assert [thinner.thin(event["type"], event) for event in events] == [None] * len(events)
+    assert len(pickle.dumps(thinner)) == len(pickle.dumps(Thinner1()))
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+async def test_an_event_that_is_nested_too_deeply_ends_no_stream(generation: int) -> None:
+    stream = EventFilter(None, thinner_of(generation))
+    kind, shown = ("session.status", "status") if generation == 1 else ("session.step.ended", "finish")
+    for depth in range(900, 1_000):
+        nested = "[" * depth + "]" * depth
+        content = f'{{"sessionID": "{_SESSION}", "{shown}": {nested}, "x": 1}}'
+        await stream.feed(f'data: {{"type": "{kind}", "properties": {content}, "data": {content}}}\n\n'.encode())
+    after = of(kind, sessionID=_SESSION, status={"type": "idle"}, finish="stop")
+    assert [event["type"] for event in await told(stream, after)] == [kind]
 
 
 def test_what_is_remembered_of_a_stream_is_bounded() -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import psutil
 
-_FROM_LOOPBACK = frozenset({"127.0.0.1", "0.0.0.0", "::"})  # noqa: S104 - where a connection to 127.0.0.1 may arrive
+_MAPPED = "::ffff:"
+_FROM_LOOPBACK = frozenset({"127.0.0.1", "0.0.0.0"})  # noqa: S104 - where a connection to 127.0.0.1 may arrive
+_ABSENT_SECONDS = 1.0
+"""For which nobody is looked for once more: to look at all processes takes half a second."""
 
 
 def addresses(process: psutil.Process, port: int) -> frozenset[str]:
@@ -31,27 +36,45 @@ class OwnListener:
     def __init__(self, port: int) -> None:
         self.port = port
         self._process: psutil.Process | None = None
+        self._absent_until = 0.0
+        self._looking = threading.Lock()
 
     def is_there(self) -> bool:
-        """Tell whether there is one. As long as the one that was seen lives, nobody else can have the port."""
-        if self._process is None or not _lives(self._process):
+        """Tell whether there is one now. One that comes may be told of a second late, one that goes never."""
+        with self._looking:
+            if self._process is not None and self._has_port(self._process):
+                return True
+            if time.monotonic() < self._absent_until:
+                return False
             self._process = self._find()
-        return self._process is not None
+            if self._process is None:
+                self._absent_until = time.monotonic() + _ABSENT_SECONDS
+            return self._process is not None
 
     def _find(self) -> psutil.Process | None:
         import psutil  # noqa: PLC0415 - see above
 
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if is_own(process) and not _FROM_LOOPBACK.isdisjoint(addresses(process, self.port)):
-                    return process
-        return None
+        return next((process for process in psutil.process_iter() if self._has_port(process)), None)
+
+    def _has_port(self, process: psutil.Process) -> bool:
+        """Tell whether `process` is this user's and gets what connects to the port; it may live on without it."""
+        import psutil  # noqa: PLC0415 - see above
+
+        with suppress(psutil.Error):
+            if not (is_own(process) and process.is_running()):
+                return False
+            listening = {address.removeprefix(_MAPPED) for address in addresses(process, self.port)}
+            # Who listens on all of IPv6 may have IPv4 too, or leave it to somebody else.
+            return not _FROM_LOOPBACK.isdisjoint(listening) or ("::" in listening and not _in_ipv4(self.port))
+        return False
 
 
-def _lives(process: psutil.Process) -> bool:
+def _in_ipv4(port: int) -> bool:
+    """Tell whether anybody listens on 127.0.0.1 in IPv4 alone. Raises `psutil.Error` where that cannot be seen."""
     import psutil  # noqa: PLC0415 - see above
 
-    # One that has ended and that nobody has reaped yet listens no more.
-    with suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
+    return any(
+        c.status == psutil.CONN_LISTEN and c.laddr[1] == port and c.laddr[0] in _FROM_LOOPBACK
+        for c in psutil.net_connections(kind="tcp4")
+        if c.laddr
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from opencode_connected.guard.policy import Policy
     from opencode_connected.guard.refusals import RefusalLog
+    from opencode_connected.guard.thinning import Shape
     from opencode_connected.guard.upstream import Upstream
 
 DOCUMENT = "/opencode-relay/guard"
@@ -42,6 +44,8 @@ _WRITE_SECONDS = 60.0
 _HEALTH_SECONDS = 5.0
 _SMALL = 256 << 10
 """Bytes: an answer of this size is sent in one piece."""
+_MAX_THINNED = 2
+"""Pages at once: what JSON of 8 MB is parsed into takes 50 MB and more."""
 _TOKEN = re.compile(r"[!-~]{1,1000}", re.ASCII)
 
 
@@ -64,6 +68,7 @@ class Gate:
         self._calls = Calls(upstream)
         self._reach = GuardedReach(self._calls, policy)
         self._streams = Streams(log)
+        self._thinning = asyncio.Semaphore(_MAX_THINNED)
         self._told = policy()
 
     def end_streams(self) -> None:
@@ -221,10 +226,20 @@ class Gate:
             return web.json_response(await route.answer(answer, self._reach))
         headers = _headers(route, upstream)
         if route.shape is not None and upstream.status == 200:
-            return await _thinned(request, route, upstream, headers)
+            return await self._page(request, route, upstream, headers)
         if upstream.content_length is not None and upstream.content_length <= _SMALL:
             return web.Response(body=await read(upstream), status=upstream.status, headers=headers)
         return await _piece_by_piece(request, upstream, headers, upstream.content.iter_any())
+
+    async def _page(
+        self, request: web.BaseRequest, route: Route, upstream: aiohttp.ClientResponse, headers: Mapping[str, str]
+    ) -> web.StreamResponse:
+        async with self._thinning:
+            body, is_thinned = await _thinned(route.shape, upstream)
+        if is_thinned and len(body) <= _SMALL:
+            return web.Response(body=body, headers=headers)
+        length = len(body) if is_thinned else None
+        return await _piece_by_piece(request, upstream, headers, _pieces(body, upstream), length=length)
 
 
 def _headers(route: Route, upstream: aiohttp.ClientResponse) -> dict[str, str]:
@@ -233,25 +248,34 @@ def _headers(route: Route, upstream: aiohttp.ClientResponse) -> dict[str, str]:
     return headers | ({route.header: told} if route.header is not None and _TOKEN.fullmatch(told) else {})
 
 
-async def _thinned(
-    request: web.BaseRequest, route: Route, upstream: aiohttp.ClientResponse, headers: Mapping[str, str]
-) -> web.StreamResponse:
+async def _thinned(shape: Shape, upstream: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+    """Return a page as it goes on, and True; or False and the beginning of what cannot be thinned.
+
+    Nothing else of it is kept while a slow reader takes that.
+    """
     content, is_whole = await read_beginning(upstream)
-    answer = parse(upstream, content) if is_whole else None
-    if answer is None:
-        return await _piece_by_piece(request, upstream, headers, _pieces(content, upstream))
-    body = compact(kept(answer, route.shape))
-    if len(body) <= _SMALL:
-        return web.Response(body=body, headers=headers)
-    return await _piece_by_piece(request, upstream, headers, _pieces(body), length=len(body))
+    if not is_whole:
+        return content, False
+    if len(content) <= _SMALL:
+        body = _thin(content, shape)
+    else:
+        body = await asyncio.to_thread(_thin, content, shape)
+    return (content, False) if body is None else (body, True)
 
 
-async def _pieces(content: bytes, rest: aiohttp.ClientResponse | None = None) -> AsyncIterator[bytes]:
+def _thin(content: bytes, shape: Shape) -> bytes | None:
+    """Return what `shape` keeps of a page; None of what is no JSON."""
+    try:
+        return compact(kept(json.loads(content), shape))
+    except (ValueError, RecursionError):
+        return None
+
+
+async def _pieces(content: bytes, rest: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
     for start in range(0, len(content), _SMALL):
         yield content[start : start + _SMALL]
-    if rest is not None:
-        async for chunk in rest.content.iter_any():
-            yield chunk
+    async for chunk in rest.content.iter_any():
+        yield chunk
 
 
 async def _piece_by_piece(

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import web
@@ -78,10 +78,18 @@ class EventFilter:
             return frame + b"\n\n"
         if not isinstance(kind, str) or not await self._passes(kind, event):
             return b""
-        thinned = self._thinner.thin(kind, event)
-        if thinned == event:
-            return frame + b"\n\n"
-        return b"" if thinned is None else b"data: " + compact(thinned) + b"\n\n"
+        return self._thinned(kind, event, frame)
+
+    def _thinned(self, kind: str, event: dict[str, Any], frame: bytes) -> bytes:
+        """Return what goes on of an event, which came as `frame`."""
+        try:
+            thinned = self._thinner.thin(kind, event)
+            if thinned == event:
+                return frame + b"\n\n"
+            return b"" if thinned is None else b"data: " + compact(thinned) + b"\n\n"
+        except RecursionError:
+            # Python reads a little deeper than it writes.
+            return b""
 
     async def _passes(self, kind: str, event: object) -> bool:
         reach = self._reach

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
+from opencode_connected.guard.bodies import is_id
 from opencode_connected.guard.routes import member
 from opencode_connected.guard.thinning import (
     ARGUMENTS,
@@ -19,10 +21,14 @@ from opencode_connected.guard.thinning import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opencode_connected.guard.thinning import Shape
 
 _MAX_CALLS: Final = 100
 """Of one session at once."""
+_TOLD_SECONDS: Final = 10.0
+"""After which a call that still runs is told again: its reader may have begun anew with an older list of sessions."""
 _RUNNING: Final = ("pending", "running")
 
 # Beside its message an error has the provider's whole answer.
@@ -85,18 +91,31 @@ _EVENTS: Final[dict[str, Shape]] = {
 }
 
 
+_IDS: Final = ("id", "sessionID", "messageID", "partID")
+
+
+def _has_odd_ids(event: dict[str, Any]) -> bool:
+    """Tell whether an event of a message names by anything but an id what is to be remembered: that may be long."""
+    properties = member(event, "properties")
+    places = (properties, member(properties, "part"), member(properties, "info"))
+    named = [place[key] for place in places if isinstance(place, dict) for key in _IDS if key in place]
+    return not all(map(is_id, named))
+
+
 class Thinner1:
     """Thins the events of one stream.
 
-    A tool's call is told when it begins, when it is called something else, and when it ends; its output is in the
-    messages. Texts are told as they are written, but those of persons, and no reasoning.
+    A tool's call is told when it begins, when it is called something else, when it ends, and now and then while it
+    tells more; its output is in the messages. Texts are told as they are written, but those of persons, and no
+    reasoning. `clock` counts seconds.
     """
 
     kinds = frozenset(_EVENTS)
 
-    def __init__(self) -> None:
-        self._running: OrderedDict[str, dict[str, int]] = OrderedDict()
-        """By session what was told last of each call that runs, as a hash."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._running: OrderedDict[str, dict[str, tuple[int, float]]] = OrderedDict()
+        """By session what was told last of each call that runs, as a hash, and when."""
         self._unread: OrderedDict[str, None] = OrderedDict()
         """Persons' messages, and parts that are reasoning."""
         self._lengths: OrderedDict[str, int] = OrderedDict()
@@ -104,13 +123,14 @@ class Thinner1:
 
     def thin(self, kind: str, event: dict[str, Any]) -> object:
         """See `thinning.Thinner`."""
-        if kind not in _EVENTS:
+        if kind not in _EVENTS or (kind.startswith("message.") and _has_odd_ids(event)):
             return None
         if kind == "message.part.updated":
             return self._part(event)
         if not kind.startswith("message."):
-            # What a session ran may be forgotten with what it does now.
+            # What a session ran, and the beginnings of texts, may be forgotten with what it does now.
             self._running.pop(str(member(event, "properties", "sessionID")), None)
+            self._lengths.clear()
         if kind == "message.updated" and member(event, "properties", "info", "role") == "user":
             remember(self._unread, str(member(event, "properties", "info", "id")))
         if kind == "message.part.delta":
@@ -142,12 +162,13 @@ class Thinner1:
         running = self._running.get(session, {})
         remember(self._running, session, running)
         told = kept(part, _CALL)
-        said = hash(compact(told))
-        if running.get(part_id) == said:
+        said, now = hash(compact(told)), self._clock()
+        known, at = running.get(part_id, (None, now))
+        if known == said and now - at < _TOLD_SECONDS:
             return None
         if len(running) >= _MAX_CALLS:
             running.clear()
-        running[part_id] = said
+        running[part_id] = (said, now)
         return kept(event, _event({"sessionID": WHOLE, "part": _CALL}))
 
     def _text(self, event: dict[str, Any], part: dict[str, Any]) -> object:

@@ -30,7 +30,8 @@ _PIECES: Final[dict[object, Shape]] = {
 
 def _piece(value: object) -> object:
     kind = member(value, "type")
-    return kept(value, _PIECES.get(kind) or keys("type", "time"))
+    shape = _PIECES.get(kind) if isinstance(kind, str) else None
+    return kept(value, shape or keys("type", "time"))
 
 
 MESSAGES: Final[Shape] = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tracemalloc
+from contextlib import AsyncExitStack
 
 import httpx
 import pytest
@@ -136,3 +138,46 @@ async def test_only_what_can_be_a_cursor_is_passed_on(cursor: str) -> None:
     async with fake_agent(opencode1_with_a_page) as fake, guarded(fake.target(1), opened("/opened")) as guard:
         page = await guard.client.get(f"/session/ses_a/message?limit=1&before={cursor}")
         assert page.headers.get("x-next-cursor") == (cursor if cursor.isalpha() else None)
+
+
+async def test_of_a_page_that_is_read_slowly_only_what_goes_on_is_kept() -> None:
+    parts = [{"type": "text", "id": f"prt_{number}", "text": "a" * 100} for number in range(100)]
+    raw = json.dumps([{"info": {"id": "msg_a"}, "parts": parts}] * 100).encode()
+    body = len(json.dumps(json.loads(raw), separators=(",", ":")))
+
+    async def answer(request: web.Request) -> web.Response:
+        if not request.path.endswith("/message"):
+            return web.json_response({"id": "ses_a", "directory": "/opened"})
+        return web.Response(body=raw, content_type="application/json")
+
+    async with AsyncExitStack() as stack:
+        fake = await stack.enter_async_context(fake_agent(answer))
+        guard = await stack.enter_async_context(guarded(fake.target(1), opened("/opened")))
+
+        async def begin_to_read() -> None:
+            reader, writer = await asyncio.open_unix_connection(guard.socket)
+            stack.callback(writer.close)
+            writer.write(b"GET /session/ses_a/message HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            # What comes after it is not taken beyond the buffers.
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+
+        tracemalloc.start()
+        stack.callback(tracemalloc.stop)
+        await asyncio.gather(*(begin_to_read() for _ in range(8)))
+        now, most = tracemalloc.get_traced_memory()
+        # Eight bodies, also in buffers; with what two pages were parsed into while those were thinned.
+        assert now < 8 * 3 * body
+        assert most < (8 * 2 + 2 * 6) * body
+
+
+async def test_a_piece_of_an_unknown_kind_leaves_the_rest_of_a_page_as_it_is() -> None:
+    pieces = [{"type": ["text"], "text": "odd"}, {"type": "text", "text": "hello"}]
+
+    async def answer(request: web.Request) -> web.Response:
+        if not request.path.endswith("/message"):
+            return session_in("/opened")
+        return web.json_response({"data": [{"id": "msg_a", "content": pieces}]})
+
+    async with fake_agent(answer) as fake, guarded(fake.target(), opened("/opened")) as guard:
+        page = await guard.client.get(f"{PATH}/message")
+        assert page.json() == {"data": [{"id": "msg_a", "content": [{"type": ["text"]}, pieces[1]]}]}
