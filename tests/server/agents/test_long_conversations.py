@@ -154,3 +154,13 @@ async def test_what_is_silent_or_drips_is_given_up_also_while_others_answer(monk
         flowing.cancel()
         await asyncio.gather(flowing, return_exceptions=True)
         await client.aclose()
+
+
+async def test_what_arrives_without_an_end_is_given_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opencode_fleet.agents.http.REQUEST_TIMEOUT", 0.4)
+    async with FakeDrip() as fake:
+        client = client_for(fake.url)
+        # Before it has as many bytes as it may have.
+        with pytest.raises(Unresponsive):
+            await client.call("GET", "/flows")
+        await client.aclose()
