@@ -251,17 +251,17 @@ class AgentClient:
 
     async def _read(self, response: aiohttp.ClientResponse, limit: int, came: Callable[[int], None]) -> bytes:
         chunks: list[bytes] = []
-        size = 0
-        async for chunk in response.content.iter_any():
+        # What it says of its size saves a slow line from carrying it.
+        size, told = 0, response.content_length or 0
+        while max(size, told) <= limit:
+            chunk = await response.content.readany()
+            if not chunk:
+                return b"".join(chunks)
             size += len(chunk)
             came(len(chunk))
-            if size > limit:
-                response.close()
-                raise TooLarge(
-                    f"{quote_name(self.name)} answered more than {limit >> 20} MiB; nothing of it was used"
-                )
             chunks.append(chunk)
-        return b"".join(chunks)
+        response.close()
+        raise TooLarge(f"{quote_name(self.name)} answered more than {limit >> 20} MiB; nothing of it was used")
 
     def _check(self, response: aiohttp.ClientResponse, content_type: str, content: bytes = b"") -> None:
         status = response.status

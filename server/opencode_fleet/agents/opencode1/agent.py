@@ -136,7 +136,12 @@ class OpenCode1:
         seen = size = 0
         cursor = ""
         while seen < limit and size < LARGE_BODY:
-            page = await self._page(session_id, limit - seen, cursor, arrived)
+            try:
+                page = await self._page(session_id, limit - seen, cursor, arrived)
+            except TooLarge:
+                if not found:
+                    raise
+                break  # one by itself, and none before it can be had
             entries = self._client.many(Message, page.value)
             found = [*(message.domain() for message in entries), *found]
             seen, size, cursor = seen + _length(page.value), size + page.size, page.cursor

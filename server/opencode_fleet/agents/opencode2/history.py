@@ -34,13 +34,20 @@ class History:
     ) -> AsyncIterator[list[wire.Message]]:
         """Yield a session's entries, newest first: all so far with each page, until there are no more, or `most`.
 
+        It ends too before an entry that is larger than an answer may be.
+
         `arrived` is told of bytes as they come. Raises `InstanceError`.
         """
         entries: list[wire.Message] = []
         told = size = 0
         cursor = ""
         for _ in range(MAX_PAGES):
-            page = await self._page(session_id, most - told, cursor, arrived)
+            try:
+                page = await self._page(session_id, most - told, cursor, arrived)
+            except TooLarge:
+                if not entries:
+                    raise
+                break  # one by itself, and none before it can be had
             listed = wire.member(page.value, "data")
             entries += self._calls.client.many(wire.Message, listed)
             told, size, cursor = told + len(listed), size + page.size, cursor_of(page.value)
