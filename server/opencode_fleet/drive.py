@@ -86,7 +86,7 @@ class Driver:
             return await self._take_up(instance, call, sent_before, on_text)
         session, note = await self.sessions.to_drive(instance, wanted)
         await self._check_free(instance, session.id)
-        prompt = Prompt(session.id, new_prompt_id(), message, session.agent, session.model)
+        prompt = Prompt(session.id, new_prompt_id(), message, session.agent, session.model, session.variant)
         turn = Turn(instance, prompt, on_text=on_text)
         deadline = time.monotonic() + self._timeout
         with instance.listening(turn.hear):

@@ -129,21 +129,28 @@ async def test_a_compaction_s_summary_is_no_answer_and_its_own_words_no_message_
     ("told", "sent"),
     [
         (
-            {"agent": "plan", "model": {"id": "b", "providerID": "a"}},
+            {"agent": "plan", "model": {"id": "b", "providerID": "a", "variant": "default"}},
             {"agent": "plan", "model": {"providerID": "a", "modelID": "b"}},
         ),
-        ({}, {"agent": "review", "model": {"providerID": "c", "modelID": "d/e"}}),
+        (
+            {"agent": "plan", "model": {"id": "b", "providerID": "a", "variant": "high"}},
+            {"agent": "plan", "model": {"providerID": "a", "modelID": "b"}, "variant": "high"},
+        ),
+        ({}, {"agent": "review", "model": {"providerID": "c", "modelID": "d/e"}, "variant": "low"}),
     ],
 )
-async def test_a_message_keeps_the_session_in_its_agent_and_model(told: dict[str, Any], sent: dict[str, Any]) -> None:
-    first = message("msg_1", "user", "x", agent="review", model={"providerID": "c", "modelID": "d/e"})
+async def test_a_message_keeps_the_session_in_its_agent_model_and_variant(
+    told: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    chosen = {"providerID": "c", "modelID": "d/e", "variant": "low"}
+    first = message("msg_1", "user", "x", agent="review", model=chosen)
     answers = {
         "GET /session/ses_1": {**SESSION, **told},
         "GET /session/ses_1/message": [first, answer("msg_2", "y", "msg_1", agent="other")],
     }
     async with opencode1(answers) as (agent, server):
         session = await agent.session("ses_1")
-        prompt = Prompt("ses_1", "msg_9", "hello", session.agent, session.model)
+        prompt = Prompt("ses_1", "msg_9", "hello", session.agent, session.model, session.variant)
         await agent.prompt(prompt)
         await agent.prompt(prompt)
     first_body, again = server.bodies("POST /session/ses_1/prompt_async")

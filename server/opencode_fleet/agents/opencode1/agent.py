@@ -204,7 +204,7 @@ class OpenCode1:
         return self._client.one(Session, answer).domain()
 
     async def prompt(self, prompt: model.Prompt) -> None:
-        """See `Agent.prompt`. A prompt that names no agent would take the session to the default one, for good."""
+        """See `Agent.prompt`. What a prompt does not name is set to its default in the session, for good."""
         # The part's id too: without it a second post would append the text again.
         part_id = f"prt{prompt.id.removeprefix('msg')}"
         body: dict[str, Any] = {
@@ -215,18 +215,20 @@ class OpenCode1:
         await self._client.call("POST", f"/session/{prompt.session_id}/prompt_async", body=body)
 
     async def _manner(self, prompt: model.Prompt) -> dict[str, Any]:
-        """Return the agent and model that the prompt's session is in, as a prompt names them."""
-        agent, chosen = prompt.agent, prompt.model
+        """Return the agent, model and variant that the prompt's session is in, as a prompt names them."""
+        agent, chosen, variant = prompt.agent, prompt.model, prompt.variant
         if not agent:
             # Before 1.18 only the messages tell.
             for message in reversed(await self.messages(prompt.session_id, 10)):
                 if message.role == "user" and message.agent:
-                    agent, chosen = message.agent, message.model
+                    agent, chosen, variant = message.agent, message.model, message.variant
                     break
         provider, slash, name = chosen.partition("/")
         manner: dict[str, Any] = {"agent": agent} if agent else {}
         if slash:
             manner["model"] = {"providerID": provider, "modelID": name}
+        if variant:
+            manner["variant"] = variant
         return manner
 
     async def interrupt(self, session_id: str) -> None:
