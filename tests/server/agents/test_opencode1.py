@@ -100,6 +100,7 @@ async def test_the_answers_to_a_message_are_those_up_to_the_next() -> None:
         assert [each.text for each in record.answers] == ["a tool first", "mine: done"]
         assert (record.is_stored, record.is_shared) == (True, False)
         assert not (await agent.turn("ses_1", "msg_nobody")).is_stored
+        assert not (await agent.turn("ses_1", "")).is_stored
 
 
 async def test_a_message_that_came_while_another_waited_shares_its_answer() -> None:

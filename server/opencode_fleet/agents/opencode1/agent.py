@@ -188,7 +188,7 @@ class OpenCode1:
         ids = [message.id for message in messages]
         if prompt_id in ids:
             messages = messages[ids.index(prompt_id) + 1 :]
-        elif all(message.answers != prompt_id for message in messages):
+        elif not prompt_id or all(message.answers != prompt_id for message in messages):
             return TurnRecord(is_stored=False)  # else only so long ago that it is not among these
         next_one = next((index for index, message in enumerate(messages) if message.role == "user"), len(messages))
         answers = _answers(messages[:next_one])
