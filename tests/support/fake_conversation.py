@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -13,6 +13,9 @@ from opencode_fleet.agents.guard import GUARD_PATH
 from opencode_fleet.agents.http import LARGE_BODY
 from support.fake_http import FakeHttp
 from support.fake_opencode2 import GUARD
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HOME = "/home/ann/api"
 PATHS = {1: "/session/ses_1/message", 2: "/api/session/ses_1/message"}
@@ -48,6 +51,8 @@ class FakeConversation(FakeHttp):
         if generation == 2:
             self.answers[f"GET {GUARD_PATH}"] = GUARD.model_dump(mode="json")
         self.pages: list[int] = []
+        self.cursors: Iterator[str] | None = None
+        """What leads on after each page; None: what is right."""
         self.streams: list[str] = []
         self._generation = generation
         self.messages = [self._message(number, "x" * size) for number in range(count)]
@@ -87,6 +92,7 @@ class FakeConversation(FakeHttp):
         start = max(0, end - limit)
         self.pages.append(limit)
         page, more = self.messages[start:end], str(start) if start and self._tells_pages else None
+        more = next(self.cursors) if self.cursors else more
         if self._generation == 2:
             return web.json_response({"data": page[::-1], "cursor": {"next": more}})
         return web.json_response(page, headers={"x-next-cursor": more} if more else None)

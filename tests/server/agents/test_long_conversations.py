@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -153,6 +154,41 @@ async def test_a_session_whose_newest_message_is_too_large_can_be_sent_to(genera
         instance = await eventually_async(lambda: fleet.find_live("laptop"), "the instance", within=30)
         chosen = await Driver(fleet, 30).sessions.to_drive(instance, "ses_1")
     assert (chosen.session.id, chosen.note) == ("ses_1", "")
+
+
+@GENERATIONS
+async def test_an_entry_of_another_shape_hides_none_before_it_where_pages_are_small(
+    generation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opencode_fleet.agents.pages.PAGE_SECONDS", 0.0)  # one message a page, after the first
+    fake = FakeConversation(generation, count=12, size=10)
+    fake.messages[5] = {"id": "no id at all!"}
+    async with agent_of(fake) as agent:
+        assert [message.id for message in await agent.messages("ses_1", 10)][-9:] == [*ids(2, 5), *ids(6, 12)]
+    assert 1 in fake.pages
+
+
+@GENERATIONS
+async def test_a_page_that_leads_to_itself_is_read_twice_and_shown_once(generation: int) -> None:
+    fake = FakeConversation(generation, count=12, size=10)
+    fake.cursors = itertools.repeat("12")
+    async with agent_of(fake) as agent:
+        found = await agent.messages("ses_1", 200)
+    assert [message.id for message in found] == ids(0, 12)
+    assert len(fake.pages) == 2
+
+
+@GENERATIONS
+async def test_pages_that_never_end_are_given_up(generation: int) -> None:
+    fake = FakeConversation(generation, count=1, size=10)
+    # The same page each time, by another name.
+    fake.cursors = ("1".zfill(width) for width in itertools.count(2))
+    async with agent_of(fake) as agent:
+        assert not (await agent.turn("ses_1", "msg_nobody")).is_stored
+        assert len(fake.pages) <= 60
+        fake.pages.clear()
+        assert [message.id for message in await agent.messages("ses_1", 200)] == ids(0, 1)
+    assert len(fake.pages) == 60
 
 
 @GENERATIONS

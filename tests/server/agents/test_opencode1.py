@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -160,6 +161,17 @@ async def test_a_message_keeps_the_session_in_its_agent_model_and_variant(
     # What the session's record tells is asked for once, by whoever chose it.
     calls = [call for call, _ in server.asked if call.startswith("GET /session/ses_1")]
     assert calls == ["GET /session/ses_1"] + ([] if told else ["GET /session/ses_1/message"] * 2)
+
+
+async def test_no_more_is_read_than_tells_the_agent_and_model_of_a_session() -> None:
+    newest = [message("msg_8", "user", "x", agent="plan"), answer("msg_9", "y", "msg_8")]
+    more = (200, json.dumps(newest))
+    async with opencode1({"GET /session/ses_1/message": more}) as (agent, server):
+        server.headers = {"x-next-cursor": "before"}
+        await agent.prompt(Prompt("ses_1", "msg_10", "hello"))
+    (body,) = server.bodies("POST /session/ses_1/prompt_async")
+    assert body["agent"] == "plan"
+    assert len([call for call, _ in server.asked if call == "GET /session/ses_1/message"]) == 1
 
 
 # -- what there is ---------------------------------------------------------------------------------------------------

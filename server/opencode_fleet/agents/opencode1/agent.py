@@ -29,6 +29,7 @@ MAX_LOOKED_UP = 200
 """Running sessions whose records are fetched: a subagent's ask is shown under the session that started it."""
 MESSAGES_LOOKED_AT = 50
 MAX_PAGE = 200
+MAX_PAGES = 60
 MAX_ASKS_CHECKED = 50
 """Asks of running sessions for which is looked whether the tool call that asked still waits."""
 
@@ -135,18 +136,23 @@ class OpenCode1:
         found: list[model.Message] = []
         seen = size = 0
         cursor = ""
-        while seen < limit and size < LARGE_BODY:
+        for _ in range(MAX_PAGES):
             try:
                 page = await self._page(session_id, limit - seen, cursor, arrived)
             except TooLarge:
                 if not found:
                     raise
                 break  # one by itself, and none before it can be had
-            entries = self._client.many(Message, page.value)
-            found = [*(message.domain() for message in entries), *found]
-            seen, size, cursor = seen + _length(page.value), size + page.size, page.cursor
-            if not cursor or not entries or (until is not None and until(found)):
+            known = {message.id for message in found}
+            entries = [entry.domain() for entry in self._client.many(Message, page.value)]
+            found = [*(message for message in entries if message.id not in known), *found]
+            told = _length(page.value)
+            seen, size = seen + told, size + page.size
+            if seen >= limit or size >= LARGE_BODY or (until is not None and until(found)):
                 break
+            if not told or page.cursor in {"", cursor}:
+                break
+            cursor = page.cursor
         return found
 
     async def _page(self, session_id: str, wanted: int, cursor: str, arrived: Callable[[int], None] | None) -> Answer:
@@ -219,10 +225,10 @@ class OpenCode1:
         agent, chosen, variant = prompt.agent, prompt.model, prompt.variant
         if not agent:
             # Before 1.18 only the messages tell.
-            for message in reversed(await self.messages(prompt.session_id, 10)):
-                if message.role == "user" and message.agent:
-                    agent, chosen, variant = message.agent, message.model, message.variant
-                    break
+            messages = await self.messages(prompt.session_id, 10, until=lambda found: any(map(_tells_manner, found)))
+            message = next(filter(_tells_manner, reversed(messages)), None)
+            if message is not None:
+                agent, chosen, variant = message.agent, message.model, message.variant
         provider, slash, name = chosen.partition("/")
         manner: dict[str, Any] = {"agent": agent} if agent else {}
         if slash:
@@ -280,6 +286,10 @@ class OpenCode1:
 
 def _answers(messages: list[model.Message]) -> tuple[model.Message, ...]:
     return tuple(message for message in messages if message.role == "assistant" and not message.is_summary)
+
+
+def _tells_manner(message: model.Message) -> bool:
+    return message.role == "user" and bool(message.agent)
 
 
 def _length(page: object) -> int:

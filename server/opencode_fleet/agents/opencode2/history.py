@@ -49,11 +49,14 @@ class History:
                     raise
                 break  # one by itself, and none before it can be had
             listed = wire.member(page.value, "data")
-            entries += self._calls.client.many(wire.Message, listed)
-            told, size, cursor = told + len(listed), size + page.size, cursor_of(page.value)
+            known = {entry.id for entry in entries}
+            entries += [e for e in self._calls.client.many(wire.Message, listed) if e.id not in known]
+            told, size = told + len(listed), size + page.size
             yield entries
-            if not cursor or not listed or told >= most or size >= MAX_BYTES:
+            following = cursor_of(page.value)
+            if not listed or told >= most or size >= MAX_BYTES or following in {"", cursor}:
                 break
+            cursor = following
 
     async def _page(self, session_id: str, wanted: int, cursor: str, arrived: Callable[[int], None] | None) -> Answer:
         """Fetch the newest entries before `cursor`: as many of those that are wanted as come in good time."""
