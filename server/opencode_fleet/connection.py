@@ -23,7 +23,7 @@ from opencode_fleet.errors import (
     Unreachable,
     Unresponsive,
 )
-from opencode_fleet.events import SessionChanged
+from opencode_fleet.events import RUN_STATE, SessionChanged
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -45,6 +45,8 @@ EARLY = 10.0
 """Seconds after a registration in which an agent may still be starting: until then its silence is no trouble."""
 STABLE_AFTER = 5.0
 """Seconds after which a connection counts as good, so that the next break is mended at once again."""
+REFRESH_WITHIN = 60.0
+"""Seconds in which what runs must have come, however slowly it arrives: others wait for it."""
 MAX_SESSIONS_PLACED = 5_000
 """Sessions whose directories are remembered, of one agent."""
 
@@ -154,15 +156,18 @@ class Connection:
         """Fetch what runs and waits anew.
 
         Raises:
-            InstanceError: it did not answer; the state is as it was.
+            InstanceError: it did not answer, or not in `REFRESH_WITHIN`; the state is as it was.
         """
         events: list[Event] = []
         # What is answered may be older than what is told meanwhile.
         self._recorders.append(events)
         try:
             agent = self.agent
-            runs = await agent.runs()
-            await self._learn(agent, [*runs.statuses, *(ask.session_id for ask in runs.asks)])
+            async with asyncio.timeout(REFRESH_WITHIN):
+                runs = await agent.runs()
+                await self._learn(agent, [*runs.statuses, *(ask.session_id for ask in runs.asks)])
+        except TimeoutError:
+            raise Unresponsive(f"{self.quoted} did not tell in time what runs there") from None
         finally:
             # By identity: lists of the same events are equal.
             self._recorders = [recorder for recorder in self._recorders if recorder is not events]
@@ -265,8 +270,10 @@ class Connection:
         if isinstance(event, SessionChanged):
             self._place(event.session_id, event.session.directory)
         await self._learn(agent, [event.session_id])
-        for recorder in self._recorders:
-            recorder.append(event)
+        if isinstance(event, RUN_STATE):
+            # Only these are replayed; what is written meanwhile is without bounds.
+            for recorder in self._recorders:
+                recorder.append(event)
         self._places.take(event, self._directory_of(event.session_id))
 
     async def _learn(self, agent: Agent, session_ids: list[str]) -> None:

@@ -21,7 +21,7 @@ from opencode_fleet.model import Permission, Prompt
 from opencode_fleet.prompt_ids import new_prompt_id
 from opencode_fleet.repeats import Call, Repeats
 from opencode_fleet.sessions import NEW_SESSION, Sessions
-from opencode_fleet.turn import Turn
+from opencode_fleet.turn import RECORD_WITHIN, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from opencode_fleet.events import Event
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
-    from opencode_fleet.model import Ask, Outcome
+    from opencode_fleet.model import Ask, Message, Outcome
+    from opencode_fleet.sessions import Chosen
 
     OnText = Callable[[str], Awaitable[None]]
 
@@ -84,11 +85,10 @@ class Driver:
         sent_before = self._repeats.take(call)
         if sent_before is not None:
             return await self._take_up(instance, call, sent_before, on_text)
-        session, note = await self.sessions.to_drive(instance, wanted)
-        await self._check_free(instance, session.id)
-        prompt = Prompt(session.id, new_prompt_id(), message, session.agent, session.model)
-        turn = Turn(instance, prompt, on_text=on_text)
         deadline = time.monotonic() + self._timeout
+        session, note = await self._free_session(instance, wanted)
+        prompt = Prompt(session.id, new_prompt_id(), message, session.agent, session.model, session.variant)
+        turn = Turn(instance, prompt, on_text=on_text)
         with instance.listening(turn.hear):
             instance.posting.add(session.id)
             ran = instance.state.ran.get(session.id)
@@ -151,9 +151,15 @@ class Driver:
         doubtful = False
         while True:
             try:
-                if doubtful and await self._has_arrived(instance, prompt):
-                    return
-                await instance.agent.prompt(prompt)
+                async with asyncio.timeout(max(RECORD_WITHIN, deadline - time.monotonic())):
+                    if doubtful and await self._has_arrived(instance, prompt):
+                        return
+                    await instance.agent.prompt(prompt)
+            except TimeoutError:
+                raise Unresponsive(
+                    f"{instance.quoted} did not say in time that it took the message: it may have arrived. "
+                    f"Use `read` on session {session_id} before sending it again"
+                ) from None
             except NotFound:
                 instance.state.forget(session_id)
                 sent = "the message may have arrived before" if doubtful else "nothing was sent"
@@ -181,6 +187,16 @@ class Driver:
     async def _has_arrived(self, instance: Instance, prompt: Prompt) -> bool:
         record = await instance.agent.turn(prompt.session_id, prompt.id)
         return record.is_stored or record.is_queued
+
+    async def _free_session(self, instance: Instance, wanted: str | None) -> Chosen:
+        """Return the session to post to. Raises `InstanceError`: there is none, or it took too long to find out."""
+        try:
+            async with asyncio.timeout(max(RECORD_WITHIN, self._timeout)):
+                chosen = await self.sessions.to_drive(instance, wanted)
+                await self._check_free(instance, chosen.session.id)
+        except TimeoutError:
+            raise Unresponsive(f"the records of {instance.quoted} did not come in time; nothing was sent") from None
+        return chosen
 
     async def _check_free(self, instance: Instance, session_id: str) -> None:
         if instance.state.family_busy(session_id):
@@ -327,7 +343,13 @@ class Driver:
         )
 
     async def _current_prompt(self, instance: Instance, root: str) -> str:
-        messages = await instance.agent.messages(root, 50, until=lambda found: any(m.role == "user" for m in found))
+        """Return the id of the session's newest prompt; empty if it cannot be had at once: the answer comes first."""
+        messages: list[Message] = []
+        with suppress(InstanceError, TimeoutError):
+            async with asyncio.timeout(RECORD_WITHIN):
+                messages = await instance.agent.messages(
+                    root, 50, until=lambda found: any(m.role == "user" for m in found)
+                )
         prompts = [message.id for message in messages if message.role == "user"]
         return prompts[-1] if prompts else ""
 

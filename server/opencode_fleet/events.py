@@ -114,3 +114,5 @@ Event = (
     | AnswerChanged
     | TurnFailed
 )
+RUN_STATE = StatusChanged | SessionGone | AskOpened | AskSettled
+"""The events that a list of what runs takes the place of."""

@@ -35,6 +35,8 @@ class Session:
     """The agent (mode) that it is in, as `plan`; empty where that is not told."""
     model: str = ""
     """`PROVIDER/MODEL`; empty where that is not told."""
+    variant: str = ""
+    """The model's variant, as how much it reasons; empty where it is the usual one."""
     project: str = ""
 
 
@@ -171,6 +173,7 @@ class Message:
     """Why the model is asked again for it, one line."""
     agent: str = ""
     model: str = ""
+    variant: str = ""
     is_summary: bool = False
     """A compaction's summary of what was before: not an answer."""
 
@@ -189,7 +192,8 @@ class Prompt:
     text: str
     agent: str = ""
     model: str = ""
-    """The agent and model that the session is in, which the message must not change; empty where not told."""
+    variant: str = ""
+    """The agent, model and variant that the session is in, which the message must not change; empty if not told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

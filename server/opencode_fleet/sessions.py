@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from opencode_common.text import one_line
 from opencode_fleet.agent import Capability
-from opencode_fleet.errors import InstanceError, NotFound, Refused
+from opencode_fleet.errors import BadAnswer, InstanceError, NotFound, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,7 +45,7 @@ class _Seen(NamedTuple):
 
     session: Session
     newest: Message | None
-    """None too where the agent itself runs the session, so that nothing needs to be found out."""
+    """None too where it cannot be had, or the agent itself runs the session: nothing needs to be found out then."""
 
 
 class Sessions:
@@ -139,7 +139,10 @@ class Sessions:
     async def _newest(self, instance: Instance, session_id: str) -> Message | None:
         if _runs_here(instance, session_id):
             return None
-        messages = await instance.agent.messages(session_id, 1)
+        try:
+            messages = await instance.agent.messages(session_id, 1)
+        except BadAnswer:  # as one that is too large: it tells nothing, and must not keep the session from use
+            return None
         return messages[-1] if messages else None
 
     async def _is_written_elsewhere(self, instance: Instance, session_id: str, newest: Message) -> bool:

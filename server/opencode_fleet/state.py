@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from opencode_fleet.events import (
+    RUN_STATE,
     AnswerChanged,
     AskOpened,
     AskSettled,
@@ -41,9 +42,6 @@ MAX_BUSY = 1_000
 MAX_ASKS = 500
 MAX_ASK_CHARACTERS = 5_000_000
 """Of all asks of one directory together."""
-
-RUN_STATE = StatusChanged | SessionGone | AskOpened | AskSettled
-"""The events that a list of what runs takes the place of."""
 
 
 @dataclass(slots=True)

@@ -42,7 +42,7 @@ RESTARTED_WITHIN = 20.0
 TAKEN_OVER_WITHIN = 6.0
 """Seconds within which another launcher of that machine takes over the line of one that ended."""
 RECORD_WITHIN = 5.0
-"""Seconds in which the agent's records must have come where the turn's time is over; else what was heard counts."""
+"""Seconds in which an answer must have come where the turn's time is over; else what was heard counts."""
 MAX_HEARD = 2_000_000
 MAX_UNSENT = 20_000
 _SHARED = "another message came in between, and OpenCode answered both together: this may be the answer to both"
@@ -246,8 +246,13 @@ class Turn:
 
     async def _refresh(self) -> None:
         # A dead line is the connection's to mend; it tells when it stands again.
-        with suppress(InstanceError):
-            await self._instance.refresh()
+        with suppress(InstanceError, TimeoutError):
+            async with self._in_time():
+                await self._instance.refresh()
+
+    def _in_time(self) -> asyncio.Timeout:
+        # On a slow line it may take long, and whoever waits for the turn has only so much time.
+        return asyncio.timeout(max(RECORD_WITHIN, self._deadline - time.monotonic()))
 
     async def _look(self) -> Outcome | None:
         """Ask the agent whether the turn is over; None if it is not, or cannot be told yet."""
@@ -256,7 +261,8 @@ class Turn:
         if self._instance.state.directory != self._directory:
             return self._failed("another OpenCode, in another directory, has taken the instance's place", "")
         try:
-            await self._instance.refresh()
+            async with self._in_time():
+                await self._instance.refresh()
             if not self._instance.state.is_busy(self._session_id):
                 self._idle_since = self._idle_since or time.monotonic()
                 return await self._verdict(await self._record())
@@ -333,8 +339,7 @@ class Turn:
         return Outcome("needs-permission" if permission else "needs-answer", self._session_id, text, "", tuple(asks))
 
     async def _record(self) -> TurnRecord:
-        # On a slow line they may take long, and whoever waits for the turn has only so much time.
-        async with asyncio.timeout(max(RECORD_WITHIN, self._deadline - time.monotonic())):
+        async with self._in_time():
             return await self._instance.agent.turn(self._session_id, self._prompt.id)
 
     def _live_text(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,16 @@ async def test_a_message_is_answered_and_told_as_it_is_written() -> None:
         assert (outcome.result, outcome.text, outcome.note) == ("done", "echo: hello", "")
         assert "echo: hello".startswith("".join(notes))
         assert instance.state_name() == "idle"
+
+
+async def test_a_message_names_the_agent_model_and_variant_that_its_session_is_in() -> None:
+    agent = FakeAgent("/home/ann/api")
+    session = agent.add_session("/home/ann/api")
+    agent.made[session.id] = replace(session, agent="plan", model="a/b", variant="high")
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        await Driver(fleet, 30).send(await fleet.find_live("laptop"), "hello", session.id, Notes().take)
+    (prompt,) = agent.posted
+    assert (prompt.agent, prompt.model, prompt.variant) == ("plan", "a/b", "high")
 
 
 async def test_the_tools_need_no_mcp() -> None:

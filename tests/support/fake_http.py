@@ -26,6 +26,8 @@ class FakeHttp:
         self.answers = dict(answers or {})
         self.asked: list[tuple[str, Any]] = []
         """What was asked for, as `METHOD PATH`, with its body."""
+        self.headers: dict[str, str] = {}
+        """Sent with each answer that is text."""
         self._tls = tls
         application = web.Application(client_max_size=64 << 20)
         application.router.add_route("*", "/{path:.*}", self._handle)
@@ -62,5 +64,5 @@ class FakeHttp:
         answer = self.answers.get(f"{request.method} {request.path_qs}", self.answers.get(call, _NOT_FOUND))
         if isinstance(answer, tuple):
             status, text = answer
-            return web.Response(status=status, text=text, content_type="application/json")
+            return web.Response(status=status, text=text, content_type="application/json", headers=self.headers)
         return web.json_response(answer)

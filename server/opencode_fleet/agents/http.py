@@ -6,6 +6,7 @@ environment's proxies are not used.
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ LARGE_BODY = 8 << 20
 """Bytes: messages carry whole tool outputs, asks whole diffs."""
 REQUEST_TIMEOUT = 20.0
 """Seconds of silence in calls other than health checks: the first in a directory loads it, which takes some."""
+LARGE_WITHIN = 600.0
+"""Seconds that an answer of more than `SMALL_BODY` may take in all: a megabyte on the slowest of lines."""
 MAX_CONNECTIONS = 20
 _KEEP_SECONDS = 60.0
 """For which an idle connection stays open: through a tunnel a new one costs two round trips."""
@@ -141,9 +144,10 @@ class AgentClient:
     ) -> Answer:
         """Make one request and return its answer, as `call` does; `arrived` is told of bytes as they come."""
         began = time.monotonic()
+        most = LARGE_WITHIN if limit > SMALL_BODY else None
         with self._named_errors():
             async with (
-                self._patience.within(REQUEST_TIMEOUT if timeout is None else timeout) as came,
+                self._patience.within(REQUEST_TIMEOUT if timeout is None else timeout, most) as came,
                 self._http.request(
                     method,
                     self._base + path,
@@ -209,7 +213,7 @@ class AgentClient:
         while True:
             with self._named_errors():
                 # Around the reading alone: whoever takes the events may need longer.
-                async with self._patience.within(silence) as came:
+                async with self._patience.within(silence, math.inf) as came:
                     event = await anext(events, _END)
             if event is _END:
                 return
@@ -247,17 +251,17 @@ class AgentClient:
 
     async def _read(self, response: aiohttp.ClientResponse, limit: int, came: Callable[[int], None]) -> bytes:
         chunks: list[bytes] = []
-        size = 0
-        async for chunk in response.content.iter_any():
+        # What it says of its size saves a slow line from carrying it.
+        size, told = 0, response.content_length or 0
+        while max(size, told) <= limit:
+            chunk = await response.content.readany()
+            if not chunk:
+                return b"".join(chunks)
             size += len(chunk)
             came(len(chunk))
-            if size > limit:
-                response.close()
-                raise TooLarge(
-                    f"{quote_name(self.name)} answered more than {limit >> 20} MiB; nothing of it was used"
-                )
             chunks.append(chunk)
-        return b"".join(chunks)
+        response.close()
+        raise TooLarge(f"{quote_name(self.name)} answered more than {limit >> 20} MiB; nothing of it was used")
 
     def _check(self, response: aiohttp.ClientResponse, content_type: str, content: bytes = b"") -> None:
         status = response.status

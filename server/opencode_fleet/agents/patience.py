@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SLOWEST = 2_000
 """Bytes a second that count as arriving; what drips more slowly uses its time up."""
+LONGEST = 6
+"""How many times its limit an answer may take in all, however much of it arrives, if nothing else is said."""
 BEHIND_OTHERS = 3
 """How many times its limit an answer may take of which nothing comes, while others of the same agent do."""
 
@@ -25,14 +27,16 @@ class _Wait:
     seconds: float
     latest: float
     """When it ends although others arrive, by the loop's clock."""
+    ends_at: float
+    """When it ends although it arrives itself."""
 
     def extend(self, size: int, *, is_own: bool) -> None:
         ends = self.timer.when()
         if ends is None or self.timer.expired():
             return
         now = asyncio.get_running_loop().time()
-        longer = min(ends + size / SLOWEST, now + self.seconds)
-        self.timer.reschedule(max(ends, longer if is_own else min(longer, self.latest)))
+        most = self.ends_at if is_own else min(self.latest, self.ends_at)
+        self.timer.reschedule(max(ends, min(ends + size / SLOWEST, now + self.seconds, most)))
 
 
 class Patience:
@@ -42,14 +46,18 @@ class Patience:
         self._waits: set[_Wait] = set()
 
     @asynccontextmanager
-    async def within(self, seconds: float) -> AsyncIterator[Callable[[int], None]]:
+    async def within(self, seconds: float, most: float | None = None) -> AsyncIterator[Callable[[int], None]]:
         """Wait for at most `seconds` of silence; what it gives is told how many bytes came, each time.
 
+        `most`: seconds that it may take in all, by default `LONGEST` times as many.
+
         Raises:
-            TimeoutError: it was silent for so long.
+            TimeoutError: it was silent for so long, or took longer in all.
         """
         async with asyncio.timeout(seconds) as timer:
-            wait = _Wait(timer, seconds, asyncio.get_running_loop().time() + BEHIND_OTHERS * seconds)
+            now = asyncio.get_running_loop().time()
+            ends_at = now + (LONGEST * seconds if most is None else most)
+            wait = _Wait(timer, seconds, now + BEHIND_OTHERS * seconds, ends_at)
 
             def came(size: int) -> None:
                 for each in self._waits:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 
 from opencode_fleet.agents import connect
+from opencode_fleet.agents.http import TooLarge
 from opencode_fleet.agents.pages import FIRST_PAGE
 from opencode_fleet.drive import Driver
-from opencode_fleet.errors import Unresponsive
+from opencode_fleet.errors import BadAnswer, Unresponsive
 from opencode_mcp import tools as tools_module
 from opencode_mcp.tools import Tools
 from support.agents import client_for
@@ -131,6 +133,65 @@ async def test_messages_that_are_too_large_together_come_one_by_one_as_far_as_th
 
 
 @GENERATIONS
+async def test_one_message_that_is_too_large_hides_none_that_came_after_it(generation: int) -> None:
+    fake = FakeConversation(generation, count=12, size=10)
+    fake.enlarge(3)
+    async with agent_of(fake) as agent:
+        assert [message.id for message in await agent.messages("ses_1", 10)] == ids(4, 12)
+        assert [answer.id for answer in (await agent.turn("ses_1", "msg_8")).answers] == ["msg_9"]
+        assert not (await agent.turn("ses_1", "msg_nobody")).is_stored
+        fake.enlarge(11)
+        with pytest.raises(BadAnswer, match="more than 8 MiB"):
+            await agent.messages("ses_1", 10)
+
+
+@GENERATIONS
+async def test_a_session_whose_newest_message_is_too_large_can_be_sent_to(generation: int) -> None:
+    fake, transport = FakeConversation(generation, count=2, size=10), FakeTransport()
+    fake.enlarge(1)
+    async with fake, a_fleet_over(transport, health_timeout=5.0) as fleet:
+        transport.announce("laptop", fake.url, directory=HOME)
+        instance = await eventually_async(lambda: fleet.find_live("laptop"), "the instance", within=30)
+        chosen = await Driver(fleet, 30).sessions.to_drive(instance, "ses_1")
+    assert (chosen.session.id, chosen.note) == ("ses_1", "")
+
+
+@GENERATIONS
+async def test_an_entry_of_another_shape_hides_none_before_it_where_pages_are_small(
+    generation: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opencode_fleet.agents.pages.PAGE_SECONDS", 0.0)  # one message a page, after the first
+    fake = FakeConversation(generation, count=12, size=10)
+    fake.messages[5] = {"id": "no id at all!"}
+    async with agent_of(fake) as agent:
+        assert [message.id for message in await agent.messages("ses_1", 10)][-9:] == [*ids(2, 5), *ids(6, 12)]
+    assert 1 in fake.pages
+
+
+@GENERATIONS
+async def test_a_page_that_leads_to_itself_is_read_twice_and_shown_once(generation: int) -> None:
+    fake = FakeConversation(generation, count=12, size=10)
+    fake.cursors = itertools.repeat("12")
+    async with agent_of(fake) as agent:
+        found = await agent.messages("ses_1", 200)
+    assert [message.id for message in found] == ids(0, 12)
+    assert len(fake.pages) == 2
+
+
+@GENERATIONS
+async def test_pages_that_never_end_are_given_up(generation: int) -> None:
+    fake = FakeConversation(generation, count=1, size=10)
+    # The same page each time, by another name.
+    fake.cursors = ("1".zfill(width) for width in itertools.count(2))
+    async with agent_of(fake) as agent:
+        assert not (await agent.turn("ses_1", "msg_nobody")).is_stored
+        assert len(fake.pages) <= 60
+        fake.pages.clear()
+        assert [message.id for message in await agent.messages("ses_1", 200)] == ids(0, 1)
+    assert len(fake.pages) == 60
+
+
+@GENERATIONS
 async def test_a_turn_s_end_is_looked_up_no_further_back_than_it_began(generation: int) -> None:
     fake = FakeConversation(generation, count=100, size=100)
     async with agent_of(fake) as agent:
@@ -153,4 +214,22 @@ async def test_what_is_silent_or_drips_is_given_up_also_while_others_answer(monk
         assert not flowing.done()
         flowing.cancel()
         await asyncio.gather(flowing, return_exceptions=True)
+        await client.aclose()
+
+
+async def test_what_arrives_without_an_end_is_given_up_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opencode_fleet.agents.http.REQUEST_TIMEOUT", 0.4)
+    async with FakeDrip() as fake:
+        client = client_for(fake.url)
+        # Before it has as many bytes as it may have.
+        with pytest.raises(Unresponsive):
+            await client.call("GET", "/flows")
+        await client.aclose()
+
+
+async def test_what_says_that_it_is_too_large_is_not_waited_for() -> None:
+    async with FakeDrip() as fake:
+        client = client_for(fake.url)
+        with pytest.raises(TooLarge):
+            await client.call("GET", "/large")
         await client.aclose()

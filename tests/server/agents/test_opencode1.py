@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,7 @@ async def test_the_answers_to_a_message_are_those_up_to_the_next() -> None:
         assert [each.text for each in record.answers] == ["a tool first", "mine: done"]
         assert (record.is_stored, record.is_shared) == (True, False)
         assert not (await agent.turn("ses_1", "msg_nobody")).is_stored
+        assert not (await agent.turn("ses_1", "")).is_stored
 
 
 async def test_a_message_that_came_while_another_waited_shares_its_answer() -> None:
@@ -129,21 +131,28 @@ async def test_a_compaction_s_summary_is_no_answer_and_its_own_words_no_message_
     ("told", "sent"),
     [
         (
-            {"agent": "plan", "model": {"id": "b", "providerID": "a"}},
+            {"agent": "plan", "model": {"id": "b", "providerID": "a", "variant": "default"}},
             {"agent": "plan", "model": {"providerID": "a", "modelID": "b"}},
         ),
-        ({}, {"agent": "review", "model": {"providerID": "c", "modelID": "d/e"}}),
+        (
+            {"agent": "plan", "model": {"id": "b", "providerID": "a", "variant": "high"}},
+            {"agent": "plan", "model": {"providerID": "a", "modelID": "b"}, "variant": "high"},
+        ),
+        ({}, {"agent": "review", "model": {"providerID": "c", "modelID": "d/e"}, "variant": "low"}),
     ],
 )
-async def test_a_message_keeps_the_session_in_its_agent_and_model(told: dict[str, Any], sent: dict[str, Any]) -> None:
-    first = message("msg_1", "user", "x", agent="review", model={"providerID": "c", "modelID": "d/e"})
+async def test_a_message_keeps_the_session_in_its_agent_model_and_variant(
+    told: dict[str, Any], sent: dict[str, Any]
+) -> None:
+    chosen = {"providerID": "c", "modelID": "d/e", "variant": "low"}
+    first = message("msg_1", "user", "x", agent="review", model=chosen)
     answers = {
         "GET /session/ses_1": {**SESSION, **told},
         "GET /session/ses_1/message": [first, answer("msg_2", "y", "msg_1", agent="other")],
     }
     async with opencode1(answers) as (agent, server):
         session = await agent.session("ses_1")
-        prompt = Prompt("ses_1", "msg_9", "hello", session.agent, session.model)
+        prompt = Prompt("ses_1", "msg_9", "hello", session.agent, session.model, session.variant)
         await agent.prompt(prompt)
         await agent.prompt(prompt)
     first_body, again = server.bodies("POST /session/ses_1/prompt_async")
@@ -152,6 +161,17 @@ async def test_a_message_keeps_the_session_in_its_agent_and_model(told: dict[str
     # What the session's record tells is asked for once, by whoever chose it.
     calls = [call for call, _ in server.asked if call.startswith("GET /session/ses_1")]
     assert calls == ["GET /session/ses_1"] + ([] if told else ["GET /session/ses_1/message"] * 2)
+
+
+async def test_no_more_is_read_than_tells_the_agent_and_model_of_a_session() -> None:
+    newest = [message("msg_8", "user", "x", agent="plan"), answer("msg_9", "y", "msg_8")]
+    more = (200, json.dumps(newest))
+    async with opencode1({"GET /session/ses_1/message": more}) as (agent, server):
+        server.headers = {"x-next-cursor": "before"}
+        await agent.prompt(Prompt("ses_1", "msg_10", "hello"))
+    (body,) = server.bodies("POST /session/ses_1/prompt_async")
+    assert body["agent"] == "plan"
+    assert len([call for call, _ in server.asked if call == "GET /session/ses_1/message"]) == 1
 
 
 # -- what there is ---------------------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_fleet.agents.opencode2 import agent as agent_module
-from opencode_fleet.agents.opencode2 import history, wire
 from opencode_fleet.agents.opencode2 import records as records_module
+from opencode_fleet.agents.opencode2 import wire
 from opencode_fleet.agents.opencode2.asks import Form, Permission
 from opencode_fleet.agents.opencode2.conversation import messages_of, turn_of
 from opencode_fleet.errors import BadAnswer, NotFound, Refused, Rejected
@@ -141,15 +141,6 @@ async def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) ->
         assert records._size == 0
         assert records.known("ses_8") is not None
         assert records.known("ses_0") is None
-
-
-async def test_pages_that_never_end_are_given_up() -> None:
-    page = {"data": [ANSWER], "cursor": {"next": "again"}}
-    fake = FakeOpenCode2({"GET /api/session/ses_1/message": page, "GET /api/session/ses_1/inbox": {"data": []}})
-    async with fake, opencode2_behind(fake.url, GUARD) as agent:
-        record = await agent.turn("ses_1", "msg_1")
-    assert not record.is_stored
-    assert len([call for call, _ in fake.asked if call.endswith("/message")]) == history.MAX_PAGES
 
 
 @pytest.mark.parametrize(

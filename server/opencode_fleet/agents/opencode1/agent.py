@@ -29,6 +29,7 @@ MAX_LOOKED_UP = 200
 """Running sessions whose records are fetched: a subagent's ask is shown under the session that started it."""
 MESSAGES_LOOKED_AT = 50
 MAX_PAGE = 200
+MAX_PAGES = 60
 MAX_ASKS_CHECKED = 50
 """Asks of running sessions for which is looked whether the tool call that asked still waits."""
 
@@ -135,13 +136,23 @@ class OpenCode1:
         found: list[model.Message] = []
         seen = size = 0
         cursor = ""
-        while seen < limit and size < LARGE_BODY:
-            page = await self._page(session_id, limit - seen, cursor, arrived)
-            entries = self._client.many(Message, page.value)
-            found = [*(message.domain() for message in entries), *found]
-            seen, size, cursor = seen + _length(page.value), size + page.size, page.cursor
-            if not cursor or not entries or (until is not None and until(found)):
+        for _ in range(MAX_PAGES):
+            try:
+                page = await self._page(session_id, limit - seen, cursor, arrived)
+            except TooLarge:
+                if not found:
+                    raise
+                break  # one by itself, and none before it can be had
+            known = {message.id for message in found}
+            entries = [entry.domain() for entry in self._client.many(Message, page.value)]
+            found = [*(message for message in entries if message.id not in known), *found]
+            told = _length(page.value)
+            seen, size = seen + told, size + page.size
+            if seen >= limit or size >= LARGE_BODY or (until is not None and until(found)):
                 break
+            if not told or page.cursor in {"", cursor}:
+                break
+            cursor = page.cursor
         return found
 
     async def _page(self, session_id: str, wanted: int, cursor: str, arrived: Callable[[int], None] | None) -> Answer:
@@ -183,7 +194,7 @@ class OpenCode1:
         ids = [message.id for message in messages]
         if prompt_id in ids:
             messages = messages[ids.index(prompt_id) + 1 :]
-        elif all(message.answers != prompt_id for message in messages):
+        elif not prompt_id or all(message.answers != prompt_id for message in messages):
             return TurnRecord(is_stored=False)  # else only so long ago that it is not among these
         next_one = next((index for index, message in enumerate(messages) if message.role == "user"), len(messages))
         answers = _answers(messages[:next_one])
@@ -199,7 +210,7 @@ class OpenCode1:
         return self._client.one(Session, answer).domain()
 
     async def prompt(self, prompt: model.Prompt) -> None:
-        """See `Agent.prompt`. A prompt that names no agent would take the session to the default one, for good."""
+        """See `Agent.prompt`. What a prompt does not name is set to its default in the session, for good."""
         # The part's id too: without it a second post would append the text again.
         part_id = f"prt{prompt.id.removeprefix('msg')}"
         body: dict[str, Any] = {
@@ -210,18 +221,20 @@ class OpenCode1:
         await self._client.call("POST", f"/session/{prompt.session_id}/prompt_async", body=body)
 
     async def _manner(self, prompt: model.Prompt) -> dict[str, Any]:
-        """Return the agent and model that the prompt's session is in, as a prompt names them."""
-        agent, chosen = prompt.agent, prompt.model
+        """Return the agent, model and variant that the prompt's session is in, as a prompt names them."""
+        agent, chosen, variant = prompt.agent, prompt.model, prompt.variant
         if not agent:
             # Before 1.18 only the messages tell.
-            for message in reversed(await self.messages(prompt.session_id, 10)):
-                if message.role == "user" and message.agent:
-                    agent, chosen = message.agent, message.model
-                    break
+            messages = await self.messages(prompt.session_id, 10, until=lambda found: any(map(_tells_manner, found)))
+            message = next(filter(_tells_manner, reversed(messages)), None)
+            if message is not None:
+                agent, chosen, variant = message.agent, message.model, message.variant
         provider, slash, name = chosen.partition("/")
         manner: dict[str, Any] = {"agent": agent} if agent else {}
         if slash:
             manner["model"] = {"providerID": provider, "modelID": name}
+        if variant:
+            manner["variant"] = variant
         return manner
 
     async def interrupt(self, session_id: str) -> None:
@@ -273,6 +286,10 @@ class OpenCode1:
 
 def _answers(messages: list[model.Message]) -> tuple[model.Message, ...]:
     return tuple(message for message in messages if message.role == "assistant" and not message.is_summary)
+
+
+def _tells_manner(message: model.Message) -> bool:
+    return message.role == "user" and bool(message.agent)
 
 
 def _length(page: object) -> int:

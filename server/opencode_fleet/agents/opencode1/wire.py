@@ -40,6 +40,10 @@ class _Model(Wire):
     id: Short = ""
     model_id: Short = Field("", alias="modelID")
     provider_id: Short = Field("", alias="providerID")
+    variant: Short = ""
+
+    def chosen_variant(self) -> str:
+        return "" if self.variant == "default" else self.variant
 
     def name(self) -> str:
         model_id = self.id or self.model_id
@@ -80,6 +84,7 @@ class Session(Wire):
             is_archived=bool(self.time.archived),
             agent=self.agent,
             model=self.model.name(),
+            variant=self.model.chosen_variant(),
             project=self.project_id,
         )
 
@@ -306,6 +311,7 @@ class Message(Wire):
             error=info.error.describe() if info.error else "",
             agent=info.agent or info.mode,
             model=info.model_name(),
+            variant=info.model.chosen_variant(),
             is_summary=info.is_summary,
         )
 

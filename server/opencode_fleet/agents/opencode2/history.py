@@ -34,19 +34,29 @@ class History:
     ) -> AsyncIterator[list[wire.Message]]:
         """Yield a session's entries, newest first: all so far with each page, until there are no more, or `most`.
 
+        It ends too before an entry that is larger than an answer may be.
+
         `arrived` is told of bytes as they come. Raises `InstanceError`.
         """
         entries: list[wire.Message] = []
         told = size = 0
         cursor = ""
         for _ in range(MAX_PAGES):
-            page = await self._page(session_id, most - told, cursor, arrived)
+            try:
+                page = await self._page(session_id, most - told, cursor, arrived)
+            except TooLarge:
+                if not entries:
+                    raise
+                break  # one by itself, and none before it can be had
             listed = wire.member(page.value, "data")
-            entries += self._calls.client.many(wire.Message, listed)
-            told, size, cursor = told + len(listed), size + page.size, cursor_of(page.value)
+            known = {entry.id for entry in entries}
+            entries += [e for e in self._calls.client.many(wire.Message, listed) if e.id not in known]
+            told, size = told + len(listed), size + page.size
             yield entries
-            if not cursor or not listed or told >= most or size >= MAX_BYTES:
+            following = cursor_of(page.value)
+            if not listed or told >= most or size >= MAX_BYTES or following in {"", cursor}:
                 break
+            cursor = following
 
     async def _page(self, session_id: str, wanted: int, cursor: str, arrived: Callable[[int], None] | None) -> Answer:
         """Fetch the newest entries before `cursor`: as many of those that are wanted as come in good time."""
