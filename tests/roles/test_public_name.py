@@ -6,9 +6,11 @@ import json
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import yaml
 
 from support.role_readmes import PROJECT
 from support.waiting import eventually
@@ -75,3 +77,33 @@ def test_what_serves_there_already_need_not_say_the_word(stranger: int) -> None:
 
 def test_a_name_without_addresses_has_no_outcome() -> None:
     assert _reach("relay.invalid", "443") == {}
+
+
+_CADDY = 'LISTEN 0 4096 {} *:* users:(("caddy",pid=7,fd=3)) uid:33 ino:1 sk:1 <->'
+
+
+@pytest.mark.parametrize(
+    ("listening", "free"),
+    [
+        ([], ["80", "443"]),
+        (["*:80"], ["443"]),
+        (["0.0.0.0:443", "*:80"], []),
+        (["127.0.0.1:8790"], ["80", "443"]),
+    ],
+)
+def test_it_answers_itself_only_where_caddy_does_not(tmp_path: Path, listening: list[str], free: list[str]) -> None:
+    (task, *_) = yaml.safe_load((PROJECT / "roles/relay_gateway/tasks/public.yml").read_text())
+    listeners = {"stdout_lines": [_CADDY.format(address) for address in listening]}
+    written = tmp_path / "free"
+    copy = {"ansible.builtin.copy": {"content": "{{ __free | to_json }}", "dest": str(written), "mode": "0600"}}
+    play = {
+        "hosts": "localhost",
+        "gather_facts": False,
+        "vars": {**task["vars"], "__relay_gateway_listeners": listeners},
+        "tasks": [copy],
+    }
+    playbook = tmp_path / "play.yml"
+    playbook.write_text(json.dumps([play]))
+    command = [Path(sys.executable).parent / "ansible-playbook", playbook]
+    subprocess.run(command, capture_output=True, timeout=120, check=True, cwd=tmp_path)
+    assert json.loads(written.read_text()) == free
