@@ -115,7 +115,7 @@ async def test_a_new_session_takes_nobodys_screen_and_is_said_there(
             await eventually_async(lambda: is_idle(client), within=60)
 
             asked = await client.call("send", instance="desk", message="[BASH:echo at-the-screen]", session=own)
-            assert asked.structured["result"] == "needs-permission"
+            assert asked.structured.get("result") == "needs-permission", asked.text
             await eventually_async(lambda: "Permission required" in screen.text, within=60)
 
 
