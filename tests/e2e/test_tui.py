@@ -111,12 +111,21 @@ async def test_a_new_session_takes_nobodys_screen_and_is_said_there(
             screen.type("\r")
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
                 own = await eventually_async(lambda: session_of(http, besides=afar.structured["session"]), within=60)
+                # Until then it may be idle as nothing has begun yet.
+                await eventually_async(lambda: has_answered(http, own), within=60)
             assert "word1" not in screen.text
             await eventually_async(lambda: is_idle(client), within=60)
 
             asked = await client.call("send", instance="desk", message="[BASH:echo at-the-screen]", session=own)
             assert asked.structured.get("result") == "needs-permission", asked.text
             await eventually_async(lambda: "Permission required" in screen.text, within=60)
+
+
+async def has_answered(http: httpx.AsyncClient, session: str) -> bool:
+    """Tell whether the newest message of the session is an answer that has ended."""
+    messages = (await http.get(f"/session/{session}/message")).json()
+    newest = messages[-1]["info"] if messages else {"role": "none"}
+    return newest["role"] == "assistant" and "completed" in newest["time"]
 
 
 async def session_of(http: httpx.AsyncClient, *, besides: str) -> str | None:
