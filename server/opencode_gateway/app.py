@@ -11,14 +11,14 @@ from fastmcp import FastMCP
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from opencode_gateway.audit import AuditCalls
-from opencode_gateway.bodies import MendedBody
+from opencode_gateway.calls.audited import AuditCalls
+from opencode_gateway.calls.children import Bounds, Children, Instructions
+from opencode_gateway.calls.permissions import Permissions
 from opencode_gateway.configuration import MCP_PATH
-from opencode_gateway.guards import HEALTH_PATH, guarded
-from opencode_gateway.health import Health
-from opencode_gateway.limits import CallLimits
-from opencode_gateway.permissions import Permissions
-from opencode_gateway.proxy import Bounds, Children, Instructions
+from opencode_gateway.door.bodies import MendedBody
+from opencode_gateway.door.guards import HEALTH_PATH, guarded
+from opencode_gateway.door.health import Health
+from opencode_gateway.door.limits import CallLimits
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from opencode_gateway.audit import AuditLog
+    from opencode_gateway.calls.servers import Servers
     from opencode_gateway.configuration import Configuration
-    from opencode_gateway.servers import Servers
 
 
 def build_app(

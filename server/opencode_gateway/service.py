@@ -13,10 +13,10 @@ import uvicorn
 
 from opencode_gateway.app import build_app
 from opencode_gateway.audit import AuditLog
+from opencode_gateway.authentication import build_auth
+from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.logs import LineFormatter, NoContent, Sparing
-from opencode_gateway.servers import load_servers
-from opencode_gateway.sign_in import build_auth
 from opencode_gateway.store import FILE_NAME, Store
 
 if TYPE_CHECKING:

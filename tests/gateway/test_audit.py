@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mcp_types import CallToolRequestParams
 
-from opencode_gateway.audit import LINE_BYTES, MESSAGES_LINE_BYTES, AuditCalls, AuditLog, Caller, Event
+from opencode_gateway.audit import LINE_BYTES, MESSAGES_LINE_BYTES, AuditLog, Event
+from opencode_gateway.calls.audited import AuditCalls, Caller
 from opencode_gateway.configuration import Audit
 from opencode_gateway.errors import ConfigError
 from support.gateway import Gateway, fixture_entry

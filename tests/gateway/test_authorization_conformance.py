@@ -10,8 +10,8 @@ import httpx
 
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.oauth import enrolment
+from opencode_gateway.people.users import Users
 from opencode_gateway.store import FILE_NAME, Store
-from opencode_gateway.users import Users
 from support.authorization import CHEAP_HASH, Clock
 from support.chat_client import signing_in
 from support.conformance import install_conformance

@@ -17,17 +17,18 @@ from starlette.routing import Route
 
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.configuration import MCP_PATH, Configuration
-from opencode_gateway.guards import guarded
-from opencode_gateway.oauth import enrolment, pages
-from opencode_gateway.oauth import throttle as budgets
-from opencode_gateway.oauth.login import Logins
+from opencode_gateway.door.guards import guarded
+from opencode_gateway.oauth import enrolment
 from opencode_gateway.oauth.provider import Provider
 from opencode_gateway.oauth.requests import Pending, signing_key
-from opencode_gateway.oauth.throttle import window_code
-from opencode_gateway.one_time_codes import new_secret
-from opencode_gateway.passwords import Passwords
+from opencode_gateway.pages import routes as pages
+from opencode_gateway.people.users import Users
+from opencode_gateway.sign_in import throttle as budgets
+from opencode_gateway.sign_in.one_time_codes import new_secret
+from opencode_gateway.sign_in.password import Logins
+from opencode_gateway.sign_in.passwords import Passwords
+from opencode_gateway.sign_in.throttle import window_code
 from opencode_gateway.store import FILE_NAME, Store
-from opencode_gateway.users import Users
 from support.authorization import answer_of, proof
 from support.browser import CONTRASTS, DESKTOP, PHONE, HttpsSite, certificate, chromium, fits, screenshot
 

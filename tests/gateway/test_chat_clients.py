@@ -12,8 +12,8 @@ from opencode_gateway import machine_tokens
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.oauth import enrolment
 from opencode_gateway.oauth.sessions import list_sessions
+from opencode_gateway.people.users import Users
 from opencode_gateway.store import FILE_NAME, Store
-from opencode_gateway.users import Users
 from support.authorization import CHEAP_HASH, Clock
 from support.chat_client import Memory, SignIn, signing_in
 from support.fake_documents import document_host

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from opencode_gateway.cli import cli
 from opencode_gateway.machine_tokens import MachineTokens
 from opencode_gateway.oauth.requests import signing_key
-from opencode_gateway.oauth.throttle import window_code
+from opencode_gateway.sign_in.throttle import window_code
 from opencode_gateway.store import Store
 
 if TYPE_CHECKING:

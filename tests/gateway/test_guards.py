@@ -13,8 +13,8 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from opencode_gateway.guards import FORM_BYTES, SlowBodyGuard, guarded
-from opencode_gateway.limits import CALL_BYTES
+from opencode_gateway.door.guards import FORM_BYTES, SlowBodyGuard, guarded
+from opencode_gateway.door.limits import CALL_BYTES
 from support.gateway import Gateway, fixture_entry
 
 if TYPE_CHECKING:

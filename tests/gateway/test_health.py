@@ -13,9 +13,9 @@ import httpx
 import psutil
 from starlette.requests import Request
 
-from opencode_gateway.health import Health
-from opencode_gateway.proxy import Children
-from opencode_gateway.servers import Server
+from opencode_gateway.calls.children import Children
+from opencode_gateway.calls.servers import Server
+from opencode_gateway.door.health import Health
 from support.gateway import Gateway, fixture_entry
 from support.ports import free_port
 from support.waiting import eventually

@@ -10,7 +10,7 @@ from fastmcp.server.auth import AccessToken
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from starlette.responses import PlainTextResponse
 
-from opencode_gateway.limits import ALL_LARGE_CALLS, CALLS, LARGE_BYTES, LARGE_CALLS, CallLimits
+from opencode_gateway.door.limits import ALL_LARGE_CALLS, CALLS, LARGE_BYTES, LARGE_CALLS, CallLimits
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

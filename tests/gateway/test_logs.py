@@ -59,7 +59,7 @@ def test_of_a_library_that_complains_of_each_request_the_rest_is_counted(caplog:
     now = 0.0
     sparing = Sparing(lambda: now)
     complaint = record("Unsupported upgrade request.")
-    own = logging.LogRecord("opencode_gateway.proxy", logging.INFO, "path", 1, "read broke off", (), None)
+    own = logging.LogRecord("opencode_gateway.calls.children", logging.INFO, "path", 1, "read broke off", (), None)
     another = logging.LogRecord("another", logging.INFO, "path", 1, "another's", (), None)
 
     assert [sparing.filter(complaint) for _ in range(RECORDS + 7)] == [True] * RECORDS + [False] * 7

@@ -10,7 +10,7 @@ import pyotp
 import pytest
 
 from opencode_gateway.oauth.requests import Pending
-from opencode_gateway.one_time_codes import new_secret
+from opencode_gateway.sign_in.one_time_codes import new_secret
 from support.authorization import AuthorizationServer, answer_of, proof
 from support.login_pages import PASSWORD, Form, Site, browser_of, with_pages
 

@@ -12,12 +12,12 @@ from argon2.profiles import CHEAPEST
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from opencode_gateway.oauth import throttle as budgets
-from opencode_gateway.oauth.csrf import DEVICE_SECONDS
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
-from opencode_gateway.oauth.throttle import window_code
-from opencode_gateway.one_time_codes import new_secret
-from opencode_gateway.passwords import Passwords
+from opencode_gateway.pages.browsers import DEVICE_SECONDS
+from opencode_gateway.sign_in import throttle as budgets
+from opencode_gateway.sign_in.one_time_codes import new_secret
+from opencode_gateway.sign_in.passwords import Passwords
+from opencode_gateway.sign_in.throttle import window_code
 from support.login_pages import EVIL, PASSWORD, Form, Site, browser_of, with_pages
 
 if TYPE_CHECKING:

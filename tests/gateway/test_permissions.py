@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from opencode_gateway.calls.permissions import Permissions
 from opencode_gateway.capabilities import DEFAULT_TOOLS, permitted
-from opencode_gateway.permissions import Permissions
 
 if TYPE_CHECKING:
     from support.gateway import Gateway

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from opencode_gateway.proxy import Child
-from opencode_gateway.servers import Server
+from opencode_gateway.calls.children import Child
+from opencode_gateway.calls.servers import Server
 from support import rude_server
 from support.fixture_server import INSTRUCTIONS
 from support.gateway import FIXTURE_SERVER, Gateway, fixture_entry
@@ -291,7 +291,7 @@ async def test_a_child_that_hangs_when_it_starts_is_ended_and_the_next_call_gets
     entry = Server(command=sys.executable, args=("-c", HANGS_ONCE, str(tmp_path / "before"), str(FIXTURE_SERVER)))
     child = Child("hangs", entry, dict(os.environ), "1")
     with monkeypatch.context() as patch:
-        patch.setattr("opencode_gateway.proxy.START_SECONDS", 0.1)
+        patch.setattr("opencode_gateway.calls.children.START_SECONDS", 0.1)
         with pytest.raises(RuntimeError, match="failed to connect"):
             await child.ask()
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opencode_gateway.calls.servers import Server, default_servers, load_servers
 from opencode_gateway.errors import ConfigError
-from opencode_gateway.servers import Server, default_servers, load_servers
 from support.gateway import Gateway, fixture_entry
 
 if TYPE_CHECKING:

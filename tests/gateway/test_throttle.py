@@ -12,12 +12,20 @@ from argon2 import PasswordHasher, extract_parameters
 from argon2.profiles import CHEAPEST
 
 from opencode_gateway.errors import ConfigError
-from opencode_gateway.oauth import throttle as budgets
-from opencode_gateway.oauth.login import Logins, Typed, WrongLogin
-from opencode_gateway.oauth.throttle import Buckets, Budget, Throttle, Throttled, is_window_code, network, window_code
-from opencode_gateway.one_time_codes import new_secret
-from opencode_gateway.passwords import Busy, Passwords
-from opencode_gateway.users import Users
+from opencode_gateway.people.users import Users
+from opencode_gateway.sign_in import throttle as budgets
+from opencode_gateway.sign_in.one_time_codes import new_secret
+from opencode_gateway.sign_in.password import Logins, Typed, WrongLogin
+from opencode_gateway.sign_in.passwords import Busy, Passwords
+from opencode_gateway.sign_in.throttle import (
+    Buckets,
+    Budget,
+    Throttle,
+    Throttled,
+    is_window_code,
+    network,
+    window_code,
+)
 from support.authorization import Clock
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_gateway import machine_tokens
+from opencode_gateway.authentication import PeopleAndMachines
 from opencode_gateway.errors import Refused
 from opencode_gateway.machine_tokens import MachineTokens
-from opencode_gateway.sign_in import PeopleAndMachines
 from support.authorization import PUBLIC_URL, AuthorizationServer
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from argon2 import PasswordHasher, extract_parameters
 from argon2.profiles import CHEAPEST, RFC_9106_LOW_MEMORY
 
 from opencode_gateway.errors import ConfigError, Refused
-from opencode_gateway.one_time_codes import OneTimeCodes, app_uri, new_secret
-from opencode_gateway.passwords import Busy, Passwords
-from opencode_gateway.users import Users, known_as
+from opencode_gateway.people.users import Users, known_as
+from opencode_gateway.sign_in.one_time_codes import OneTimeCodes, app_uri, new_secret
+from opencode_gateway.sign_in.passwords import Busy, Passwords
 from support.authorization import CHEAP_HASH, Clock
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def test_a_damaged_file_lets_nobody_in_and_says_where_in_one_line(
 
 def test_commands_that_run_at_the_same_time_lose_nothing(users: Users) -> None:
     program = (
-        "import sys, pathlib\nfrom opencode_gateway.users import Users\n"
+        "import sys, pathlib\nfrom opencode_gateway.people.users import Users\n"
         "users = Users(pathlib.Path(sys.argv[1]))\n"
         "for n in range(10): users.add(f'{sys.argv[2]}{n}', sys.argv[3], ['observe'])\n"
     )

@@ -18,8 +18,8 @@ from opencode_gateway.capabilities import CAPABILITIES, Capability
 from opencode_gateway.configuration import MCP_PATH, Configuration
 from opencode_gateway.oauth import enrolment
 from opencode_gateway.oauth.provider import Provider
+from opencode_gateway.people.users import Users
 from opencode_gateway.store import FILE_NAME, Store
-from opencode_gateway.users import Users
 from support import person
 
 if TYPE_CHECKING:

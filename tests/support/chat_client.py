@@ -18,9 +18,9 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 from pydantic import AnyUrl
 
+from opencode_gateway.authentication import build_auth
 from opencode_gateway.configuration import MCP_PATH, Configuration
-from opencode_gateway.guards import guarded
-from opencode_gateway.sign_in import build_auth
+from opencode_gateway.door.guards import guarded
 from support.authorization import CALLBACK
 from support.certificates import make_certificate
 

@@ -16,8 +16,8 @@ from fastmcp.server.auth import StaticTokenVerifier
 
 from opencode_gateway.app import build_app
 from opencode_gateway.audit import AuditLog
+from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.configuration import load_configuration
-from opencode_gateway.servers import load_servers
 from opencode_gateway.service import log_to_stderr, serve
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from argon2.profiles import CHEAPEST
 from starlette.applications import Starlette
 
 from opencode_gateway.configuration import MCP_PATH
-from opencode_gateway.oauth import pages
-from opencode_gateway.oauth.login import Logins
 from opencode_gateway.oauth.requests import signing_key
-from opencode_gateway.passwords import Passwords
+from opencode_gateway.pages import routes as pages
+from opencode_gateway.sign_in.password import Logins
+from opencode_gateway.sign_in.passwords import Passwords
 from support.authorization import AuthorizationServer, proof
 
 if TYPE_CHECKING:

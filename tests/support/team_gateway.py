@@ -20,10 +20,10 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.auth import AuthorizationCodeResult, OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
 from pydantic import AnyUrl
 
+from opencode_gateway.authentication import PeopleAndMachines, build_auth
 from opencode_gateway.configuration import MCP_PATH, Configuration
-from opencode_gateway.guards import guarded
+from opencode_gateway.door.guards import guarded
 from opencode_gateway.oauth import enrolment
-from opencode_gateway.sign_in import PeopleAndMachines, build_auth
 from opencode_gateway.store import FILE_NAME, Store
 from opencode_gateway.teams import upstream
 from opencode_gateway.teams.provider import TeamSignIn

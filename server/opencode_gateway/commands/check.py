@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.configuration import load_configuration
 from opencode_gateway.errors import ConfigError
-from opencode_gateway.servers import load_servers
 
 if TYPE_CHECKING:
     from pathlib import Path

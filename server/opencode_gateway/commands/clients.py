@@ -10,7 +10,7 @@ import click
 from opencode_gateway.commands.opened import json_option, moment, opened_store, settings_of, show, show_json
 from opencode_gateway.oauth import enrolment
 from opencode_gateway.oauth.requests import signing_key
-from opencode_gateway.oauth.throttle import window_code
+from opencode_gateway.sign_in.throttle import window_code
 
 if TYPE_CHECKING:
     from pathlib import Path

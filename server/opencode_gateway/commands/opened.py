@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     from opencode_gateway.configuration import Configuration
-    from opencode_gateway.users import Users
+    from opencode_gateway.people.users import Users
 
 _SETTINGS: Final = f"{__name__}.settings"
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs. Times are seconds since the epoch.")
@@ -100,7 +100,7 @@ def users_of(config: Path) -> Users:
     Raises:
         Refused: they log in elsewhere.
     """
-    from opencode_gateway.users import Users  # noqa: PLC0415 # argon2 and TOTP, which other commands do not need
+    from opencode_gateway.people.users import Users  # noqa: PLC0415 # argon2 and TOTP, which other commands do not need
 
     configuration = settings_of(config)
     if not isinstance(configuration.sign_in, PasswordSignIn):

@@ -17,8 +17,8 @@ from opencode_gateway.commands.opened import (
     users_of,
 )
 from opencode_gateway.oauth.sessions import revoke_sessions
-from opencode_gateway.one_time_codes import app_uri, new_secret
-from opencode_gateway.passwords import Passwords
+from opencode_gateway.sign_in.one_time_codes import app_uri, new_secret
+from opencode_gateway.sign_in.passwords import Passwords
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,1 +1,1 @@
-"""The authorization server for people who log in at the gateway itself."""
+"""The authorization server."""

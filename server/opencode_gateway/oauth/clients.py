@@ -23,7 +23,7 @@ from opencode_gateway.oauth.documents import DocumentRefused, Documents
 from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at
 from opencode_gateway.oauth.redirects import as_written, is_allowed, is_registered
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
-from opencode_gateway.oauth.throttle import network
+from opencode_gateway.sign_in.throttle import network
 
 if TYPE_CHECKING:
     import sqlite3

@@ -30,8 +30,8 @@ from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.clients import AdmittedClient, NotAdmitted
 from opencode_gateway.oauth.redirects import is_allowed
-from opencode_gateway.oauth.rendering import problem_page, unavailable_page
 from opencode_gateway.oauth.requests import MAX_CLIENT_ID, MAX_REDIRECT_URI, MAX_STATE
+from opencode_gateway.pages.rendering import problem_page, unavailable_page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable

@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from opencode_gateway.audit import Event
     from opencode_gateway.configuration import Configuration
+    from opencode_gateway.people.users import User, Users
     from opencode_gateway.store import Store
-    from opencode_gateway.users import User, Users
 
 LOGIN_PATH: Final = "/login"
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")

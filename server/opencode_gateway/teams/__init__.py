@@ -28,7 +28,7 @@ from fastmcp.server.dependencies import get_http_request
 from opencode_gateway.configuration import ProviderSignIn
 from opencode_gateway.errors import ConfigError
 from opencode_gateway.key_files import load_key
-from opencode_gateway.oauth.throttle import network
+from opencode_gateway.sign_in.throttle import network
 from opencode_gateway.teams import upstream
 from opencode_gateway.teams.people import People
 from opencode_gateway.teams.provider import TeamSignIn

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from opencode_gateway.capabilities import CAPABILITIES, MEANING
-from opencode_gateway.oauth.forms import start_again
-from opencode_gateway.oauth.rendering import page
+from opencode_gateway.pages.forms import start_again
+from opencode_gateway.pages.rendering import page
 
 if TYPE_CHECKING:
     from fastmcp.server.auth.oauth_proxy.models import OAuthTransaction

@@ -23,13 +23,13 @@ from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.oauth import handlers
 from opencode_gateway.oauth.clients import AdmittedClient, Clients, NotAdmitted
 from opencode_gateway.oauth.documents import Documents
-from opencode_gateway.oauth.forms import foreign, start_again
 from opencode_gateway.oauth.grants import ACCESS_SECONDS, REFRESH_SECONDS
 from opencode_gateway.oauth.provider import Provider
 from opencode_gateway.oauth.redirects import as_written, is_allowed
-from opencode_gateway.oauth.rendering import STYLE_PATH, problem_page, style
 from opencode_gateway.oauth.requests import Pending
-from opencode_gateway.oauth.throttle import Buckets, Budget
+from opencode_gateway.pages.forms import foreign, start_again
+from opencode_gateway.pages.rendering import STYLE_PATH, problem_page, style
+from opencode_gateway.sign_in.throttle import Buckets, Budget
 from opencode_gateway.teams import sessions
 from opencode_gateway.teams.consent import consent_page, plain
 from opencode_gateway.teams.tokens import TeamTokens

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from opencode_gateway.proxy import Child, Children
+    from opencode_gateway.calls.children import Child, Children
 
 ASK_SECONDS: Final = 5.0
 """How long a child may take to answer. Docker's own limit for a health command is longer."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from fastmcp.server.dependencies import get_access_token
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 
+from opencode_gateway.calls.errors import Denied
 from opencode_gateway.capabilities import Capability, permitted
-from opencode_gateway.refusals import Denied
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from opencode_gateway.users import User
+    from opencode_gateway.people.users import User
 
 DEVICE_SECONDS: Final = 180 * 24 * 3600
 _MAX_SIGNED: Final = 1024

@@ -12,11 +12,11 @@ from starlette.responses import PlainTextResponse
 from opencode_gateway.configuration import PasswordSignIn
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.machine_tokens import PREFIX, MachineTokens
-from opencode_gateway.oauth import pages
-from opencode_gateway.oauth.login import Logins
 from opencode_gateway.oauth.provider import Provider
 from opencode_gateway.oauth.requests import signing_key
-from opencode_gateway.users import Users
+from opencode_gateway.pages import routes as pages
+from opencode_gateway.people.users import Users
+from opencode_gateway.sign_in.password import Logins
 
 if TYPE_CHECKING:
     from collections.abc import Callable

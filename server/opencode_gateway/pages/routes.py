@@ -20,14 +20,14 @@ from starlette.routing import Route
 from opencode_gateway.audit import Event
 from opencode_gateway.capabilities import MEANING
 from opencode_gateway.errors import ConfigError, GatewayError, Refused
-from opencode_gateway.oauth.csrf import Browsers
-from opencode_gateway.oauth.forms import Answered, foreign, read_fields, start_again
-from opencode_gateway.oauth.login import Logins, Typed, WrongLogin
-from opencode_gateway.oauth.rendering import STYLE_PATH, page, problem_page, style, unavailable_page
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
-from opencode_gateway.oauth.throttle import Buckets, Budget, Throttled, is_window_code, window_code
-from opencode_gateway.passwords import Busy
-from opencode_gateway.users import MAX_NAME, known_as
+from opencode_gateway.pages.browsers import Browsers
+from opencode_gateway.pages.forms import Answered, foreign, read_fields, start_again
+from opencode_gateway.pages.rendering import STYLE_PATH, page, problem_page, style, unavailable_page
+from opencode_gateway.people.users import MAX_NAME, known_as
+from opencode_gateway.sign_in.password import Logins, Typed, WrongLogin
+from opencode_gateway.sign_in.passwords import Busy
+from opencode_gateway.sign_in.throttle import Buckets, Budget, Throttled, is_window_code, window_code
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from opencode_gateway.capabilities import Capability
-    from opencode_gateway.oauth.csrf import Page
     from opencode_gateway.oauth.requests import Pending, PendingRequests
-    from opencode_gateway.users import User
+    from opencode_gateway.pages.browsers import Page
+    from opencode_gateway.people.users import User
 
 log = logging.getLogger(__name__)
 LOGIN_PATH: Final = "/login"

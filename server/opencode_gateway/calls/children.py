@@ -24,9 +24,9 @@ from fastmcp.tools.base import InputRequiredToolResult
 from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED, Implementation
 
+from opencode_gateway.calls.errors import Asked, CallError, Lost, TimedOut
+from opencode_gateway.calls.servers import OPENCODE
 from opencode_gateway.logs import ChildLog, whose
-from opencode_gateway.refusals import Asked, CallError, Lost, TimedOut
-from opencode_gateway.servers import OPENCODE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from mcp import ClientSession
     from mcp_types import CallToolRequestParams, DiscoverResult, InitializeResult
 
-    from opencode_gateway.servers import Server, Servers
+    from opencode_gateway.calls.servers import Server, Servers
 
 START_SECONDS: Final = 60.0
 """How long a child may take from its start until it is spoken to: on small machines, at boot, it needs many."""

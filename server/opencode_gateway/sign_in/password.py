@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 import anyio.to_thread
 
 from opencode_gateway.errors import GatewayError
-from opencode_gateway.oauth.throttle import Throttle
-from opencode_gateway.one_time_codes import OneTimeCodes
-from opencode_gateway.passwords import Busy, Passwords
-from opencode_gateway.users import known_as
+from opencode_gateway.people.users import known_as
+from opencode_gateway.sign_in.one_time_codes import OneTimeCodes
+from opencode_gateway.sign_in.passwords import Busy, Passwords
+from opencode_gateway.sign_in.throttle import Throttle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opencode_gateway.users import User, Users
+    from opencode_gateway.people.users import User, Users
 
 log = logging.getLogger(__name__)
 

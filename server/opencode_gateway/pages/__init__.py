@@ -1,0 +1,1 @@
+"""The HTML pages on which people log in and consent."""
