@@ -23,6 +23,7 @@ from opencode_gateway.oauth.documents import DocumentRefused, Documents
 from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at
 from opencode_gateway.oauth.redirects import as_written, is_allowed, is_registered
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
+from opencode_gateway.refusals import Refusal
 from opencode_gateway.sign_in.throttle import network
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from opencode_gateway.oauth.requests import Pending
+    from opencode_gateway.refusals import Kind
     from opencode_gateway.store import Store
 
 MAX_NAME: Final = 80
@@ -46,7 +48,12 @@ UNUSED_SECONDS: Final = 3600
 
 
 class NotAdmitted(GatewayError):
-    """A client is not known here and may not become so now. The message says what the owner can do."""
+    """A client is not known here and may not become so now."""
+
+    def __init__(self, kind: Kind, reason: str, *, remedy: str, client: str = "") -> None:
+        """Take what `refusals.Refusal` has. The message is the reason, and then the remedy."""
+        super().__init__(f"{reason}: {remedy}" if remedy else reason)
+        self.refusal = Refusal(kind=kind, reason=reason, remedy=remedy, client=client)
 
 
 class AdmittedClient(OAuthClientInformationFull):
@@ -125,18 +132,27 @@ class Clients:
         if not self._documents.is_id(client_id):
             client = self.known(client_id)
             if client is None or client.document:
-                raise NotAdmitted(f"this client is not registered here; connect it anew while {HOW_TO_OPEN}")
+                raise NotAdmitted(
+                    "unknown", "this client is not registered here", remedy=f"connect it anew while {HOW_TO_OPEN}"
+                )
             return client
         with self._store.transaction(write=False) as db:
             if self._closed(db):
-                raise NotAdmitted(f"no new client is admitted now: {HOW_TO_OPEN}, then connect again")
+                raise NotAdmitted(
+                    "window", "no new client is admitted now", remedy=f"{HOW_TO_OPEN}, then connect again"
+                )
         try:
             document = await self._documents.fetch(client_id)
         except DocumentRefused as error:
-            raise NotAdmitted(str(error)) from error
+            raise NotAdmitted("document", str(error), remedy="", client=client_id) from error
         uris = [uri for uri in document.redirect_uris if is_allowed(uri, self._rules)]
         if not uris:
-            raise NotAdmitted("the client's document names no redirect address that this relay allows")
+            raise NotAdmitted(
+                "redirect",
+                "the client's document names no redirect address that this relay allows",
+                remedy="",
+                client=client_id,
+            )
         return self._client(client_id, clean_name(document.client_name), uris[:MAX_REDIRECT_URIS], document=True)
 
     def register(self, asked: OAuthClientInformationFull, *, address: str = "") -> None:
