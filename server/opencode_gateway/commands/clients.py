@@ -8,12 +8,34 @@ from typing import TYPE_CHECKING
 import click
 
 from opencode_gateway.commands.opened import json_option, moment, opened_store, settings_of, show, show_json
+from opencode_gateway.errors import Refused
 from opencode_gateway.oauth import enrolment
+from opencode_gateway.oauth.known_clients import known_client
+from opencode_gateway.oauth.redirects import commanded, switch, switches
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.sign_in.throttle import window_code
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from opencode_gateway.oauth.known_clients import Known
+    from opencode_gateway.oauth.redirects import Switch
+
+
+class _KnownClient(click.ParamType):
+    """A name as `clients.known` takes it."""
+
+    name = "name"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Known:
+        try:
+            return known_client(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+_KNOWN = _KnownClient()
+_named = click.argument("known", metavar="NAME", type=_KNOWN)
 
 
 @click.group()
@@ -29,8 +51,17 @@ def clients() -> None:
     show_default=True,
     help="For how long; the window closes itself.",
 )
+@click.option(
+    "--for",
+    "known",
+    metavar="NAME",
+    type=_KNOWN,
+    multiple=True,
+    help="A known client that is admitted in this window even if it is not switched on, as claude-code; several may"
+    " be named. `clients known` lists them.",
+)
 @click.pass_obj
-def allow(config: Path, *, minutes: int) -> None:
+def allow(config: Path, *, minutes: int, known: tuple[Known, ...]) -> None:
     """Admit new chat clients for some minutes.
 
     Open it just before you connect a client, and connect it then: in this time, somebody else's client is admitted
@@ -39,8 +70,14 @@ def allow(config: Path, *, minutes: int) -> None:
     key = signing_key(settings_of(config).data_dir)
     now = time.time()
     with opened_store(config) as store:
-        until = enrolment.open_window(store, minutes=minutes, now=now)
+        until = enrolment.open_window(store, minutes=minutes, now=now, known=known)
     click.echo(f"New clients are admitted until {moment(until)}. To end it before: opencode-gateway clients close")
+    if known:
+        titles = " and ".join(one.title for one in known)
+        click.echo(
+            f"{titles} can connect in this window, whether switched on or not. What connects now goes on working"
+            " afterwards; `clients revoke` ends it."
+        )
     click.echo(
         f"If the login page says that there were too many attempts, this code lets you in: {window_code(key, now)}"
     )
@@ -59,7 +96,7 @@ def close(config: Path) -> None:
 @json_option
 @click.pass_obj
 def list_(config: Path, *, as_json: bool) -> None:
-    """List the clients that were admitted."""
+    """List the clients that were admitted, and say which known clients may be."""
     with opened_store(config) as store:
         known = enrolment.list_clients(store)
     if as_json:
@@ -79,6 +116,88 @@ def list_(config: Path, *, as_json: bool) -> None:
         ],
         "No client is known here.",
     )
+    click.echo(f"Switched on: {describe_switches(_switches(config))}. `clients known` lists all.")
+
+
+@clients.command("known")
+@json_option
+@click.pass_obj
+def known_(config: Path, *, as_json: bool) -> None:
+    """List the clients that are known by name, whether each is on, and what says so.
+
+    That is `default`, `gateway.json` (its `clients.known`), or `command` (`clients enable`).
+    """
+    rows = [
+        {
+            "name": str(one.known),
+            "title": one.known.title,
+            "on": bool(one.sources),
+            "sources": list(one.sources),
+            "addresses": one.known.addresses(),
+        }
+        for one in _switches(config)
+    ]
+    if as_json:
+        show_json(rows)
+        return
+    show(
+        [
+            {
+                "NAME": str(row["name"]),
+                "": "on" if row["on"] else "off",
+                "FROM": ", ".join(row["sources"]) or "-",
+                "CLIENT": str(row["title"]),
+                "RETURNS TO": ", ".join(row["addresses"]),
+            }
+            for row in rows
+        ],
+        "",
+    )
+
+
+@clients.command()
+@_named
+@click.pass_obj
+def enable(config: Path, *, known: Known) -> None:
+    """Switch a known client on: it may register and log in, in the window as any other.
+
+    It counts at once. NAME is one of `clients known`; a client that lives at your own host is NAME@HOST, as
+    librechat@chat.example.org.
+    """
+    with opened_store(config) as store:
+        switch(store, known, enabled=True, now=time.time())
+    click.echo(f"{known.title} is on. To connect it: opencode-gateway clients allow, and connect it then.")
+
+
+@clients.command()
+@_named
+@click.pass_obj
+def disable(config: Path, *, known: Known) -> None:
+    """Switch a known client off: it can neither register nor log in anew.
+
+    It counts at once, and against the default, too. What gateway.json switches on stays on until it is removed
+    there. Sessions that it has go on: `clients revoke` and `sessions revoke` end them.
+    """
+    with opened_store(config) as store:
+        switch(store, known, enabled=False, now=time.time())
+    if str(known) in settings_of(config).clients.known:
+        raise Refused(
+            f"{known.title} stays on, as clients.known of {config} names it: remove {known} there, and restart the"
+            " service"
+        )
+    click.echo(
+        f"{known.title} is off. Sessions that it has go on: see `clients list`, and end them with `clients revoke`."
+    )
+
+
+def describe_switches(all_: list[Switch]) -> str:
+    """Say in one line which known clients are on, and what says so."""
+    return ", ".join(f"{one.known} ({', '.join(one.sources)})" for one in all_ if one.sources) or "none"
+
+
+def _switches(config: Path) -> list[Switch]:
+    with opened_store(config) as store, store.transaction(write=False) as db:
+        return switches(settings_of(config).clients, commanded(db))
 
 
 @clients.command()

@@ -19,7 +19,7 @@ from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.requests import MAX_CLIENT_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection
 
 FETCH_SECONDS: Final = 5.0
 MAX_DOCUMENT_BYTES: Final = 64 * 1024
@@ -47,12 +47,14 @@ class Documents:
     """Fetches client-id documents.
 
     Args:
-        hosts: from which, as `HOST` or `HOST:PORT`.
+        hosts: from which, as `HOST` or `HOST:PORT`; a function is asked at each fetch.
         seconds: for one document, from the wait for a place to the last byte.
     """
 
-    def __init__(self, hosts: Iterable[str], *, seconds: float = FETCH_SECONDS) -> None:
-        self._hosts = frozenset(hosts)
+    def __init__(
+        self, hosts: Collection[str] | Callable[[], Collection[str]], *, seconds: float = FETCH_SECONDS
+    ) -> None:
+        self._hosts = hosts if callable(hosts) else lambda: hosts
         self._seconds = seconds
         self._fetcher = _Fetcher(timeout=seconds)
         self._places = asyncio.Semaphore(MAX_FETCHES)
@@ -97,8 +99,8 @@ class Documents:
             raise DocumentRefused("the client's id is not a URL") from None
         if len(client_id) > MAX_CLIENT_ID or parts.scheme != "https" or parts.geturl() != client_id:
             raise DocumentRefused("the client's id is not a plain https URL")
-        if parts.netloc not in self._hosts:
-            raise DocumentRefused("the client's document is on a host that is not in `clients.client_id_hosts`")
+        if parts.netloc not in self._hosts():
+            raise DocumentRefused("the client's document is on a host from which none is fetched here")
         dots = {".", ".."} & set(parts.path.lower().replace("%2e", ".").split("/"))
         if not _PATH.fullmatch(parts.path) or dots or parts.query or parts.fragment:
             raise DocumentRefused("the client's id must be https://HOST/PATH, without query or fragment")

@@ -48,6 +48,8 @@ class Pending(BaseModel):
     capabilities: Annotated[tuple[Capability, ...], Field(min_length=1, max_length=3)]
     """What the client asks for; a person grants all or part of it."""
     resource: Annotated[str, Field(max_length=512)]
+    let_in_as: Annotated[str, Field(max_length=512)] = ""
+    """The known clients, as `redirects.Allowed.let_in_as` has them, without which `redirect_uri` were not allowed."""
 
     @property
     def redirect_host(self) -> str:
