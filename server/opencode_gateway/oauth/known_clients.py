@@ -14,9 +14,8 @@ from difflib import get_close_matches
 from functools import lru_cache
 from importlib import resources
 from typing import TYPE_CHECKING, Annotated, Final
-from urllib.parse import urlsplit
 
-from pydantic import AnyUrl, BaseModel, ConfigDict, Field, TypeAdapter, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,10 +29,14 @@ _HOST: Final = re.compile(
 _LOCAL_HOSTS: Final = ("127.0.0.1", "localhost")
 _LOOPBACK: Final = r"http://(?:127\.0\.0\.1|\[::1\]|localhost)(?::[0-9]{1,5})?"
 
-_Path = Annotated[str, Field(pattern=r"^/(?:(?:[A-Za-z0-9_-]+|\{id\})(?:/(?:[A-Za-z0-9_-]+|\{id\}))*)?$")]
+_SEGMENTS: Final = r"/(?:(?:[A-Za-z0-9_-]+|\{id\})(?:/(?:[A-Za-z0-9_-]+|\{id\}))*)?"
+_NAME: Final = r"[a-z0-9-]+(?:\.[a-z0-9-]+)+"
+
+_Path = Annotated[str, Field(pattern=f"^{_SEGMENTS}$")]
+_Https = Annotated[str, Field(pattern=f"^https://{_NAME}{_SEGMENTS}$")]
 _Private = Annotated[str, Field(pattern=r"^[a-z][a-z0-9+.-]*://[A-Za-z0-9._/-]+$")]
-_HostName = Annotated[str, Field(pattern=r"^[a-z0-9-]+(?:\.[a-z0-9-]+)+$")]
-_Origin = Annotated[str, Field(pattern=r"^(?:https://[a-z0-9.-]+|http://(?:localhost|127\.0\.0\.1):[0-9]+)$")]
+_HostName = Annotated[str, Field(pattern=f"^{_NAME}$")]
+_Origin = Annotated[str, Field(pattern=f"^(?:https://{_NAME}|http://(?:localhost|127\\.0\\.0\\.1):[0-9]+)$")]
 
 
 class Entry(BaseModel):
@@ -43,7 +46,7 @@ class Entry(BaseModel):
 
     title: str
     default: bool = False
-    https: tuple[str, ...] = ()
+    https: tuple[_Https, ...] = ()
     private: tuple[_Private, ...] = ()
     loopback: tuple[_Path, ...] = ()
     own_host: tuple[_Path, ...] = ()
@@ -51,16 +54,6 @@ class Entry(BaseModel):
     origins: tuple[_Origin, ...] = ()
     called: tuple[str, ...] = ()
     source: Annotated[str, Field(min_length=1)]
-
-    @field_validator("https")
-    @classmethod
-    def _plain(cls, addresses: tuple[str, ...]) -> tuple[str, ...]:
-        for address in addresses:
-            parts = urlsplit(address)
-            example = address.removesuffix(ID) + "x" if address.endswith(f"/{ID}") else address
-            if parts.scheme != "https" or parts.query or parts.username or str(AnyUrl(example)) != example:
-                raise ValueError(f"{address}: must be https://HOST/PATH, with /{ID} at most at its end")
-        return addresses
 
     @field_validator("private")
     @classmethod

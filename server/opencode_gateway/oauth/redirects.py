@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from opencode_gateway.store import Store
 
 _LOOPBACK: Final = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]{1,5})?(/[!-~]*)?")
+_OWN_SCHEME: Final = re.compile(r"(?!https?:|javascript:|data:|file:)[a-z][a-z0-9+-]*(?:\.[a-z0-9+-]+)*:/")
+_ANY_PROGRAM: Final = "set `clients.loopback_redirects` to true in gateway.json"
 _MAX_TOLD: Final = 3
-"""Addresses that a refusal names, and known clients that it proposes."""
+"""Addresses that a refusal names."""
 DEFAULT: Final = "default"
 CONFIGURED: Final = "gateway.json"
 COMMANDED: Final = "command"
@@ -115,14 +117,16 @@ class Allowed:
             uri in self.exact or (self.loopback and is_loopback(uri)) or any(known.has(uri) for known in self.known)
         )
 
-    def _remedy(self, refused: Iterable[str], client_name: str) -> str:
+    def _remedy(self, refused: Sequence[str], client_name: str) -> str:
         found = dict.fromkeys(owner for uri in refused for owner in owners_of(uri, client_name))
         if found:
             # A client that lists several addresses is the one to which most of them belong.
             counts = {owner: sum(map(owner.has, refused)) for owner in found}
             return _switch_on([owner for owner in found if counts[owner] == max(counts.values())])
         if any(map(is_loopback, refused)):
-            return "if it is a program of yours, set `clients.loopback_redirects` to true in gateway.json"
+            return f"if it is a program of yours, {_ANY_PROGRAM}"
+        if not any(uri.startswith("https://") or _OWN_SCHEME.match(uri) for uri in refused):
+            return "it must have an https address, or one on loopback"
         keep = "" if self.replaced else ", and claude and chatgpt to `clients.known` to keep those"
         return f"if you trust it, add its address to `clients.redirect_uris` in gateway.json{keep}"
 
@@ -223,16 +227,16 @@ def _defaults(commands: Mapping[Known, bool]) -> list[Known]:
 
 
 def _switch_on(known: Sequence[Known]) -> str:
-    names = [str(one) for one in known[:_MAX_TOLD]]
-    whose = " or ".join(one.title for one in known[:_MAX_TOLD])
-    if len(names) > 1:
+    if len(known) == 1:
+        whose = f"your {known[0].title}" if known[0].host else known[0].title
         return (
-            f"if it is {whose}, `sudo opencode-gateway clients enable NAME` switches it on, and"
-            f" `clients allow --for NAME` opens a window for it alone; NAME is {' or '.join(names)}"
+            f"if it is {whose}, `sudo opencode-gateway clients enable {known[0]}`,"
+            f" or for one window `sudo opencode-gateway clients allow --for {known[0]}`"
         )
+    other = f"; if it is another program of yours, {_ANY_PROGRAM}" if all(one.entry.loopback for one in known) else ""
     return (
-        f"if it is {whose}, `sudo opencode-gateway clients enable {names[0]}` switches it on, and"
-        f" `sudo opencode-gateway clients allow --for {names[0]}` lets it in for some minutes"
+        f"if it is one of {', '.join(map(str, known))}, `sudo opencode-gateway clients enable NAME`,"
+        f" or for one window `sudo opencode-gateway clients allow --for NAME`{other}"
     )
 
 
@@ -253,7 +257,7 @@ def _plain(text: str) -> str:
 
 def _netloc(uri: str) -> str:
     try:
-        return urlsplit(uri).netloc
+        return urlsplit(uri).netloc.rpartition("@")[2]
     except ValueError:
         return ""
 

@@ -53,8 +53,9 @@ class Pending(BaseModel):
 
     @property
     def redirect_host(self) -> str:
-        """Where the person is sent afterwards: host, and port if it is not the usual one."""
-        return urlsplit(self.redirect_uri).netloc
+        """Where the person is sent afterwards: host, and port if it is not the usual one; else a program's scheme."""
+        parts = urlsplit(self.redirect_uri)
+        return parts.netloc if parts.scheme in {"http", "https"} else f"{parts.scheme}://{parts.netloc}"
 
 
 class PendingRequests:
