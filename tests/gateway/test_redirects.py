@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import AnyUrl, ValidationError
 
 from opencode_gateway.configuration import Clients
 from opencode_gateway.oauth.enrolment import close_window, list_clients, open_window, revoke_client
@@ -184,6 +186,65 @@ async def test_the_person_whose_client_asks_for_another_address_is_told(server: 
 
     assert refused.status_code == 400
     assert "clients enable vscode" in refused.json()["error_description"]
+
+
+async def test_a_client_that_names_no_address_is_told_why_its_own_is_not_allowed_any_longer(
+    server: AuthorizationServer,
+) -> None:
+    enable(server.store, "vscode")
+    client_id = await server.registered(redirect_uris=[VSCODE])
+    enable(server.store, "vscode", enabled=False)
+
+    refused = await server.authorize(client_id, proof().challenge, redirect_uri=None)
+
+    assert "clients enable vscode" in refused.json()["error_description"]
+
+
+# Addresses that are not what they seem, through the parsers that a request goes through
+
+
+@given(st.text("./\\%2eE2fF?#@:;a-_~ \n\t\u0430", max_size=24))
+def test_a_parser_makes_no_other_host_or_path_of_a_connectors_address(tail: str) -> None:
+    allowed = Allowed(
+        exact=(), loopback=False, known=(known_client("chatgpt"),), let_in=(), document_hosts=frozenset()
+    )
+    try:
+        uri = allowed.as_written(AnyUrl(CHATGPT.rpartition("/")[0] + "/" + tail))
+    except ValidationError:
+        return
+
+    if allowed.allows(uri):
+        parts = urlsplit(uri)
+        assert (parts.scheme, parts.netloc, parts.query, parts.fragment) == ("https", "chatgpt.com", "", "")
+        assert re.fullmatch(r"/connector(/oauth/[A-Za-z0-9_~:-]{1,128}|_platform_oauth_redirect)", parts.path), (
+            parts.path
+        )
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"{CHATGPT}/../x",
+        f"{CHATGPT}/%2e%2e/x",
+        f"{CHATGPT}%2f..",
+        f"{CHATGPT}\\..\\x",
+        f"{CHATGPT}?x",
+        f"{CHATGPT}#x",
+        f"{CHATGPT}/",
+        f"{CHATGPT}\n",
+        CHATGPT.replace("chatgpt.com", "chatgpt.com:443"),
+        CHATGPT.replace("chatgpt.com", "CHATGPT.com"),
+        CHATGPT.replace("chatgpt.com", "x@chatgpt.com"),
+        CHATGPT.replace("OUbdUMlL15Ct", "another"),
+    ],
+)
+async def test_a_code_goes_to_the_connector_that_registered_as_it_is_written(
+    server: AuthorizationServer, uri: str
+) -> None:
+    client_id = await server.registered(redirect_uris=[CHATGPT])
+    assert (await server.authorize(client_id, proof().challenge, redirect_uri=CHATGPT)).status_code == 302
+
+    assert (await server.authorize(client_id, proof().challenge, redirect_uri=uri)).status_code == 400
 
 
 # A window for one client

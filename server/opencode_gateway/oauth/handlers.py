@@ -144,8 +144,10 @@ class _Authorization:
         except NotAdmitted as error:
             return _shown(request, str(error))
         redirect_uri = parameters.get("redirect_uri")
-        if redirect_uri is not None and not client.allowed.allows(str(redirect_uri)):
-            refusal = client.allowed.refusal([str(redirect_uri)], client.client_name or "")
+        mine = [client.allowed.as_written(uri) for uri in client.redirect_uris or []]
+        sent_to = mine if redirect_uri is None else [str(redirect_uri)]
+        if not any(map(client.allowed.allows, sent_to)):
+            refusal = client.allowed.refusal(sent_to, client.client_name or "")
             return _shown(request, str(NotAdmitted.of(refusal)))
         asking = _Asking(
             self._provider,

@@ -99,7 +99,7 @@ class Allowed:
         told = ", ".join(kinds[:_MAX_TOLD]) + (" and others" if len(kinds) > _MAX_TOLD else "")
         return Refusal(
             kind="redirect",
-            reason=f"no redirect address of it is allowed here ({told or 'it has none'})",
+            reason=f"no redirect_uri of it is allowed here ({told or 'it has none'})",
             remedy=self._remedy(refused, client_name),
             client=client_name,
         )
