@@ -143,7 +143,19 @@ def test_each_known_client_is_listed_with_what_switches_it_on(owner: Owner) -> N
     shown = owner.runs("clients", "known")
     assert re.search(r"^claude +on +default +Claude ", shown, re.MULTILINE)
     assert re.search(r"^vscode +off +- +Visual Studio Code ", shown, re.MULTILINE)
+    assert re.search(r"^open-webui@HOST +off +- +Open WebUI ", shown, re.MULTILINE)
     assert "claude (default), librechat@chat.example.org (command)" in owner.runs("clients", "list")
+
+
+def test_an_address_that_another_client_has_too_is_said_to_be_allowed_still(owner: Owner) -> None:
+    owner.runs("clients", "enable", "codex")
+    owner.runs("clients", "enable", "cursor")
+
+    said = owner.runs("clients", "disable", "cursor")
+
+    assert "http://127.0.0.1:PORT/callback is still allowed" in said
+    assert "cursor://" not in said
+    assert "still allowed" not in owner.runs("clients", "disable", "codex")
 
 
 def test_what_gateway_json_switches_on_is_switched_off_there(owner: Owner) -> None:

@@ -10,8 +10,8 @@ import click
 from opencode_gateway.commands.opened import json_option, moment, opened_store, settings_of, show, show_json
 from opencode_gateway.errors import Refused
 from opencode_gateway.oauth import enrolment
-from opencode_gateway.oauth.known_clients import known_client
-from opencode_gateway.oauth.redirects import commanded, switch, switches
+from opencode_gateway.oauth.known_clients import ID, known_client
+from opencode_gateway.oauth.redirects import Rules, commanded, switch, switches
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.sign_in.throttle import window_code
 
@@ -127,31 +127,33 @@ def known_(config: Path, *, as_json: bool) -> None:
 
     That is `default`, `gateway.json` (its `clients.known`), or `command` (`clients enable`).
     """
-    rows = [
-        {
-            "name": str(one.known),
-            "title": one.known.title,
-            "on": bool(one.sources),
-            "sources": list(one.sources),
-            "addresses": one.known.addresses(),
-        }
-        for one in _switches(config)
-    ]
+    found = _switches(config)
     if as_json:
-        show_json(rows)
+        show_json(
+            [
+                {
+                    "name": str(one.known),
+                    "title": one.known.title,
+                    "on": bool(one.sources),
+                    "sources": list(one.sources),
+                    "addresses": one.known.addresses(),
+                }
+                for one in found
+            ]
+        )
         return
     show(
         [
             {
-                "NAME": str(row["name"]),
-                "": "on" if row["on"] else "off",
-                "FROM": ", ".join(row["sources"]) or "-",
-                "CLIENT": str(row["title"]),
-                "RETURNS TO": ", ".join(row["addresses"]),
+                "NAME": f"{one.known}@HOST" if one.known.entry.own_host and not one.known.host else str(one.known),
+                "STATE": "on" if one.sources else "off",
+                "FROM": ", ".join(one.sources) or "-",
+                "CLIENT": one.known.title,
+                "RETURNS TO": ", ".join(one.known.addresses()),
             }
-            for row in rows
+            for one in found
         ],
-        "",
+        "No client is known by name.",
     )
 
 
@@ -180,6 +182,7 @@ def disable(config: Path, *, known: Known) -> None:
     """
     with opened_store(config) as store:
         switch(store, known, enabled=False, now=time.time())
+        allowed = Rules(settings_of(config).clients, store).now()
     if str(known) in settings_of(config).clients.known:
         raise Refused(
             f"{known.title} stays on, as clients.known of {config} names it: remove {known} there, and restart the"
@@ -188,6 +191,9 @@ def disable(config: Path, *, known: Known) -> None:
     click.echo(
         f"{known.title} is off. Sessions that it has go on: see `clients list`, and end them with `clients revoke`."
     )
+    for address in known.addresses():
+        if allowed.allows(address.replace("PORT", "1").replace(ID, "x")):
+            click.echo(f"{address} is still allowed, by another client or setting that has it, too.")
 
 
 def describe_switches(all_: list[Switch]) -> str:
