@@ -114,7 +114,10 @@ def test_settings_of_clients_from_before_stay_valid() -> None:
         "enrolment": "open",
     }
 
-    assert Configuration.model_validate({"public_url": "https://relay.example.org", "clients": clients})
+    read = Configuration.model_validate({"public_url": "https://relay.example.org", "clients": clients}).clients
+
+    assert read.redirect_uris == ("https://chat.example.org/cb",)
+    assert (read.loopback_redirects, read.enrolment, read.known) == (True, "open", ())
 
 
 def test_check_says_which_clients_are_on(tmp_path: Path) -> None:

@@ -22,20 +22,19 @@ if TYPE_CHECKING:
     from opencode_gateway.oauth.redirects import Switch
 
 
-class _KnownClient(click.ParamType):
-    """A name as `clients.known` takes it."""
-
-    name = "name"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Known:
-        try:
-            return known_client(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
+def _one(context: click.Context, parameter: click.Parameter, name: str) -> Known:
+    del context, parameter
+    try:
+        return known_client(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
-_KNOWN = _KnownClient()
-_named = click.argument("known", metavar="NAME", type=_KNOWN)
+def _several(context: click.Context, parameter: click.Parameter, names: tuple[str, ...]) -> tuple[Known, ...]:
+    return tuple(_one(context, parameter, name) for name in names)
+
+
+_named = click.argument("known", metavar="NAME", callback=_one)
 
 
 @click.group()
@@ -55,7 +54,7 @@ def clients() -> None:
     "--for",
     "known",
     metavar="NAME",
-    type=_KNOWN,
+    callback=_several,
     multiple=True,
     help="A known client that is admitted in this window even if it is not switched on, as claude-code; several may"
     " be named. `clients known` lists them.",
