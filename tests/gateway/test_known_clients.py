@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -50,6 +51,16 @@ def test_each_client_has_addresses_and_a_source(name: str) -> None:
 
     assert entry.https or entry.private or entry.loopback or entry.own_host
     assert "://" in entry.source or "/" in entry.source
+
+
+def test_the_page_names_each_client() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "gateway.md").read_text()
+
+    named = re.findall(
+        r"`([a-z-]+)(?:@[a-z.]+)?` \|", page.partition("### Which clients get in")[2].partition("###")[0]
+    )
+
+    assert sorted(set(named) & set(ENTRIES)) == sorted(ENTRIES)
 
 
 @pytest.mark.parametrize(
