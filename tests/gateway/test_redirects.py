@@ -355,6 +355,11 @@ async def test_a_document_of_a_known_client_is_fetched_once_it_is_switched_on(
         await server.code(client_id, proof().challenge, redirect_uri=VSCODE)
         (listed,) = list_clients(server.store)
         assert listed.let_in_as == "vscode"
+
+        server.open_window()
+        assert (await server.authorize(client_id, proof().challenge, redirect_uri=VSCODE)).status_code == 302
+        other = host.put_client("/other.json", redirect_uris=[VSCODE])
+        assert (await server.authorize(other, proof().challenge, redirect_uri=VSCODE)).status_code == 400
         await server.close()
 
 

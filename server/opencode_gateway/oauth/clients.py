@@ -151,7 +151,7 @@ class Clients:
             row = db.execute("SELECT let_in_as FROM clients WHERE id = ?", (client_id,)).fetchone()
             allowed = self._rules.read(db, let_in_as=row["let_in_as"] if row else "")
         try:
-            document = await self._documents.fetch(client_id)
+            document = await self._documents.fetch(client_id, hosts=allowed.document_hosts)
         except DocumentRefused as error:
             remedy = allowed.document_remedy(client_id)
             raise NotAdmitted("document", str(error), remedy=remedy, client=client_id) from error

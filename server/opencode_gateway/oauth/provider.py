@@ -76,11 +76,10 @@ class Provider(OAuthProvider):
         self.issuer = configuration.public_url
         self.resource = configuration.resource
         self.requests = PendingRequests(signing_key(configuration.data_dir), clock=clock)
-        rules = Rules(configuration.clients, store, clock)
         self.clients = Clients(
             store,
-            rules,
-            documents or Documents(lambda: rules.now().document_hosts),
+            Rules(configuration.clients, store, clock),
+            documents or Documents(),
             clock=clock,
             on_event=on_event,
         )

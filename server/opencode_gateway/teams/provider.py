@@ -94,7 +94,7 @@ class TeamSignIn(TeamTokens):
         self.clients = Clients(
             store,
             self._rules,
-            documents or Documents(lambda: self._rules.now().document_hosts),
+            documents or Documents(),
             clock=clock,
             on_event=on_event,
         )
