@@ -11,7 +11,6 @@ import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from mcp.server.auth.provider import RegistrationError
 from mcp.shared.auth import InvalidRedirectUriError, InvalidScopeError, OAuthClientInformationFull
 from pydantic import AnyUrl, Field
 
@@ -27,7 +26,7 @@ from opencode_gateway.sign_in.throttle import network
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Iterable
 
     from opencode_gateway.oauth.redirects import Rules
     from opencode_gateway.oauth.requests import Pending
@@ -171,8 +170,7 @@ class Clients:
             address: where it comes from.
 
         Raises:
-            NotAdmitted: none of its redirect URIs is allowed, or they are too many.
-            RegistrationError: outside the window, or over a limit.
+            NotAdmitted: outside the window, over a limit, or with no redirect URI that is allowed.
         """
         name = clean_name(asked.client_name)
         now = self._clock()
@@ -181,16 +179,12 @@ class Clients:
             allowed = self._rules.read(db)
             sent = {allowed.as_written(uri): uri for uri in asked.redirect_uris or []}
             uris = [uri for uri in sent if allowed.allows(uri)]
-            # The window first, so that a stranger outside it learns nothing.
-            refusal = self._refusal_of_window(db) or _refusal_of_redirects(allowed, asked, uris, name)
-            refusal = refusal or self._refusal(db, now, shares[network(address)])
+            refusal = self._refusal(db, asked, allowed, now, shares[network(address)])
             if refusal is None:
                 shares[network(address)] += 1
                 let_in_as = allowed.let_in_as(uris)
                 _insert(db, asked.client_id, name, uris, document=False, now=now, let_in_as=let_in_as)
-        if (
-            refusal is not None
-        ):  # not raised in there: the SDK's errors are frozen, and a context manager touches them
+        if refusal is not None:
             raise refusal
         self._on_event(
             Event(
@@ -257,12 +251,24 @@ class Clients:
             self._shares = (window, Counter())
         return self._shares[1]
 
-    def _refusal_of_window(self, db: sqlite3.Connection) -> RegistrationError | None:
+    def _refusal(
+        self, db: sqlite3.Connection, asked: OAuthClientInformationFull, allowed: Allowed, now: float, share: int
+    ) -> NotAdmitted | None:
+        name = clean_name(asked.client_name)
+        # The window first, so that a stranger outside it learns nothing.
         if self._closed(db):
-            return RegistrationError("invalid_client_metadata", f"no new client is admitted now: {HOW_TO_OPEN}")
-        return None
-
-    def _refusal(self, db: sqlite3.Connection, now: float, share: int) -> RegistrationError | None:
+            return NotAdmitted(
+                "window",
+                "no new client is admitted now",
+                remedy=f"{HOW_TO_OPEN}, then connect again",
+                client=name,
+            )
+        sent = [allowed.as_written(uri) for uri in asked.redirect_uris or []]
+        if len(sent) > MAX_REDIRECT_URIS:
+            remedy = f"a client registers {MAX_REDIRECT_URIS} at most"
+            return NotAdmitted("redirect", "it has too many redirect addresses", remedy=remedy, client=name)
+        if not any(map(allowed.allows, sent)):
+            return NotAdmitted.of(allowed.refusal(sent, name))
         self._prune(db, now)
         windowed = self._rules.enrolment == "window"
         count = db.execute(
@@ -271,14 +277,18 @@ class Clients:
             (opened_at(db, now) or now,),
         ).fetchone()
         if windowed and (share >= MAX_PER_ADDRESS or count["here"] >= MAX_PER_WINDOW):
-            return RegistrationError(
-                "invalid_client_metadata",
-                "too many clients registered in this window: the owner opens another",
+            return NotAdmitted(
+                "limit",
+                "too many clients registered in this window",
+                remedy="the owner opens another with `opencode-gateway clients allow`",
+                client=name,
             )
         if count["used"] >= MAX_CLIENTS or (not windowed and count["unused"] >= MAX_UNUSED):
-            return RegistrationError(
-                "invalid_client_metadata",
-                "too many clients are registered: the owner removes some with `opencode-gateway clients revoke`",
+            return NotAdmitted(
+                "limit",
+                "too many clients are registered",
+                remedy="the owner removes some with `opencode-gateway clients revoke`",
+                client=name,
             )
         return None
 
@@ -306,16 +316,6 @@ def clean_name(name: str | None) -> str:
         if character.isspace() or unicodedata.category(character)[0] != "C"
     )
     return " ".join(visible.split())[:MAX_NAME].strip() or "a client without a name"
-
-
-def _refusal_of_redirects(
-    allowed: Allowed, asked: OAuthClientInformationFull, kept: Collection[str], name: str
-) -> NotAdmitted | None:
-    sent = asked.redirect_uris or []
-    if len(sent) > MAX_REDIRECT_URIS:
-        remedy = f"a client registers {MAX_REDIRECT_URIS} at most"
-        return NotAdmitted("redirect", "it has too many redirect addresses", remedy=remedy, client=name)
-    return None if kept else NotAdmitted.of(allowed.refusal(map(allowed.as_written, sent), name))
 
 
 def _keep_let_in(db: sqlite3.Connection, pending: Pending) -> None:

@@ -17,7 +17,7 @@ from mcp.server.auth.handlers.metadata import MetadataHandler
 from mcp.server.auth.handlers.register import RegistrationHandler
 from mcp.server.auth.handlers.token import TokenHandler
 from mcp.server.auth.middleware.client_auth import AuthenticationError, ClientAuthenticator
-from mcp.server.auth.provider import AuthorizeError, RegistrationError
+from mcp.server.auth.provider import AuthorizeError, RegistrationError, RegistrationErrorCode
 from mcp.server.auth.routes import create_protected_resource_routes
 from mcp.server.auth.settings import ClientRegistrationOptions
 from mcp.server.transport_security import RequestBodyLimitMiddleware
@@ -212,7 +212,9 @@ class _Registering:
         try:
             self._provider.clients.register(client_info, address=self._address)
         except NotAdmitted as error:
-            raise RegistrationError("invalid_redirect_uri", str(error)) from error
+            is_redirect = error.refusal.kind == "redirect"
+            code: RegistrationErrorCode = "invalid_redirect_uri" if is_redirect else "invalid_client_metadata"
+            raise RegistrationError(code, str(error)) from error
 
 
 class _Token:
