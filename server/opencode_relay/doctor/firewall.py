@@ -11,6 +11,7 @@ from opencode_relay.doctor.ssh import ports_of, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from opencode_relay.doctor.relay import Relay
 
@@ -97,15 +98,51 @@ def _firewalld_admits(port: int) -> bool:
 
 
 def _own(relay: Relay) -> Iterator[Finding]:
-    """Look whether the rules that guard the tunnels are in force, where the role has written them."""
-    if not (relay.etc / "firewall.nft").exists():
-        return
-    told = ask("nft", "list", "table", "inet", "opencode_relay")
-    if told is None or told.returncode != 0:
-        yield fault(
+    """Look whether the rules that guard tunnels and gateway are in force, where the roles have written them."""
+    tunnels = relay.etc / "firewall.nft"
+    if tunnels.exists():
+        yield _in_force(
             "tunnels' firewall",
-            "its rules are not in force, so that every account of this host reaches every laptop's OpenCode",
-            "`systemctl restart opencode-relay-firewall`, and look for what drops all rules",
+            "opencode_relay",
+            tunnels,
+            harm="every account of this host reaches every laptop's OpenCode",
+            unit="opencode-relay-firewall",
         )
-    else:
-        yield ok("tunnels' firewall", "its rules are in force")
+    if relay.gateway is not None:
+        yield _in_force(
+            "gateway's firewall",
+            "opencode_gateway",
+            relay.etc / "gateway.nft",
+            harm="every account of this host reaches the gateway, which believes whatever it says about who asks",
+            unit="opencode-gateway-firewall",
+        )
+
+
+def _in_force(check: str, table: str, file: Path, *, harm: str, unit: str) -> Finding:
+    """Compare what the kernel has with what the file means.
+
+    `harm`: what holds without the rules; `unit`: what loads them.
+    """
+    remedy = f"`systemctl reload-or-restart {unit}`"
+    if not file.exists():
+        return fault(check, f"{file} is missing", "Run the playbook relay.yml")
+    now = ask("nft", "list", "table", "inet", table)
+    if now is None or now.returncode != 0:
+        return fault(check, f"its rules are not in force, so that {harm}", f"{remedy}, and look for what drops them")
+    # In a network namespace of its own, where nft says both in the same words.
+    loading = 'nft --file "$1" && nft list table inet "$2"'
+    meant = ask("unshare", "--net", "sh", "-c", loading, "sh", str(file), table)
+    if meant is None or (meant.returncode != 0 and "unshare" in meant.stderr):
+        return ok(check, "its rules are in force; whether somebody has changed them cannot be seen here")
+    if meant.returncode != 0:
+        told = next((line for line in meant.stderr.splitlines() if "Error" in line), "nft refuses it")
+        return fault(
+            check,
+            f"{file} cannot be loaded any more, so that its rules are gone with the next boot ({told})",
+            "Where it names an account, make that anew; else run the playbook relay.yml",
+        )
+    if now.stdout != meant.stdout:
+        return fault(
+            check, f"what is in force is not what {file} says: somebody has changed it since it was loaded", remedy
+        )
+    return ok(check, "its rules are in force")
