@@ -215,7 +215,8 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ((), "port 22, 80, 443"),
         (("22/tcp                     ALLOW IN    Anywhere",), "port 80, 443"),
         (("22                         LIMIT IN    Anywhere", "80,443/tcp                 ALLOW IN    Anywhere"), ""),
-        (("OpenSSH                    ALLOW IN    Anywhere", "WWW Full                   ALLOW IN    Anywhere"), ""),
+        (("22/tcp (OpenSSH)           ALLOW IN    Anywhere", "80,443/tcp (WWW Full)      ALLOW IN    Anywhere"), ""),
+        (("22/tcp (OpenSSH (v6))      ALLOW IN    Anywhere (v6)",), "port 80, 443"),
         (
             ("20:90/tcp                  ALLOW IN    Anywhere", "443/udp                    ALLOW IN    Anywhere"),
             "port 443",
@@ -228,7 +229,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ("443                        DENY IN     Anywhere", "Anywhere                   ALLOW IN    Anywhere"),
             "port 443",
         ),
-        (("Postfix                    ALLOW IN    Anywhere",), "port 22, 80, 443"),
+        (("25/tcp (Postfix)           ALLOW IN    Anywhere",), "port 22, 80, 443"),
     ],
 )
 def test_an_ufw_that_shuts_ports_is_named_with_the_command_that_opens_them(

@@ -50,7 +50,8 @@ def _is_admitted(port: int, status: str) -> bool:
     """Tell what the first rule that is about this port says, for whoever comes from anywhere."""
     for line in status.splitlines():
         rule = _RULE.match(line)
-        if rule and _covers(rule["to"].removesuffix(" (v6)"), port):
+        # Behind the ports stands, in brackets, the application that a person named, or that it is about IPv6.
+        if rule and _covers(rule["to"].partition(" (")[0], port):
             return rule["action"] in {"ALLOW", "LIMIT"}
     return False
 
@@ -59,11 +60,7 @@ def _covers(target: str, port: int) -> bool:
     if target == "Anywhere":
         return True
     plain = _PORTS.fullmatch(target)
-    if plain is None:  # the name of an application
-        profile = ask("ufw", "app", "info", target)
-        lines = profile.stdout.splitlines() if profile and profile.returncode == 0 else []
-        return any(_covers(line.strip(), port) for line in lines if _PORTS.fullmatch(line.strip()))
-    if plain["protocol"] == "udp":
+    if plain is None or plain["protocol"] == "udp":
         return False
     for part in plain["ports"].split(","):
         first, _, last = part.partition(":")
