@@ -53,6 +53,10 @@ class ClientHosts:
                 with suppress(OSError):
                     self.wfile.write(hosts._answer(self.rfile.readline(), iter(self.rfile.readline, b"\r\n")))
 
+            def finish(self) -> None:
+                super().finish()
+                self.request.close()  # the server closes what it accepted, which this took over
+
         class Server(ThreadingTCPServer):
             daemon_threads = True
 

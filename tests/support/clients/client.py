@@ -37,8 +37,10 @@ class RealClient:
     document: ClassVar[str | None] = None
     """Its client id, if that is the address of a document; None: it registers."""
     shows_progress: ClassVar[bool] = True
+    logs_out: ClassVar[bool] = False
+    """Whether it has a command for that."""
     revokes: ClassVar[bool] = False
-    """Whether its `log_out` tells the gateway, and does not only forget the tokens."""
+    """Whether that tells the gateway, and does not only forget the tokens."""
 
     def __init__(self, desktop: Desktop, url: str) -> None:
         self.desktop = desktop
@@ -58,6 +60,10 @@ class RealClient:
         """Return the tools that it is shown. It must not need the person."""
         raise NotImplementedError
 
+    def is_let_in(self) -> bool:
+        """Tell whether it connects with what it has, without the person."""
+        return bool(self.tools())
+
     def call(self, tool: str, **arguments: Any) -> Called:
         """Call a tool."""
         raise NotImplementedError
@@ -65,12 +71,12 @@ class RealClient:
     def a_day_passes(self) -> None:
         """Let it believe that its access token is over, if it looks at the clock and not at the gateway's answer."""
 
-    def asks_again(self) -> bool:
-        """Tell whether it now wants the person to log in anew."""
+    def is_shut_out(self) -> bool:
+        """Tell whether it is without a login now, and says so or sends the person to log in anew."""
         raise NotImplementedError
 
     def log_out(self) -> None:
-        """Forget the login, as its own command does; for those with `revokes` alone."""
+        """Forget the login, as its own command does; for those that have one."""
         raise NotImplementedError
 
 
@@ -103,7 +109,7 @@ class Spoken(RealClient):
         text, progress = self._answer()
         return Called(text, progress)
 
-    def asks_again(self) -> bool:
+    def is_shut_out(self) -> bool:
         visits = self.desktop.visits
         self._say("tools")
         eventually(lambda: self.desktop.visits > visits or self._lines(), "a browser, or an answer", within=PATIENCE)
