@@ -4,8 +4,9 @@ ToolError (fastmcp)
 └── CallError      and what the audit log calls it
     ├── Denied     not allowed; nothing was done
     ├── TimedOut   given up here; what it started goes on
+    ├── Unfinished the service ends; what it started goes on
     ├── Asked      the server asked a question instead; whether anything was done is not known
-    └── Lost       the server behind the gateway ended or broke off; whether it was done is not known
+    └── Lost       the server behind the gateway ended or hung; whether it was done is not known
 """
 
 from __future__ import annotations
@@ -29,6 +30,12 @@ class TimedOut(CallError):
     """The call took too long to be waited for."""
 
     outcome = "timeout"
+
+
+class Unfinished(CallError):
+    """The service ends before the call did."""
+
+    outcome = "unfinished"
 
 
 class Lost(CallError):
