@@ -150,6 +150,25 @@ async def test_a_call_that_was_being_made_when_the_child_was_killed_is_not_made_
     assert [note.message for note in answer.progress] == ["x 1"]
 
 
+async def test_a_call_whose_server_does_not_start_anew_says_that_nothing_was_done(tmp_path: Path, era: Era) -> None:
+    command = tmp_path / "command"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FIXTURE_SERVER}"\n')
+    command.chmod(0o700)
+    with Gateway(tmp_path / "gateway", {"fixture": {"command": str(command)}}) as gateway:
+        async with gateway.client(era=era) as client:
+            await client.tools()
+            child = await pid(client)
+            command.unlink()
+            os.kill(child, signal.SIGKILL)
+            await eventually_async(lambda: not psutil.pid_exists(child), "the child's end")
+            answer = await client.call("send", instance="x")
+
+    assert answer.is_error
+    assert answer.text == (
+        "the server behind the gateway does not start, so nothing was done of send; the gateway's log says why"
+    )
+
+
 async def test_both_eras_share_one_child(gateway: Gateway) -> None:
     async with gateway.client(era="legacy") as old, gateway.client(era="2026-07-28") as new:
         assert await pid(old) == await pid(new)

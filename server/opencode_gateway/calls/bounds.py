@@ -18,7 +18,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR
 
 from opencode_gateway.calls.ending import ending_of
-from opencode_gateway.calls.errors import Asked, CallError, Lost, TimedOut, Unfinished
+from opencode_gateway.calls.errors import Asked, CallError, Lost, NotMade, NotStartedError, TimedOut, Unfinished
 from opencode_gateway.logs import escaped
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class Bounds(Middleware):
         Raises:
             TimedOut: it took too long.
             Unfinished: the service ends.
-            Lost: the child ended, hung, or could not be started.
+            NotMade: the child could not be started.
+            Lost: the child ended or hung.
             Asked: it wants to know something first.
         """
         name = context.message.name
@@ -80,6 +81,8 @@ class Bounds(Middleware):
             if not _broke_off(error):
                 raise
             _log.warning("%s broke off: %s", name, error)
+            if _never_began(error):
+                raise NotMade(words.not_made()) from error
             raise Lost(words.hung() if self._children.hangs(name) > hangs else words.broke_off()) from error
         if result is None:
             raise Unfinished(words.unfinished()) if ending.has_come else TimedOut(words.late(self._seconds))
@@ -141,6 +144,12 @@ class _Words:
             return f"{began} It only looks: call it again in a few seconds"
         return f"{began} It is still running{self._how_far()}"
 
+    def not_made(self) -> str:
+        return (
+            f"the server behind the gateway does not start, so nothing was done of {self._name}; "
+            "the gateway's log says why"
+        )
+
     def broke_off(self) -> str:
         return f"the server behind the gateway broke off before it answered {self._name}.{self._not_known()}"
 
@@ -175,3 +184,11 @@ def _broke_off(error: BaseException) -> bool:
     if isinstance(cause, MCPError):
         return cause.code == CONNECTION_CLOSED
     return isinstance(cause, _BROKEN)
+
+
+def _never_began(error: BaseException) -> bool:
+    """Tell whether there was no child to make the call to."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, NotStartedError):
+        cause = cause.__cause__
+    return cause is not None

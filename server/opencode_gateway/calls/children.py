@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +22,7 @@ from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from fastmcp.server.providers.proxy import ProxyClient, ProxyProvider
 from mcp_types import Implementation
 
+from opencode_gateway.calls.errors import NotStartedError
 from opencode_gateway.calls.hanging import Beat, answers
 from opencode_gateway.calls.names import Names
 from opencode_gateway.logs import ChildLog, whose
@@ -81,13 +82,17 @@ class _ChildTransport(StdioTransport):
             self.log_file = self._log.opened()
         # The task that reads from the child takes it over.
         whose.set(self._log)
-        async with super().connect_session(**options) as session:
-            if self._introduction is None or self._introduced is not session:
-                self._introduced = session
-                self._introduction = asyncio.create_task(self._introduce(session))
-                self._introduction.add_done_callback(_looked_at)
-            # In a task of its own: a call that is cancelled meanwhile must not leave the others half a handshake.
-            await asyncio.shield(self._introduction)
+        async with AsyncExitStack() as stack:
+            try:
+                session = await stack.enter_async_context(super().connect_session(**options))
+                if self._introduction is None or self._introduced is not session:
+                    self._introduced = session
+                    self._introduction = asyncio.create_task(self._introduce(session))
+                    self._introduction.add_done_callback(_looked_at)
+                # In a task of its own: a call that is cancelled meanwhile must not leave the others half a handshake.
+                await asyncio.shield(self._introduction)
+            except Exception as error:
+                raise NotStartedError(str(error)) from error
             yield session
 
     async def close(self) -> None:

@@ -6,12 +6,17 @@ ToolError (fastmcp)
     ├── TimedOut   given up here; what it started goes on
     ├── Unfinished the service ends; what it started goes on
     ├── Asked      the server asked a question instead; whether anything was done is not known
+    ├── NotMade    the server behind the gateway does not start; nothing was done
     └── Lost       the server behind the gateway ended or hung; whether it was done is not known
 """
 
 from __future__ import annotations
 
 from fastmcp.exceptions import ToolError
+
+
+class NotStartedError(RuntimeError):
+    """A child cannot be started or spoken to: no call has reached it. Its text is the log's, no caller's."""
 
 
 class CallError(ToolError):
@@ -36,6 +41,10 @@ class Unfinished(CallError):
     """The service ends before the call did."""
 
     outcome = "unfinished"
+
+
+class NotMade(CallError):
+    """There is no server to make the call to."""
 
 
 class Lost(CallError):
