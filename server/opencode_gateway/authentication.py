@@ -86,6 +86,7 @@ def build_auth(
     on_event: Callable[[Event], None] = lambda event: None,
     *,
     clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AuthProvider:
     """Return what FastMCP asks about each request.
 
@@ -94,6 +95,7 @@ def build_auth(
         store: clients, sessions and tokens.
         on_event: hears of logins, of clients that are admitted, and of sessions that end.
         clock: seconds since the epoch.
+        monotonic: seconds, for budgets of the pages.
 
     Raises:
         GatewayError: a file that it needs cannot be read, or is wrong; or an identity provider does not answer.
@@ -118,6 +120,7 @@ def build_auth(
             window=provider.clients.window,
             on_event=on_event,
             clock=clock,
+            monotonic=monotonic,
         )
     )
     return PeopleAndMachines(provider, MachineTokens(store, configuration.resource))

@@ -78,7 +78,7 @@ class TeamGateway:
         self.store = Store(configuration.data_dir / FILE_NAME)
         self.events: list[Event] = []
         self.clock = Clock()
-        auth = build_auth(configuration, self.store, self.events.append, clock=self.clock)
+        auth = build_auth(configuration, self.store, self.events.append, clock=self.clock, monotonic=self.clock)
         assert isinstance(auth, PeopleAndMachines)
         self.auth: Any = auth
         server: FastMCP[None] = FastMCP("team", auth=self.auth)

@@ -43,6 +43,7 @@ def routes(
     window: Callable[[], float | None] = lambda: None,
     on_event: Callable[[Event], None] = lambda event: None,
     clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> list[Route]:
     """Return the routes of the pages.
 
@@ -54,17 +55,18 @@ def routes(
         window: when the enrolment window was opened that is open now, if one is.
         on_event: hears of logins and answers.
         clock: seconds since the epoch.
+        monotonic: seconds, for budgets.
     """
     visits = Visits(provider.requests, logins.kind, key=key, public_url=public_url, on_event=on_event, clock=clock)
     login: LoginPages
     if isinstance(logins, Logins):
-        login = PasswordPages(visits, logins, key=key, window=window, clock=clock)
+        login = PasswordPages(visits, logins, key=key, window=window, clock=monotonic)
     else:
         # Imported for this way alone: a provider's signatures bring much with them.
         from opencode_gateway.pages.provider import ProviderPages  # noqa: PLC0415
 
-        login = ProviderPages(provider, visits, logins, clock=clock)
-    consent = ConsentPages(provider, visits, login, clock)
+        login = ProviderPages(provider, visits, logins, clock=monotonic)
+    consent = ConsentPages(provider, visits, login, monotonic)
     shown = [
         *login.routes(),
         Route(CONSENT_PATH, consent.show, methods=["GET"]),
