@@ -65,6 +65,12 @@ _MIGRATIONS: Final = (
     DELETE FROM sessions WHERE NOT EXISTS (SELECT 1 FROM tokens WHERE session_id = sessions.id);
     DROP TABLE IF EXISTS provider_state;
     """,
+    # known: what `clients enable` and `disable` say, whom a window is opened for, and whom it let in
+    """
+    CREATE TABLE known_clients (name TEXT PRIMARY KEY, enabled INTEGER NOT NULL, changed_at REAL NOT NULL) STRICT;
+    ALTER TABLE enrolment ADD COLUMN opened_for TEXT NOT NULL DEFAULT '';
+    ALTER TABLE clients ADD COLUMN let_in_as TEXT NOT NULL DEFAULT '';
+    """,
 )
 """`PRAGMA user_version` counts those that a file has had. One that was released is never changed."""
 

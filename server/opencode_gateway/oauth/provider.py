@@ -30,7 +30,7 @@ from opencode_gateway.oauth.clients import AdmittedClient, Clients
 from opencode_gateway.oauth.documents import Documents
 from opencode_gateway.oauth.grants import Grants, Pair
 from opencode_gateway.oauth.rechecks import Rechecks
-from opencode_gateway.oauth.redirects import as_written, is_allowed
+from opencode_gateway.oauth.redirects import Rules
 from opencode_gateway.oauth.requests import Pending, PendingRequests, signing_key
 from opencode_gateway.sign_in.step import BY_PASSWORD, Ended
 
@@ -82,10 +82,11 @@ class Provider(OAuthProvider):
         self.issuer = configuration.public_url
         self.resource = configuration.resource
         self.requests = PendingRequests(signing_key(configuration.data_dir), clock=clock)
+        self._rules = Rules(configuration.clients, store, clock)
         self.clients = Clients(
             store,
-            configuration.clients,
-            documents or Documents(configuration.clients.client_id_hosts),
+            self._rules,
+            documents or Documents(),
             clock=clock,
             on_event=on_event,
         )
@@ -146,7 +147,9 @@ class Provider(OAuthProvider):
 
     def _still_allowed(self, pending: Pending) -> None:
         """Look at the address again: the configuration may be another one since the request was signed."""
-        if not is_allowed(pending.redirect_uri, self.configuration.clients):
+        with self._store.transaction(write=False) as db:
+            allowed = self._rules.read(db, let_in_as=pending.let_in_as)
+        if not allowed.allows(pending.redirect_uri):
             raise Refused(
                 f"{pending.redirect_host} is not an address that this relay allows any longer: see `clients`"
             )
@@ -175,16 +178,18 @@ class Provider(OAuthProvider):
         if not _CHALLENGE.fullmatch(params.code_challenge):
             raise AuthorizeError("invalid_request", "code_challenge is not one of S256")
         asked = params.scopes or []
+        redirect_uri = client.allowed.as_written(params.redirect_uri)
         pending = Pending(
             client_id=client.client_id,
             client_name=client.client_name or "",
             document=client.document,
-            redirect_uri=as_written(params.redirect_uri, client.rules),
+            redirect_uri=redirect_uri,
             redirect_uri_explicit=params.redirect_uri_provided_explicitly,
             state=params.state,
             challenge=params.code_challenge,
             capabilities=tuple(capability for capability in CAPABILITIES if capability in asked),
             resource=self.resource,
+            let_in_as=client.allowed.let_in_as([redirect_uri]),
         )
         return f"{self.issuer}{LOGIN_PATH}?request={self.requests.sign(pending)}"
 
