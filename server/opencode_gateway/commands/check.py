@@ -11,8 +11,10 @@ import click
 
 from opencode_gateway.calls.names import Names
 from opencode_gateway.calls.servers import load_servers
+from opencode_gateway.commands.clients import describe_switches
 from opencode_gateway.configuration import load_configuration
 from opencode_gateway.errors import ConfigError
+from opencode_gateway.oauth.redirects import switches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +35,12 @@ def check(config: Path, start: bool) -> None:
     configuration = load_configuration(config)
     servers = load_servers(configuration.servers_file)
     click.echo(f"{configuration.resource} on {configuration.listen}, sign-in: {configuration.sign_in.mode}")
+    clients = configuration.clients
+    click.echo(
+        f"clients: {describe_switches(switches(clients, {}))}; `clients known` has what commands switched, too"
+    )
+    for uri in (*(clients.redirect_uris or ()), *(["any at loopback"] if clients.loopback_redirects else [])):
+        click.echo(f"  a redirect address: {uri}")
     for capability, tools in configuration.capabilities.items():
         click.echo(f"{capability}: {', '.join(tools) or 'no tool'}")
     for name, server in servers.items():

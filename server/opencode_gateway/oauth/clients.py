@@ -11,17 +11,15 @@ import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from mcp.server.auth.provider import RegistrationError
 from mcp.shared.auth import InvalidRedirectUriError, InvalidScopeError, OAuthClientInformationFull
 from pydantic import AnyUrl, Field
 
 from opencode_gateway.audit import Event
 from opencode_gateway.capabilities import CAPABILITIES
-from opencode_gateway.configuration import Clients as Rules  # noqa: TC001 # pydantic needs it at run time
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.documents import DocumentRefused, Documents
 from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at
-from opencode_gateway.oauth.redirects import as_written, is_allowed, is_registered
+from opencode_gateway.oauth.redirects import Allowed, is_registered
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.refusals import Refusal
 from opencode_gateway.sign_in.throttle import network
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable
 
+    from opencode_gateway.oauth.redirects import Rules
     from opencode_gateway.oauth.requests import Pending
     from opencode_gateway.refusals import Kind
     from opencode_gateway.store import Store
@@ -55,12 +54,18 @@ class NotAdmitted(GatewayError):
         super().__init__(f"{reason}: {remedy}" if remedy else reason)
         self.refusal = Refusal(kind=kind, reason=reason, remedy=remedy, client=client)
 
+    @classmethod
+    def of(cls, refusal: Refusal) -> NotAdmitted:
+        """Return the error of a refusal that is there already."""
+        return cls(refusal.kind, refusal.reason, remedy=refusal.remedy, client=refusal.client)
+
 
 class AdmittedClient(OAuthClientInformationFull):
     """A client that may ask for authorization."""
 
     document: bool = Field(exclude=True)
-    rules: Rules = Field(exclude=True, repr=False)
+    allowed: Allowed = Field(exclude=True, repr=False)
+    """What is allowed to it now."""
 
     def validate_scope(self, requested_scope: str | None) -> list[str] | None:
         """Return the capabilities that are asked for. Scopes that we do not have are passed over (RFC 6749, 3.3)."""
@@ -76,9 +81,9 @@ class AdmittedClient(OAuthClientInformationFull):
         chosen = mine[0] if redirect_uri is None and len(mine) == 1 else redirect_uri
         if chosen is None:
             raise InvalidRedirectUriError("redirect_uri is missing, and this client has more than one")
-        written = as_written(chosen, self.rules)
-        if not is_allowed(written, self.rules) or not is_registered(
-            written, [as_written(uri, self.rules) for uri in mine]
+        written = self.allowed.as_written(chosen)
+        if not self.allowed.allows(written) or not is_registered(
+            written, [self.allowed.as_written(uri) for uri in mine]
         ):
             raise InvalidRedirectUriError("redirect_uri is not one that this client registered and this relay allows")
         return chosen
@@ -115,10 +120,11 @@ class Clients:
         """Return a client that registered here, or that a person has granted something to."""
         with self._store.transaction(write=False) as db:
             row = db.execute("SELECT * FROM clients WHERE id = ?", (client_id,)).fetchone()
-        if row is None:
-            return None
+            if row is None:
+                return None
+            allowed = self._rules.read(db, let_in_as=row["let_in_as"])
         uris = row["redirect_uris"].split("\n")
-        return self._client(client_id, row["name"], uris, document=bool(row["document"]))
+        return self._client(client_id, row["name"], uris, allowed, document=bool(row["document"]))
 
     async def admit(self, client_id: str) -> AdmittedClient:
         """Return a client that may send a person here now.
@@ -141,42 +147,44 @@ class Clients:
                 raise NotAdmitted(
                     "window", "no new client is admitted now", remedy=f"{HOW_TO_OPEN}, then connect again"
                 )
+            row = db.execute("SELECT let_in_as FROM clients WHERE id = ?", (client_id,)).fetchone()
+            allowed = self._rules.read(db, let_in_as=row["let_in_as"] if row else "")
         try:
-            document = await self._documents.fetch(client_id)
+            document = await self._documents.fetch(client_id, hosts=allowed.document_hosts)
         except DocumentRefused as error:
-            raise NotAdmitted("document", str(error), remedy="", client=client_id) from error
-        uris = [uri for uri in document.redirect_uris if is_allowed(uri, self._rules)]
+            remedy = allowed.document_remedy(client_id)
+            raise NotAdmitted("document", str(error), remedy=remedy, client=client_id) from error
+        name = clean_name(document.client_name)
+        uris = [uri for uri in document.redirect_uris if allowed.allows(uri)]
         if not uris:
-            raise NotAdmitted(
-                "redirect",
-                "the client's document names no redirect address that this relay allows",
-                remedy="",
-                client=client_id,
-            )
-        return self._client(client_id, clean_name(document.client_name), uris[:MAX_REDIRECT_URIS], document=True)
+            raise NotAdmitted.of(allowed.refusal(document.redirect_uris[:MAX_REDIRECT_URIS], name))
+        return self._client(client_id, name, uris[:MAX_REDIRECT_URIS], allowed, document=True)
 
     def register(self, asked: OAuthClientInformationFull, *, address: str = "") -> None:
         """Admit a client that registers, and change `asked`, which is its answer, to what was registered.
+
+        Of its redirect URIs those are kept that are allowed here: some clients name one for each place they run at.
 
         Args:
             asked: what it says of itself.
             address: where it comes from.
 
         Raises:
-            RegistrationError: outside the window, over a limit, or for a redirect URI that is not allowed.
+            NotAdmitted: outside the window, over a limit, or with no redirect URI that is allowed.
         """
-        uris = [as_written(uri, self._rules) for uri in asked.redirect_uris or []]
         name = clean_name(asked.client_name)
         now = self._clock()
         with self._store.transaction() as db:
             shares = self._shares_of(opened_at(db, now))
-            refusal = self._refusal(db, uris, now, shares[network(address)])
+            allowed = self._rules.read(db)
+            sent = {allowed.as_written(uri): uri for uri in asked.redirect_uris or []}
+            uris = [uri for uri in sent if allowed.allows(uri)]
+            refusal = self._refusal(db, asked, allowed, now, shares[network(address)])
             if refusal is None:
                 shares[network(address)] += 1
-                _insert(db, asked.client_id, name, uris, document=False, now=now)
-        if (
-            refusal is not None
-        ):  # not raised in there: the SDK's errors are frozen, and a context manager touches them
+                let_in_as = allowed.let_in_as(uris)
+                _insert(db, asked.client_id, name, uris, document=False, now=now, let_in_as=let_in_as)
+        if refusal is not None:
             raise refusal
         self._on_event(
             Event(
@@ -197,6 +205,7 @@ class Clients:
             }:
                 setattr(asked, field, None)
         asked.client_name = name
+        asked.redirect_uris = [sent[uri] for uri in uris]
         asked.scope = " ".join(CAPABILITIES)
         asked.token_endpoint_auth_method = "none"  # noqa: S105 # the name of a method
         asked.grant_types = ["authorization_code", "refresh_token"]
@@ -217,9 +226,13 @@ class Clients:
         if pending.document:
             self._prune(db, now)
             _insert(db, pending.client_id, pending.client_name, [pending.redirect_uri], document=True, now=now)
+        if pending.let_in_as:
+            _keep_let_in(db, pending)
         return db.execute("UPDATE clients SET granted_at = ? WHERE id = ?", (now, pending.client_id)).rowcount == 1
 
-    def _client(self, client_id: str, name: str, uris: Iterable[str], *, document: bool) -> AdmittedClient:
+    def _client(
+        self, client_id: str, name: str, uris: Iterable[str], allowed: Allowed, *, document: bool
+    ) -> AdmittedClient:
         return AdmittedClient(
             client_id=client_id,
             client_name=name,
@@ -227,7 +240,7 @@ class Clients:
             token_endpoint_auth_method="none",  # noqa: S106 # the name of a method
             scope=" ".join(CAPABILITIES),
             document=document,
-            rules=self._rules,
+            allowed=allowed,
         )
 
     def _closed(self, db: sqlite3.Connection) -> bool:
@@ -238,14 +251,24 @@ class Clients:
             self._shares = (window, Counter())
         return self._shares[1]
 
-    def _refusal(self, db: sqlite3.Connection, uris: list[str], now: float, share: int) -> RegistrationError | None:
+    def _refusal(
+        self, db: sqlite3.Connection, asked: OAuthClientInformationFull, allowed: Allowed, now: float, share: int
+    ) -> NotAdmitted | None:
+        name = clean_name(asked.client_name)
         # The window first, so that a stranger outside it learns nothing.
         if self._closed(db):
-            return RegistrationError("invalid_client_metadata", f"no new client is admitted now: {HOW_TO_OPEN}")
-        if not uris or len(uris) > MAX_REDIRECT_URIS or not all(is_allowed(uri, self._rules) for uri in uris):
-            return RegistrationError(
-                "invalid_redirect_uri", "redirect_uris may hold only those that this relay's configuration allows"
+            return NotAdmitted(
+                "window",
+                "no new client is admitted now",
+                remedy=f"{HOW_TO_OPEN}, then connect again",
+                client=name,
             )
+        sent = [allowed.as_written(uri) for uri in asked.redirect_uris or []]
+        if len(sent) > MAX_REDIRECT_URIS:
+            remedy = f"a client registers {MAX_REDIRECT_URIS} at most"
+            return NotAdmitted("redirect", "it has too many redirect addresses", remedy=remedy, client=name)
+        if not any(map(allowed.allows, sent)):
+            return NotAdmitted.of(allowed.refusal(sent, name))
         self._prune(db, now)
         windowed = self._rules.enrolment == "window"
         count = db.execute(
@@ -254,14 +277,18 @@ class Clients:
             (opened_at(db, now) or now,),
         ).fetchone()
         if windowed and (share >= MAX_PER_ADDRESS or count["here"] >= MAX_PER_WINDOW):
-            return RegistrationError(
-                "invalid_client_metadata",
-                "too many clients registered in this window: the owner opens another",
+            return NotAdmitted(
+                "limit",
+                "too many clients registered in this window",
+                remedy="the owner opens another with `opencode-gateway clients allow`",
+                client=name,
             )
         if count["used"] >= MAX_CLIENTS or (not windowed and count["unused"] >= MAX_UNUSED):
-            return RegistrationError(
-                "invalid_client_metadata",
-                "too many clients are registered: the owner removes some with `opencode-gateway clients revoke`",
+            return NotAdmitted(
+                "limit",
+                "too many clients are registered",
+                remedy="the owner removes some with `opencode-gateway clients revoke`",
+                client=name,
             )
         return None
 
@@ -291,11 +318,24 @@ def clean_name(name: str | None) -> str:
     return " ".join(visible.split())[:MAX_NAME].strip() or "a client without a name"
 
 
+def _keep_let_in(db: sqlite3.Connection, pending: Pending) -> None:
+    row = db.execute("SELECT let_in_as FROM clients WHERE id = ?", (pending.client_id,)).fetchone()
+    names = dict.fromkeys([*(row["let_in_as"].split() if row else ()), *pending.let_in_as.split()])
+    db.execute("UPDATE clients SET let_in_as = ? WHERE id = ?", (" ".join(names), pending.client_id))
+
+
 def _insert(
-    db: sqlite3.Connection, client_id: str, name: str, uris: Iterable[str], *, document: bool, now: float
+    db: sqlite3.Connection,
+    client_id: str,
+    name: str,
+    uris: Iterable[str],
+    *,
+    document: bool,
+    now: float,
+    let_in_as: str = "",
 ) -> None:
     db.execute(
-        "INSERT INTO clients (id, name, document, redirect_uris, created_at) VALUES (?, ?, ?, ?, ?)"
+        "INSERT INTO clients (id, name, document, redirect_uris, created_at, let_in_as) VALUES (?, ?, ?, ?, ?, ?)"
         " ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris",
-        (client_id, name, int(document), "\n".join(uris), now),
+        (client_id, name, int(document), "\n".join(uris), now, let_in_as),
     )
