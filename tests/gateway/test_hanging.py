@@ -127,7 +127,8 @@ async def test_a_child_that_answers_others_meanwhile_does_not_hang() -> None:
     server = Server(command=sys.executable, args=(str(FIXTURE_SERVER),))
     child = Child("fixture", server, dict(os.environ), "1")
     async with child.client() as client:
-        (process,) = psutil.Process().children()
+        told = await client.call_tool("read", {"instance": "any"})
+        process = psutil.Process(int(told.structured_content["pid"]))
         process.suspend()
         pulse = Pulse()
         hears = asyncio.create_task(pulse.beats(client.session, 2))

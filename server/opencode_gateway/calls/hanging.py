@@ -53,7 +53,7 @@ class Pulse:
         await asyncio.sleep(BEAT_SECONDS)
 
     async def beats(self, session: ClientSession, seconds: float) -> bool:
-        """Ask the other side whether it is there; tell whether anything is heard of it, or of its end, in that time."""
+        """Ask the other side whether it is there; tell whether it is heard of, or known to have ended, in time."""
         asked = asyncio.create_task(_asked(session))
         silent = 0
         try:
