@@ -42,7 +42,8 @@ class PeopleAndMachines(MultiAuth):
     """
 
     def __init__(self, people: AuthProvider, machines: MachineTokens) -> None:
-        super().__init__(server=people, verifiers=[machines])
+        # Without names FastMCP imports every kind of provider to find some, which takes 4 MB.
+        super().__init__(server=people, server_source_id="people", verifiers={"machines": machines})
         self.people = people
         self._machines = machines
 
