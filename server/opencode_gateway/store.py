@@ -52,6 +52,14 @@ _MIGRATIONS: Final = (
         name TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, capabilities TEXT NOT NULL,
         created_at REAL NOT NULL, expires_at REAL) STRICT;
     """,
+    # keys: what a client proves itself with at the token endpoint; see `oauth.credentials`.
+    """
+    ALTER TABLE clients ADD COLUMN auth_method TEXT NOT NULL DEFAULT 'none' CHECK (
+        auth_method IN ('none', 'private_key_jwt', 'client_secret_post', 'client_secret_basic'));
+    ALTER TABLE clients ADD COLUMN secret_hash TEXT;
+    ALTER TABLE clients ADD COLUMN jwks TEXT;
+    ALTER TABLE clients ADD COLUMN jwks_uri TEXT;
+    """,
 )
 """`PRAGMA user_version` counts those that a file has had. One that was released is never changed."""
 

@@ -1,24 +1,25 @@
 """Which OAuth clients are admitted: those that registered, and those that a document at their own address describes.
 
-All are public clients (`none`): what they hold is a code bound to PKCE, or a token. A client that registers for a
-secret is answered that it has none (RFC 7591, 3.2.1), so that there is no secret to keep or to lose.
+What each proves itself with is in `credentials`, and is asked for in `client_authentication`.
 """
 
 from __future__ import annotations
 
+import json
 import time
 import unicodedata
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mcp.server.auth.provider import RegistrationError
 from mcp.shared.auth import InvalidRedirectUriError, InvalidScopeError, OAuthClientInformationFull
-from pydantic import AnyUrl, Field
+from pydantic import AnyHttpUrl, AnyUrl, Field
 
 from opencode_gateway.audit import Event
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.configuration import Clients as Rules  # noqa: TC001 # pydantic needs it at run time
 from opencode_gateway.errors import GatewayError
+from opencode_gateway.oauth.credentials import PUBLIC, Credentials, key_set
 from opencode_gateway.oauth.documents import DocumentRefused, Documents
 from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at
 from opencode_gateway.oauth.redirects import as_written, is_allowed, is_registered
@@ -60,6 +61,7 @@ class AdmittedClient(OAuthClientInformationFull):
     """A client that may ask for authorization."""
 
     document: bool = Field(exclude=True)
+    credentials: Credentials = Field(exclude=True, repr=False)
     rules: Rules = Field(exclude=True, repr=False)
 
     def validate_scope(self, requested_scope: str | None) -> list[str] | None:
@@ -118,7 +120,35 @@ class Clients:
         if row is None:
             return None
         uris = row["redirect_uris"].split("\n")
-        return self._client(client_id, row["name"], uris, document=bool(row["document"]))
+        return self._client(client_id, row["name"], uris, Credentials.of(row), document=bool(row["document"]))
+
+    async def keys(self, client: AdmittedClient, *, key_id: str | None) -> dict[str, Any]:
+        """Return the key set that a client's assertions are checked with: a document's as the document says today.
+
+        Args:
+            client: one that is known.
+            key_id: of the key that is looked for.
+
+        Raises:
+            DocumentRefused: it has none, or none that can be had.
+        """
+        inline: object = client.credentials.jwks and json.loads(client.credentials.jwks)
+        uri = client.credentials.jwks_uri or ""
+        if client.document:
+            document = await self._documents.fetch(client.client_id)
+            inline, uri = document.jwks, str(document.jwks_uri or "")
+        try:
+            if inline:
+                return key_set(inline)
+        except ValueError as error:
+            raise DocumentRefused(f"the client's key set is not valid: {error}") from error
+        if not self.may_fetch_keys(uri, client.client_id):
+            raise DocumentRefused("the client names no key, or one on a host that is not listed")
+        return await self._documents.keys(uri, key_id=key_id)
+
+    def may_fetch_keys(self, uri: str, client_id: str = "") -> bool:
+        """Tell whether the keys at `uri` are fetched for this client; see `Documents.may_fetch_keys`."""
+        return self._documents.may_fetch_keys(uri, client_id)
 
     async def admit(self, client_id: str) -> AdmittedClient:
         """Return a client that may send a person here now.
@@ -153,13 +183,24 @@ class Clients:
                 remedy="",
                 client=client_id,
             )
-        return self._client(client_id, clean_name(document.client_name), uris[:MAX_REDIRECT_URIS], document=True)
+        credentials = Credentials(auth_method=document.token_endpoint_auth_method)
+        name = clean_name(document.client_name)
+        return self._client(client_id, name, uris[:MAX_REDIRECT_URIS], credentials, document=True)
 
-    def register(self, asked: OAuthClientInformationFull, *, address: str = "") -> None:
+    def register(
+        self,
+        asked: OAuthClientInformationFull,
+        *,
+        credentials: Credentials = PUBLIC,
+        secret: str | None = None,
+        address: str = "",
+    ) -> None:
         """Admit a client that registers, and change `asked`, which is its answer, to what was registered.
 
         Args:
             asked: what it says of itself.
+            credentials: what was agreed on; see `credentials.agreed`.
+            secret: which it is told now, and never again.
             address: where it comes from.
 
         Raises:
@@ -173,7 +214,7 @@ class Clients:
             refusal = self._refusal(db, uris, now, shares[network(address)])
             if refusal is None:
                 shares[network(address)] += 1
-                _insert(db, asked.client_id, name, uris, document=False, now=now)
+                _insert(db, asked.client_id, name, uris, credentials, document=False, now=now)
         if (
             refusal is not None
         ):  # not raised in there: the SDK's errors are frozen, and a context manager touches them
@@ -198,7 +239,11 @@ class Clients:
                 setattr(asked, field, None)
         asked.client_name = name
         asked.scope = " ".join(CAPABILITIES)
-        asked.token_endpoint_auth_method = "none"  # noqa: S105 # the name of a method
+        asked.token_endpoint_auth_method = credentials.auth_method
+        asked.jwks = json.loads(credentials.jwks) if credentials.jwks else None
+        asked.jwks_uri = AnyHttpUrl(credentials.jwks_uri) if credentials.jwks_uri else None
+        asked.client_secret = secret
+        asked.client_secret_expires_at = None if secret is None else 0
         asked.grant_types = ["authorization_code", "refresh_token"]
         asked.response_types = ["code"]
 
@@ -216,17 +261,29 @@ class Clients:
         now = self._clock()
         if pending.document:
             self._prune(db, now)
-            _insert(db, pending.client_id, pending.client_name, [pending.redirect_uri], document=True, now=now)
+            credentials = Credentials(auth_method=pending.auth_method)
+            _insert(
+                db,
+                pending.client_id,
+                pending.client_name,
+                [pending.redirect_uri],
+                credentials,
+                document=True,
+                now=now,
+            )
         return db.execute("UPDATE clients SET granted_at = ? WHERE id = ?", (now, pending.client_id)).rowcount == 1
 
-    def _client(self, client_id: str, name: str, uris: Iterable[str], *, document: bool) -> AdmittedClient:
+    def _client(
+        self, client_id: str, name: str, uris: Iterable[str], credentials: Credentials, *, document: bool
+    ) -> AdmittedClient:
         return AdmittedClient(
             client_id=client_id,
             client_name=name,
             redirect_uris=[AnyUrl(uri) for uri in uris],
-            token_endpoint_auth_method="none",  # noqa: S106 # the name of a method
+            token_endpoint_auth_method=credentials.auth_method,
             scope=" ".join(CAPABILITIES),
             document=document,
+            credentials=credentials,
             rules=self._rules,
         )
 
@@ -292,10 +349,21 @@ def clean_name(name: str | None) -> str:
 
 
 def _insert(
-    db: sqlite3.Connection, client_id: str, name: str, uris: Iterable[str], *, document: bool, now: float
+    db: sqlite3.Connection,
+    client_id: str,
+    name: str,
+    uris: Iterable[str],
+    credentials: Credentials,
+    *,
+    document: bool,
+    now: float,
 ) -> None:
     db.execute(
-        "INSERT INTO clients (id, name, document, redirect_uris, created_at) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris",
-        (client_id, name, int(document), "\n".join(uris), now),
+        "INSERT INTO clients"
+        " (id, name, document, redirect_uris, created_at, auth_method, secret_hash, jwks, jwks_uri)"
+        " VALUES (:id, :name, :document, :uris, :now, :auth_method, :secret_hash, :jwks, :jwks_uri)"
+        " ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris,"
+        " auth_method = excluded.auth_method",
+        {"id": client_id, "name": name, "document": int(document), "uris": "\n".join(uris), "now": now}
+        | credentials.model_dump(),
     )

@@ -153,6 +153,7 @@ class Provider(OAuthProvider):
             client_id=client.client_id,
             client_name=client.client_name or "",
             document=client.document,
+            auth_method=client.credentials.auth_method,
             redirect_uri=as_written(params.redirect_uri, client.rules),
             redirect_uri_explicit=params.redirect_uri_provided_explicitly,
             state=params.state,

@@ -321,6 +321,8 @@ class TeamSignIn(TeamTokens):
             # The window may have closed while the person logged in; they came in time.
             client_name=(client and client.client_name) or urlsplit(client_id).hostname or client_id,
             document=client.document if client else client_id.startswith("https://"),
+            # Who cannot be asked any more must sign: no more than that is certain.
+            auth_method=client.credentials.auth_method if client else "private_key_jwt",
             redirect_uri=transaction.client_redirect_uri,
             challenge=transaction.code_challenge or "",
             capabilities=tuple(capability for capability in CAPABILITIES if capability in transaction.scopes),
