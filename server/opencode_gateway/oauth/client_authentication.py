@@ -96,8 +96,8 @@ class ClientAuthentication:
         self._audiences = (f"{issuer}/token", issuer, f"{issuer}/", f"{issuer}/revoke")
         # Two, as each has room for so many ids of assertions: who has registered must not use up ChatGPT's. They are
         # forgotten at a restart; an assertion is over within five minutes, and is of no use without a code or token.
-        self._documents_assertions = CIMDAssertionValidator()
-        self._registered_assertions = CIMDAssertionValidator()
+        self._documents_assertions = CIMDAssertionValidator()  # type: ignore[no-untyped-call] # fastmcp's
+        self._registered_assertions = CIMDAssertionValidator()  # type: ignore[no-untyped-call] # fastmcp's
 
     async def client_of(self, request: Request) -> AdmittedClient:
         """Return the client that sends `request`.
