@@ -52,6 +52,12 @@ _MIGRATIONS: Final = (
         name TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, capabilities TEXT NOT NULL,
         created_at REAL NOT NULL, expires_at REAL) STRICT;
     """,
+    # known: what `clients enable` and `disable` say, whom a window is opened for, and whom it let in
+    """
+    CREATE TABLE known_clients (name TEXT PRIMARY KEY, enabled INTEGER NOT NULL, changed_at REAL NOT NULL) STRICT;
+    ALTER TABLE enrolment ADD COLUMN opened_for TEXT NOT NULL DEFAULT '';
+    ALTER TABLE clients ADD COLUMN let_in_as TEXT NOT NULL DEFAULT '';
+    """,
     # keys: what a client proves itself with at the token endpoint; see `oauth.credentials`.
     """
     ALTER TABLE clients ADD COLUMN auth_method TEXT NOT NULL DEFAULT 'none' CHECK (

@@ -13,9 +13,8 @@ import jwt
 import pytest
 from mcp.client.auth.extensions.client_credentials import SignedJWTParameters
 
-from opencode_gateway.oauth.documents import Documents
 from opencode_gateway.oauth.enrolment import close_window
-from support.authorization import CALLBACK, PUBLIC_URL, AuthorizationServer
+from support.authorization import PUBLIC_URL, AuthorizationServer
 from support.client_keys import ASSERTION_TYPE, ClientKey, signed
 from support.client_requests import ask, basic, form_of, is_refused
 from support.fake_documents import DocumentHost, document_host
@@ -39,11 +38,10 @@ async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
 
 @pytest.fixture
 async def server(tmp_path: Path, host: DocumentHost) -> AsyncIterator[AuthorizationServer]:
-    """An authorization server that takes documents of the chat service's host, and ChatGPT's callbacks."""
+    """An authorization server that takes documents of the chat service's host, and callbacks as by default."""
     directory = tmp_path / "data"
     directory.mkdir()
-    rules = {"client_id_hosts": [host.netloc], "redirect_uris": [CALLBACK, *CHATGPT["redirect_uris"]]}
-    server = AuthorizationServer(directory, documents=Documents([host.netloc]), clients=rules)
+    server = AuthorizationServer(directory, clients={"client_id_hosts": [host.netloc]})
     yield server
     await server.close()
 
@@ -103,6 +101,22 @@ async def test_an_assertion_that_is_wrong_is_refused_though_none_would_do(
     answer = await ask(server, form | {"client_id": client_id} | signed(OTHER_KEY.assertion(client_id, TOKEN)))
 
     assert is_refused(answer, "not signed with its key")
+
+
+async def test_a_client_whose_host_is_no_longer_listed_goes_on_signing_as_others_go_on(
+    server: AuthorizationServer, host: DocumentHost
+) -> None:
+    client_id = await chatgpt(server, host, CHATGPT_BEFORE)
+    form = await form_of(server, client_id, CHATGPT["redirect_uris"][0])
+    server.store.close()
+    later = AuthorizationServer(server.configuration.data_dir)
+
+    given = await ask(later, form | signed(KEY.assertion(client_id, TOKEN)))
+
+    assert given.status_code == 200, given.text
+    later.open_window()
+    assert (await later.authorize(client_id, "x" * 43)).status_code == 400, "but is let in by nobody again"
+    await later.close()
 
 
 # Clients that must sign

@@ -9,7 +9,7 @@ import pytest
 
 from opencode_gateway.oauth import credentials, documents
 from opencode_gateway.oauth.documents import DocumentRefused, Documents
-from support.authorization import CALLBACK, PUBLIC_URL, AuthorizationServer
+from support.authorization import PUBLIC_URL, AuthorizationServer
 from support.client_keys import ClientKey, signed
 from support.client_requests import ask, form_of, is_refused
 from support.fake_documents import DocumentHost, document_host
@@ -47,11 +47,10 @@ def now() -> Now:
 
 @pytest.fixture
 async def server(tmp_path: Path, host: DocumentHost, now: Now) -> AsyncIterator[AuthorizationServer]:
-    """An authorization server that takes documents of the chat service's host, and ChatGPT's callbacks."""
+    """An authorization server that takes documents of the chat service's host, and callbacks as by default."""
     directory = tmp_path / "data"
     directory.mkdir()
-    rules = {"client_id_hosts": [host.netloc], "redirect_uris": [CALLBACK, *CHATGPT["redirect_uris"]]}
-    server = AuthorizationServer(directory, documents=Documents([host.netloc], clock=now), clients=rules)
+    server = AuthorizationServer(directory, documents=Documents([host.netloc], clock=now))
     yield server
     await server.close()
 
@@ -166,7 +165,7 @@ async def test_a_host_that_is_no_longer_listed_vouches_for_nobody(
 
     answer = await ask(later, form | signed(KEY.assertion(client_id, TOKEN)))
 
-    assert is_refused(answer, "not listed")
+    assert is_refused(answer, "none are fetched")
     assert host.asked == []
     await later.close()
 

@@ -27,7 +27,7 @@ from opencode_gateway.oauth.credentials import key_set
 from opencode_gateway.oauth.requests import MAX_CLIENT_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 FETCH_SECONDS: Final = 5.0
 MAX_DOCUMENT_BYTES: Final = 64 * 1024
@@ -60,13 +60,17 @@ class Documents:
     """Fetches client-id documents, and the keys of clients.
 
     Args:
-        hosts: from which, as `HOST` or `HOST:PORT`.
+        hosts: from which always, as `HOST` or `HOST:PORT`.
         seconds: for one of them, from the wait for a place to the last byte.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, hosts: Iterable[str], *, seconds: float = FETCH_SECONDS, clock: Callable[[], float] = time.monotonic
+        self,
+        hosts: Iterable[str] = (),
+        *,
+        seconds: float = FETCH_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hosts = frozenset(hosts)
         self._seconds = seconds
@@ -78,22 +82,27 @@ class Documents:
         """Tell whether this could be the id of such a client; ids of registered ones have no scheme."""
         return client_id[:8].lower() == "https://"
 
-    def may_fetch_keys(self, uri: str, client_id: str = "") -> bool:
-        """Tell whether a client's `jwks_uri` is on a host that is listed, or on that of its document."""
+    def may_fetch_keys(self, uri: str, hosts: Iterable[str]) -> bool:
+        """Tell whether a client's `jwks_uri` is on one of `hosts`, or of those that are always listed."""
         parts = _plain(uri)
-        return parts is not None and parts.netloc in {*self._hosts, urlsplit(client_id).netloc}
+        return parts is not None and parts.netloc in self._hosts.union(hosts)
 
-    async def fetch(self, client_id: str) -> CIMDDocument:
+    async def fetch(self, client_id: str, *, hosts: Iterable[str] = ()) -> CIMDDocument:
         """Return the document at `client_id`.
 
         Its `token_endpoint_auth_method` is what the client must do at least: `none` if it offers that among others,
         else `private_key_jwt`, and then it names keys that can be had.
 
+        Args:
+            client_id: an address.
+            hosts: from which now, besides.
+
         Raises:
             DocumentRefused: the id is not in the one spelling that we take, its host is not listed, or the document
                 cannot be had within the limits or is not about this client.
         """
-        self._check_id(client_id)
+        hosts = self._hosts.union(hosts)
+        self._check_id(client_id, hosts)
 
         def read(content: object) -> CIMDDocument:
             if not isinstance(content, dict):
@@ -102,21 +111,24 @@ class Documents:
             if str(document.client_id) != client_id:
                 raise DocumentRefused("the client's document is about another client")
             if document.token_endpoint_auth_method == "private_key_jwt":  # noqa: S105 # the name of a method
-                self._check_keys(document)
+                self._check_keys(document, hosts)
             return document
 
         return await self._fetch(client_id, "document", read)
 
-    async def keys(self, uri: str, *, key_id: str | None) -> dict[str, Any]:
-        """Return the key set at `uri`, for which `may_fetch_keys` has said yes.
+    async def keys(self, uri: str, *, hosts: Iterable[str], key_id: str | None) -> dict[str, Any]:
+        """Return the key set at `uri`.
 
         Args:
             uri: where.
+            hosts: as for `may_fetch_keys`.
             key_id: one that should be in it; if it is not, the set is asked for anew, at most every half minute.
 
         Raises:
-            DocumentRefused: it cannot be had within the limits, or is none.
+            DocumentRefused: it is on another host, cannot be had within the limits, or is none.
         """
+        if not self.may_fetch_keys(uri, hosts):
+            raise DocumentRefused("the client names no key, or one on a host from which none are fetched here")
         found = await self._fetch(uri, "key set", key_set)
         if key_id is not None and all(key.get("kid") != key_id for key in found["keys"]):
             found = await self._fetch(uri, "key set", key_set, not_older=NEW_KEY_SECONDS)
@@ -156,19 +168,19 @@ class Documents:
             del self._kept[next(iter(self._kept))]
         return content
 
-    def _check_id(self, client_id: str) -> None:
+    def _check_id(self, client_id: str, hosts: Collection[str]) -> None:
         try:
             parts = urlsplit(client_id)
         except ValueError:
             raise DocumentRefused("the client's id is not a URL") from None
         if len(client_id) > MAX_CLIENT_ID or parts.scheme != "https" or parts.geturl() != client_id:
             raise DocumentRefused("the client's id is not a plain https URL")
-        if parts.netloc not in self._hosts:
-            raise DocumentRefused("the client's document is on a host that is not in `clients.client_id_hosts`")
+        if parts.netloc not in hosts:
+            raise DocumentRefused("the client's document is on a host from which none is fetched here")
         if _plain(client_id) is None:
             raise DocumentRefused("the client's id must be https://HOST/PATH, without query or fragment")
 
-    def _check_keys(self, document: CIMDDocument) -> None:
+    def _check_keys(self, document: CIMDDocument, hosts: Collection[str]) -> None:
         if document.jwks is not None:
             try:
                 key_set(document.jwks)
@@ -176,10 +188,15 @@ class Documents:
                 raise DocumentRefused(f"the client's document holds a key set that is not valid: {error}") from error
         elif document.jwks_uri is None:
             raise DocumentRefused("the client's document says that it signs, and names no key")
-        elif not self.may_fetch_keys(str(document.jwks_uri), str(document.client_id)):
+        elif not self.may_fetch_keys(str(document.jwks_uri), [*hosts, netloc(str(document.client_id))]):
             raise DocumentRefused(
                 "the client's keys are on a host that is not its document's, and from which none are fetched here"
             )
+
+
+def netloc(client_id: str) -> str:
+    """Return the host, and port if it is not the usual one, of an id that is known to be an address."""
+    return urlsplit(client_id).netloc
 
 
 def _least(document: dict[str, Any]) -> object:

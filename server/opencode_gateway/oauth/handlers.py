@@ -21,7 +21,7 @@ from mcp.server.auth.handlers.metadata import MetadataHandler
 from mcp.server.auth.handlers.register import RegistrationHandler
 from mcp.server.auth.handlers.token import TokenHandler
 from mcp.server.auth.middleware.client_auth import ClientAuthenticator
-from mcp.server.auth.provider import AuthorizeError
+from mcp.server.auth.provider import AuthorizeError, RegistrationError, RegistrationErrorCode
 from mcp.server.auth.routes import create_protected_resource_routes
 from mcp.server.auth.settings import ClientRegistrationOptions
 from mcp.server.transport_security import RequestBodyLimitMiddleware
@@ -36,7 +36,6 @@ from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.client_authentication import ClientAuthentication, NotAuthenticated, not_authenticated
 from opencode_gateway.oauth.clients import AdmittedClient, NotAdmitted
 from opencode_gateway.oauth.credentials import METHODS, agreed
-from opencode_gateway.oauth.redirects import is_allowed
 from opencode_gateway.oauth.requests import MAX_CLIENT_ID, MAX_REDIRECT_URI, MAX_STATE
 from opencode_gateway.pages.rendering import problem_page, unavailable_page
 
@@ -158,8 +157,11 @@ class _Authorization:
         except NotAdmitted as error:
             return _shown(request, str(error))
         redirect_uri = parameters.get("redirect_uri")
-        if redirect_uri is not None and not is_allowed(str(redirect_uri), client.rules):
-            return _shown(request, "redirect_uri is not one that this relay allows")
+        mine = [client.allowed.as_written(uri) for uri in client.redirect_uris or []]
+        sent_to = mine if redirect_uri is None else [str(redirect_uri)]
+        if not any(map(client.allowed.allows, sent_to)):
+            refusal = client.allowed.refusal(sent_to, client.client_name or "")
+            return _shown(request, str(NotAdmitted.of(refusal)))
         asking = _Asking(
             self._provider,
             client,
@@ -232,7 +234,12 @@ class _Registering:
     async def register_client(self, client_info: OAuthClientInformationFull) -> None:
         clients = self._provider.clients
         credentials, secret = agreed(self._asked, may_fetch_keys=clients.may_fetch_keys)
-        clients.register(client_info, credentials=credentials, secret=secret, address=self._address)
+        try:
+            clients.register(client_info, credentials=credentials, secret=secret, address=self._address)
+        except NotAdmitted as error:
+            is_redirect = error.refusal.kind == "redirect"
+            code: RegistrationErrorCode = "invalid_redirect_uri" if is_redirect else "invalid_client_metadata"
+            raise RegistrationError(code, str(error)) from error
 
 
 class _Token:
