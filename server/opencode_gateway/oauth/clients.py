@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final
 
 from mcp.shared.auth import InvalidRedirectUriError, InvalidScopeError, OAuthClientInformationFull
-from pydantic import AnyHttpUrl, AnyUrl, Field
+from pydantic import AnyUrl, Field
 
 from opencode_gateway.audit import Event
 from opencode_gateway.capabilities import CAPABILITIES
@@ -140,20 +140,14 @@ class Clients:
         Raises:
             DocumentRefused: it has none, or none that can be had.
         """
-        inline: object = client.credentials.jwks and json.loads(client.credentials.jwks)
-        uri = client.credentials.jwks_uri or ""
-        hosts = client.allowed.document_hosts
+        hosts, credentials = client.allowed.document_hosts, client.credentials
         if client.document:
             # Its host was allowed when a person let it in, perhaps in a window for it alone.
-            hosts |= {netloc(client.client_id)}
-            document = await self._documents.fetch(client.client_id, hosts=hosts)
-            inline, uri = document.jwks, str(document.jwks_uri or "")
-        try:
-            if inline:
-                return key_set(inline)
-        except ValueError as error:
-            raise DocumentRefused(f"the client's key set is not valid: {error}") from error
-        return await self._documents.keys(uri, hosts=hosts, key_id=key_id)
+            own = {netloc(client.client_id)}
+            return await self._documents.keys_in(client.client_id, hosts=hosts | own, key_id=key_id)
+        if credentials.jwks:
+            return key_set(json.loads(credentials.jwks))
+        return await self._documents.keys(credentials.jwks_uri or "", hosts=hosts, key_id=key_id)
 
     def may_fetch_keys(self, uri: str) -> bool:
         """Tell whether the keys at `uri` are fetched for clients that register now."""
@@ -250,11 +244,7 @@ class Clients:
         asked.client_name = name
         asked.redirect_uris = [sent[uri] for uri in uris]
         asked.scope = " ".join(CAPABILITIES)
-        asked.token_endpoint_auth_method = credentials.auth_method
-        asked.jwks = json.loads(credentials.jwks) if credentials.jwks else None
-        asked.jwks_uri = AnyHttpUrl(credentials.jwks_uri) if credentials.jwks_uri else None
-        asked.client_secret = secret
-        asked.client_secret_expires_at = None if secret is None else 0
+        credentials.tell(asked, secret)
         asked.grant_types = ["authorization_code", "refresh_token"]
         asked.response_types = ["code"]
 
@@ -272,16 +262,8 @@ class Clients:
         now = self._clock()
         if pending.document:
             self._prune(db, now)
-            credentials = Credentials(auth_method=pending.auth_method)
-            _insert(
-                db,
-                pending.client_id,
-                pending.client_name,
-                [pending.redirect_uri],
-                credentials,
-                document=True,
-                now=now,
-            )
+            agreed, uris = Credentials(auth_method=pending.auth_method), [pending.redirect_uri]
+            _insert(db, pending.client_id, pending.client_name, uris, agreed, document=True, now=now)
         if pending.let_in_as:
             _keep_let_in(db, pending)
         return db.execute("UPDATE clients SET granted_at = ? WHERE id = ?", (now, pending.client_id)).rowcount == 1

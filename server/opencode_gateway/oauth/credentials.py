@@ -19,13 +19,15 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from mcp.server.auth.provider import RegistrationError
-from pydantic import BaseModel, ConfigDict
+from pydantic import AnyHttpUrl, BaseModel, ConfigDict
 
 from opencode_gateway.store import hashed
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping
+
+    from mcp.shared.auth import OAuthClientInformationFull
 
 Method = Literal["none", "private_key_jwt", "client_secret_post", "client_secret_basic"]
 METHODS: Final[tuple[Method, ...]] = ("none", "private_key_jwt", "client_secret_post", "client_secret_basic")
@@ -57,6 +59,14 @@ class Credentials(BaseModel):
     def of(cls, row: Mapping[str, Any] | sqlite3.Row) -> Credentials:
         """Read those of a client's row."""
         return cls(**{column: row[column] for column in cls.model_fields})
+
+    def tell(self, answer: OAuthClientInformationFull, secret: str | None) -> None:
+        """Put what was agreed on into what a client is answered that registers."""
+        answer.token_endpoint_auth_method = self.auth_method
+        answer.jwks = json.loads(self.jwks) if self.jwks else None
+        answer.jwks_uri = AnyHttpUrl(self.jwks_uri) if self.jwks_uri else None
+        answer.client_secret = secret
+        answer.client_secret_expires_at = None if secret is None else 0
 
 
 PUBLIC: Final = Credentials()

@@ -116,6 +116,16 @@ class Documents:
 
         return await self._fetch(client_id, "document", read)
 
+    async def keys_in(self, client_id: str, *, hosts: Iterable[str], key_id: str | None) -> dict[str, Any]:
+        """Return the key set that the document at `client_id` holds or names; see `fetch` and `keys`."""
+        document = await self.fetch(client_id, hosts=hosts)
+        if document.jwks is None:
+            return await self.keys(str(document.jwks_uri or ""), hosts=hosts, key_id=key_id)
+        try:
+            return key_set(document.jwks)
+        except ValueError as error:
+            raise DocumentRefused(f"the client's document holds a key set that is not valid: {error}") from error
+
     async def keys(self, uri: str, *, hosts: Iterable[str], key_id: str | None) -> dict[str, Any]:
         """Return the key set at `uri`.
 
