@@ -71,6 +71,14 @@ _MIGRATIONS: Final = (
     ALTER TABLE enrolment ADD COLUMN opened_for TEXT NOT NULL DEFAULT '';
     ALTER TABLE clients ADD COLUMN let_in_as TEXT NOT NULL DEFAULT '';
     """,
+    # keys: what a client proves itself with at the token endpoint; see `oauth.credentials`.
+    """
+    ALTER TABLE clients ADD COLUMN auth_method TEXT NOT NULL DEFAULT 'none' CHECK (
+        auth_method IN ('none', 'private_key_jwt', 'client_secret_post', 'client_secret_basic'));
+    ALTER TABLE clients ADD COLUMN secret_hash TEXT;
+    ALTER TABLE clients ADD COLUMN jwks TEXT;
+    ALTER TABLE clients ADD COLUMN jwks_uri TEXT;
+    """,
 )
 """`PRAGMA user_version` counts those that a file has had. One that was released is never changed."""
 

@@ -1,15 +1,15 @@
 """Which OAuth clients are admitted: those that registered, and those that a document at their own address describes.
 
-All are public clients (`none`): what they hold is a code bound to PKCE, or a token. A client that registers for a
-secret is answered that it has none (RFC 7591, 3.2.1), so that there is no secret to keep or to lose.
+What each proves itself with is in `credentials`, and is asked for in `client_authentication`.
 """
 
 from __future__ import annotations
 
+import json
 import time
 import unicodedata
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mcp.shared.auth import InvalidRedirectUriError, InvalidScopeError, OAuthClientInformationFull
 from pydantic import AnyUrl, Field
@@ -17,7 +17,8 @@ from pydantic import AnyUrl, Field
 from opencode_gateway.audit import Event
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.errors import GatewayError
-from opencode_gateway.oauth.documents import DocumentRefused, Documents
+from opencode_gateway.oauth.credentials import PUBLIC, Credentials, key_set
+from opencode_gateway.oauth.documents import DocumentRefused, Documents, netloc
 from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at
 from opencode_gateway.oauth.redirects import Allowed, is_registered
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
@@ -64,6 +65,7 @@ class AdmittedClient(OAuthClientInformationFull):
     """A client that may ask for authorization."""
 
     document: bool = Field(exclude=True)
+    credentials: Credentials = Field(exclude=True, repr=False)
     allowed: Allowed = Field(exclude=True, repr=False)
     """What is allowed to it now."""
 
@@ -124,7 +126,32 @@ class Clients:
                 return None
             allowed = self._rules.read(db, let_in_as=row["let_in_as"])
         uris = row["redirect_uris"].split("\n")
-        return self._client(client_id, row["name"], uris, allowed, document=bool(row["document"]))
+        return self._client(
+            client_id, row["name"], uris, Credentials.of(row), allowed, document=bool(row["document"])
+        )
+
+    async def keys(self, client: AdmittedClient, *, key_id: str | None) -> dict[str, Any]:
+        """Return the key set that a client's assertions are checked with: a document's as the document says today.
+
+        Args:
+            client: one that is known.
+            key_id: of the key that is looked for.
+
+        Raises:
+            DocumentRefused: it has none, or none that can be had.
+        """
+        hosts, credentials = client.allowed.document_hosts, client.credentials
+        if client.document:
+            # Its host was allowed when a person let it in, perhaps in a window for it alone.
+            own = {netloc(client.client_id)}
+            return await self._documents.keys_in(client.client_id, hosts=hosts | own, key_id=key_id)
+        if credentials.jwks:
+            return key_set(json.loads(credentials.jwks))
+        return await self._documents.keys(credentials.jwks_uri or "", hosts=hosts, key_id=key_id)
+
+    def may_fetch_keys(self, uri: str) -> bool:
+        """Tell whether the keys at `uri` are fetched for clients that register now."""
+        return self._documents.may_fetch_keys(uri, self._rules.now().document_hosts)
 
     async def admit(self, client_id: str) -> AdmittedClient:
         """Return a client that may send a person here now.
@@ -158,15 +185,25 @@ class Clients:
         uris = [uri for uri in document.redirect_uris if allowed.allows(uri)]
         if not uris:
             raise NotAdmitted.of(allowed.refusal(document.redirect_uris[:MAX_REDIRECT_URIS], name))
-        return self._client(client_id, name, uris[:MAX_REDIRECT_URIS], allowed, document=True)
+        credentials = Credentials(auth_method=document.token_endpoint_auth_method)
+        return self._client(client_id, name, uris[:MAX_REDIRECT_URIS], credentials, allowed, document=True)
 
-    def register(self, asked: OAuthClientInformationFull, *, address: str = "") -> None:
+    def register(
+        self,
+        asked: OAuthClientInformationFull,
+        *,
+        credentials: Credentials = PUBLIC,
+        secret: str | None = None,
+        address: str = "",
+    ) -> None:
         """Admit a client that registers, and change `asked`, which is its answer, to what was registered.
 
         Of its redirect URIs those are kept that are allowed here: some clients name one for each place they run at.
 
         Args:
             asked: what it says of itself.
+            credentials: what was agreed on; see `credentials.agreed`.
+            secret: which it is told now, and never again.
             address: where it comes from.
 
         Raises:
@@ -183,7 +220,7 @@ class Clients:
             if refusal is None:
                 shares[network(address)] += 1
                 let_in_as = allowed.let_in_as(uris)
-                _insert(db, asked.client_id, name, uris, document=False, now=now, let_in_as=let_in_as)
+                _insert(db, asked.client_id, name, uris, credentials, document=False, now=now, let_in_as=let_in_as)
         if refusal is not None:
             raise refusal
         self._on_event(
@@ -207,7 +244,7 @@ class Clients:
         asked.client_name = name
         asked.redirect_uris = [sent[uri] for uri in uris]
         asked.scope = " ".join(CAPABILITIES)
-        asked.token_endpoint_auth_method = "none"  # noqa: S105 # the name of a method
+        credentials.tell(asked, secret)
         asked.grant_types = ["authorization_code", "refresh_token"]
         asked.response_types = ["code"]
 
@@ -225,21 +262,30 @@ class Clients:
         now = self._clock()
         if pending.document:
             self._prune(db, now)
-            _insert(db, pending.client_id, pending.client_name, [pending.redirect_uri], document=True, now=now)
+            agreed, uris = Credentials(auth_method=pending.auth_method), [pending.redirect_uri]
+            _insert(db, pending.client_id, pending.client_name, uris, agreed, document=True, now=now)
         if pending.let_in_as:
             _keep_let_in(db, pending)
         return db.execute("UPDATE clients SET granted_at = ? WHERE id = ?", (now, pending.client_id)).rowcount == 1
 
     def _client(
-        self, client_id: str, name: str, uris: Iterable[str], allowed: Allowed, *, document: bool
+        self,
+        client_id: str,
+        name: str,
+        uris: Iterable[str],
+        credentials: Credentials,
+        allowed: Allowed,
+        *,
+        document: bool,
     ) -> AdmittedClient:
         return AdmittedClient(
             client_id=client_id,
             client_name=name,
             redirect_uris=[AnyUrl(uri) for uri in uris],
-            token_endpoint_auth_method="none",  # noqa: S106 # the name of a method
+            token_endpoint_auth_method=credentials.auth_method,
             scope=" ".join(CAPABILITIES),
             document=document,
+            credentials=credentials,
             allowed=allowed,
         )
 
@@ -329,13 +375,19 @@ def _insert(
     client_id: str,
     name: str,
     uris: Iterable[str],
+    credentials: Credentials,
     *,
     document: bool,
     now: float,
     let_in_as: str = "",
 ) -> None:
     db.execute(
-        "INSERT INTO clients (id, name, document, redirect_uris, created_at, let_in_as) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris",
-        (client_id, name, int(document), "\n".join(uris), now, let_in_as),
+        "INSERT INTO clients"
+        " (id, name, document, redirect_uris, created_at, let_in_as, auth_method, secret_hash, jwks, jwks_uri)"
+        " VALUES (:id, :name, :document, :uris, :now, :let_in_as, :auth_method, :secret_hash, :jwks, :jwks_uri)"
+        " ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris,"
+        " auth_method = excluded.auth_method",
+        {"id": client_id, "name": name, "document": int(document), "uris": "\n".join(uris), "now": now}
+        | {"let_in_as": let_in_as}
+        | credentials.model_dump(),
     )

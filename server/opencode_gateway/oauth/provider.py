@@ -183,6 +183,7 @@ class Provider(OAuthProvider):
             client_id=client.client_id,
             client_name=client.client_name or "",
             document=client.document,
+            auth_method=client.credentials.auth_method,
             redirect_uri=redirect_uri,
             redirect_uri_explicit=params.redirect_uri_provided_explicitly,
             state=params.state,
