@@ -74,6 +74,7 @@ def routes(
     window: Callable[[], float | None] = lambda: None,
     on_event: Callable[[Event], None] = lambda event: None,
     clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> list[Route]:
     """Return the routes of the pages.
 
@@ -85,8 +86,18 @@ def routes(
         window: when the enrolment window was opened that is open now, if one is.
         on_event: hears of logins and answers.
         clock: seconds since the epoch.
+        monotonic: seconds, for budgets.
     """
-    pages = _Pages(provider, logins, key=key, public_url=public_url, window=window, on_event=on_event, clock=clock)
+    pages = _Pages(
+        provider,
+        logins,
+        key=key,
+        public_url=public_url,
+        window=window,
+        on_event=on_event,
+        clock=clock,
+        monotonic=monotonic,
+    )
     return [
         Route(LOGIN_PATH, _answering(pages.show_login), methods=["GET"]),
         Route(LOGIN_PATH, _answering(pages.take_login), methods=["POST"]),
@@ -127,6 +138,7 @@ class _Pages:
         window: Callable[[], float | None],
         on_event: Callable[[Event], None],
         clock: Callable[[], float],
+        monotonic: Callable[[], float],
     ) -> None:
         self._provider = provider
         self._logins = logins
@@ -135,8 +147,8 @@ class _Pages:
         self._window = window
         self._on_event = on_event
         self._browsers = Browsers(key, https=public_url.startswith("https:"), clock=clock)
-        self._throttling = Buckets(_LOGGED_THROTTLING, clock, max_keys=1)
-        self._answered = Buckets(_ANSWERS, clock, max_keys=_MAX_ANSWERED)
+        self._throttling = Buckets(_LOGGED_THROTTLING, monotonic, max_keys=1)
+        self._answered = Buckets(_ANSWERS, monotonic, max_keys=_MAX_ANSWERED)
 
     # The login page.
 

@@ -45,7 +45,7 @@ class Logins:
 
     Args:
         passwords, throttle: made here, unless the caller has others.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch, for one-time codes.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Logins:
     ) -> None:
         self.users = users
         self._passwords = passwords or Passwords()
-        self._throttle = throttle or Throttle(clock)
+        self._throttle = throttle or Throttle()
         self._codes = OneTimeCodes(clock)
 
     async def check(self, typed: Typed) -> User:
