@@ -244,7 +244,7 @@ class _Revocation:
             client = await self._authenticator.authenticate_request(request)
         except AuthenticationError as error:
             return _error("invalid_client", error.message, 401)
-        self._provider.revoke(str(form["token"]), client.client_id)
+        await self._provider.revoke(str(form["token"]), client.client_id)
         return Response(headers=_NO_STORE)
 
 

@@ -33,6 +33,7 @@ from opencode_gateway.oauth.redirects import as_written
 from opencode_gateway.oauth.requests import Pending, PendingRequests, signing_key
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterable
 
     from starlette.routing import Route
@@ -75,7 +76,8 @@ class Provider(OAuthProvider):
         self.configuration = configuration
         self.issuer = configuration.public_url
         self.resource = configuration.resource
-        self.requests = PendingRequests(signing_key(configuration.data_dir), clock=clock)
+        key = signing_key(configuration.data_dir)
+        self.requests = PendingRequests(key, clock=clock)
         self.clients = Clients(
             store,
             configuration.clients,
@@ -85,7 +87,7 @@ class Provider(OAuthProvider):
         )
         self._store = store
         self._users = users
-        self._grants = Grants(store, clock=clock, on_event=on_event)
+        self._grants = Grants(store, key=key, clock=clock, on_event=on_event)
 
     @property
     def scopes_supported(self) -> list[str]:
@@ -99,6 +101,11 @@ class Provider(OAuthProvider):
 
     # What the pages ask.
 
+    async def grant(self, pending: Pending, login: str, capabilities: Iterable[str]) -> str:
+        """Do what `issue_code` does, without holding others up. Raises the same."""
+        chosen = list(capabilities)
+        return await self._store.write(lambda db: self._granted(db, pending, login, chosen))
+
     def issue_code(self, pending: Pending, login: str, capabilities: Iterable[str]) -> str:
         """Grant what a person agreed to, and return where to send them: the client's address, with a code.
 
@@ -108,18 +115,21 @@ class Provider(OAuthProvider):
             capabilities: what they ticked; only what was asked for and what they have counts.
 
         Raises:
-            Refused: nothing is left of it, the person may no longer log in, or the client was revoked meanwhile.
+            Refused: nothing is left of it, the person may no longer log in or is not the one whom this request waits
+                for, or the client was revoked meanwhile.
         """
+        with self._store.transaction() as db:
+            return self._granted(db, pending, login, capabilities)
+
+    def _granted(self, db: sqlite3.Connection, pending: Pending, login: str, capabilities: Iterable[str]) -> str:
         user = self._user(login)
         held = set(capabilities) & set(pending.capabilities) & set(user.capabilities if user else ())
         granted = [capability for capability in CAPABILITIES if capability in held]
         if user is None or not granted:
             raise Refused("nothing can be granted: you have none of the capabilities that the client asks for")
-        with self._store.transaction() as db:
-            if not self.clients.granted(db, pending):
-                raise Refused("this client is no longer registered here: connect it anew")
-            code = self._grants.issue_code(db, pending, login, granted)
-        return self._answer(pending, code=code)
+        if not self.clients.granted(db, pending):
+            raise Refused("this client is no longer registered here: connect it anew")
+        return self._answer(pending, code=self._grants.issue_code(db, pending, login, granted))
 
     def refuse(self, pending: Pending) -> str:
         """Return where to send a person who said no: the client's address, with `access_denied`."""
@@ -166,7 +176,7 @@ class Provider(OAuthProvider):
         self, client: OAuthClientInformationFull, authorization_code: str
     ) -> AuthorizationCode | None:
         """Return a code that was not used and is not over."""
-        code = self._grants.code(authorization_code, client.client_id)
+        code = await self._grants.code(authorization_code, client.client_id)
         if code is None or code.resource != self.resource:
             return None
         return AuthorizationCode(
@@ -186,12 +196,12 @@ class Provider(OAuthProvider):
     ) -> OAuthToken:
         """Begin a session."""
         capabilities = self._present(authorization_code.subject, authorization_code.scopes)
-        pair = self._grants.exchange(authorization_code.code, client.client_id)
+        pair = await self._grants.exchange(authorization_code.code, client.client_id)
         return self._tokens(pair, capabilities)
 
     async def load_refresh_token(self, client: OAuthClientInformationFull, refresh_token: str) -> RefreshToken | None:
-        """Return a refresh token that is good, or was replaced within the grace."""
-        token = self._grants.refresh_token(refresh_token, client.client_id)
+        """Return a refresh token that is good, or is good again: see `rounds`."""
+        token = await self._grants.refresh_token(refresh_token, client.client_id)
         if token is None or token.resource != self.resource:
             return None
         return RefreshToken(
@@ -208,7 +218,7 @@ class Provider(OAuthProvider):
     ) -> OAuthToken:
         """Rotate."""
         capabilities = self._present(refresh_token.subject, scopes)
-        pair = self._grants.rotate(
+        pair = await self._grants.rotate(
             refresh_token.token, client.client_id, [name for name in CAPABILITIES if name in scopes]
         )
         return self._tokens(pair, capabilities)
@@ -239,11 +249,11 @@ class Provider(OAuthProvider):
 
     async def revoke_token(self, token: Any) -> None:
         """End the session that a token is of."""
-        self._grants.revoke(token.token, token.client_id)
+        await self._grants.revoke(token.token, token.client_id)
 
-    def revoke(self, token: str, client_id: str) -> None:
+    async def revoke(self, token: str, client_id: str) -> None:
         """End the session that a token of this client's is of; any other token is passed over (RFC 7009, 2.2)."""
-        self._grants.revoke(token, client_id)
+        await self._grants.revoke(token, client_id)
 
     def is_ours(self, resource: str | None) -> bool:
         """Tell whether this names our resource; None does (RFC 8707 lets it be left out)."""

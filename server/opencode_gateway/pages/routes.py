@@ -58,7 +58,7 @@ class Provider(Protocol):
     def requests(self) -> PendingRequests:
         """Reads what `/authorize` signed."""
 
-    def issue_code(self, pending: Pending, login: str, capabilities: Iterable[str]) -> str:
+    async def grant(self, pending: Pending, login: str, capabilities: Iterable[str]) -> str:
         """Grant; return where to send the person. Raises `GatewayError`."""
 
     def refuse(self, pending: Pending) -> str:
@@ -253,7 +253,7 @@ class _Pages:
             return self._consent_page(request, signed, pending, user, ticked=(), message=message, status=400)
         if decision == "allow":
             try:
-                location = self._provider.issue_code(pending, user.name, chosen)
+                location = await self._provider.grant(pending, user.name, chosen)
             except Refused as error:
                 self._report(request, pending, "consent", "refused", login=user.name)
                 raise Answered(

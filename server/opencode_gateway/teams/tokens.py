@@ -17,7 +17,7 @@ from mcp.server.auth.provider import TokenError
 
 from opencode_gateway.audit import Event
 from opencode_gateway.capabilities import CAPABILITIES
-from opencode_gateway.oauth.grants import GRACE_SECONDS
+from opencode_gateway.oauth.rounds import ROUND_SECONDS
 from opencode_gateway.store import hashed
 from opencode_gateway.teams import sessions
 from opencode_gateway.teams.people import PersonRefused
@@ -182,14 +182,14 @@ class TeamTokens(OAuthProxy):
                 raise TokenError("invalid_grant", str(refusal)) from refusal
             sessions.renew(self._store, session.id, now)
             if len(self._rotated) < MAX_KEPT:
-                self._rotated[key] = _Rotated(now + GRACE_SECONDS, refresh_token, tokens)
+                self._rotated[key] = _Rotated(now + ROUND_SECONDS, refresh_token, tokens)
         return await self._told(tokens)
 
     async def revoke_token(self, token: Any) -> None:
         """End the session that a token is of."""
-        self.revoke(token.token, token.client_id)
+        await self.revoke(token.token, token.client_id)
 
-    def revoke(self, token: str, client_id: str) -> None:
+    async def revoke(self, token: str, client_id: str) -> None:
         """End the session that a token of this client's is of; any other token is passed over (RFC 7009, 2.2)."""
         self._end_of(token, client_id, "revoked")
 

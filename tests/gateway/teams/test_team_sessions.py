@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_gateway.oauth.enrolment import revoke_client
-from opencode_gateway.oauth.grants import GRACE_SECONDS, REFRESH_SECONDS
+from opencode_gateway.oauth.grants import REFRESH_SECONDS
+from opencode_gateway.oauth.rounds import ROUND_SECONDS
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
 from opencode_gateway.teams import sessions as team_sessions
 from opencode_gateway.teams import tokens as team_tokens
@@ -239,7 +240,7 @@ async def test_what_is_kept_for_the_grace_is_bounded_and_makes_room(
     monkeypatch.setattr(team_tokens, "MAX_KEPT", 1)
     async with gateway() as running:
         statuses = []
-        for wait in (0, 0, GRACE_SECONDS + 1):
+        for wait in (0, 0, ROUND_SECONDS + 1):
             client_id, tokens = await running.log_in()
             running.clock.advance(wait)
             await running.refresh(client_id, tokens["refresh_token"])
