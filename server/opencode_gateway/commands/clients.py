@@ -9,6 +9,7 @@ import click
 
 from opencode_gateway.commands.opened import json_option, moment, opened_store, settings_of, show, show_json
 from opencode_gateway.oauth import enrolment
+from opencode_gateway.oauth.registrations import shown_id
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.sign_in.throttle import window_code
 
@@ -73,7 +74,7 @@ def list_(config: Path, *, as_json: bool) -> None:
                 "SINCE": moment(client.created_at),
                 "LAST GRANTED": moment(client.granted_at),
                 "RETURNS TO": ", ".join(client.redirect_uris),
-                "ID": client.id,
+                "ID": shown_id(client.id),
             }
             for client in known
         ],

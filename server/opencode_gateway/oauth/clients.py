@@ -2,14 +2,15 @@
 
 All are public clients (`none`): what they hold is a code bound to PKCE, or a token. A client that registers for a
 secret is answered that it has none (RFC 7591, 3.2.1), so that there is no secret to keep or to lose.
+
+A client has a row from the first consent on. Before, a registered one carries itself: see `registrations`.
 """
 
 from __future__ import annotations
 
 import time
 import unicodedata
-from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mcp.server.auth.provider import RegistrationError
 from mcp.shared.auth import InvalidRedirectUriError, InvalidScopeError, OAuthClientInformationFull
@@ -18,17 +19,18 @@ from pydantic import AnyUrl, Field
 from opencode_gateway.audit import Event
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.configuration import Clients as Rules  # noqa: TC001 # pydantic needs it at run time
-from opencode_gateway.errors import GatewayError
+from opencode_gateway.errors import GatewayError, Refused
 from opencode_gateway.oauth.documents import DocumentRefused, Documents
-from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at
+from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at, was_revoked
 from opencode_gateway.oauth.redirects import as_written, is_allowed, is_registered
+from opencode_gateway.oauth.registrations import COLUMNS, Registrations
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.refusals import Refusal
-from opencode_gateway.sign_in.throttle import network
+from opencode_gateway.sign_in.throttle import Buckets, Budget
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from opencode_gateway.oauth.requests import Pending
     from opencode_gateway.refusals import Kind
@@ -36,15 +38,12 @@ if TYPE_CHECKING:
 
 MAX_NAME: Final = 80
 MAX_CLIENTS: Final = 200
-"""That somebody granted something. The others have the bounds that follow, which a stranger can reach."""
-MAX_PER_ADDRESS: Final = 3
-"""Of one network address in one window, so that one stranger does not use up what the owner opened."""
-MAX_PER_WINDOW: Final = 50
-MAX_UNUSED: Final = 50
-"""Registered and not yet granted anything: they are what a stranger can fill where enrolment is `open`."""
+"""That registered, and that somebody granted something. Of those without a session the oldest makes room."""
 MAX_REDIRECT_URIS: Final = 10
 UNUSED_SECONDS: Final = 3600
-"""After which a client that was never granted anything is forgotten."""
+"""In which a client that registered must be granted something; it registers anew afterwards."""
+_TOLD: Final = Budget(50, 60)
+"""Audit lines about registrations: strangers must not push everything else out of the log."""
 
 
 class NotAdmitted(GatewayError):
@@ -90,6 +89,7 @@ class Clients:
     Args:
         rules: what the configuration admits.
         documents: fetches client-id documents.
+        key: the service's own; see `requests.signing_key`.
         clock: seconds since the epoch.
         on_event: hears of clients that registered.
     """
@@ -100,6 +100,7 @@ class Clients:
         rules: Rules,
         documents: Documents,
         *,
+        key: bytes,
         clock: Callable[[], float] = time.time,
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> None:
@@ -108,17 +109,16 @@ class Clients:
         self._rules = rules
         self._documents = documents
         self._clock = clock
-        self._shares: tuple[float | None, Counter[str]] = (None, Counter())
-        """When the window was opened, and how many each network registered in it: `MAX_PER_WINDOW` at most."""
+        self._registrations = Registrations(key, clock=clock)
+        self._told = Buckets(_TOLD, max_keys=1)
 
     def known(self, client_id: str) -> AdmittedClient | None:
         """Return a client that registered here, or that a person has granted something to."""
+        row: Mapping[str, Any] | sqlite3.Row | None
         with self._store.transaction(write=False) as db:
             row = db.execute("SELECT * FROM clients WHERE id = ?", (client_id,)).fetchone()
-        if row is None:
-            return None
-        uris = row["redirect_uris"].split("\n")
-        return self._client(client_id, row["name"], uris, document=bool(row["document"]))
+            row = row or self._read(db, client_id, UNUSED_SECONDS)
+        return None if row is None else self._client(client_id, row)
 
     async def admit(self, client_id: str) -> AdmittedClient:
         """Return a client that may send a person here now.
@@ -153,7 +153,8 @@ class Clients:
                 remedy="",
                 client=client_id,
             )
-        return self._client(client_id, clean_name(document.client_name), uris[:MAX_REDIRECT_URIS], document=True)
+        row = _row(clean_name(document.client_name), uris[:MAX_REDIRECT_URIS], document=True)
+        return self._client(client_id, row)
 
     def register(self, asked: OAuthClientInformationFull, *, address: str = "") -> None:
         """Admit a client that registers, and change `asked`, which is its answer, to what was registered.
@@ -163,30 +164,20 @@ class Clients:
             address: where it comes from.
 
         Raises:
-            RegistrationError: outside the window, over a limit, or for a redirect URI that is not allowed.
+            RegistrationError: outside the window, for a redirect URI that is not allowed, or if it is too much.
         """
         uris = [as_written(uri, self._rules) for uri in asked.redirect_uris or []]
         name = clean_name(asked.client_name)
-        now = self._clock()
-        with self._store.transaction() as db:
-            shares = self._shares_of(opened_at(db, now))
-            refusal = self._refusal(db, uris, now, shares[network(address)])
-            if refusal is None:
-                shares[network(address)] += 1
-                _insert(db, asked.client_id, name, uris, document=False, now=now)
-        if (
-            refusal is not None
-        ):  # not raised in there: the SDK's errors are frozen, and a context manager touches them
+        with self._store.transaction(write=False) as db:
+            refusal = self._refusal(db, uris)
+        # Not raised in there: the SDK's errors are frozen, and a context manager touches them.
+        if refusal is not None:
             raise refusal
-        self._on_event(
-            Event(
-                event="client-registered",
-                outcome="ok",
-                client_id=asked.client_id,
-                client_name=name,
-                details={"redirect_uris": uris},
-            )
-        )
+        client_id = self._registrations.sign(_row(name, uris, document=False))
+        if client_id is None:
+            raise RegistrationError("invalid_client_metadata", "name and redirect_uris are too long together")
+        asked.client_id = client_id
+        self._tell(asked, name, uris, address)
         for field in type(asked).model_fields:
             if field not in {
                 "client_id",
@@ -208,37 +199,62 @@ class Clients:
             return opened_at(db, self._clock())
 
     def granted(self, db: sqlite3.Connection, pending: Pending) -> bool:
-        """Note that a person granted something to this client, and keep a document's from now on.
+        """Note that a person granted something to this client, which has a row from now on.
 
         Returns:
             False if it was revoked meanwhile.
+
+        Raises:
+            Refused: there are too many clients.
         """
         now = self._clock()
+        _prune(db, now)
         if pending.document:
-            self._prune(db, now)
-            _insert(db, pending.client_id, pending.client_name, [pending.redirect_uri], document=True, now=now)
+            row = _row(pending.client_name, [pending.redirect_uri], document=True)
+            _insert(db, pending.client_id, row, now)
+        elif db.execute("SELECT 1 FROM clients WHERE id = ?", (pending.client_id,)).fetchone() is None:
+            registered = self._read(db, pending.client_id, UNUSED_SECONDS + LIFETIME_SECONDS)
+            if registered is None:
+                return False
+            _make_room(db)
+            _insert(db, pending.client_id, registered, now)
         return db.execute("UPDATE clients SET granted_at = ? WHERE id = ?", (now, pending.client_id)).rowcount == 1
 
-    def _client(self, client_id: str, name: str, uris: Iterable[str], *, document: bool) -> AdmittedClient:
+    def _read(self, db: sqlite3.Connection, client_id: str, seconds: float) -> dict[str, Any] | None:
+        """Return what a client registered that nobody has granted anything to yet."""
+        row = self._registrations.read(client_id, seconds=seconds)
+        return None if row is None or was_revoked(db, client_id) else row
+
+    def _client(self, client_id: str, row: Mapping[str, Any] | sqlite3.Row) -> AdmittedClient:
         return AdmittedClient(
             client_id=client_id,
-            client_name=name,
-            redirect_uris=[AnyUrl(uri) for uri in uris],
+            client_name=row["name"],
+            redirect_uris=[AnyUrl(uri) for uri in row["redirect_uris"].split("\n")],
             token_endpoint_auth_method="none",  # noqa: S106 # the name of a method
             scope=" ".join(CAPABILITIES),
-            document=document,
+            document=bool(row["document"]),
             rules=self._rules,
+        )
+
+    def _tell(self, asked: OAuthClientInformationFull, name: str, uris: list[str], address: str) -> None:
+        if self._told.wait(None):
+            return
+        self._told.take(None)
+        self._on_event(
+            Event(
+                event="client-registered",
+                outcome="ok",
+                client_id=asked.client_id,
+                client_name=name,
+                address=address or None,
+                details={"redirect_uris": uris},
+            )
         )
 
     def _closed(self, db: sqlite3.Connection) -> bool:
         return self._rules.enrolment == "window" and opened_at(db, self._clock()) is None
 
-    def _shares_of(self, window: float | None) -> Counter[str]:
-        if self._shares[0] != window:
-            self._shares = (window, Counter())
-        return self._shares[1]
-
-    def _refusal(self, db: sqlite3.Connection, uris: list[str], now: float, share: int) -> RegistrationError | None:
+    def _refusal(self, db: sqlite3.Connection, uris: list[str]) -> RegistrationError | None:
         # The window first, so that a stranger outside it learns nothing.
         if self._closed(db):
             return RegistrationError("invalid_client_metadata", f"no new client is admitted now: {HOW_TO_OPEN}")
@@ -246,39 +262,12 @@ class Clients:
             return RegistrationError(
                 "invalid_redirect_uri", "redirect_uris may hold only those that this relay's configuration allows"
             )
-        self._prune(db, now)
-        windowed = self._rules.enrolment == "window"
-        count = db.execute(
-            "SELECT count(granted_at) AS used, count(*) FILTER (WHERE granted_at IS NULL) AS unused,"
-            " count(*) FILTER (WHERE created_at >= ?) AS here FROM clients WHERE document = 0",
-            (opened_at(db, now) or now,),
-        ).fetchone()
-        if windowed and (share >= MAX_PER_ADDRESS or count["here"] >= MAX_PER_WINDOW):
-            return RegistrationError(
-                "invalid_client_metadata",
-                "too many clients registered in this window: the owner opens another",
-            )
-        if count["used"] >= MAX_CLIENTS or (not windowed and count["unused"] >= MAX_UNUSED):
+        if _count(db, _IN_USE) >= MAX_CLIENTS:
             return RegistrationError(
                 "invalid_client_metadata",
                 "too many clients are registered: the owner removes some with `opencode-gateway clients revoke`",
             )
         return None
-
-    def _prune(self, db: sqlite3.Connection, now: float) -> None:
-        # Those of an earlier window go at once, but for one whose person may be on the login page and has just had
-        # the window opened anew, for its code.
-        opened = opened_at(db, now) if self._rules.enrolment == "window" else None
-        before = now - UNUSED_SECONDS if opened is None else min(opened, now - LIFETIME_SECONDS)
-        db.execute(
-            "DELETE FROM clients WHERE granted_at IS NULL AND created_at < ?", (max(before, now - UNUSED_SECONDS),)
-        )
-        # A document's client is only a name for its sessions.
-        db.execute(
-            "DELETE FROM clients WHERE document = 1"
-            " AND NOT EXISTS (SELECT 1 FROM sessions WHERE client_id = clients.id)"
-            " AND NOT EXISTS (SELECT 1 FROM codes WHERE client_id = clients.id)"
-        )
 
 
 def clean_name(name: str | None) -> str:
@@ -291,11 +280,52 @@ def clean_name(name: str | None) -> str:
     return " ".join(visible.split())[:MAX_NAME].strip() or "a client without a name"
 
 
-def _insert(
-    db: sqlite3.Connection, client_id: str, name: str, uris: Iterable[str], *, document: bool, now: float
-) -> None:
+_IN_USE: Final = (
+    "document = 0 AND (EXISTS (SELECT 1 FROM sessions WHERE client_id = clients.id)"
+    " OR EXISTS (SELECT 1 FROM codes WHERE client_id = clients.id AND session_id IS NULL))"
+)
+
+
+def _count(db: sqlite3.Connection, where: str) -> int:
+    return int(db.execute(f"SELECT count(*) FROM clients WHERE {where}").fetchone()[0])  # noqa: S608 # of this file
+
+
+def _make_room(db: sqlite3.Connection) -> None:
+    """Forget the registered clients that were granted something longest ago, of those without a session."""
+    over = _count(db, "document = 0") + 1 - MAX_CLIENTS
+    if over <= 0:
+        return
+    if _count(db, _IN_USE) >= MAX_CLIENTS:
+        raise Refused(f"{MAX_CLIENTS} clients have sessions here: remove some with `opencode-gateway clients revoke`")
     db.execute(
-        "INSERT INTO clients (id, name, document, redirect_uris, created_at) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris",
-        (client_id, name, int(document), "\n".join(uris), now),
+        f"DELETE FROM clients WHERE id IN (SELECT id FROM clients WHERE document = 0 AND NOT ({_IN_USE})"  # noqa: S608 # of this file
+        " ORDER BY granted_at LIMIT ?)",
+        (over,),
+    )
+
+
+def _prune(db: sqlite3.Connection, now: float) -> None:
+    # Those that an earlier version has stored at registration.
+    db.execute("DELETE FROM clients WHERE granted_at IS NULL AND created_at < ?", (now - UNUSED_SECONDS,))
+    # A document's client is only a name for its sessions.
+    db.execute(
+        "DELETE FROM clients WHERE document = 1"
+        " AND NOT EXISTS (SELECT 1 FROM sessions WHERE client_id = clients.id)"
+        " AND NOT EXISTS (SELECT 1 FROM codes WHERE client_id = clients.id)"
+    )
+
+
+def _row(name: str, uris: Iterable[str], *, document: bool) -> dict[str, Any]:
+    """Return what a client's row has of what the client says: see `registrations.COLUMNS`."""
+    return {"name": name, "document": int(document), "redirect_uris": "\n".join(uris)}
+
+
+def _insert(db: sqlite3.Connection, client_id: str, row: Mapping[str, Any], now: float) -> None:
+    names = ", ".join(COLUMNS)
+    places = ", ".join(f":{column}" for column in COLUMNS)
+    changed = ", ".join(f"{column} = excluded.{column}" for column in COLUMNS)
+    db.execute(
+        f"INSERT INTO clients (id, created_at, {names}) VALUES (:id, :now, {places})"  # noqa: S608 # of `registrations`
+        f" ON CONFLICT (id) DO UPDATE SET {changed}",
+        {"id": client_id, "now": now, **row},
     )

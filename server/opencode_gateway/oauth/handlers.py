@@ -30,7 +30,7 @@ from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.clients import AdmittedClient, NotAdmitted
 from opencode_gateway.oauth.redirects import is_allowed
-from opencode_gateway.oauth.requests import MAX_CLIENT_ID, MAX_REDIRECT_URI, MAX_STATE
+from opencode_gateway.oauth.requests import MAX_REDIRECT_URI, MAX_REGISTERED_ID, MAX_STATE
 from opencode_gateway.pages.rendering import problem_page, unavailable_page
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _FORM: Final = "application/x-www-form-urlencoded"
 MAX_FORM_BYTES: Final = 16 * 1024
 MAX_METADATA_BYTES: Final = 32 * 1024
 MAX_PARAMETER: Final = 4096
-_LONGEST: Final = {"client_id": MAX_CLIENT_ID, "redirect_uri": MAX_REDIRECT_URI, "state": MAX_STATE}
+_LONGEST: Final = {"client_id": MAX_REGISTERED_ID, "redirect_uri": MAX_REDIRECT_URI, "state": MAX_STATE}
 _REPEATABLE: Final = frozenset({"resource"})
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 # URLs are compared as text by clients: the usual parser would add a slash at the end of an origin.

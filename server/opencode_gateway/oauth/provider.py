@@ -82,6 +82,7 @@ class Provider(OAuthProvider):
             store,
             configuration.clients,
             documents or Documents(configuration.clients.client_id_hosts),
+            key=key,
             clock=clock,
             on_event=on_event,
         )

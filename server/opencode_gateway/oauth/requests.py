@@ -26,6 +26,9 @@ LIFETIME_SECONDS: Final = 600
 MAX_STATE: Final = 2048
 MAX_REDIRECT_URI: Final = 512
 MAX_CLIENT_ID: Final = 512
+"""Of a client that has a document."""
+MAX_REGISTERED_ID: Final = 1024
+"""Of one that registered, whose id carries what it registered."""
 MAX_SIGNED: Final = 8192
 _KEY_FILE: Final = "signing.key"
 
@@ -35,7 +38,7 @@ class Pending(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    client_id: Annotated[str, Field(max_length=MAX_CLIENT_ID)]
+    client_id: Annotated[str, Field(max_length=MAX_REGISTERED_ID)]
     client_name: Annotated[str, Field(max_length=100)]
     """As it may be shown: cleaned of what is not text."""
     document: bool

@@ -26,7 +26,7 @@ from opencode_gateway.oauth.documents import Documents
 from opencode_gateway.oauth.grants import ACCESS_SECONDS, REFRESH_SECONDS
 from opencode_gateway.oauth.provider import Provider
 from opencode_gateway.oauth.redirects import as_written, is_allowed
-from opencode_gateway.oauth.requests import Pending
+from opencode_gateway.oauth.requests import Pending, signing_key
 from opencode_gateway.pages.forms import foreign, start_again
 from opencode_gateway.pages.rendering import STYLE_PATH, problem_page, style
 from opencode_gateway.sign_in.throttle import Buckets, Budget
@@ -94,10 +94,11 @@ class TeamSignIn(TeamTokens):
             store,
             configuration.clients,
             documents or Documents(configuration.clients.client_id_hosts),
+            key=signing_key(configuration.data_dir),
             clock=clock,
             on_event=on_event,
         )
-        self._lines = Buckets(_LINES, clock, max_keys=1)
+        self._lines = Buckets(_LINES, max_keys=1)
         super().__init__(
             store,
             identity,
