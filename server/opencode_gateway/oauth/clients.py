@@ -24,6 +24,7 @@ from opencode_gateway.oauth.documents import DocumentRefused, Documents
 from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at, was_revoked
 from opencode_gateway.oauth.redirects import as_written, is_allowed, is_registered
 from opencode_gateway.oauth.registrations import COLUMNS, Registrations
+from opencode_gateway.oauth.renewals import may_renew, note_renewal
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.refusals import Refusal
 from opencode_gateway.sign_in.throttle import Buckets, Budget
@@ -59,6 +60,8 @@ class AdmittedClient(OAuthClientInformationFull):
     """A client that may ask for authorization."""
 
     document: bool = Field(exclude=True)
+    only_login: str | None = Field(default=None, exclude=True)
+    """See `Pending.only_login`."""
     rules: Rules = Field(exclude=True, repr=False)
 
     def validate_scope(self, requested_scope: str | None) -> list[str] | None:
@@ -120,11 +123,15 @@ class Clients:
             row = row or self._read(db, client_id, UNUSED_SECONDS)
         return None if row is None else self._client(client_id, row)
 
-    async def admit(self, client_id: str) -> AdmittedClient:
+    async def admit(self, client_id: str, *, login: str | None = None) -> AdmittedClient:
         """Return a client that may send a person here now.
 
         A registered one passed the window when it registered. A document's is one for all people of a chat service,
-        so each authorization needs the window, and nothing is fetched outside it.
+        so each authorization needs the window, but for those who let it in before; else nothing is fetched.
+
+        Args:
+            client_id: any text.
+            login: who logged in last from the browser that asks.
 
         Raises:
             NotAdmitted: it may not.
@@ -137,7 +144,8 @@ class Clients:
                 )
             return client
         with self._store.transaction(write=False) as db:
-            if self._closed(db):
+            only_login = login if self._closed(db) else None
+            if self._closed(db) and not (login and may_renew(db, client_id, login, self._clock())):
                 raise NotAdmitted(
                     "window", "no new client is admitted now", remedy=f"{HOW_TO_OPEN}, then connect again"
                 )
@@ -154,7 +162,7 @@ class Clients:
                 client=client_id,
             )
         row = _row(clean_name(document.client_name), uris[:MAX_REDIRECT_URIS], document=True)
-        return self._client(client_id, row)
+        return self._client(client_id, row, only_login=only_login)
 
     def register(self, asked: OAuthClientInformationFull, *, address: str = "") -> None:
         """Admit a client that registers, and change `asked`, which is its answer, to what was registered.
@@ -198,20 +206,23 @@ class Clients:
         with self._store.transaction(write=False) as db:
             return opened_at(db, self._clock())
 
-    def granted(self, db: sqlite3.Connection, pending: Pending) -> bool:
-        """Note that a person granted something to this client, which has a row from now on.
+    def granted(self, db: sqlite3.Connection, pending: Pending, login: str) -> bool:
+        """Note that this person granted something to this client, which has a row from now on.
 
         Returns:
-            False if it was revoked meanwhile.
+            False if it was revoked meanwhile, or what the person had granted it before.
 
         Raises:
             Refused: there are too many clients.
         """
         now = self._clock()
+        if pending.only_login is not None and not may_renew(db, pending.client_id, pending.only_login, now):
+            return False
         _prune(db, now)
         if pending.document:
             row = _row(pending.client_name, [pending.redirect_uri], document=True)
             _insert(db, pending.client_id, row, now)
+            note_renewal(db, pending.client_id, login, now)
         elif db.execute("SELECT 1 FROM clients WHERE id = ?", (pending.client_id,)).fetchone() is None:
             registered = self._read(db, pending.client_id, UNUSED_SECONDS + LIFETIME_SECONDS)
             if registered is None:
@@ -225,7 +236,9 @@ class Clients:
         row = self._registrations.read(client_id, seconds=seconds)
         return None if row is None or was_revoked(db, client_id) else row
 
-    def _client(self, client_id: str, row: Mapping[str, Any] | sqlite3.Row) -> AdmittedClient:
+    def _client(
+        self, client_id: str, row: Mapping[str, Any] | sqlite3.Row, *, only_login: str | None = None
+    ) -> AdmittedClient:
         return AdmittedClient(
             client_id=client_id,
             client_name=row["name"],
@@ -233,6 +246,7 @@ class Clients:
             token_endpoint_auth_method="none",  # noqa: S106 # the name of a method
             scope=" ".join(CAPABILITIES),
             document=bool(row["document"]),
+            only_login=only_login,
             rules=self._rules,
         )
 
@@ -307,11 +321,12 @@ def _make_room(db: sqlite3.Connection) -> None:
 def _prune(db: sqlite3.Connection, now: float) -> None:
     # Those that an earlier version has stored at registration.
     db.execute("DELETE FROM clients WHERE granted_at IS NULL AND created_at < ?", (now - UNUSED_SECONDS,))
-    # A document's client is only a name for its sessions.
+    # A document's client is only a name for its sessions, and for what its people may renew.
     db.execute(
         "DELETE FROM clients WHERE document = 1"
         " AND NOT EXISTS (SELECT 1 FROM sessions WHERE client_id = clients.id)"
         " AND NOT EXISTS (SELECT 1 FROM codes WHERE client_id = clients.id)"
+        " AND NOT EXISTS (SELECT 1 FROM renewals WHERE client_id = clients.id)"
     )
 
 

@@ -55,8 +55,13 @@ _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _URL: Final = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))
 
 
-def routes(provider: Provider) -> list[Route]:
-    """Return all endpoints of the authorization server."""
+def routes(provider: Provider, last_login: Callable[[Request], str | None] = lambda request: None) -> list[Route]:
+    """Return all endpoints of the authorization server.
+
+    Args:
+        provider: answers.
+        last_login: says who logged in last from the browser of a request.
+    """
     authenticator = ClientAuthenticator(provider)
     return [
         Route("/.well-known/oauth-authorization-server", MetadataHandler(_metadata(provider.issuer)).handle),
@@ -65,7 +70,11 @@ def routes(provider: Provider) -> list[Route]:
             authorization_servers=[_URL.validate_python(provider.issuer)],
             scopes_supported=list(CAPABILITIES),
         ),
-        Route("/authorize", bounded(_Authorization(provider).handle, MAX_FORM_BYTES), methods=["GET", "POST"]),
+        Route(
+            "/authorize",
+            bounded(_Authorization(provider, last_login).handle, MAX_FORM_BYTES),
+            methods=["GET", "POST"],
+        ),
         Route("/token", bounded(_Token(provider, authenticator).handle, MAX_FORM_BYTES), methods=["POST"]),
         Route("/revoke", bounded(_Revocation(provider, authenticator).handle, MAX_FORM_BYTES), methods=["POST"]),
         Route("/register", bounded(_Registration(provider).handle, MAX_METADATA_BYTES, None), methods=["POST"]),
@@ -132,8 +141,9 @@ def _problem(pairs: Iterable[tuple[str, object]]) -> str | None:
 class _Authorization:
     """`/authorize`. A person's browser is here: what cannot be told the client is shown to them."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, last_login: Callable[[Request], str | None]) -> None:
         self._provider = provider
+        self._last_login = last_login
 
     async def handle(self, request: Request) -> Response:
         parameters = await request.form() if request.method == "POST" else request.query_params
@@ -141,7 +151,9 @@ class _Authorization:
         if problem:
             return _shown(request, problem)
         try:
-            client = await self._provider.clients.admit(str(parameters.get("client_id", "")))
+            client = await self._provider.clients.admit(
+                str(parameters.get("client_id", "")), login=self._last_login(request)
+            )
         except NotAdmitted as error:
             return _shown(request, str(error))
         redirect_uri = parameters.get("redirect_uri")

@@ -31,6 +31,7 @@ from opencode_gateway.oauth.documents import Documents
 from opencode_gateway.oauth.grants import Grants, Pair
 from opencode_gateway.oauth.redirects import as_written
 from opencode_gateway.oauth.requests import Pending, PendingRequests, signing_key
+from opencode_gateway.pages.browsers import Browsers
 
 if TYPE_CHECKING:
     import sqlite3
@@ -78,6 +79,7 @@ class Provider(OAuthProvider):
         self.resource = configuration.resource
         key = signing_key(configuration.data_dir)
         self.requests = PendingRequests(key, clock=clock)
+        self._browsers = Browsers(key, https=configuration.public_url.startswith("https:"), clock=clock)
         self.clients = Clients(
             store,
             configuration.clients,
@@ -98,7 +100,7 @@ class Provider(OAuthProvider):
     def get_routes(self, mcp_path: str | None = None) -> list[Route]:
         """Return the routes of the authorization server, and the metadata of the resource."""
         self.set_mcp_path(mcp_path)
-        return handlers.routes(self)
+        return handlers.routes(self, self._browsers.last_login)
 
     # What the pages ask.
 
@@ -128,7 +130,9 @@ class Provider(OAuthProvider):
         granted = [capability for capability in CAPABILITIES if capability in held]
         if user is None or not granted:
             raise Refused("nothing can be granted: you have none of the capabilities that the client asks for")
-        if not self.clients.granted(db, pending):
+        if pending.only_login not in {None, login}:
+            raise Refused("without a window this client is for whoever connected it before")
+        if not self.clients.granted(db, pending, login):
             raise Refused("this client is no longer registered here: connect it anew")
         return self._answer(pending, code=self._grants.issue_code(db, pending, login, granted))
 
@@ -170,6 +174,7 @@ class Provider(OAuthProvider):
             challenge=params.code_challenge,
             capabilities=tuple(capability for capability in CAPABILITIES if capability in asked),
             resource=self.resource,
+            only_login=client.only_login,
         )
         return f"{self.issuer}{LOGIN_PATH}?request={self.requests.sign(pending)}"
 

@@ -51,6 +51,8 @@ class Pending(BaseModel):
     capabilities: Annotated[tuple[Capability, ...], Field(min_length=1, max_length=3)]
     """What the client asks for; a person grants all or part of it."""
     resource: Annotated[str, Field(max_length=512)]
+    only_login: Annotated[str, Field(max_length=320)] | None = None
+    """Who alone may complete it: it was let in without a window, as this person's; see `renewals`."""
 
     @property
     def redirect_host(self) -> str:

@@ -22,7 +22,7 @@ from opencode_gateway.capabilities import MEANING
 from opencode_gateway.errors import ConfigError, GatewayError, Refused
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.pages.browsers import Browsers
-from opencode_gateway.pages.forms import Answered, foreign, read_fields, start_again
+from opencode_gateway.pages.forms import Answered, foreign, of_another, read_fields, start_again
 from opencode_gateway.pages.rendering import STYLE_PATH, page, problem_page, style, unavailable_page
 from opencode_gateway.people.users import MAX_NAME, known_as
 from opencode_gateway.sign_in.password import Logins, Typed, WrongLogin
@@ -281,6 +281,8 @@ class _Pages:
         message: str | None = None,
         status: int = 200,
     ) -> Response:
+        if pending.only_login not in {None, user.name}:
+            raise Answered(of_another(pending.client_name, user.name))
         grantable = _grantable(pending, user)
         if not grantable:
             raise Answered(

@@ -300,7 +300,7 @@ class TeamSignIn(TeamTokens):
         """Note whose session the code is going to begin; False if its client was revoked meanwhile."""
         pending = await self._pending(transaction)
         with self._store.transaction() as db:
-            if not self.clients.granted(db, pending):
+            if not self.clients.granted(db, pending, stored["person"]):
                 return False
             sessions.begin(
                 db,
