@@ -358,6 +358,19 @@ async def test_a_revoked_client_does_not_come_back_by_its_id(server: Authorizati
     assert list_clients(server.store) == []
 
 
+async def test_a_client_that_nobody_has_granted_anything_to_is_revoked_by_its_own_id(
+    server: AuthorizationServer,
+) -> None:
+    client_id = await server.registered()
+    asked = await server.authorize(client_id, proof().challenge)
+
+    assert revoke_client(server.store, client_id) == 0
+
+    with pytest.raises(Refused, match="no longer registered"):
+        server.consent(asked.headers["location"])
+    assert (await server.authorize(client_id, proof().challenge)).status_code == 400
+
+
 async def test_a_client_without_a_session_makes_room_for_one_that_is_connected(
     server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,14 +96,17 @@ def revoke_client(store: Store, client_id: str) -> int:
     now = time.time()
     with store.transaction() as db:
         ids = [row["id"] for row in db.execute("SELECT id FROM clients")]
-        found = [each for each in ids if client_id in {each, shown_id(each)}]
-        if not found:
+        found = next((each for each in ids if client_id in {each, shown_id(each)}), None)
+        # One that nobody has granted anything to is known by its own id alone, which is in the audit log.
+        carries_itself = shown_id(client_id) != client_id and not was_revoked(db, client_id)
+        if found is None and not carries_itself:
             raise Refused(f"there is no client {client_id[:200]!r}: see `opencode-gateway clients list`")
-        sessions = int(db.execute("SELECT count(*) FROM sessions WHERE client_id = ?", (found[0],)).fetchone()[0])
-        db.execute("DELETE FROM clients WHERE id = ?", (found[0],))
+        whole = found or client_id
+        sessions = int(db.execute("SELECT count(*) FROM sessions WHERE client_id = ?", (whole,)).fetchone()[0])
+        db.execute("DELETE FROM clients WHERE id = ?", (whole,))
         # Its registration would be good for an hour.
         db.execute("DELETE FROM revoked_clients WHERE at < ?", (now - _REVOKED_SECONDS,))
-        db.execute("INSERT OR REPLACE INTO revoked_clients (id, at) VALUES (?, ?)", (found[0], now))
+        db.execute("INSERT OR REPLACE INTO revoked_clients (id, at) VALUES (?, ?)", (whole, now))
     return sessions
 
 
