@@ -26,6 +26,7 @@ from opencode_gateway.oauth.documents import Documents
 from opencode_gateway.oauth.grants import ACCESS_SECONDS, REFRESH_SECONDS
 from opencode_gateway.oauth.provider import Provider
 from opencode_gateway.oauth.redirects import as_written, is_allowed
+from opencode_gateway.oauth.registrations import shown_id
 from opencode_gateway.oauth.requests import Pending, signing_key
 from opencode_gateway.pages.forms import foreign, start_again
 from opencode_gateway.pages.rendering import STYLE_PATH, problem_page, style
@@ -320,7 +321,7 @@ class TeamSignIn(TeamTokens):
         return Pending(
             client_id=client_id,
             # The window may have closed while the person logged in; they came in time.
-            client_name=(client and client.client_name) or urlsplit(client_id).hostname or client_id,
+            client_name=(client and client.client_name) or urlsplit(client_id).hostname or shown_id(client_id),
             document=client.document if client else client_id.startswith("https://"),
             redirect_uri=transaction.client_redirect_uri,
             challenge=transaction.code_challenge or "",
