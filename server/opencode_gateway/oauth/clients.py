@@ -183,7 +183,9 @@ class Clients:
             raise refusal
         client_id = self._registrations.sign(_row(name, uris, document=False))
         if client_id is None:
-            raise RegistrationError("invalid_client_metadata", "name and redirect_uris are too long together")
+            raise RegistrationError(
+                "invalid_client_metadata", "what the client registers is too long: fewer or shorter redirect_uris"
+            )
         asked.client_id = client_id
         self._tell(asked, name, uris, address)
         for field in type(asked).model_fields:
