@@ -77,6 +77,12 @@ _MIGRATIONS: Final = (
     UPDATE tokens SET confirmed_at = replaced_at WHERE replaced_at IS NOT NULL;
     CREATE INDEX tokens_by_parent ON tokens (parent);
     """,
+    # known: what `clients enable` and `disable` say, whom a window is opened for, and whom it let in
+    """
+    CREATE TABLE known_clients (name TEXT PRIMARY KEY, enabled INTEGER NOT NULL, changed_at REAL NOT NULL) STRICT;
+    ALTER TABLE enrolment ADD COLUMN opened_for TEXT NOT NULL DEFAULT '';
+    ALTER TABLE clients ADD COLUMN let_in_as TEXT NOT NULL DEFAULT '';
+    """,
 )
 """`PRAGMA user_version` counts those that a file has had. One that was released is never changed."""
 

@@ -170,7 +170,7 @@ async def test_redirect_uris_of_a_document_count_only_if_they_are_allowed_here(
     assert (await server.authorize(both, proof().challenge)).status_code == 302
     assert (await server.authorize(both, proof().challenge, redirect_uri=elsewhere)).status_code == 400
     refused = await server.authorize(foreign, proof().challenge)
-    assert "no redirect address" in refused.json()["error_description"]
+    assert "no redirect_uri" in refused.json()["error_description"]
 
 
 async def test_a_redirect_uri_that_the_document_does_not_name_is_refused(

@@ -17,7 +17,6 @@ from opencode_gateway.oauth import clients
 from opencode_gateway.oauth.clients import clean_name
 from opencode_gateway.oauth.documents import DocumentRefused, Documents
 from opencode_gateway.oauth.enrolment import list_clients
-from opencode_gateway.oauth.redirects import is_allowed
 from support.authorization import CALLBACK, PUBLIC_URL, AuthorizationServer, proof
 
 if TYPE_CHECKING:
@@ -257,7 +256,7 @@ def test_any_metadata_is_answered_by_register_and_fills_little(doors: Doors, met
             client = doors.server.provider.clients.known(answer.json()["client_id"])
             assert client is not None
             assert len(client.client_name or "") <= clients.MAX_NAME
-            assert all(is_allowed(str(uri), doors.server.configuration.clients) for uri in client.redirect_uris or [])
+            assert all(map(client.allowed.allows, map(str, client.redirect_uris or [])))
     assert list_clients(doors.server.store) == []
 
 

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from opencode_gateway.calls.servers import load_servers
+from opencode_gateway.commands.clients import describe_switches
 from opencode_gateway.configuration import load_configuration
 from opencode_gateway.errors import ConfigError
+from opencode_gateway.oauth.redirects import switches
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +28,12 @@ def check(config: Path) -> None:
     configuration = load_configuration(config)
     servers = load_servers(configuration.servers_file)
     click.echo(f"{configuration.resource} on {configuration.listen}, sign-in: {configuration.sign_in.mode}")
+    clients = configuration.clients
+    click.echo(
+        f"clients: {describe_switches(switches(clients, {}))}; `clients known` has what commands switched, too"
+    )
+    for uri in (*(clients.redirect_uris or ()), *(["any at loopback"] if clients.loopback_redirects else [])):
+        click.echo(f"  a redirect address: {uri}")
     for capability, tools in configuration.capabilities.items():
         click.echo(f"{capability}: {', '.join(tools) or 'no tool'}")
     for name, server in servers.items():

@@ -12,17 +12,15 @@ import time
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final
 
-from mcp.server.auth.provider import RegistrationError
 from mcp.shared.auth import InvalidRedirectUriError, InvalidScopeError, OAuthClientInformationFull
 from pydantic import AnyUrl, Field
 
 from opencode_gateway.audit import Event
 from opencode_gateway.capabilities import CAPABILITIES
-from opencode_gateway.configuration import Clients as Rules  # noqa: TC001 # pydantic needs it at run time
 from opencode_gateway.errors import GatewayError, Refused
 from opencode_gateway.oauth.documents import DocumentRefused, Documents
 from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at, was_revoked
-from opencode_gateway.oauth.redirects import as_written, is_allowed, is_registered
+from opencode_gateway.oauth.redirects import Allowed, is_registered
 from opencode_gateway.oauth.registrations import COLUMNS, Registrations
 from opencode_gateway.oauth.renewals import may_renew, note_renewal
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable, Mapping
 
+    from opencode_gateway.oauth.redirects import Rules
     from opencode_gateway.oauth.requests import Pending
     from opencode_gateway.refusals import Kind
     from opencode_gateway.store import Store
@@ -55,6 +54,11 @@ class NotAdmitted(GatewayError):
         super().__init__(f"{reason}: {remedy}" if remedy else reason)
         self.refusal = Refusal(kind=kind, reason=reason, remedy=remedy, client=client)
 
+    @classmethod
+    def of(cls, refusal: Refusal) -> NotAdmitted:
+        """Return the error of a refusal that is there already."""
+        return cls(refusal.kind, refusal.reason, remedy=refusal.remedy, client=refusal.client)
+
 
 class AdmittedClient(OAuthClientInformationFull):
     """A client that may ask for authorization."""
@@ -62,7 +66,8 @@ class AdmittedClient(OAuthClientInformationFull):
     document: bool = Field(exclude=True)
     only_login: str | None = Field(default=None, exclude=True)
     """See `Pending.only_login`."""
-    rules: Rules = Field(exclude=True, repr=False)
+    allowed: Allowed = Field(exclude=True, repr=False)
+    """What is allowed to it now."""
 
     def validate_scope(self, requested_scope: str | None) -> list[str] | None:
         """Return the capabilities that are asked for. Scopes that we do not have are passed over (RFC 6749, 3.3)."""
@@ -78,9 +83,9 @@ class AdmittedClient(OAuthClientInformationFull):
         chosen = mine[0] if redirect_uri is None and len(mine) == 1 else redirect_uri
         if chosen is None:
             raise InvalidRedirectUriError("redirect_uri is missing, and this client has more than one")
-        written = as_written(chosen, self.rules)
-        if not is_allowed(written, self.rules) or not is_registered(
-            written, [as_written(uri, self.rules) for uri in mine]
+        written = self.allowed.as_written(chosen)
+        if not self.allowed.allows(written) or not is_registered(
+            written, [self.allowed.as_written(uri) for uri in mine]
         ):
             raise InvalidRedirectUriError("redirect_uri is not one that this client registered and this relay allows")
         return chosen
@@ -121,7 +126,10 @@ class Clients:
         with self._store.transaction(write=False) as db:
             row = db.execute("SELECT * FROM clients WHERE id = ?", (client_id,)).fetchone()
             row = row or self._read(db, client_id, UNUSED_SECONDS)
-        return None if row is None else self._client(client_id, row)
+            if row is None:
+                return None
+            allowed = self._rules.read(db, let_in_as=row["let_in_as"])
+        return self._client(client_id, row, allowed)
 
     async def admit(self, client_id: str, *, login: str | None = None) -> AdmittedClient:
         """Return a client that may send a person here now.
@@ -149,43 +157,45 @@ class Clients:
                 raise NotAdmitted(
                     "window", "no new client is admitted now", remedy=f"{HOW_TO_OPEN}, then connect again"
                 )
+            row = db.execute("SELECT let_in_as FROM clients WHERE id = ?", (client_id,)).fetchone()
+            allowed = self._rules.read(db, let_in_as=row["let_in_as"] if row else "")
         try:
-            document = await self._documents.fetch(client_id)
+            document = await self._documents.fetch(client_id, hosts=allowed.document_hosts)
         except DocumentRefused as error:
-            raise NotAdmitted("document", str(error), remedy="", client=client_id) from error
-        uris = [uri for uri in document.redirect_uris if is_allowed(uri, self._rules)]
+            remedy = allowed.document_remedy(client_id)
+            raise NotAdmitted("document", str(error), remedy=remedy, client=client_id) from error
+        name = clean_name(document.client_name)
+        uris = [uri for uri in document.redirect_uris if allowed.allows(uri)]
         if not uris:
-            raise NotAdmitted(
-                "redirect",
-                "the client's document names no redirect address that this relay allows",
-                remedy="",
-                client=client_id,
-            )
-        row = _row(clean_name(document.client_name), uris[:MAX_REDIRECT_URIS], document=True)
-        return self._client(client_id, row, only_login=only_login)
+            raise NotAdmitted.of(allowed.refusal(document.redirect_uris[:MAX_REDIRECT_URIS], name))
+        row = _row(name, uris[:MAX_REDIRECT_URIS], document=True)
+        return self._client(client_id, row, allowed, only_login=only_login)
 
     def register(self, asked: OAuthClientInformationFull, *, address: str = "") -> None:
         """Admit a client that registers, and change `asked`, which is its answer, to what was registered.
+
+        Of its redirect URIs those are kept that are allowed here: some clients name one for each place they run at.
 
         Args:
             asked: what it says of itself.
             address: where it comes from.
 
         Raises:
-            RegistrationError: outside the window, for a redirect URI that is not allowed, or if it is too much.
+            NotAdmitted: outside the window, with no redirect URI that is allowed, or if it is too much.
         """
-        uris = [as_written(uri, self._rules) for uri in asked.redirect_uris or []]
         name = clean_name(asked.client_name)
         with self._store.transaction(write=False) as db:
-            refusal = self._refusal(db, uris)
-        # Not raised in there: the SDK's errors are frozen, and a context manager touches them.
+            allowed = self._rules.read(db)
+            sent = {allowed.as_written(uri): uri for uri in asked.redirect_uris or []}
+            uris = [uri for uri in sent if allowed.allows(uri)]
+            refusal = self._refusal(db, asked, allowed)
         if refusal is not None:
             raise refusal
-        client_id = self._registrations.sign(_row(name, uris, document=False))
+        let_in_as = allowed.let_in_as(uris)
+        client_id = self._registrations.sign(_row(name, uris, document=False, let_in_as=let_in_as))
         if client_id is None:
-            raise RegistrationError(
-                "invalid_client_metadata", "what the client registers is too long: fewer or shorter redirect_uris"
-            )
+            remedy = "a client registers fewer or shorter redirect_uris"
+            raise NotAdmitted("limit", "what it registers is too long", remedy=remedy, client=name)
         asked.client_id = client_id
         self._tell(asked, name, uris, address)
         for field in type(asked).model_fields:
@@ -198,6 +208,7 @@ class Clients:
             }:
                 setattr(asked, field, None)
         asked.client_name = name
+        asked.redirect_uris = [sent[uri] for uri in uris]
         asked.scope = " ".join(CAPABILITIES)
         asked.token_endpoint_auth_method = "none"  # noqa: S105 # the name of a method
         asked.grant_types = ["authorization_code", "refresh_token"]
@@ -231,6 +242,8 @@ class Clients:
                 return False
             _make_room(db)
             _insert(db, pending.client_id, registered, now)
+        if pending.let_in_as:
+            _keep_let_in(db, pending)
         return db.execute("UPDATE clients SET granted_at = ? WHERE id = ?", (now, pending.client_id)).rowcount == 1
 
     def _read(self, db: sqlite3.Connection, client_id: str, seconds: float) -> dict[str, Any] | None:
@@ -239,7 +252,12 @@ class Clients:
         return None if row is None or was_revoked(db, client_id) else row
 
     def _client(
-        self, client_id: str, row: Mapping[str, Any] | sqlite3.Row, *, only_login: str | None = None
+        self,
+        client_id: str,
+        row: Mapping[str, Any] | sqlite3.Row,
+        allowed: Allowed,
+        *,
+        only_login: str | None = None,
     ) -> AdmittedClient:
         return AdmittedClient(
             client_id=client_id,
@@ -249,7 +267,7 @@ class Clients:
             scope=" ".join(CAPABILITIES),
             document=bool(row["document"]),
             only_login=only_login,
-            rules=self._rules,
+            allowed=allowed,
         )
 
     def _tell(self, asked: OAuthClientInformationFull, name: str, uris: list[str], address: str) -> None:
@@ -270,18 +288,30 @@ class Clients:
     def _closed(self, db: sqlite3.Connection) -> bool:
         return self._rules.enrolment == "window" and opened_at(db, self._clock()) is None
 
-    def _refusal(self, db: sqlite3.Connection, uris: list[str]) -> RegistrationError | None:
+    def _refusal(
+        self, db: sqlite3.Connection, asked: OAuthClientInformationFull, allowed: Allowed
+    ) -> NotAdmitted | None:
+        name = clean_name(asked.client_name)
         # The window first, so that a stranger outside it learns nothing.
         if self._closed(db):
-            return RegistrationError("invalid_client_metadata", f"no new client is admitted now: {HOW_TO_OPEN}")
-        if not uris or len(uris) > MAX_REDIRECT_URIS or not all(is_allowed(uri, self._rules) for uri in uris):
-            return RegistrationError(
-                "invalid_redirect_uri", "redirect_uris may hold only those that this relay's configuration allows"
+            return NotAdmitted(
+                "window",
+                "no new client is admitted now",
+                remedy=f"{HOW_TO_OPEN}, then connect again",
+                client=name,
             )
+        sent = [allowed.as_written(uri) for uri in asked.redirect_uris or []]
+        if len(sent) > MAX_REDIRECT_URIS:
+            remedy = f"a client registers {MAX_REDIRECT_URIS} at most"
+            return NotAdmitted("redirect", "it has too many redirect addresses", remedy=remedy, client=name)
+        if not any(map(allowed.allows, sent)):
+            return NotAdmitted.of(allowed.refusal(sent, name))
         if _count(db, _IN_USE) >= MAX_CLIENTS:
-            return RegistrationError(
-                "invalid_client_metadata",
-                "too many clients are registered: the owner removes some with `opencode-gateway clients revoke`",
+            return NotAdmitted(
+                "limit",
+                "too many clients are registered",
+                remedy="the owner removes some with `opencode-gateway clients revoke`",
+                client=name,
             )
         return None
 
@@ -294,6 +324,12 @@ def clean_name(name: str | None) -> str:
         if character.isspace() or unicodedata.category(character)[0] != "C"
     )
     return " ".join(visible.split())[:MAX_NAME].strip() or "a client without a name"
+
+
+def _keep_let_in(db: sqlite3.Connection, pending: Pending) -> None:
+    row = db.execute("SELECT let_in_as FROM clients WHERE id = ?", (pending.client_id,)).fetchone()
+    names = dict.fromkeys([*(row["let_in_as"].split() if row else ()), *pending.let_in_as.split()])
+    db.execute("UPDATE clients SET let_in_as = ? WHERE id = ?", (" ".join(names), pending.client_id))
 
 
 _IN_USE: Final = (
@@ -332,15 +368,16 @@ def _prune(db: sqlite3.Connection, now: float) -> None:
     )
 
 
-def _row(name: str, uris: Iterable[str], *, document: bool) -> dict[str, Any]:
+def _row(name: str, uris: Iterable[str], *, document: bool, let_in_as: str = "") -> dict[str, Any]:
     """Return what a client's row has of what the client says: see `registrations.COLUMNS`."""
-    return {"name": name, "document": int(document), "redirect_uris": "\n".join(uris)}
+    return {"name": name, "document": int(document), "redirect_uris": "\n".join(uris), "let_in_as": let_in_as}
 
 
 def _insert(db: sqlite3.Connection, client_id: str, row: Mapping[str, Any], now: float) -> None:
     names = ", ".join(COLUMNS)
     places = ", ".join(f":{column}" for column in COLUMNS)
-    changed = ", ".join(f"{column} = excluded.{column}" for column in COLUMNS)
+    # As what it was let in is added to: see `_keep_let_in`.
+    changed = ", ".join(f"{column} = excluded.{column}" for column in COLUMNS if column != "let_in_as")
     db.execute(
         f"INSERT INTO clients (id, created_at, {names}) VALUES (:id, :now, {places})"  # noqa: S608 # of `registrations`
         f" ON CONFLICT (id) DO UPDATE SET {changed}",

@@ -19,7 +19,7 @@ from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.requests import MAX_CLIENT_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
 FETCH_SECONDS: Final = 5.0
 MAX_DOCUMENT_BYTES: Final = 64 * 1024
@@ -47,11 +47,11 @@ class Documents:
     """Fetches client-id documents.
 
     Args:
-        hosts: from which, as `HOST` or `HOST:PORT`.
+        hosts: from which always, as `HOST` or `HOST:PORT`.
         seconds: for one document, from the wait for a place to the last byte.
     """
 
-    def __init__(self, hosts: Iterable[str], *, seconds: float = FETCH_SECONDS) -> None:
+    def __init__(self, hosts: Iterable[str] = (), *, seconds: float = FETCH_SECONDS) -> None:
         self._hosts = frozenset(hosts)
         self._seconds = seconds
         self._fetcher = _Fetcher(timeout=seconds)
@@ -61,14 +61,18 @@ class Documents:
         """Tell whether this could be the id of such a client; ids of registered ones have no scheme."""
         return client_id[:8].lower() == "https://"
 
-    async def fetch(self, client_id: str) -> CIMDDocument:
+    async def fetch(self, client_id: str, *, hosts: Iterable[str] = ()) -> CIMDDocument:
         """Return the document at `client_id`.
+
+        Args:
+            client_id: an address.
+            hosts: from which now, besides.
 
         Raises:
             DocumentRefused: the id is not in the one spelling that we take, its host is not listed, or the document
                 cannot be had within the limits or is not about this client.
         """
-        self._check_id(client_id)
+        self._check_id(client_id, self._hosts.union(hosts))
         document = self._fetcher.kept(client_id) or await self._fetch(client_id)
         if str(document.client_id) != client_id:
             raise DocumentRefused("the client's document is about another client")
@@ -90,15 +94,15 @@ class Documents:
             # Reasons name addresses and ports of inside: they are for the log, which FastMCP has written.
             raise DocumentRefused("the client's document cannot be fetched, or is not valid") from error
 
-    def _check_id(self, client_id: str) -> None:
+    def _check_id(self, client_id: str, hosts: Collection[str]) -> None:
         try:
             parts = urlsplit(client_id)
         except ValueError:
             raise DocumentRefused("the client's id is not a URL") from None
         if len(client_id) > MAX_CLIENT_ID or parts.scheme != "https" or parts.geturl() != client_id:
             raise DocumentRefused("the client's id is not a plain https URL")
-        if parts.netloc not in self._hosts:
-            raise DocumentRefused("the client's document is on a host that is not in `clients.client_id_hosts`")
+        if parts.netloc not in hosts:
+            raise DocumentRefused("the client's document is on a host from which none is fetched here")
         dots = {".", ".."} & set(parts.path.lower().replace("%2e", ".").split("/"))
         if not _PATH.fullmatch(parts.path) or dots or parts.query or parts.fragment:
             raise DocumentRefused("the client's id must be https://HOST/PATH, without query or fragment")

@@ -17,7 +17,7 @@ from mcp.server.auth.handlers.metadata import MetadataHandler
 from mcp.server.auth.handlers.register import RegistrationHandler
 from mcp.server.auth.handlers.token import TokenHandler
 from mcp.server.auth.middleware.client_auth import AuthenticationError, ClientAuthenticator
-from mcp.server.auth.provider import AuthorizeError
+from mcp.server.auth.provider import AuthorizeError, RegistrationError, RegistrationErrorCode
 from mcp.server.auth.routes import create_protected_resource_routes
 from mcp.server.auth.settings import ClientRegistrationOptions
 from mcp.server.transport_security import RequestBodyLimitMiddleware
@@ -29,7 +29,6 @@ from starlette.routing import Route, request_response
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.clients import AdmittedClient, NotAdmitted
-from opencode_gateway.oauth.redirects import is_allowed
 from opencode_gateway.oauth.requests import MAX_REDIRECT_URI, MAX_REGISTERED_ID, MAX_STATE
 from opencode_gateway.pages.rendering import problem_page, unavailable_page
 
@@ -157,8 +156,11 @@ class _Authorization:
         except NotAdmitted as error:
             return _shown(request, str(error))
         redirect_uri = parameters.get("redirect_uri")
-        if redirect_uri is not None and not is_allowed(str(redirect_uri), client.rules):
-            return _shown(request, "redirect_uri is not one that this relay allows")
+        mine = [client.allowed.as_written(uri) for uri in client.redirect_uris or []]
+        sent_to = mine if redirect_uri is None else [str(redirect_uri)]
+        if not any(map(client.allowed.allows, sent_to)):
+            refusal = client.allowed.refusal(sent_to, client.client_name or "")
+            return _shown(request, str(NotAdmitted.of(refusal)))
         asking = _Asking(
             self._provider,
             client,
@@ -219,7 +221,12 @@ class _Registering:
         self._address = address
 
     async def register_client(self, client_info: OAuthClientInformationFull) -> None:
-        self._provider.clients.register(client_info, address=self._address)
+        try:
+            self._provider.clients.register(client_info, address=self._address)
+        except NotAdmitted as error:
+            is_redirect = error.refusal.kind == "redirect"
+            code: RegistrationErrorCode = "invalid_redirect_uri" if is_redirect else "invalid_client_metadata"
+            raise RegistrationError(code, str(error)) from error
 
 
 class _Token:

@@ -29,7 +29,7 @@ from opencode_gateway.oauth import handlers
 from opencode_gateway.oauth.clients import AdmittedClient, Clients
 from opencode_gateway.oauth.documents import Documents
 from opencode_gateway.oauth.grants import Grants, Pair
-from opencode_gateway.oauth.redirects import as_written
+from opencode_gateway.oauth.redirects import Rules
 from opencode_gateway.oauth.requests import Pending, PendingRequests, signing_key
 from opencode_gateway.pages.browsers import Browsers
 
@@ -82,8 +82,8 @@ class Provider(OAuthProvider):
         self._browsers = Browsers(key, https=configuration.public_url.startswith("https:"), clock=clock)
         self.clients = Clients(
             store,
-            configuration.clients,
-            documents or Documents(configuration.clients.client_id_hosts),
+            Rules(configuration.clients, store, clock),
+            documents or Documents(),
             key=key,
             clock=clock,
             on_event=on_event,
@@ -164,17 +164,19 @@ class Provider(OAuthProvider):
         if not _CHALLENGE.fullmatch(params.code_challenge):
             raise AuthorizeError("invalid_request", "code_challenge is not one of S256")
         asked = params.scopes or []
+        redirect_uri = client.allowed.as_written(params.redirect_uri)
         pending = Pending(
             client_id=client.client_id,
             client_name=client.client_name or "",
             document=client.document,
-            redirect_uri=as_written(params.redirect_uri, client.rules),
+            redirect_uri=redirect_uri,
             redirect_uri_explicit=params.redirect_uri_provided_explicitly,
             state=params.state,
             challenge=params.code_challenge,
             capabilities=tuple(capability for capability in CAPABILITIES if capability in asked),
             resource=self.resource,
             only_login=client.only_login,
+            let_in_as=client.allowed.let_in_as([redirect_uri]),
         )
         return f"{self.issuer}{LOGIN_PATH}?request={self.requests.sign(pending)}"
 

@@ -53,11 +53,14 @@ class Pending(BaseModel):
     resource: Annotated[str, Field(max_length=512)]
     only_login: Annotated[str, Field(max_length=320)] | None = None
     """Who alone may complete it: it was let in without a window, as this person's; see `renewals`."""
+    let_in_as: Annotated[str, Field(max_length=512)] = ""
+    """The known clients, as `redirects.Allowed.let_in_as` has them, without which `redirect_uri` were not allowed."""
 
     @property
     def redirect_host(self) -> str:
-        """Where the person is sent afterwards: host, and port if it is not the usual one."""
-        return urlsplit(self.redirect_uri).netloc
+        """Where the person is sent afterwards: host, and port if it is not the usual one; else a program's scheme."""
+        parts = urlsplit(self.redirect_uri)
+        return parts.netloc if parts.scheme in {"http", "https"} else f"{parts.scheme}://{parts.netloc}"
 
 
 class PendingRequests:

@@ -25,7 +25,7 @@ from opencode_gateway.oauth.clients import AdmittedClient, Clients, NotAdmitted
 from opencode_gateway.oauth.documents import Documents
 from opencode_gateway.oauth.grants import ACCESS_SECONDS, REFRESH_SECONDS
 from opencode_gateway.oauth.provider import Provider
-from opencode_gateway.oauth.redirects import as_written, is_allowed
+from opencode_gateway.oauth.redirects import Rules
 from opencode_gateway.oauth.registrations import shown_id
 from opencode_gateway.oauth.requests import Pending, signing_key
 from opencode_gateway.pages.forms import foreign, start_again
@@ -91,10 +91,11 @@ class TeamSignIn(TeamTokens):
     ) -> None:
         self.configuration = configuration
         self.issuer = configuration.public_url
+        self._rules = Rules(configuration.clients, store, clock)
         self.clients = Clients(
             store,
-            configuration.clients,
-            documents or Documents(configuration.clients.client_id_hosts),
+            self._rules,
+            documents or Documents(),
             key=signing_key(configuration.data_dir),
             clock=clock,
             on_event=on_event,
@@ -113,15 +114,8 @@ class TeamSignIn(TeamTokens):
             upstream_client_secret=client_secret,
             base_url=_ISSUER.validate_python(configuration.public_url),
             redirect_path=CALLBACK_PATH,
-            # Ours are exact, and are looked at below; these would do if the proxy changed under us.
-            allowed_client_redirect_uris=[
-                *configuration.clients.redirect_uris,
-                *(
-                    ("http://127.0.0.1:*", "http://[::1]:*", "http://localhost:*")
-                    if configuration.clients.loopback_redirects
-                    else ()
-                ),
-            ],
+            # Looked at below, as they are when they are asked for; none would do if the proxy changed under us.
+            allowed_client_redirect_uris=["https://redirects.invalid/"],
             valid_scopes=list(CAPABILITIES),
             forward_resource=False,
             extra_authorize_params=dict(identity.endpoints.parameters),
@@ -164,9 +158,9 @@ class TeamSignIn(TeamTokens):
         return Provider.is_ours(cast("Provider", self), resource)
 
     def _validate_client_redirect_uri(self, redirect_uri: str) -> bool:
-        rules = self.configuration.clients
+        allowed = self._rules.now()
         try:
-            return is_allowed(as_written(AnyUrl(redirect_uri), rules), rules)
+            return allowed.allows(allowed.as_written(AnyUrl(redirect_uri)))
         except ValidationError:
             return False
 
