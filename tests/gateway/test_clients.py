@@ -176,6 +176,7 @@ async def test_of_a_mixed_list_those_are_kept_that_are_allowed_and_the_answer_sa
     answer = await server.register(redirect_uris=["https://evil.example/cb", CALLBACK, LOOPBACK])
 
     assert (answer.status_code, answer.json()["redirect_uris"]) == (201, [CALLBACK])
+    await server.tokens(answer.json()["client_id"])
     (kept,) = list_clients(server.store)
     assert kept.redirect_uris == (CALLBACK,)
     evil = await server.authorize(kept.id, proof().challenge, redirect_uri="https://evil.example/cb")
