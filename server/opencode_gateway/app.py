@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from opencode_gateway.calls.audited import AuditCalls
-from opencode_gateway.calls.children import Bounds, Children, Instructions
+from opencode_gateway.calls.bounds import Bounds
+from opencode_gateway.calls.children import Children, Instructions
 from opencode_gateway.calls.permissions import Permissions
 from opencode_gateway.configuration import MCP_PATH
 from opencode_gateway.door.bodies import MendedBody
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from opencode_gateway.calls.servers import Servers
     from opencode_gateway.configuration import Configuration
 
+_log = logging.getLogger(__name__)
+
 
 def build_app(
     configuration: Configuration, servers: Servers, auth: AuthProvider, log: AuditLog, environ: Mapping[str, str]
@@ -37,10 +41,14 @@ def build_app(
     """Return the application; the children live as long as its lifespan. `environ` is the gateway's own."""
     release = version("opencode-relay")
     children = Children(servers, environ, configuration.tool_timeout_seconds, release)
+    observing = frozenset(configuration.capabilities["observe"])
 
     @asynccontextmanager
     async def lifespan(_server: FastMCP[None]) -> AsyncIterator[None]:
         async with children.running():
+            # Older defaults that somebody wrote out are no reason not to serve.
+            if missing := children.compared(configuration.capabilities).about_missing():
+                _log.warning("%s", missing)
             # What was loaded stays. Collections that look at it again and again are near a tenth of a call's time.
             gc.collect()
             gc.freeze()
@@ -55,9 +63,9 @@ def build_app(
         strict_input_validation=False,
         dereference_schemas=False,
         middleware=[
-            AuditCalls(log, frozenset(configuration.capabilities["observe"]), children.server_of),
+            AuditCalls(log, observing, children.server_of),
             Permissions(configuration.capabilities),
-            Bounds(configuration.tool_timeout_seconds),
+            Bounds(configuration.tool_timeout_seconds, children, observing),
             Instructions(children),
         ],
     )

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from opencode_gateway.cli import cli
 from opencode_gateway.configuration import Configuration, load_configuration
 from opencode_gateway.errors import ConfigError
+from support.gateway import FIXTURE_SERVER
 
 COMMAND = str(Path(sys.executable).with_name("opencode-gateway"))
 
@@ -155,10 +156,40 @@ def test_check_says_what_would_be_served_and_no_value_of_a_variable(tmp_path: Pa
         "clients: claude (default), chatgpt (default); `clients known` has what commands switched, too",
         "observe: instances, read",
         "approve: reply",
-        "drive: send, abort",
+        "drive: send",
         "server opencode: opencode-mcp; the tools read",
         "  its variables: KEY, PATH, SEND_TIMEOUT_MS",
     ]
+
+
+def test_an_old_map_that_lists_abort_is_a_warning_of_check(tmp_path: Path) -> None:
+    config = written(tmp_path, capabilities={"observe": ["instances", "read"], "drive": ["send", "abort"]})
+
+    done = gateway("--config", str(config), "check")
+
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "opencode-gateway: warning: `capabilities` of gateway.json lists what no server has: abort; take it out",
+        (
+            "opencode-gateway: warning: no capability lists reply, so nobody may use it; "
+            "what people need belongs into `capabilities` of gateway.json"
+        ),
+    ]
+
+
+def test_check_asks_servers_that_it_starts_for_their_tools(tmp_path: Path) -> None:
+    servers = tmp_path / "servers.json"
+    entry = {"command": sys.executable, "args": [str(FIXTURE_SERVER)]}
+    servers.write_text(json.dumps({"opencode": entry, "other": entry, "broken": {"command": "false"}}))
+    tools = {"observe": ["instances", "read", "send", "reply", "unlisted", "other_read", "other_x", "broken_x"]}
+    config = written(tmp_path, servers_file=str(servers), capabilities=tools)
+
+    assert gateway("--config", str(config), "check").stderr == ""
+    done = gateway("--config", str(config), "check", "--start")
+
+    assert done.returncode == 0
+    assert "lists what no server has: other_x; take it out" in done.stderr
+    assert "no capability lists other_instances, other_reply, other_send, other_unlisted, so" in done.stderr
 
 
 def test_check_finds_a_command_that_is_not_there(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from typing import TYPE_CHECKING
 
 import click
 
+from opencode_gateway.calls.names import Names
 from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.commands.clients import describe_switches
 from opencode_gateway.configuration import load_configuration
@@ -17,13 +19,18 @@ from opencode_gateway.oauth.redirects import switches
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from opencode_gateway.calls.names import Compared
+    from opencode_gateway.calls.servers import Servers
+    from opencode_gateway.configuration import Configuration
+
 
 @click.command()
+@click.option("--start", is_flag=True, help="Also start the servers, and ask each for its tools.")
 @click.pass_obj
-def check(config: Path) -> None:
+def check(config: Path, start: bool) -> None:
     """Read gateway.json and servers.json, and say what would be served.
 
-    Nothing is started. No value of a variable is shown.
+    Nothing is started without --start. No value of a variable is shown.
     """
     configuration = load_configuration(config)
     servers = load_servers(configuration.servers_file)
@@ -45,3 +52,18 @@ def check(config: Path) -> None:
         served = "all its tools" if server.tools == "*" else f"the tools {', '.join(server.tools) or '(none)'}"
         click.echo(f"server {name}: {' '.join((server.command, *server.args))}; {served}")
         click.echo(f"  its variables: {', '.join(sorted(environment))}")
+    found = asyncio.run(_asked(configuration, servers)) if start else _known(configuration, servers)
+    for told in (found.about_missing(), found.about_unlisted()):
+        if told is not None:
+            click.echo(f"opencode-gateway: warning: {told}", err=True)
+
+
+def _known(configuration: Configuration, servers: Servers) -> Compared:
+    names = Names(servers)
+    return names.compared(configuration.capabilities, names.told_by_nature())
+
+
+async def _asked(configuration: Configuration, servers: Servers) -> Compared:
+    from opencode_gateway.calls.children import compared_with_servers  # noqa: PLC0415 # fastmcp, which takes seconds
+
+    return await compared_with_servers(configuration, servers, os.environ)
