@@ -52,6 +52,19 @@ _MIGRATIONS: Final = (
         name TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, capabilities TEXT NOT NULL,
         created_at REAL NOT NULL, expires_at REAL) STRICT;
     """,
+    # People of an identity provider have sessions like everybody. Before, their tokens were not in `tokens`, and what
+    # FastMCP kept for them was in a table of its own: these sessions end here, and the people log in anew.
+    """
+    ALTER TABLE sessions ADD COLUMN kind TEXT NOT NULL DEFAULT 'password';
+    ALTER TABLE sessions ADD COLUMN renewal BLOB;
+    ALTER TABLE sessions ADD COLUMN recheck_at REAL;
+    CREATE INDEX sessions_by_end ON sessions (recheck_at) WHERE renewal IS NULL;
+    ALTER TABLE codes ADD COLUMN kind TEXT NOT NULL DEFAULT 'password';
+    ALTER TABLE codes ADD COLUMN renewal BLOB;
+    ALTER TABLE codes ADD COLUMN recheck_at REAL;
+    DELETE FROM sessions WHERE NOT EXISTS (SELECT 1 FROM tokens WHERE session_id = sessions.id);
+    DROP TABLE IF EXISTS provider_state;
+    """,
     # known: what `clients enable` and `disable` say, whom a window is opened for, and whom it let in
     """
     CREATE TABLE known_clients (name TEXT PRIMARY KEY, enabled INTEGER NOT NULL, changed_at REAL NOT NULL) STRICT;
