@@ -10,6 +10,7 @@ import pytest
 from opencode_gateway.oauth import documents
 from opencode_gateway.oauth.documents import MAX_CACHED, MAX_DOCUMENT_BYTES, MAX_FETCHES, DocumentRefused, Documents
 from opencode_gateway.oauth.enrolment import close_window, list_clients, revoke_client
+from opencode_gateway.oauth.sessions import revoke_sessions
 from support.authorization import CALLBACK, AuthorizationServer, answer_of, proof
 from support.fake_documents import NAME, DocumentHost, document_host
 
@@ -59,7 +60,7 @@ async def test_the_pages_are_told_that_a_document_speaks_for_the_client(
     assert pending.document is True
 
 
-async def test_each_authorization_needs_the_window_and_nothing_is_fetched_outside_it(
+async def test_each_authorization_of_a_stranger_needs_the_window_and_nothing_is_fetched_outside_it(
     server: AuthorizationServer, host: DocumentHost
 ) -> None:
     client_id = host.put_client("/client.json")
@@ -129,12 +130,14 @@ async def test_a_revoked_client_that_connects_anew_does_not_bring_its_old_sessio
     assert (await server.refresh(client_id, before["refresh_token"])).json()["error"] == "invalid_grant"
 
 
-async def test_a_client_without_sessions_is_not_remembered(server: AuthorizationServer, host: DocumentHost) -> None:
+async def test_a_client_that_nobody_may_renew_is_not_remembered_without_sessions(
+    server: AuthorizationServer, host: DocumentHost
+) -> None:
     client_id = host.put_client("/client.json")
     other = host.put_client("/other.json")
     server.open_window()
-    tokens = await server.tokens(client_id)
-    await server.http.post("/revoke", data={"client_id": client_id, "token": tokens["access_token"]})
+    await server.tokens(client_id)
+    revoke_sessions(server.store, login="ann")
     server.clock.advance(25 * 3600)  # for as long a used code is remembered
     server.open_window()
 

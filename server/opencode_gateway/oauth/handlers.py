@@ -36,7 +36,7 @@ from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.client_authentication import ClientAuthentication, NotAuthenticated, not_authenticated
 from opencode_gateway.oauth.clients import AdmittedClient, NotAdmitted
 from opencode_gateway.oauth.credentials import METHODS, agreed
-from opencode_gateway.oauth.requests import MAX_CLIENT_ID, MAX_REDIRECT_URI, MAX_STATE
+from opencode_gateway.oauth.requests import MAX_REDIRECT_URI, MAX_REGISTERED_ID, MAX_STATE
 from opencode_gateway.pages.rendering import problem_page, unavailable_page
 
 if TYPE_CHECKING:
@@ -53,15 +53,20 @@ _FORM: Final = "application/x-www-form-urlencoded"
 MAX_FORM_BYTES: Final = 16 * 1024
 MAX_METADATA_BYTES: Final = 32 * 1024
 MAX_PARAMETER: Final = 4096
-_LONGEST: Final = {"client_id": MAX_CLIENT_ID, "redirect_uri": MAX_REDIRECT_URI, "state": MAX_STATE}
+_LONGEST: Final = {"client_id": MAX_REGISTERED_ID, "redirect_uri": MAX_REDIRECT_URI, "state": MAX_STATE}
 _REPEATABLE: Final = frozenset({"resource"})
 _NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 # URLs are compared as text by clients: the usual parser would add a slash at the end of an origin.
 _URL: Final = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))
 
 
-def routes(provider: Provider) -> list[Route]:
-    """Return all endpoints of the authorization server."""
+def routes(provider: Provider, last_login: Callable[[Request], str | None] = lambda request: None) -> list[Route]:
+    """Return all endpoints of the authorization server.
+
+    Args:
+        provider: answers.
+        last_login: says who logged in last from the browser of a request.
+    """
     authentication = ClientAuthentication(provider.clients, provider.issuer)
     return [
         Route("/.well-known/oauth-authorization-server", MetadataHandler(_metadata(provider.issuer)).handle),
@@ -70,7 +75,11 @@ def routes(provider: Provider) -> list[Route]:
             authorization_servers=[_URL.validate_python(provider.issuer)],
             scopes_supported=list(CAPABILITIES),
         ),
-        Route("/authorize", bounded(_Authorization(provider).handle, MAX_FORM_BYTES), methods=["GET", "POST"]),
+        Route(
+            "/authorize",
+            bounded(_Authorization(provider, last_login).handle, MAX_FORM_BYTES),
+            methods=["GET", "POST"],
+        ),
         Route("/token", bounded(_Token(provider, authentication).handle, MAX_FORM_BYTES), methods=["POST"]),
         Route("/revoke", bounded(_Revocation(provider, authentication).handle, MAX_FORM_BYTES), methods=["POST"]),
         Route("/register", bounded(_Registration(provider).handle, MAX_METADATA_BYTES, None), methods=["POST"]),
@@ -144,8 +153,9 @@ def _problem(pairs: Iterable[tuple[str, object]]) -> str | None:
 class _Authorization:
     """`/authorize`. A person's browser is here: what cannot be told the client is shown to them."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: Provider, last_login: Callable[[Request], str | None]) -> None:
         self._provider = provider
+        self._last_login = last_login
 
     async def handle(self, request: Request) -> Response:
         parameters = await request.form() if request.method == "POST" else request.query_params
@@ -153,7 +163,9 @@ class _Authorization:
         if problem:
             return _shown(request, problem)
         try:
-            client = await self._provider.clients.admit(str(parameters.get("client_id", "")))
+            client = await self._provider.clients.admit(
+                str(parameters.get("client_id", "")), login=self._last_login(request)
+            )
         except NotAdmitted as error:
             return _shown(request, str(error))
         redirect_uri = parameters.get("redirect_uri")
@@ -287,7 +299,7 @@ class _Revocation:
         if problem:
             return _error("invalid_request", problem, 400)
         client = await self._authentication.client_of(request)
-        self._provider.revoke(str(form["token"]), client.client_id)
+        await self._provider.revoke(str(form["token"]), client.client_id)
         return Response(headers=_NO_STORE)
 
 

@@ -32,9 +32,11 @@ from opencode_gateway.oauth.grants import Grants, Pair
 from opencode_gateway.oauth.rechecks import Rechecks
 from opencode_gateway.oauth.redirects import Rules
 from opencode_gateway.oauth.requests import Pending, PendingRequests, signing_key
+from opencode_gateway.pages.browsers import Browsers
 from opencode_gateway.sign_in.step import BY_PASSWORD, Ended
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterable
 
     from starlette.routing import Route
@@ -81,19 +83,22 @@ class Provider(OAuthProvider):
         self.configuration = configuration
         self.issuer = configuration.public_url
         self.resource = configuration.resource
-        self.requests = PendingRequests(signing_key(configuration.data_dir), clock=clock)
+        key = signing_key(configuration.data_dir)
+        self.requests = PendingRequests(key, clock=clock)
+        self._browsers = Browsers(key, https=configuration.public_url.startswith("https:"), clock=clock)
         self._rules = Rules(configuration.clients, store, clock)
         self.clients = Clients(
             store,
             self._rules,
             documents or Documents(),
+            key=key,
             clock=clock,
             on_event=on_event,
         )
         self._store = store
         self._directory = directory
         self._clock = clock
-        self._grants = Grants(store, clock=clock, on_event=on_event)
+        self._grants = Grants(store, key=key, clock=clock, on_event=on_event)
         self._kind = renewing.kind if renewing else "password"
         self._rechecks = Rechecks(store, self._grants, renewing, clock=clock) if renewing else None
 
@@ -105,9 +110,16 @@ class Provider(OAuthProvider):
     def get_routes(self, mcp_path: str | None = None) -> list[Route]:
         """Return the routes of the authorization server, and the metadata of the resource."""
         self.set_mcp_path(mcp_path)
-        return handlers.routes(self)
+        return handlers.routes(self, self._browsers.last_login)
 
     # What the pages ask.
+
+    async def grant(
+        self, pending: Pending, login: str, capabilities: Iterable[str], proof: Proof = BY_PASSWORD
+    ) -> str:
+        """Do what `issue_code` does, without holding others up. Raises the same."""
+        chosen = list(capabilities)
+        return await self._store.write(lambda db: self._granted(db, pending, login, chosen, proof))
 
     def issue_code(
         self, pending: Pending, login: str, capabilities: Iterable[str], proof: Proof = BY_PASSWORD
@@ -121,20 +133,26 @@ class Provider(OAuthProvider):
             proof: how they did.
 
         Raises:
-            Refused: nothing is left of it, the person may no longer log in, the client was revoked meanwhile, or its
-                address is not allowed any longer.
+            Refused: nothing is left of it, the person may no longer log in or is not the one whom this request waits
+                for, the client was revoked meanwhile, or its address is not allowed any longer.
         """
+        with self._store.transaction() as db:
+            return self._granted(db, pending, login, capabilities, proof)
+
+    def _granted(
+        self, db: sqlite3.Connection, pending: Pending, login: str, capabilities: Iterable[str], proof: Proof
+    ) -> str:
         person = self._directory.find(login)
         held = set(capabilities) & set(pending.capabilities) & set(person.capabilities if person else ())
         granted = [capability for capability in CAPABILITIES if capability in held]
         if person is None or not granted:
             raise Refused("nothing can be granted: you have none of the capabilities that the client asks for")
-        self._still_allowed(pending)
-        with self._store.transaction() as db:
-            if not self.clients.granted(db, pending):
-                raise Refused("this client is no longer registered here: connect it anew")
-            code = self._grants.issue_code(db, pending, login, granted, proof)
-        return self._answer(pending, code=code)
+        self._still_allowed(db, pending)
+        if pending.only_login not in {None, login}:
+            raise Refused("without a window this client is for whoever connected it before")
+        if not self.clients.granted(db, pending, login):
+            raise Refused("this client is no longer registered here: connect it anew")
+        return self._answer(pending, code=self._grants.issue_code(db, pending, login, granted, proof))
 
     def refuse(self, pending: Pending) -> str:
         """Return where to send a person who said no: the client's address, with `access_denied`.
@@ -142,13 +160,13 @@ class Provider(OAuthProvider):
         Raises:
             Refused: the client's address is not allowed any longer.
         """
-        self._still_allowed(pending)
+        with self._store.transaction(write=False) as db:
+            self._still_allowed(db, pending)
         return self._answer(pending, error="access_denied", error_description="The person refused")
 
-    def _still_allowed(self, pending: Pending) -> None:
+    def _still_allowed(self, db: sqlite3.Connection, pending: Pending) -> None:
         """Look at the address again: the configuration may be another one since the request was signed."""
-        with self._store.transaction(write=False) as db:
-            allowed = self._rules.read(db, let_in_as=pending.let_in_as)
+        allowed = self._rules.read(db, let_in_as=pending.let_in_as)
         if not allowed.allows(pending.redirect_uri):
             raise Refused(
                 f"{pending.redirect_host} is not an address that this relay allows any longer: see `clients`"
@@ -190,6 +208,7 @@ class Provider(OAuthProvider):
             challenge=params.code_challenge,
             capabilities=tuple(capability for capability in CAPABILITIES if capability in asked),
             resource=self.resource,
+            only_login=client.only_login,
             let_in_as=client.allowed.let_in_as([redirect_uri]),
         )
         return f"{self.issuer}{LOGIN_PATH}?request={self.requests.sign(pending)}"
@@ -198,7 +217,7 @@ class Provider(OAuthProvider):
         self, client: OAuthClientInformationFull, authorization_code: str
     ) -> AuthorizationCode | None:
         """Return a code that was not used and is not over."""
-        code = self._grants.code(authorization_code, client.client_id)
+        code = await self._grants.code(authorization_code, client.client_id)
         if code is None or code.resource != self.resource or code.kind != self._kind:
             return None
         return AuthorizationCode(
@@ -218,12 +237,12 @@ class Provider(OAuthProvider):
     ) -> OAuthToken:
         """Begin a session."""
         capabilities = self._present(authorization_code.subject, authorization_code.scopes)
-        pair = self._grants.exchange(authorization_code.code, client.client_id)
+        pair = await self._grants.exchange(authorization_code.code, client.client_id)
         return self._tokens(pair, capabilities)
 
     async def load_refresh_token(self, client: OAuthClientInformationFull, refresh_token: str) -> RefreshToken | None:
-        """Return a refresh token that is good, or was replaced within the grace."""
-        token = self._grants.refresh_token(refresh_token, client.client_id)
+        """Return a refresh token that is good, or is good again: see `rounds`."""
+        token = await self._grants.refresh_token(refresh_token, client.client_id)
         if token is None or not self._is_of_here(token):
             return None
         return RefreshToken(
@@ -240,13 +259,13 @@ class Provider(OAuthProvider):
     ) -> OAuthToken:
         """Rotate, once the provider was asked, where there is one."""
         capabilities = self._present(refresh_token.subject, scopes)
-        found = self._grants.refresh_token(refresh_token.token, client.client_id)
+        found = await self._grants.refresh_token(refresh_token.token, client.client_id)
         if found is not None and self._rechecks is not None:
             try:
                 await self._rechecks.check(found, at_once=True)
             except Ended as ended:
                 raise TokenError("invalid_grant", str(ended)) from ended
-        pair = self._grants.rotate(
+        pair = await self._grants.rotate(
             refresh_token.token, client.client_id, [name for name in CAPABILITIES if name in scopes]
         )
         return self._tokens(pair, capabilities)
@@ -285,11 +304,11 @@ class Provider(OAuthProvider):
 
     async def revoke_token(self, token: Any) -> None:
         """End the session that a token is of."""
-        self._grants.revoke(token.token, token.client_id)
+        await self._grants.revoke(token.token, token.client_id)
 
-    def revoke(self, token: str, client_id: str) -> None:
+    async def revoke(self, token: str, client_id: str) -> None:
         """End the session that a token of this client's is of; any other token is passed over (RFC 7009, 2.2)."""
-        self._grants.revoke(token, client_id)
+        await self._grants.revoke(token, client_id)
 
     def is_ours(self, resource: str | None) -> bool:
         """Tell whether this names our resource; None does (RFC 8707 lets it be left out)."""

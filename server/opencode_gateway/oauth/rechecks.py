@@ -74,23 +74,20 @@ class Rechecks:
                     raise Ended("provider-ended", "this login cannot be renewed: log in anew")
                 proof = await self._provider.again(login, row["renewal"])
             except Ended as ended:
-                self._grants.end(session_id, ended.why)
+                await self._grants.end(session_id, ended.why)
                 return ended
             except ProviderFailed as failure:
                 if failure.renewal is not None:
-                    self._keep(session_id, failure.renewal, None)
+                    await self._keep(session_id, failure.renewal, None)
                 return failure
-            if not self._keep(session_id, proof.renewal, proof.recheck_at):
+            if not await self._keep(session_id, proof.renewal, proof.recheck_at):
                 return Ended("ended", "this session was ended")
         except GatewayError as error:
             return error
         return None
 
-    def _keep(self, session_id: str, renewal: bytes | None, recheck_at: float | None) -> bool:
+    async def _keep(self, session_id: str, renewal: bytes | None, recheck_at: float | None) -> bool:
         """Note what came of a question; False if the session was ended meanwhile. None leaves the time as it is."""
-        with self._store.transaction() as db:
-            changed = db.execute(
-                "UPDATE sessions SET renewal = ?, recheck_at = coalesce(?, recheck_at) WHERE id = ?",
-                (renewal, recheck_at, session_id),
-            )
-            return changed.rowcount == 1
+        changed = "UPDATE sessions SET renewal = ?, recheck_at = coalesce(?, recheck_at) WHERE id = ?"
+        values = (renewal, recheck_at, session_id)
+        return await self._store.write(lambda db: db.execute(changed, values).rowcount == 1)

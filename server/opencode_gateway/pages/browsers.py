@@ -2,7 +2,7 @@
 
 A form's token belongs to one browser, one pending request and one page: nobody can make another browser send it.
 Cookies: `browser` (random; makes the token the browser's), `login` (who has just logged in, for one request and ten
-minutes), `device` (an account that was logged in to from this browser before; see `throttle.py`).
+minutes), `device` (an account that was logged in to from this browser before; see `throttle.py` and `renewals.py`).
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ _BROWSER: Final = _Cookie("browser", None, "lax")
 """Lax: sent when a chat client's site leads here, so that a second tab does not take the first one's place."""
 _LOGIN: Final = _Cookie("login", LIFETIME_SECONDS, "lax")
 """Lax: who comes back from an identity provider comes from another site. To answer takes a form's token besides."""
-_DEVICE: Final = _Cookie("device", DEVICE_SECONDS, "strict")
+_DEVICE: Final = _Cookie("device", DEVICE_SECONDS, "lax")
+"""Lax: `/authorize` looks at it when a chat client's site leads there. Another site can have that visited and gets
+nothing by it: forms are taken from this site alone, and a login and a consent follow in any case."""
 
 
 class Browsers:
@@ -116,8 +118,17 @@ class Browsers:
 
     def device(self, request: Request, name: str) -> str | None:
         """Return what tells this browser from others, if somebody logged in from it as `name` before."""
+        content = self._device(request)
+        return content[1] if content is not None and content[0] == name else None
+
+    def last_login(self, request: Request) -> str | None:
+        """Return who logged in last from this browser, in 180 days. It proves nothing about who sits there now."""
+        content = self._device(request)
+        return None if content is None else content[0]
+
+    def _device(self, request: Request) -> tuple[str, str] | None:
         content = _loads(self._devices, self._cookie(request, _DEVICE), DEVICE_SECONDS)
-        return str(content[1]) if isinstance(content, list) and content[0] == name else None
+        return (str(content[0]), str(content[1])) if isinstance(content, list) else None
 
     def _state(self, person: Person) -> str:
         """Change with the password and with one-time codes: a login by the old ones is then void."""

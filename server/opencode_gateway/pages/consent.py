@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from opencode_gateway.capabilities import MEANING
 from opencode_gateway.errors import Refused
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
-from opencode_gateway.pages.forms import Answered, start_again
+from opencode_gateway.pages.forms import Answered, of_another, start_again
 from opencode_gateway.pages.rendering import problem_page
 from opencode_gateway.pages.visits import LOGIN_PATH, digest, onward, over, redirect
 from opencode_gateway.sign_in.throttle import Buckets, Budget
@@ -65,7 +65,7 @@ class ConsentPages:
             return self._page(request, signed, pending, person, ticked=(), message=message, status=400)
         try:
             if decision == "allow":
-                location = self._provider.issue_code(pending, person.login, chosen, proof)
+                location = await self._provider.grant(pending, person.login, chosen, proof)
                 self._visits.report(request, pending, "consent", "allowed", login=person.login, capabilities=chosen)
             else:
                 location = self._provider.refuse(pending)
@@ -89,6 +89,8 @@ class ConsentPages:
         message: str | None = None,
         status: int = 200,
     ) -> Response:
+        if pending.only_login not in {None, person.login}:
+            raise Answered(of_another(pending.client_name, person.name))
         grantable = _grantable(pending, person)
         if not grantable:
             raise Answered(

@@ -46,7 +46,7 @@ class Logins:
 
     Args:
         passwords, throttle: made here, unless the caller has others.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch, for one-time codes.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Logins:
         self.kind: Kind = "password"
         self.users = users
         self._passwords = passwords or Passwords()
-        self._throttle = throttle or Throttle(clock)
+        self._throttle = throttle or Throttle()
         self._codes = OneTimeCodes(clock)
 
     async def check(self, typed: Typed) -> User:
