@@ -108,15 +108,6 @@ async def test_a_revoked_client_is_forgotten_with_its_sessions(server: Authoriza
 # What is registered
 
 
-async def test_a_client_that_wants_a_secret_is_answered_that_it_has_none(server: AuthorizationServer) -> None:
-    server.open_window()
-    for method in ("client_secret_post", "client_secret_basic", None):
-        answer = (await server.register(token_endpoint_auth_method=method)).json()
-        assert answer["token_endpoint_auth_method"] == "none"
-        assert "client_secret" not in answer
-        await server.tokens(answer["client_id"])
-
-
 async def test_only_what_is_needed_of_the_metadata_is_kept_and_answered(server: AuthorizationServer) -> None:
     server.open_window()
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from opencode_gateway.calls import hanging
 from opencode_gateway.calls.children import Child
+from opencode_gateway.calls.hanging import Pulse
 from opencode_gateway.calls.servers import Server
 from support.gateway import FIXTURE_SERVER, Gateway, fixture_entry
 from support.processes import has_ended
@@ -115,9 +115,27 @@ async def test_time_in_which_the_gateway_itself_did_not_run_is_not_counted() -> 
     server = Server(command=sys.executable, args=(str(FIXTURE_SERVER),))
     child = Child("fixture", server, dict(os.environ), "1")
     async with child.client() as client:
-        asked = asyncio.create_task(hanging.answers(client.session, 3))
+        asked = asyncio.create_task(Pulse().beats(client.session, 3))
         await asyncio.sleep(0)
         # As long as the loop stands still nothing is read, though the child answers.
         time.sleep(4)  # noqa: ASYNC251 - that is what is tested
         assert await asked
+    await child.end()
+
+
+async def test_a_child_that_answers_others_meanwhile_does_not_hang() -> None:
+    server = Server(command=sys.executable, args=(str(FIXTURE_SERVER),))
+    child = Child("fixture", server, dict(os.environ), "1")
+    async with child.client() as client:
+        told = await client.call_tool("read", {"instance": "any"})
+        process = psutil.Process(int(told.structured_content["pid"]))
+        process.suspend()
+        pulse = Pulse()
+        hears = asyncio.create_task(pulse.beats(client.session, 2))
+        for _ in range(40):
+            pulse.heard()
+            done, _ = await asyncio.wait({hears}, timeout=0.1)
+            assert not done, "it was given up"
+        assert not await hears  # now that nothing comes any more
+        process.resume()
     await child.end()

@@ -86,6 +86,7 @@ class Bounds(Middleware):
             raise Lost(words.hung() if self._children.hangs(name) > hangs else words.broke_off()) from error
         if result is None:
             raise Unfinished(words.unfinished()) if ending.has_come else TimedOut(words.late(self._seconds))
+        self._children.heard(name)
         if isinstance(result, InputRequiredToolResult):
             raise Asked(words.asked())
         return result

@@ -23,7 +23,7 @@ from fastmcp.server.providers.proxy import ProxyClient, ProxyProvider
 from mcp_types import Implementation
 
 from opencode_gateway.calls.errors import NotStartedError
-from opencode_gateway.calls.hanging import Beat, answers
+from opencode_gateway.calls.hanging import Pulse
 from opencode_gateway.calls.names import Names
 from opencode_gateway.logs import ChildLog, whose
 
@@ -103,11 +103,13 @@ class _ChildTransport(StdioTransport):
         await self.disconnect()  # type: ignore[no-untyped-call] # fastmcp's
         self._log.close()
 
-    async def end_if_silent(self, seconds: float) -> bool:
+    async def end_if_silent(self, pulse: Pulse, seconds: float) -> bool:
         """End a child that runs and does not answer for so long; tell whether it was so."""
         session, introduction = self._introduced, self._introduction
         # How long it may take to start is another matter.
-        if session is None or introduction is None or not introduction.done() or await answers(session, seconds):
+        if session is None or introduction is None or not introduction.done():
+            return False
+        if await pulse.beats(session, seconds):
             return False
         if self._introduced is session:
             _log.error("the server %s has not answered for %g s: it is ended", self._name, seconds)
@@ -154,7 +156,7 @@ class Child:
         self.server = server
         self.tools: frozenset[str] | None = None
         """The names that it gave its tools when it was last asked; None before."""
-        self._beat = Beat()
+        self.pulse = Pulse()
         self._transport = _ChildTransport(name, server, env, release)
         self._client = ProxyClient(
             self._transport,
@@ -180,7 +182,7 @@ class Child:
 
     def client(self) -> ProxyClient[Any]:
         """Return a client for one call."""
-        self._beat.used()
+        self.pulse.used()
         return self._client.new()
 
     async def ask(self) -> None:
@@ -191,8 +193,8 @@ class Child:
     async def watch(self) -> None:
         """Replace the child whenever it hangs, for ever. Whoever waits for it is told when it is ended."""
         while True:
-            await self._beat.next()
-            if await self._transport.end_if_silent(self.server.silent_seconds):
+            await self.pulse.next()
+            if await self._transport.end_if_silent(self.pulse, self.server.silent_seconds):
                 await self.start()
 
     async def start(self) -> None:
@@ -221,6 +223,11 @@ class Children:
     def server_of(self, tool: str) -> str:
         """Return the name of the server that has `tool`, or would have it."""
         return self._names.server_of(tool)
+
+    def heard(self, tool: str) -> None:
+        """Take note that the server of `tool` has answered."""
+        if child := self._by_name.get(self.server_of(tool)):
+            child.pulse.heard()
 
     def hangs(self, tool: str) -> int:
         """Return how often that server was ended because it hung."""

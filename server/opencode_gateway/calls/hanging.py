@@ -26,20 +26,25 @@ IN_USE_SECONDS: Final = 60.0
 _TICK_SECONDS: Final = 0.5
 
 
-class Beat:
-    """When to ask a child the next time."""
+class Pulse:
+    """When to ask a child the next time, and what has been heard of it."""
 
     def __init__(self) -> None:
         self._used_at = time.monotonic()
         self._used = asyncio.Event()
+        self._heard = False
 
     def used(self) -> None:
         """Take note that a request is being made to the child."""
         self._used_at = time.monotonic()
         self._used.set()
 
+    def heard(self) -> None:
+        """Take note that the child has answered a request, whichever."""
+        self._heard = True
+
     async def next(self) -> None:
-        """Wait for it."""
+        """Wait until it is to be asked."""
         if time.monotonic() - self._used_at > IN_USE_SECONDS:
             self._used.clear()
             with suppress(TimeoutError):
@@ -47,20 +52,23 @@ class Beat:
                     await self._used.wait()
         await asyncio.sleep(BEAT_SECONDS)
 
-
-async def answers(session: ClientSession, seconds: float) -> bool:
-    """Tell whether the other side says within so many seconds that it is there, or is known to have ended."""
-    asked = asyncio.create_task(_asked(session))
-    try:
-        # A jump of the clock is one tick.
-        for _ in range(max(1, round(seconds / _TICK_SECONDS))):
-            await asyncio.wait({asked}, timeout=_TICK_SECONDS)
-            if asked.done():
-                return True
-        return False
-    finally:
-        asked.cancel()
-        asked.add_done_callback(_looked_at)
+    async def beats(self, session: ClientSession, seconds: float) -> bool:
+        """Ask the other side whether it is there; tell whether it is heard of, or known to have ended, in time."""
+        asked = asyncio.create_task(_asked(session))
+        silent = 0
+        try:
+            # A jump of the clock is one tick.
+            while silent < max(1, round(seconds / _TICK_SECONDS)):
+                self._heard = False
+                await asyncio.wait({asked}, timeout=_TICK_SECONDS)
+                if asked.done():
+                    return True
+                # Where many calls run, the question waits for its turn.
+                silent = 0 if self._heard else silent + 1
+            return False
+        finally:
+            asked.cancel()
+            asked.add_done_callback(_looked_at)
 
 
 async def _asked(session: ClientSession) -> None:

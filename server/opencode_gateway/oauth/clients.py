@@ -1,13 +1,12 @@
 """Which OAuth clients are admitted: those that registered, and those that a document at their own address describes.
 
-All are public clients (`none`): what they hold is a code bound to PKCE, or a token. A client that registers for a
-secret is answered that it has none (RFC 7591, 3.2.1), so that there is no secret to keep or to lose.
-
+What each proves itself with is in `credentials`, and is asked for in `client_authentication`.
 A client has a row from the first consent on. Before, a registered one carries itself: see `registrations`.
 """
 
 from __future__ import annotations
 
+import json
 import time
 import unicodedata
 from typing import TYPE_CHECKING, Any, Final
@@ -18,7 +17,8 @@ from pydantic import AnyUrl, Field
 from opencode_gateway.audit import Event
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.errors import GatewayError, Refused
-from opencode_gateway.oauth.documents import DocumentRefused, Documents
+from opencode_gateway.oauth.credentials import PUBLIC, Credentials, key_set
+from opencode_gateway.oauth.documents import DocumentRefused, Documents, netloc
 from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at, was_revoked
 from opencode_gateway.oauth.redirects import Allowed, is_registered
 from opencode_gateway.oauth.registrations import COLUMNS, Registrations
@@ -64,6 +64,7 @@ class AdmittedClient(OAuthClientInformationFull):
     """A client that may ask for authorization."""
 
     document: bool = Field(exclude=True)
+    credentials: Credentials = Field(exclude=True, repr=False)
     only_login: str | None = Field(default=None, exclude=True)
     """See `Pending.only_login`."""
     allowed: Allowed = Field(exclude=True, repr=False)
@@ -131,6 +132,29 @@ class Clients:
             allowed = self._rules.read(db, let_in_as=row["let_in_as"])
         return self._client(client_id, row, allowed)
 
+    async def keys(self, client: AdmittedClient, *, key_id: str | None) -> dict[str, Any]:
+        """Return the key set that a client's assertions are checked with: a document's as the document says today.
+
+        Args:
+            client: one that is known.
+            key_id: of the key that is looked for.
+
+        Raises:
+            DocumentRefused: it has none, or none that can be had.
+        """
+        hosts, credentials = client.allowed.document_hosts, client.credentials
+        if client.document:
+            # Its host was allowed when a person let it in, perhaps in a window for it alone.
+            own = {netloc(client.client_id)}
+            return await self._documents.keys_in(client.client_id, hosts=hosts | own, key_id=key_id)
+        if credentials.jwks:
+            return key_set(json.loads(credentials.jwks))
+        return await self._documents.keys(credentials.jwks_uri or "", hosts=hosts, key_id=key_id)
+
+    def may_fetch_keys(self, uri: str) -> bool:
+        """Tell whether the keys at `uri` are fetched for clients that register now."""
+        return self._documents.may_fetch_keys(uri, self._rules.now().document_hosts)
+
     async def admit(self, client_id: str, *, login: str | None = None) -> AdmittedClient:
         """Return a client that may send a person here now.
 
@@ -168,16 +192,26 @@ class Clients:
         uris = [uri for uri in document.redirect_uris if allowed.allows(uri)]
         if not uris:
             raise NotAdmitted.of(allowed.refusal(document.redirect_uris[:MAX_REDIRECT_URIS], name))
-        row = _row(name, uris[:MAX_REDIRECT_URIS], document=True)
+        credentials = Credentials(auth_method=document.token_endpoint_auth_method)
+        row = _row(name, uris[:MAX_REDIRECT_URIS], credentials, document=True)
         return self._client(client_id, row, allowed, only_login=only_login)
 
-    def register(self, asked: OAuthClientInformationFull, *, address: str = "") -> None:
+    def register(
+        self,
+        asked: OAuthClientInformationFull,
+        *,
+        credentials: Credentials = PUBLIC,
+        secret: str | None = None,
+        address: str = "",
+    ) -> None:
         """Admit a client that registers, and change `asked`, which is its answer, to what was registered.
 
         Of its redirect URIs those are kept that are allowed here: some clients name one for each place they run at.
 
         Args:
             asked: what it says of itself.
+            credentials: what was agreed on; see `credentials.agreed`.
+            secret: which it is told now, and never again.
             address: where it comes from.
 
         Raises:
@@ -192,9 +226,9 @@ class Clients:
         if refusal is not None:
             raise refusal
         let_in_as = allowed.let_in_as(uris)
-        client_id = self._registrations.sign(_row(name, uris, document=False, let_in_as=let_in_as))
+        client_id = self._registrations.sign(_row(name, uris, credentials, document=False, let_in_as=let_in_as))
         if client_id is None:
-            remedy = "a client registers fewer or shorter redirect_uris"
+            remedy = "a client registers fewer or shorter redirect_uris, and one key, or a jwks_uri"
             raise NotAdmitted("limit", "what it registers is too long", remedy=remedy, client=name)
         asked.client_id = client_id
         self._tell(asked, name, uris, address)
@@ -210,7 +244,7 @@ class Clients:
         asked.client_name = name
         asked.redirect_uris = [sent[uri] for uri in uris]
         asked.scope = " ".join(CAPABILITIES)
-        asked.token_endpoint_auth_method = "none"  # noqa: S105 # the name of a method
+        credentials.tell(asked, secret)
         asked.grant_types = ["authorization_code", "refresh_token"]
         asked.response_types = ["code"]
 
@@ -233,7 +267,8 @@ class Clients:
             return False
         _prune(db, now)
         if pending.document:
-            row = _row(pending.client_name, [pending.redirect_uri], document=True)
+            credentials = Credentials(auth_method=pending.auth_method)
+            row = _row(pending.client_name, [pending.redirect_uri], credentials, document=True)
             _insert(db, pending.client_id, row, now)
             note_renewal(db, pending.client_id, login, now)
         elif db.execute("SELECT 1 FROM clients WHERE id = ?", (pending.client_id,)).fetchone() is None:
@@ -259,13 +294,15 @@ class Clients:
         *,
         only_login: str | None = None,
     ) -> AdmittedClient:
+        credentials = Credentials.of(row)
         return AdmittedClient(
             client_id=client_id,
             client_name=row["name"],
             redirect_uris=[AnyUrl(uri) for uri in row["redirect_uris"].split("\n")],
-            token_endpoint_auth_method="none",  # noqa: S106 # the name of a method
+            token_endpoint_auth_method=credentials.auth_method,
             scope=" ".join(CAPABILITIES),
             document=bool(row["document"]),
+            credentials=credentials,
             only_login=only_login,
             allowed=allowed,
         )
@@ -368,9 +405,12 @@ def _prune(db: sqlite3.Connection, now: float) -> None:
     )
 
 
-def _row(name: str, uris: Iterable[str], *, document: bool, let_in_as: str = "") -> dict[str, Any]:
+def _row(
+    name: str, uris: Iterable[str], credentials: Credentials, *, document: bool, let_in_as: str = ""
+) -> dict[str, Any]:
     """Return what a client's row has of what the client says: see `registrations.COLUMNS`."""
-    return {"name": name, "document": int(document), "redirect_uris": "\n".join(uris), "let_in_as": let_in_as}
+    row = {"name": name, "document": int(document), "redirect_uris": "\n".join(uris), "let_in_as": let_in_as}
+    return row | credentials.model_dump()
 
 
 def _insert(db: sqlite3.Connection, client_id: str, row: Mapping[str, Any], now: float) -> None:

@@ -3,32 +3,39 @@
 - Bodies and parameters are bounded before anything looks at them, and none may be repeated (RFC 6749, 3.1).
 - PKCE without a method means `plain` (RFC 7636, 4.3), which the SDK takes for S256: it is refused.
 - `iss` is on errors too (RFC 9207); `resource` of a token request is looked at (RFC 8707).
-- A public client can revoke (the SDK's handler asks for a secret).
+- A client proves itself as `client_authentication` says: the SDK's handlers know no assertion, want `client_id` in
+  the form whatever else names the client, and let no public client revoke.
 """
 
 from __future__ import annotations
 
+import json
 import logging
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlencode
 
+from fastmcp.server.auth.cimd import ASSERTION_ALGORITHMS
 from fastmcp.server.auth.redirect_validation import build_client_redirect
 from mcp.server.auth.handlers.authorize import AuthorizationHandler
 from mcp.server.auth.handlers.metadata import MetadataHandler
 from mcp.server.auth.handlers.register import RegistrationHandler
 from mcp.server.auth.handlers.token import TokenHandler
-from mcp.server.auth.middleware.client_auth import AuthenticationError, ClientAuthenticator
+from mcp.server.auth.middleware.client_auth import ClientAuthenticator
 from mcp.server.auth.provider import AuthorizeError, RegistrationError, RegistrationErrorCode
 from mcp.server.auth.routes import create_protected_resource_routes
 from mcp.server.auth.settings import ClientRegistrationOptions
 from mcp.server.transport_security import RequestBodyLimitMiddleware
 from mcp.shared.auth import OAuthMetadata
 from pydantic import AnyHttpUrl, ConfigDict, TypeAdapter
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, request_response
 
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.errors import GatewayError
+from opencode_gateway.oauth.client_authentication import ClientAuthentication, NotAuthenticated, not_authenticated
 from opencode_gateway.oauth.clients import AdmittedClient, NotAdmitted
+from opencode_gateway.oauth.credentials import METHODS, agreed
 from opencode_gateway.oauth.requests import MAX_REDIRECT_URI, MAX_REGISTERED_ID, MAX_STATE
 from opencode_gateway.pages.rendering import problem_page, unavailable_page
 
@@ -37,8 +44,7 @@ if TYPE_CHECKING:
 
     from mcp.server.auth.provider import AuthorizationParams
     from mcp.shared.auth import OAuthClientInformationFull
-    from starlette.requests import Request
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Message
 
     from opencode_gateway.oauth.provider import Provider
 
@@ -61,7 +67,7 @@ def routes(provider: Provider, last_login: Callable[[Request], str | None] = lam
         provider: answers.
         last_login: says who logged in last from the browser of a request.
     """
-    authenticator = ClientAuthenticator(provider)
+    authentication = ClientAuthentication(provider.clients, provider.issuer)
     return [
         Route("/.well-known/oauth-authorization-server", MetadataHandler(_metadata(provider.issuer)).handle),
         *create_protected_resource_routes(
@@ -74,14 +80,15 @@ def routes(provider: Provider, last_login: Callable[[Request], str | None] = lam
             bounded(_Authorization(provider, last_login).handle, MAX_FORM_BYTES),
             methods=["GET", "POST"],
         ),
-        Route("/token", bounded(_Token(provider, authenticator).handle, MAX_FORM_BYTES), methods=["POST"]),
-        Route("/revoke", bounded(_Revocation(provider, authenticator).handle, MAX_FORM_BYTES), methods=["POST"]),
+        Route("/token", bounded(_Token(provider, authentication).handle, MAX_FORM_BYTES), methods=["POST"]),
+        Route("/revoke", bounded(_Revocation(provider, authentication).handle, MAX_FORM_BYTES), methods=["POST"]),
         Route("/register", bounded(_Registration(provider).handle, MAX_METADATA_BYTES, None), methods=["POST"]),
     ]
 
 
 def _metadata(issuer: str) -> OAuthMetadata:
     """RFC 8414. The issuer is `public_url` as it is written."""
+    algorithms = sorted(ASSERTION_ALGORITHMS)
     return OAuthMetadata.model_validate(
         {
             "issuer": issuer,
@@ -93,8 +100,11 @@ def _metadata(issuer: str) -> OAuthMetadata:
             "response_types_supported": ["code"],
             "response_modes_supported": ["query"],
             "grant_types_supported": ["authorization_code", "refresh_token"],
-            "token_endpoint_auth_methods_supported": ["none"],
-            "revocation_endpoint_auth_methods_supported": ["none"],
+            # Claude takes its document only where `none` is among them.
+            "token_endpoint_auth_methods_supported": list(METHODS),
+            "token_endpoint_auth_signing_alg_values_supported": algorithms,
+            "revocation_endpoint_auth_methods_supported": list(METHODS),
+            "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
             "code_challenge_methods_supported": ["S256"],
             "client_id_metadata_document_supported": True,
             "authorization_response_iss_parameter_supported": True,
@@ -112,6 +122,9 @@ def bounded(handle: Callable[[Request], Awaitable[Response]], limit: int, kind: 
             return _error("invalid_request", f"the body must be {kind}", 400)
         try:
             return await handle(request)
+        except NotAuthenticated as error:
+            # Every client that `/token` or `/revoke` refuses for what it is comes by here.
+            return not_authenticated(request, error)
         except GatewayError as error:
             log.error("%s is not answered: %s", request.url.path, error)  # noqa: TRY400 # its message says all
             if _is_persons(request):
@@ -208,21 +221,33 @@ class _Registration:
         self._provider = provider
 
     async def handle(self, request: Request) -> Response:
-        registering = _Registering(self._provider, request.client.host if request.client else "")
+        body = await request.body()
+        asked: Any = None
+        try:
+            asked = json.loads(body)
+            if isinstance(asked, dict) and isinstance(asked.get("token_endpoint_auth_method"), str | None):
+                # The SDK's handler knows no keys, and makes secrets of its own: what the client gets is agreed below.
+                body = json.dumps(asked | {"token_endpoint_auth_method": "none", "jwks_uri": None}).encode()
+        except (ValueError, RecursionError):
+            pass  # which the SDK's handler says
+        registering = _Registering(self._provider, asked, request.client.host if request.client else "")
         handler = RegistrationHandler(cast("Provider", registering), ClientRegistrationOptions(enabled=True))
-        return await handler.handle(request)
+        return await handler.handle(_with_body(request, body))
 
 
 class _Registering:
-    """What the SDK's handler sees of the provider in one request: it does not say where that comes from."""
+    """What the SDK's handler sees of the provider in one request: it does not say all that was asked, nor by whom."""
 
-    def __init__(self, provider: Provider, address: str) -> None:
+    def __init__(self, provider: Provider, asked: dict[str, Any], address: str) -> None:
         self._provider = provider
+        self._asked = asked
         self._address = address
 
     async def register_client(self, client_info: OAuthClientInformationFull) -> None:
+        clients = self._provider.clients
+        credentials, secret = agreed(self._asked, may_fetch_keys=clients.may_fetch_keys)
         try:
-            self._provider.clients.register(client_info, address=self._address)
+            clients.register(client_info, credentials=credentials, secret=secret, address=self._address)
         except NotAdmitted as error:
             is_redirect = error.refusal.kind == "redirect"
             code: RegistrationErrorCode = "invalid_redirect_uri" if is_redirect else "invalid_client_metadata"
@@ -232,9 +257,9 @@ class _Registering:
 class _Token:
     """`/token`."""
 
-    def __init__(self, provider: Provider, authenticator: ClientAuthenticator) -> None:
+    def __init__(self, provider: Provider, authentication: ClientAuthentication) -> None:
         self._provider = provider
-        self._handler = TokenHandler(provider, authenticator)
+        self._authentication = authentication
 
     async def handle(self, request: Request) -> Response:
         form = await request.form()
@@ -243,28 +268,48 @@ class _Token:
             return _error("invalid_request", problem, 400)
         if not all(self._provider.is_ours(str(resource)) for resource in form.getlist("resource")):
             return _error("invalid_target", f"the only resource here is {self._provider.resource}", 400)
-        response: Response = await self._handler.handle(request)
+        client = await self._authentication.client_of(request)
+        pairs = [(name, str(value)) for name, value in form.multi_items() if name != "client_id"]
+        named = _with_body(request, urlencode([*pairs, ("client_id", client.client_id)]).encode())
+        response: Response = await TokenHandler(self._provider, _Authenticated(self._provider, client)).handle(named)
         return response
+
+
+class _Authenticated(ClientAuthenticator):
+    """What the SDK's handler is told of a client that has proved itself."""
+
+    def __init__(self, provider: Provider, client: AdmittedClient) -> None:
+        super().__init__(provider)
+        self._client = client
+
+    async def authenticate_request(self, request: Request) -> AdmittedClient:
+        return self._client
 
 
 class _Revocation:
     """`/revoke`, RFC 7009: a token that is not the client's, or not there, is revoked already."""
 
-    def __init__(self, provider: Provider, authenticator: ClientAuthenticator) -> None:
+    def __init__(self, provider: Provider, authentication: ClientAuthentication) -> None:
         self._provider = provider
-        self._authenticator = authenticator
+        self._authentication = authentication
 
     async def handle(self, request: Request) -> Response:
         form = await request.form()
         problem = _problem(form.multi_items()) or ("token is missing" if not form.get("token") else None)
         if problem:
             return _error("invalid_request", problem, 400)
-        try:
-            client = await self._authenticator.authenticate_request(request)
-        except AuthenticationError as error:
-            return _error("invalid_client", error.message, 401)
+        client = await self._authentication.client_of(request)
         await self._provider.revoke(str(form["token"]), client.client_id)
         return Response(headers=_NO_STORE)
+
+
+def _with_body(request: Request, body: bytes) -> Request:
+    """Return the same request with another body."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return Request(request.scope, receive)
 
 
 def _error(error: str, description: str, status: int) -> Response:

@@ -21,7 +21,16 @@ from opencode_gateway.oauth.requests import MAX_REGISTERED_ID
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-COLUMNS: Final = ("name", "document", "redirect_uris", "let_in_as")
+COLUMNS: Final = (
+    "name",
+    "document",
+    "redirect_uris",
+    "let_in_as",
+    "auth_method",
+    "secret_hash",
+    "jwks",
+    "jwks_uri",
+)
 """Of a client's row. An id that lacks one, as an earlier version made it, is none: its client registers anew."""
 _NONCE_BYTES: Final = 9
 _LONG: Final = 80

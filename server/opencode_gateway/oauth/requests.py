@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from opencode_gateway.capabilities import Capability  # noqa: TC001 # pydantic needs it at run time
 from opencode_gateway.key_files import load_key
+from opencode_gateway.oauth.credentials import Method  # noqa: TC001 # pydantic needs it at run time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +44,8 @@ class Pending(BaseModel):
     """As it may be shown: cleaned of what is not text."""
     document: bool
     """The client is known by a document at `client_id`, not by a registration here."""
+    auth_method: Method = "none"
+    """Of a document: what its client must do at least at the token endpoint."""
     redirect_uri: Annotated[str, Field(max_length=MAX_REDIRECT_URI)]
     redirect_uri_explicit: bool = True
     state: Annotated[str, Field(max_length=MAX_STATE)] | None = None
