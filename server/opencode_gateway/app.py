@@ -21,7 +21,7 @@ from opencode_gateway.door.health import Health
 from opencode_gateway.door.limits import CallLimits
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from fastmcp.server.auth import AuthProvider
     from starlette.types import ASGIApp
@@ -29,12 +29,28 @@ if TYPE_CHECKING:
     from opencode_gateway.audit import AuditLog
     from opencode_gateway.calls.servers import Servers
     from opencode_gateway.configuration import Configuration
+    from opencode_gateway.refusals import Refusal
 
 
 def build_app(
-    configuration: Configuration, servers: Servers, auth: AuthProvider, log: AuditLog, environ: Mapping[str, str]
+    configuration: Configuration,
+    servers: Servers,
+    auth: AuthProvider,
+    log: AuditLog,
+    environ: Mapping[str, str],
+    *,
+    on_refusal: Callable[[Refusal], None] = lambda refusal: None,
 ) -> ASGIApp:
-    """Return the application; the children live as long as its lifespan. `environ` is the gateway's own."""
+    """Return the application; the children live as long as its lifespan.
+
+    Args:
+        configuration: all settings.
+        servers: what is served.
+        auth: says what a token may do, and has the routes on which one is got.
+        log: of audit.
+        environ: the gateway's own.
+        on_refusal: hears of those who are refused at the door.
+    """
     release = version("opencode-relay")
     children = Children(servers, environ, configuration.tool_timeout_seconds, release)
 
@@ -76,4 +92,9 @@ def build_app(
         middleware=[Middleware(CallLimits), Middleware(MendedBody)],
     )
     app.router.routes.append(Route(HEALTH_PATH, Health(children).endpoint, methods=["GET"]))
-    return guarded(app, configuration.public_url)
+    return guarded(
+        app,
+        configuration.public_url,
+        origins=lambda: configuration.clients.origins,
+        on_refusal=on_refusal,
+    )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from opencode_gateway.audit import Event
     from opencode_gateway.configuration import Configuration
+    from opencode_gateway.refusals import Refusal
     from opencode_gateway.store import Store
 
 log = logging.getLogger(__name__)
@@ -79,7 +80,10 @@ class _WithPages(Provider):
 
 
 def build_auth(
-    configuration: Configuration, store: Store, on_event: Callable[[Event], None] = lambda event: None
+    configuration: Configuration,
+    store: Store,
+    on_event: Callable[[Event], None] = lambda event: None,
+    on_refusal: Callable[[Refusal], None] = lambda refusal: None,
 ) -> AuthProvider:
     """Return what FastMCP asks about each request.
 
@@ -87,6 +91,7 @@ def build_auth(
         configuration: names the mode.
         store: clients, sessions and tokens.
         on_event: hears of logins, of clients that are admitted, and of sessions that end.
+        on_refusal: hears of clients that are refused.
 
     Raises:
         GatewayError: a file that it needs cannot be read, or is wrong.
@@ -94,7 +99,7 @@ def build_auth(
     people: AuthProvider
     if isinstance(configuration.sign_in, PasswordSignIn):
         users = Users(configuration.sign_in.users_file or configuration.data_dir / "users.json")
-        people = provider = _WithPages(configuration, store, users, on_event=on_event)
+        people = provider = _WithPages(configuration, store, users, on_event=on_event, on_refusal=on_refusal)
         provider.pages = tuple(
             pages.routes(
                 provider,

@@ -17,6 +17,7 @@ from opencode_gateway.authentication import build_auth
 from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.logs import LineFormatter, NoContent, Sparing
+from opencode_gateway.refusal_log import Refusals
 from opencode_gateway.store import FILE_NAME, Store
 
 if TYPE_CHECKING:
@@ -42,13 +43,14 @@ def run(configuration: Configuration) -> None:
     servers = load_servers(configuration.servers_file)
     log = AuditLog(configuration.audit)
     store = Store(configuration.data_dir / FILE_NAME)
+    refusals = Refusals(Store(configuration.data_dir / FILE_NAME), on_event=log.write)
     log_to_stderr()
     try:
-        serve(
-            build_app(configuration, servers, build_auth(configuration, store, log.write), log, os.environ),
-            configuration,
-        )
+        auth = build_auth(configuration, store, log.write, refusals.record)
+        app = build_app(configuration, servers, auth, log, os.environ, on_refusal=refusals.record)
+        serve(app, configuration)
     finally:
+        refusals.close()
         log.close()
 
 

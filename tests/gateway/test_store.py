@@ -14,7 +14,7 @@ import pytest
 
 from opencode_gateway.errors import Refused, StoreError
 from opencode_gateway.oauth.requests import signing_key
-from opencode_gateway.store import Store
+from opencode_gateway.store import _MIGRATIONS, Store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,7 +187,8 @@ def test_a_migration_that_fails_leaves_the_database_as_it_was(
     path = tmp_path / "gateway.sqlite3"
     Store(path).close()
     monkeypatch.setattr(
-        "opencode_gateway.store._MIGRATIONS", ("", "CREATE TABLE half (x) STRICT; CREATE TABLE nonsense (")
+        "opencode_gateway.store._MIGRATIONS",
+        (*_MIGRATIONS, "CREATE TABLE half (x) STRICT; CREATE TABLE nonsense ("),
     )
     with pytest.raises(StoreError):
         Store(path)

@@ -11,7 +11,6 @@ import unicodedata
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
-from mcp.server.auth.provider import RegistrationError
 from mcp.shared.auth import InvalidRedirectUriError, InvalidScopeError, OAuthClientInformationFull
 from pydantic import AnyUrl, Field
 
@@ -163,20 +162,18 @@ class Clients:
             address: where it comes from.
 
         Raises:
-            RegistrationError: outside the window, over a limit, or for a redirect URI that is not allowed.
+            NotAdmitted: outside the window, over a limit, or for a redirect URI that is not allowed.
         """
         uris = [as_written(uri, self._rules) for uri in asked.redirect_uris or []]
         name = clean_name(asked.client_name)
         now = self._clock()
         with self._store.transaction() as db:
             shares = self._shares_of(opened_at(db, now))
-            refusal = self._refusal(db, uris, now, shares[network(address)])
+            refusal = self._refusal(db, uris, now, shares[network(address)], name)
             if refusal is None:
                 shares[network(address)] += 1
                 _insert(db, asked.client_id, name, uris, document=False, now=now)
-        if (
-            refusal is not None
-        ):  # not raised in there: the SDK's errors are frozen, and a context manager touches them
+        if refusal is not None:
             raise refusal
         self._on_event(
             Event(
@@ -238,13 +235,24 @@ class Clients:
             self._shares = (window, Counter())
         return self._shares[1]
 
-    def _refusal(self, db: sqlite3.Connection, uris: list[str], now: float, share: int) -> RegistrationError | None:
+    def _refusal(
+        self, db: sqlite3.Connection, uris: list[str], now: float, share: int, name: str
+    ) -> NotAdmitted | None:
         # The window first, so that a stranger outside it learns nothing.
         if self._closed(db):
-            return RegistrationError("invalid_client_metadata", f"no new client is admitted now: {HOW_TO_OPEN}")
+            return NotAdmitted(
+                "window",
+                "no new client is admitted now",
+                remedy=f"{HOW_TO_OPEN}, then connect again",
+                client=name,
+            )
         if not uris or len(uris) > MAX_REDIRECT_URIS or not all(is_allowed(uri, self._rules) for uri in uris):
-            return RegistrationError(
-                "invalid_redirect_uri", "redirect_uris may hold only those that this relay's configuration allows"
+            return NotAdmitted(
+                "redirect",
+                "redirect_uris may hold only those that this relay's configuration allows",
+                remedy="the owner of this relay allows others with clients.redirect_uris or"
+                " clients.loopback_redirects in gateway.json",
+                client=name,
             )
         self._prune(db, now)
         windowed = self._rules.enrolment == "window"
@@ -254,14 +262,18 @@ class Clients:
             (opened_at(db, now) or now,),
         ).fetchone()
         if windowed and (share >= MAX_PER_ADDRESS or count["here"] >= MAX_PER_WINDOW):
-            return RegistrationError(
-                "invalid_client_metadata",
-                "too many clients registered in this window: the owner opens another",
+            return NotAdmitted(
+                "limit",
+                "too many clients registered in this window",
+                remedy="the owner opens another with `opencode-gateway clients allow`",
+                client=name,
             )
         if count["used"] >= MAX_CLIENTS or (not windowed and count["unused"] >= MAX_UNUSED):
-            return RegistrationError(
-                "invalid_client_metadata",
-                "too many clients are registered: the owner removes some with `opencode-gateway clients revoke`",
+            return NotAdmitted(
+                "limit",
+                "too many clients are registered",
+                remedy="the owner removes some with `opencode-gateway clients revoke`",
+                client=name,
             )
         return None
 

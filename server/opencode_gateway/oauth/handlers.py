@@ -4,11 +4,13 @@
 - PKCE without a method means `plain` (RFC 7636, 4.3), which the SDK takes for S256: it is refused.
 - `iss` is on errors too (RFC 9207); `resource` of a token request is looked at (RFC 8707).
 - A public client can revoke (the SDK's handler asks for a secret).
+- What is refused is told with what helps, and reported: see `refused`.
 """
 
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, cast
 
 from fastmcp.server.auth.redirect_validation import build_client_redirect
@@ -23,15 +25,16 @@ from mcp.server.auth.settings import ClientRegistrationOptions
 from mcp.server.transport_security import RequestBodyLimitMiddleware
 from mcp.shared.auth import OAuthMetadata
 from pydantic import AnyHttpUrl, ConfigDict, TypeAdapter
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route, request_response
 
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.clients import AdmittedClient, NotAdmitted
-from opencode_gateway.oauth.redirects import is_allowed
+from opencode_gateway.oauth.redirects import is_allowed, is_loopback
+from opencode_gateway.oauth.refused import FORM, NO_STORE, asked_by, error, is_persons, refusal_in, told
 from opencode_gateway.oauth.requests import MAX_CLIENT_ID, MAX_REDIRECT_URI, MAX_STATE
-from opencode_gateway.pages.rendering import problem_page, unavailable_page
+from opencode_gateway.pages.rendering import unavailable_page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -42,22 +45,33 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from opencode_gateway.oauth.provider import Provider
+    from opencode_gateway.refusals import Refusal
 
 log = logging.getLogger(__name__)
-_FORM: Final = "application/x-www-form-urlencoded"
 MAX_FORM_BYTES: Final = 16 * 1024
 MAX_METADATA_BYTES: Final = 32 * 1024
 MAX_PARAMETER: Final = 4096
 _LONGEST: Final = {"client_id": MAX_CLIENT_ID, "redirect_uri": MAX_REDIRECT_URI, "state": MAX_STATE}
 _REPEATABLE: Final = frozenset({"resource"})
-_NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 # URLs are compared as text by clients: the usual parser would add a slash at the end of an origin.
 _URL: Final = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))
 
 
-def routes(provider: Provider) -> list[Route]:
-    """Return all endpoints of the authorization server."""
+def routes(provider: Provider, on_refusal: Callable[[Refusal], None] = lambda refusal: None) -> list[Route]:
+    """Return all endpoints of the authorization server. `on_refusal` hears of what they refuse."""
     authenticator = ClientAuthenticator(provider)
+
+    def kept(
+        handle: Callable[[Request], Awaitable[Response]], limit: int = MAX_FORM_BYTES, kind: str | None = FORM
+    ) -> ASGIApp:
+        return bounded(handle, limit, kind, on_refusal=on_refusal, named=named)
+
+    async def named(client_id: str) -> str:
+        client = None
+        with suppress(GatewayError):  # a file that does not serve now: the id must do
+            client = await provider.get_client(client_id)
+        return (client.client_name if client else None) or client_id
+
     return [
         Route("/.well-known/oauth-authorization-server", MetadataHandler(_metadata(provider.issuer)).handle),
         *create_protected_resource_routes(
@@ -65,10 +79,10 @@ def routes(provider: Provider) -> list[Route]:
             authorization_servers=[_URL.validate_python(provider.issuer)],
             scopes_supported=list(CAPABILITIES),
         ),
-        Route("/authorize", bounded(_Authorization(provider).handle, MAX_FORM_BYTES), methods=["GET", "POST"]),
-        Route("/token", bounded(_Token(provider, authenticator).handle, MAX_FORM_BYTES), methods=["POST"]),
-        Route("/revoke", bounded(_Revocation(provider, authenticator).handle, MAX_FORM_BYTES), methods=["POST"]),
-        Route("/register", bounded(_Registration(provider).handle, MAX_METADATA_BYTES, None), methods=["POST"]),
+        Route("/authorize", kept(_Authorization(provider).handle), methods=["GET", "POST"]),
+        Route("/token", kept(_Token(provider, authenticator).handle), methods=["POST"]),
+        Route("/revoke", kept(_Revocation(provider, authenticator).handle), methods=["POST"]),
+        Route("/register", kept(_Registration(provider).handle, MAX_METADATA_BYTES, None), methods=["POST"]),
     ]
 
 
@@ -94,25 +108,41 @@ def _metadata(issuer: str) -> OAuthMetadata:
     )
 
 
-def bounded(handle: Callable[[Request], Awaitable[Response]], limit: int, kind: str | None = _FORM) -> ASGIApp:
+async def _by_id(client_id: str) -> str:
+    return client_id
+
+
+def bounded(
+    handle: Callable[[Request], Awaitable[Response]],
+    limit: int,
+    kind: str | None = FORM,
+    *,
+    on_refusal: Callable[[Refusal], None] = lambda refusal: None,
+    named: Callable[[str], Awaitable[str]] = _by_id,
+) -> ASGIApp:
     """Refuse bodies over `limit` bytes and those of another `kind`; answer 503 while our own files do not serve."""
 
     async def answered(request: Request) -> Response:
         sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind and request.method == "POST" and sent != kind:
-            # Never parsed: parts of an upload would become files here.
-            return _error("invalid_request", f"the body must be {kind}", 400)
+        refusal: Refusal | None
         try:
-            return await handle(request)
-        except GatewayError as error:
-            log.error("%s is not answered: %s", request.url.path, error)  # noqa: TRY400 # its message says all
-            if _is_persons(request):
+            if kind and request.method == "POST" and sent != kind:
+                # Never parsed: parts of an upload would become files here.
+                response = error("invalid_request", f"the body must be {kind}", 400)
+            else:
+                response = await handle(request)
+            refusal = refusal_in(response)
+        except NotAdmitted as not_admitted:
+            refusal = not_admitted.refusal
+            response = told(request, refusal)
+        except GatewayError as failure:
+            log.error("%s is not answered: %s", request.url.path, failure)  # noqa: TRY400 # its message says all
+            if is_persons(request):
                 return unavailable_page()
-            return JSONResponse(
-                {"error": "temporarily_unavailable", "error_description": "The gateway cannot use its files now"},
-                status_code=503,
-                headers=_NO_STORE,
-            )
+            return error("temporarily_unavailable", "The gateway cannot use its files now", 503)
+        if refusal is not None:
+            on_refusal(await asked_by(request, refusal, named))
+        return response
 
     return RequestBodyLimitMiddleware(request_response(answered), limit)
 
@@ -139,14 +169,18 @@ class _Authorization:
         parameters = await request.form() if request.method == "POST" else request.query_params
         problem = _problem(parameters.multi_items())
         if problem:
-            return _shown(request, problem)
-        try:
-            client = await self._provider.clients.admit(str(parameters.get("client_id", "")))
-        except NotAdmitted as error:
-            return _shown(request, str(error))
+            raise NotAdmitted("request", problem, remedy="")
+        client = await self._provider.clients.admit(str(parameters.get("client_id", "")))
+        name = client.client_name or client.client_id
         redirect_uri = parameters.get("redirect_uri")
         if redirect_uri is not None and not is_allowed(str(redirect_uri), client.rules):
-            return _shown(request, "redirect_uri is not one that this relay allows")
+            setting = "clients.loopback_redirects" if is_loopback(str(redirect_uri)) else "clients.redirect_uris"
+            raise NotAdmitted(
+                "redirect",
+                "redirect_uri is not one that this relay allows",
+                remedy=f"the owner of this relay allows it with {setting} in gateway.json",
+                client=name,
+            )
         asking = _Asking(
             self._provider,
             client,
@@ -156,7 +190,12 @@ class _Authorization:
         response = await AuthorizationHandler(cast("Provider", asking)).handle(request)
         location = response.headers.get("location")
         if location is None:
-            return _shown(request, "redirect_uri is not one that this client registered")
+            raise NotAdmitted(
+                "redirect",
+                "redirect_uri is not one that this client registered",
+                remedy="connect the client anew, so that it registers again",
+                client=name,
+            )
         if asking.accepted != location:
             response.headers["location"] = build_client_redirect(location, {}, iss=self._provider.issuer)
         return response
@@ -221,9 +260,9 @@ class _Token:
         form = await request.form()
         problem = _problem(form.multi_items())
         if problem:
-            return _error("invalid_request", problem, 400)
+            return error("invalid_request", problem, 400)
         if not all(self._provider.is_ours(str(resource)) for resource in form.getlist("resource")):
-            return _error("invalid_target", f"the only resource here is {self._provider.resource}", 400)
+            return error("invalid_target", f"the only resource here is {self._provider.resource}", 400)
         response: Response = await self._handler.handle(request)
         return response
 
@@ -239,27 +278,10 @@ class _Revocation:
         form = await request.form()
         problem = _problem(form.multi_items()) or ("token is missing" if not form.get("token") else None)
         if problem:
-            return _error("invalid_request", problem, 400)
+            return error("invalid_request", problem, 400)
         try:
             client = await self._authenticator.authenticate_request(request)
-        except AuthenticationError as error:
-            return _error("invalid_client", error.message, 401)
+        except AuthenticationError as failure:
+            return error("invalid_client", failure.message, 401)
         self._provider.revoke(str(form["token"]), client.client_id)
-        return Response(headers=_NO_STORE)
-
-
-def _error(error: str, description: str, status: int) -> Response:
-    return JSONResponse({"error": error, "error_description": description}, status_code=status, headers=_NO_STORE)
-
-
-def _is_persons(request: Request) -> bool:
-    """Tell whether a person's browser asks, and no program."""
-    return "text/html" in request.headers.get("accept", "")
-
-
-def _shown(request: Request, problem: str) -> Response:
-    """Tell a person's browser, or a program, why the client cannot be answered."""
-    if not _is_persons(request):
-        return _error("invalid_request", problem, 400)
-    paragraph = f"The chat client cannot be connected: {problem}."
-    return problem_page("Not connected", paragraph)
+        return Response(headers=NO_STORE)

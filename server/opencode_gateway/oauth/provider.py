@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from opencode_gateway.audit import Event
     from opencode_gateway.configuration import Configuration
     from opencode_gateway.people.users import User, Users
+    from opencode_gateway.refusals import Refusal
     from opencode_gateway.store import Store
 
 LOGIN_PATH: Final = "/login"
@@ -55,6 +56,7 @@ class Provider(OAuthProvider):
         users: who may log in, and what each may do; asked at each use of a token.
         documents: fetches client-id documents.
         on_event: hears of clients that registered and of sessions that end before their time.
+        on_refusal: hears of clients that are refused.
         clock: seconds since the epoch.
 
     Raises:
@@ -69,12 +71,14 @@ class Provider(OAuthProvider):
         *,
         documents: Documents | None = None,
         on_event: Callable[[Event], None] = lambda event: None,
+        on_refusal: Callable[[Refusal], None] = lambda refusal: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(base_url=_URL.validate_python(configuration.public_url))
         self.configuration = configuration
         self.issuer = configuration.public_url
         self.resource = configuration.resource
+        self.on_refusal = on_refusal
         self.requests = PendingRequests(signing_key(configuration.data_dir), clock=clock)
         self.clients = Clients(
             store,
@@ -95,7 +99,7 @@ class Provider(OAuthProvider):
     def get_routes(self, mcp_path: str | None = None) -> list[Route]:
         """Return the routes of the authorization server, and the metadata of the resource."""
         self.set_mcp_path(mcp_path)
-        return handlers.routes(self)
+        return handlers.routes(self, self.on_refusal)
 
     # What the pages ask.
 
