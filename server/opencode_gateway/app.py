@@ -19,6 +19,8 @@ from opencode_gateway.door.bodies import MendedBody
 from opencode_gateway.door.guards import HEALTH_PATH, guarded
 from opencode_gateway.door.health import Health
 from opencode_gateway.door.limits import CallLimits
+from opencode_gateway.door.tokens_first import TokensFirst
+from opencode_gateway.pages import landing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -89,8 +91,9 @@ def build_app(
         json_response=False,
         host_origin_protection=False,
         # The body is read whole behind the limits alone.
-        middleware=[Middleware(CallLimits), Middleware(MendedBody)],
+        middleware=[Middleware(TokensFirst), Middleware(CallLimits), Middleware(MendedBody)],
     )
+    app.router.routes.extend(landing.routes(configuration.resource))
     app.router.routes.append(Route(HEALTH_PATH, Health(children).endpoint, methods=["GET"]))
     return guarded(
         app,

@@ -52,6 +52,9 @@ def guarded(
     limited = RequestBodyLimitMiddleware(app, FORM_BYTES)
 
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
+        # What people paste ends in a slash now and then. A redirect would cost some clients their token.
+        if scope.get("path") == f"{MCP_PATH}/":
+            scope = {**scope, "path": MCP_PATH, "raw_path": MCP_PATH.encode()}
         # /mcp is limited after the token was seen to be good: until then nothing of a body is read.
         await (app if scope.get("path") == MCP_PATH else limited)(scope, receive, send)
 

@@ -15,21 +15,19 @@ from typing import TYPE_CHECKING, Final, cast
 
 from fastmcp.server.auth.redirect_validation import build_client_redirect
 from mcp.server.auth.handlers.authorize import AuthorizationHandler
-from mcp.server.auth.handlers.metadata import MetadataHandler
 from mcp.server.auth.handlers.register import RegistrationHandler
 from mcp.server.auth.handlers.token import TokenHandler
 from mcp.server.auth.middleware.client_auth import AuthenticationError, ClientAuthenticator
 from mcp.server.auth.provider import AuthorizeError
-from mcp.server.auth.routes import create_protected_resource_routes
 from mcp.server.auth.settings import ClientRegistrationOptions
 from mcp.server.transport_security import RequestBodyLimitMiddleware
 from mcp.shared.auth import OAuthMetadata
-from pydantic import AnyHttpUrl, ConfigDict, TypeAdapter
 from starlette.responses import Response
 from starlette.routing import Route, request_response
 
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.errors import GatewayError
+from opencode_gateway.oauth import well_known
 from opencode_gateway.oauth.clients import AdmittedClient, NotAdmitted
 from opencode_gateway.oauth.redirects import is_allowed, is_loopback
 from opencode_gateway.oauth.refused import FORM, NO_STORE, asked_by, error, is_persons, refusal_in, told
@@ -53,8 +51,6 @@ MAX_METADATA_BYTES: Final = 32 * 1024
 MAX_PARAMETER: Final = 4096
 _LONGEST: Final = {"client_id": MAX_CLIENT_ID, "redirect_uri": MAX_REDIRECT_URI, "state": MAX_STATE}
 _REPEATABLE: Final = frozenset({"resource"})
-# URLs are compared as text by clients: the usual parser would add a slash at the end of an origin.
-_URL: Final = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))
 
 
 def routes(provider: Provider, on_refusal: Callable[[Refusal], None] = lambda refusal: None) -> list[Route]:
@@ -73,12 +69,7 @@ def routes(provider: Provider, on_refusal: Callable[[Refusal], None] = lambda re
         return (client.client_name if client else None) or client_id
 
     return [
-        Route("/.well-known/oauth-authorization-server", MetadataHandler(_metadata(provider.issuer)).handle),
-        *create_protected_resource_routes(
-            resource_url=_URL.validate_python(provider.resource),
-            authorization_servers=[_URL.validate_python(provider.issuer)],
-            scopes_supported=list(CAPABILITIES),
-        ),
+        *well_known.routes(_metadata(provider.issuer), provider.resource, provider.issuer),
         Route("/authorize", kept(_Authorization(provider).handle), methods=["GET", "POST"]),
         Route("/token", kept(_Token(provider, authenticator).handle), methods=["POST"]),
         Route("/revoke", kept(_Revocation(provider, authenticator).handle), methods=["POST"]),
