@@ -19,6 +19,7 @@ COMMANDS: Final = (
     "serve",
     "check",
     "health",
+    "doctor",
     "users",
     "clients",
     "refusals",
