@@ -28,7 +28,7 @@ def clear(settings: Settings, log: Callable[[str], None]) -> None:
     """
     hostname = socket.gethostname()
     directory = StateDirectory(settings.state_dir)
-    states = [state for state in directory.read_all() if state.hostname == hostname]
+    states = directory.read_here()
     for state in states:
         if state.launcher_lives():
             continue

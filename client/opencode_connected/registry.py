@@ -12,6 +12,7 @@ import fcntl
 import json
 import os
 import re
+import socket
 import stat
 import time
 from contextlib import contextmanager, suppress
@@ -144,8 +145,15 @@ class Registry:
 
     def _take(self, directory: int, name: str, owner: Owner) -> None:
         held = _owner(directory, name)
-        if held and held.instance_id != owner.instance_id and held.lives():
-            raise NameTaken(f"the name {name!r} is held by the OpenCode of process {held.pid} on this machine")
+        if held and held.instance_id != owner.instance_id:
+            machine = _hostname(directory, name)
+            if machine not in (None, socket.gethostname()):
+                raise NameTaken(
+                    f"the name {name!r} is held on the machine {machine!a}, which has this directory too and whose "
+                    f"processes are not seen from here (if that machine is gone, remove {self.path}/.{name}.owner)"
+                )
+            if held.lives():
+                raise NameTaken(f"the name {name!r} is held by the OpenCode of process {held.pid} on this machine")
         if held != owner:
             _replace(directory, f".{name}.owner", owner.to_bytes())
 
@@ -212,24 +220,31 @@ def _locked(directory: int, name: str) -> Iterator[None]:
             if _break_dead_lock(directory, lock):
                 continue
             if time.monotonic() > deadline:
+                machine = _locker(directory, lock)[1]
                 raise RegistryRefused(
                     f"{lock} in the registry directory has been held for {_LOCK_SECONDS:.0f} s"
+                    + (f" on the machine {machine!a}: if that is gone, remove it" if machine else "")
                 ) from None
             time.sleep(_LOCK_RETRY_SECONDS)
     try:
-        _write_new(directory, f"{lock}/pid", str(os.getpid()).encode())
+        _write_new(directory, f"{lock}/pid", f"{os.getpid()}\n{socket.gethostname()}\n".encode())
         yield
     finally:
         _remove_lock(directory, lock)
 
 
 def _break_dead_lock(directory: int, lock: str) -> bool:
-    """Remove the lock if whoever made it is dead. Breakers take turns, so that none breaks a newer lock."""
+    """Remove the lock if whoever made it is dead. Breakers take turns, so that none breaks a newer lock.
+
+    That of another machine stays: its processes are not seen from here.
+    """
     fcntl.flock(directory, fcntl.LOCK_EX)
     try:
-        holder = (_read(directory, f"{lock}/pid") or b"").strip()
-        if holder.isdigit():
-            dead = not processes.lives(int(holder), "")
+        holder, machine = _locker(directory, lock)
+        if holder and machine not in ("", socket.gethostname()):
+            dead = False
+        elif holder:
+            dead = not processes.lives(holder, "")
         else:
             age = time.time() - os.stat(lock, dir_fd=directory, follow_symlinks=False).st_mtime
             dead = age > _UNSIGNED_LOCK_SECONDS
@@ -240,6 +255,12 @@ def _break_dead_lock(directory: int, lock: str) -> bool:
     finally:
         fcntl.flock(directory, fcntl.LOCK_UN)
     return dead
+
+
+def _locker(directory: int, lock: str) -> tuple[int, str]:
+    """Return the process that holds the lock and its machine; 0 and empty where that is not told."""
+    pid, _, machine = (_read(directory, f"{lock}/pid") or b"").decode(errors="replace").partition("\n")
+    return int(pid) if pid.isdecimal() else 0, machine.strip()
 
 
 def _remove_lock(directory: int, lock: str) -> None:

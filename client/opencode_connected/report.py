@@ -107,9 +107,12 @@ class Report:
         self._write()
 
     def was_left_behind(self, name: str) -> bool:
-        """Tell whether the last launcher of this machine that held `name` at the relay has died without a goodbye."""
+        """Tell whether the last launcher of this machine that held `name` at the relay has died without a goodbye.
+
+        One of another machine with this home may live.
+        """
         holders = [state for state in self._directory.read_all() if state.mode == "relay" and state.name == name]
-        return bool(holders) and not any(state.launcher_lives() for state in holders)
+        return bool(holders) and not any(not state.is_here or state.launcher_lives() for state in holders)
 
     def close(self) -> None:
         """Remove the state file and end the log. What is reported afterwards is dropped."""

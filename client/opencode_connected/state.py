@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import re
+import socket
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 - pydantic reads the annotations
@@ -58,7 +59,7 @@ class LineReport(BaseModel):
 
 
 class InstanceState(BaseModel):
-    """One instance of this machine, as its launcher sees it."""
+    """One instance, as its launcher sees it."""
 
     instance_id: str = Field(pattern=r"^[0-9a-f]{32}$")
     launcher_pid: int
@@ -96,12 +97,20 @@ class InstanceState(BaseModel):
     holds_line: bool = True
     """False where another launcher's line makes this one reachable."""
 
+    @property
+    def is_here(self) -> bool:
+        """Whether it is of this machine. Another one that shares the home, or a container, has processes of its own.
+
+        What lives there cannot be told from here.
+        """
+        return self.hostname == socket.gethostname()
+
     def launcher_lives(self) -> bool:
-        """Tell whether the launcher that wrote this still runs."""
+        """Tell whether the launcher that wrote this still runs; only where it `is_here`."""
         return processes.lives(self.launcher_pid, self.launcher_start)
 
     def opencode_lives(self) -> bool:
-        """Tell whether the OpenCode that the launcher started still runs."""
+        """Tell whether the OpenCode that the launcher started still runs; only where it `is_here`."""
         return self.opencode_pid is not None and processes.lives(self.opencode_pid, self.opencode_start)
 
 
@@ -119,8 +128,12 @@ class StateDirectory:
         """Remove the file of this instance, if there is one."""
         self._file(instance_id).unlink(missing_ok=True)
 
+    def read_here(self) -> list[InstanceState]:
+        """Return those of `read_all` that are of this machine."""
+        return [state for state in self.read_all() if state.is_here]
+
     def read_all(self) -> list[InstanceState]:
-        """Return all instances that have a readable file, the oldest first."""
+        """Return all instances that have a readable file, the oldest first; some may be of other machines."""
         found = []
         for path in self._path.glob("*.json"):
             with suppress(OSError, ValidationError):
@@ -147,7 +160,7 @@ class StateDirectory:
         """
         others = [
             state
-            for state in self.read_all()
+            for state in self.read_here()
             if state.instance_id != mine.instance_id and state.line_key == mine.line_key and state.launcher_lives()
         ]
         taken = {state.name: state for state in others if state.directory != mine.directory and state.name}

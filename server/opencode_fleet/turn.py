@@ -12,7 +12,7 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from opencode_common.text import bare
+from opencode_common.text import bare, quote
 from opencode_fleet.agent import Capability
 from opencode_fleet.errors import InstanceError, NotFound
 from opencode_fleet.events import AnswerChanged, PromptTaken, StatusChanged, TextChanged, TurnFailed
@@ -46,6 +46,10 @@ RECORD_WITHIN = 5.0
 MAX_HEARD = 2_000_000
 MAX_UNSENT = 20_000
 _SHARED = "another message came in between, and OpenCode answered both together: this may be the answer to both"
+_NOT_BEGUN = (
+    "OpenCode did not begin with it. If this session's agent{agent} or its model is not configured there any more, "
+    "each message to this session fails like this: `send` with session='new' takes those that are"
+)
 BROKEN_ENDS = 5
 """Answers in a row that the model broke off. OpenCode 1 asks again for ever, several times a second."""
 
@@ -286,7 +290,7 @@ class Turn:
             record.problem and (self._heard.error or record.problem)
         )
         if problem and not is_refused:
-            return self._failed(problem, text)
+            return self._failed(problem, text, self._what_helps(record))
         if not is_refused and (record.is_interrupted or (last is not None and last.completed is None)):
             if not self._idle_for(SETTLING):
                 return None
@@ -298,7 +302,7 @@ class Turn:
 
     async def _unanswered(self, record: TurnRecord) -> Outcome | None:
         if self._heard.error:
-            return self._failed(self._heard.error, "")
+            return self._failed(self._heard.error, "", self._what_helps(record))
         if record.is_queued:
             if self._idle_for(WAKE_AFTER) and not self._is_awake and self._instance.can(Capability.WAKES):
                 self._is_awake = True
@@ -331,8 +335,14 @@ class Turn:
         status = self._instance.state.statuses.get(self._session_id)
         return status.describe() if status is not None and status.kind == "retry" else ""
 
-    def _failed(self, problem: str, text: str) -> Outcome:
-        return Outcome("failed", self._session_id, text, problem)
+    def _what_helps(self, record: TurnRecord) -> str:
+        """Say what helps where nothing was even begun: what the session is in fails each message to it."""
+        if record.is_stored or record.answers or not (self._prompt.agent or self._prompt.model):
+            return ""
+        return _NOT_BEGUN.format(agent=f" {quote(self._prompt.agent, 60)}" if self._prompt.agent else "")
+
+    def _failed(self, problem: str, text: str, note: str = "") -> Outcome:
+        return Outcome("failed", self._session_id, text, problem, note=note)
 
     def _waiting(self, asks: list[Ask], text: str) -> Outcome:
         permission = any(isinstance(ask, Permission) for ask in asks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from starlette.middleware import Middleware
 from starlette.routing import Route
 
 from opencode_gateway.calls.audited import AuditCalls
-from opencode_gateway.calls.children import Bounds, Children, Instructions
+from opencode_gateway.calls.bounds import Bounds
+from opencode_gateway.calls.children import Children, Instructions
 from opencode_gateway.calls.permissions import Permissions
 from opencode_gateway.configuration import MCP_PATH
 from opencode_gateway.door.bodies import MendedBody
@@ -23,7 +25,7 @@ from opencode_gateway.door.tokens_first import TokensFirst
 from opencode_gateway.pages import landing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
     from fastmcp.server.auth import AuthProvider
     from starlette.types import ASGIApp
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from opencode_gateway.configuration import Configuration
     from opencode_gateway.refusals import Refusal
 
+_log = logging.getLogger(__name__)
+
 
 def build_app(
     configuration: Configuration,
@@ -41,6 +45,7 @@ def build_app(
     log: AuditLog,
     environ: Mapping[str, str],
     *,
+    origins: Callable[[], Collection[str]] = tuple,
     on_refusal: Callable[[Refusal], None] = lambda refusal: None,
 ) -> ASGIApp:
     """Return the application; the children live as long as its lifespan.
@@ -51,14 +56,19 @@ def build_app(
         auth: says what a token may do, and has the routes on which one is got.
         log: of audit.
         environ: the gateway's own.
+        origins: whose web pages may be clients now.
         on_refusal: hears of those who are refused at the door.
     """
     release = version("opencode-relay")
     children = Children(servers, environ, configuration.tool_timeout_seconds, release)
+    observing = frozenset(configuration.capabilities["observe"])
 
     @asynccontextmanager
     async def lifespan(_server: FastMCP[None]) -> AsyncIterator[None]:
         async with children.running():
+            # Older defaults that somebody wrote out are no reason not to serve.
+            if missing := children.compared(configuration.capabilities).about_missing():
+                _log.warning("%s", missing)
             # What was loaded stays. Collections that look at it again and again are near a tenth of a call's time.
             gc.collect()
             gc.freeze()
@@ -73,9 +83,9 @@ def build_app(
         strict_input_validation=False,
         dereference_schemas=False,
         middleware=[
-            AuditCalls(log, frozenset(configuration.capabilities["observe"]), children.server_of),
+            AuditCalls(log, observing, children.server_of),
             Permissions(configuration.capabilities),
-            Bounds(configuration.tool_timeout_seconds),
+            Bounds(configuration.tool_timeout_seconds, children, observing),
             Instructions(children),
         ],
     )
@@ -98,6 +108,6 @@ def build_app(
     return guarded(
         app,
         configuration.public_url,
-        origins=lambda: configuration.clients.origins,
+        origins=origins,
         on_refusal=on_refusal,
     )

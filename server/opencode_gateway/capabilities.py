@@ -19,9 +19,10 @@ MEANING: Final[Mapping[Capability, str]] = {
 DEFAULT_TOOLS: Final[Mapping[Capability, tuple[str, ...]]] = {
     "observe": ("instances", "read"),
     "approve": ("reply",),
-    "drive": ("send", "abort"),
+    "drive": ("send",),
 }
-"""Tools of the OpenCode server, by what they need."""
+"""All tools of the OpenCode server, by what they need."""
+OPENCODE_TOOLS: Final = frozenset(name for names in DEFAULT_TOOLS.values() for name in names)
 
 
 def permitted(tools: Mapping[Capability, Iterable[str]], granted: Iterable[str]) -> frozenset[str]:

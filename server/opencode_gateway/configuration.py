@@ -12,20 +12,15 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from opencode_common.validation import describe
 from opencode_gateway.capabilities import CAPABILITIES, DEFAULT_TOOLS, Capability
 from opencode_gateway.errors import ConfigError
+from opencode_gateway.oauth.known_clients import ENTRIES, known_client, owners_of
 
 DEFAULT_PATH: Final = Path("/etc/opencode-gateway/gateway.json")
 MCP_PATH: Final = "/mcp"
-CHAT_REDIRECTS: Final = (
-    "https://claude.ai/api/mcp/auth_callback",
-    "https://claude.com/api/mcp/auth_callback",
-    "https://chatgpt.com/connector_platform_oauth_redirect",
-)
-CHAT_CLIENT_ID_HOSTS: Final = ("claude.ai", "claude.com", "chatgpt.com")
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 """As browsers write one."""
 
@@ -65,14 +60,16 @@ class ProviderSignIn(_Part):
 
 
 class Clients(_Part):
-    """Which OAuth clients may be admitted at all."""
+    """Which OAuth clients may be admitted at all. What commands switch on counts besides: see `oauth.redirects`."""
 
-    redirect_uris: tuple[str, ...] = CHAT_REDIRECTS
-    """Exact. No client gets a code sent anywhere else."""
+    known: tuple[str, ...] = ()
+    """Clients of `oauth/known_clients.toml` by name, as `vscode` or `librechat@chat.example.org`."""
+    redirect_uris: tuple[str, ...] | None = None
+    """Exact, in place of those of the known clients that are on by default, which are Claude and ChatGPT."""
     loopback_redirects: bool = False
     """Also `http://127.0.0.1:PORT/…`, and the same at `[::1]` and `localhost`, for programs on one's own machine."""
-    client_id_hosts: tuple[str, ...] = CHAT_CLIENT_ID_HOSTS
-    """Hosts whose client-id metadata documents are fetched."""
+    client_id_hosts: tuple[str, ...] | None = None
+    """Hosts whose client-id metadata documents are fetched, in place of those of Claude and ChatGPT."""
     enrolment: Literal["window", "open"] = "window"
     """`window`: a new client is admitted only in a window that `opencode-gateway clients allow` opens."""
     origins: tuple[str, ...] = ()
@@ -85,6 +82,43 @@ class Clients(_Part):
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin!r} is no origin: write SCHEME://HOST[:PORT], without a wildcard")
         return origins
+
+    @field_validator("*")
+    @classmethod
+    def _no_wildcard(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, tuple):
+            starred = next((text for text in value if isinstance(text, str) and "*" in text), None)
+            if starred is not None:
+                raise ValueError(f"wildcards are not taken: {_instead(starred, str(info.field_name))}")
+        return value
+
+    @field_validator("known")
+    @classmethod
+    def _all_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(str(known_client(name)) for name in names))
+
+
+def _instead(wildcard: str, field: str) -> str:
+    """Say what to write in place of `wildcard` in a field of `Clients`."""
+    if field == "known":
+        return f"name each client, of {', '.join(ENTRIES)}"
+    if field != "redirect_uris":
+        return f"write each of them out, or name its client in `known`, of {', '.join(ENTRIES)}"
+    if wildcard.startswith(("http://127.0.0.1", "http://localhost", "http://[::1]")):
+        return (
+            "`loopback_redirects` allows every port, and a name in `known`, such as claude-code, those of that client"
+        )
+    if "*" in _host(wildcard):
+        owners = []
+    else:
+        owners = [str(owner) for owner in owners_of(wildcard.replace("*", "x"))]
+        owners = owners or [name for name, entry in ENTRIES.items() if _host(wildcard) in map(_host, entry.https)]
+    named = f"name its client in `known`, of {', '.join(owners or ENTRIES)}"
+    return f"write the exact address, or {named}"
+
+
+def _host(address: str) -> str:
+    return address.partition("://")[2].partition("/")[0]
 
 
 class Audit(_Part):

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Final
 import httpx
 
 from opencode_common.finding import Finding, fault, note, ok
+from opencode_gateway.calls.names import Names
 from opencode_gateway.configuration import PasswordSignIn
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.enrolment import list_clients, opened_at
+from opencode_gateway.oauth.redirects import commanded, switches
 from opencode_gateway.refusal_log import list_refusals
 from opencode_gateway.store import FILE_NAME
 
@@ -45,6 +47,20 @@ def servers_found(servers: Servers, configuration: Configuration, environ: Mappi
             where = f"{name}.command of {configuration.servers_file or 'the default'}"
             findings.append(fault("servers", f"{server.command} is not found", f"Install it, or correct {where}"))
     return findings or [ok("servers", f"the program of {', '.join(servers)} is there")]
+
+
+def tools_are_listed(servers: Servers, configuration: Configuration) -> list[Finding]:
+    """See that what capabilities list is there, and the other way round, as far as it is known without asking."""
+    names = Names(servers)
+    told = names.told_by_nature()
+    compared = names.compared(configuration.capabilities, told)
+    asking = "`sudo opencode-gateway check --start` asks all servers"
+    warnings = [text for text in (compared.about_missing(), compared.about_unlisted()) if text]
+    if not warnings and told.keys() == servers.keys():
+        return [ok("tools", "capabilities list what the servers have")]
+    return [note("tools", text) for text in warnings] or [
+        note("tools", "not all servers were asked for theirs", asking)
+    ]
 
 
 def files_are_private(data_dir: Path) -> list[Finding]:
@@ -146,9 +162,11 @@ def clients_may_come(store: Store, configuration: Configuration, now: float) -> 
         known = list_clients(store)
         with store.transaction(write=False) as db:
             opened = opened_at(db, now)
+            switched = switches(configuration.clients, commanded(db))
     except GatewayError as error:
         return [fault("clients", str(error), "See the database")]
-    admitted = f"{len(known)} admitted"
+    on = ", ".join(str(switch.known) for switch in switched if switch.sources)
+    admitted = f"{len(known)} admitted; {on or 'no known one'} may come"
     if configuration.clients.enrolment == "open":
         return [ok("clients", f"{admitted}; new ones at any time")]
     if opened is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -15,18 +16,24 @@ from opencode_gateway.app import build_app
 from opencode_gateway.audit import AuditLog
 from opencode_gateway.authentication import build_auth
 from opencode_gateway.calls.servers import load_servers
+from opencode_gateway.door.draining import Draining
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.logs import LineFormatter, NoContent, Sparing
+from opencode_gateway.oauth.redirects import Rules
 from opencode_gateway.refusal_log import Refusals
 from opencode_gateway.store import FILE_NAME, Store
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from starlette.types import ASGIApp
 
     from opencode_gateway.configuration import Configuration
 
-DRAIN_SECONDS: Final = 6
+DRAIN_SECONDS: Final = 6.0
 """Calls that run when it is told to end have so long; with the children's own end that stays below Docker's 10 s."""
+CLOSE_SECONDS: Final = 1
+"""And what is no call, as half a request, so long after that."""
 CONNECTIONS: Final = 512
 """More than these at once are answered with 503."""
 HEADER_BYTES: Final = 32 * 1024
@@ -47,7 +54,15 @@ def run(configuration: Configuration) -> None:
     log_to_stderr()
     try:
         auth = build_auth(configuration, store, log.write, refusals.record)
-        app = build_app(configuration, servers, auth, log, os.environ, on_refusal=refusals.record)
+        app = build_app(
+            configuration,
+            servers,
+            auth,
+            log,
+            os.environ,
+            origins=Rules(configuration.clients, store).origins,
+            on_refusal=refusals.record,
+        )
         serve(app, configuration)
     finally:
         refusals.close()
@@ -61,9 +76,10 @@ def serve(app: ASGIApp, configuration: Configuration) -> None:
         GatewayError: its address is taken, or it did not start.
     """
     sockets = [listening(configuration.listen)]
-    server = uvicorn.Server(
+    draining = Draining(app)
+    server = _Server(
         uvicorn.Config(
-            app,
+            draining,
             http="h11",
             ws="none",
             lifespan="on",
@@ -75,8 +91,9 @@ def serve(app: ASGIApp, configuration: Configuration) -> None:
             forwarded_allow_ips=_LOOPBACK,
             limit_concurrency=CONNECTIONS,
             h11_max_incomplete_event_size=HEADER_BYTES,
-            timeout_graceful_shutdown=DRAIN_SECONDS,
-        )
+            timeout_graceful_shutdown=CLOSE_SECONDS,
+        ),
+        draining,
     )
     # uvicorn raises the signal that ended it once more; ending when told to is no failure.
     for name in (signal.SIGTERM, signal.SIGINT):
@@ -84,6 +101,39 @@ def serve(app: ASGIApp, configuration: Configuration) -> None:
     server.run(sockets)
     if not server.started:
         raise GatewayError("the gateway did not start; its log says why")
+
+
+class _Server(uvicorn.Server):
+    """Drains before it ends, and goes on to listen meanwhile.
+
+    uvicorn would close its sockets at once, and sse-starlette, which looks whether it ends, every stream of answers.
+    """
+
+    def __init__(self, config: uvicorn.Config, draining: Draining) -> None:
+        super().__init__(config)
+        self._draining = draining
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._drain: asyncio.Task[None] | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and be ready to drain from then on."""
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain at the first signal; end at once at another, or if nothing is served yet."""
+        if self._loop is None or self._draining.has_begun:
+            super().handle_exit(sig, frame)
+            return
+        self._draining.has_begun = True
+        self._loop.call_soon_threadsafe(self._begin)
+
+    def _begin(self) -> None:
+        self._drain = asyncio.create_task(self._draining.drain(DRAIN_SECONDS))
+        self._drain.add_done_callback(self._drained)
+
+    def _drained(self, _drain: asyncio.Task[None]) -> None:
+        self.should_exit = True
 
 
 def listening(listen: str) -> socket.socket:

@@ -52,6 +52,33 @@ _MIGRATIONS: Final = (
         name TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, capabilities TEXT NOT NULL,
         created_at REAL NOT NULL, expires_at REAL) STRICT;
     """,
+    # People of an identity provider have sessions like everybody. Before, their tokens were not in `tokens`, and what
+    # FastMCP kept for them was in a table of its own: these sessions end here, and the people log in anew.
+    """
+    ALTER TABLE sessions ADD COLUMN kind TEXT NOT NULL DEFAULT 'password';
+    ALTER TABLE sessions ADD COLUMN renewal BLOB;
+    ALTER TABLE sessions ADD COLUMN recheck_at REAL;
+    CREATE INDEX sessions_by_end ON sessions (recheck_at) WHERE renewal IS NULL;
+    ALTER TABLE codes ADD COLUMN kind TEXT NOT NULL DEFAULT 'password';
+    ALTER TABLE codes ADD COLUMN renewal BLOB;
+    ALTER TABLE codes ADD COLUMN recheck_at REAL;
+    DELETE FROM sessions WHERE NOT EXISTS (SELECT 1 FROM tokens WHERE session_id = sessions.id);
+    DROP TABLE IF EXISTS provider_state;
+    """,
+    # known: what `clients enable` and `disable` say, whom a window is opened for, and whom it let in
+    """
+    CREATE TABLE known_clients (name TEXT PRIMARY KEY, enabled INTEGER NOT NULL, changed_at REAL NOT NULL) STRICT;
+    ALTER TABLE enrolment ADD COLUMN opened_for TEXT NOT NULL DEFAULT '';
+    ALTER TABLE clients ADD COLUMN let_in_as TEXT NOT NULL DEFAULT '';
+    """,
+    # keys: what a client proves itself with at the token endpoint; see `oauth.credentials`.
+    """
+    ALTER TABLE clients ADD COLUMN auth_method TEXT NOT NULL DEFAULT 'none' CHECK (
+        auth_method IN ('none', 'private_key_jwt', 'client_secret_post', 'client_secret_basic'));
+    ALTER TABLE clients ADD COLUMN secret_hash TEXT;
+    ALTER TABLE clients ADD COLUMN jwks TEXT;
+    ALTER TABLE clients ADD COLUMN jwks_uri TEXT;
+    """,
     # door: what `refusal_log` keeps
     """
     CREATE TABLE refusals (

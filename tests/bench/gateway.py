@@ -48,6 +48,7 @@ WARM_UP = 10
 """Calls that are not counted."""
 MOST_ADDED_MS = 10
 MOST_MEMORY_MB = 300
+MOST_ALONE_MB = 100
 CROWD_SECONDS = 40.0
 """All turns must run at once by then: the gateway's own limit is 45 s a call."""
 BARE_START = "import fastmcp.server"
@@ -121,7 +122,10 @@ def memory(gateway: PublicGateway, after: str) -> list[Figure]:
     """Measure the gateway with its children, and say how many these are."""
     children = gateway.process.children(recursive=True)
     resident, proportional = memory_of([gateway.process, *children])
+    alone, its_share = memory_of([gateway.process])
     return [
+        Figure(f"after {after}: gateway without its children, RSS", alone, "MB", MOST_ALONE_MB),
+        Figure(f"after {after}: gateway without its children, PSS", its_share, "MB"),
         Figure(f"after {after}: gateway and children, RSS", resident, "MB", MOST_MEMORY_MB),
         Figure(f"after {after}: gateway and children, PSS", proportional, "MB"),
         Figure(f"after {after}: Caddy beside it, RSS", memory_of([gateway.caddy.process])[0], "MB"),

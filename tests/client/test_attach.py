@@ -15,7 +15,8 @@ import pytest
 from client.fake_stranger import FakeStranger
 from client.launched import Launched
 from client.machine2 import guard_of, told
-from opencode_connected.agents.listening import OwnListener
+from opencode_connected.agents import sockets
+from opencode_connected.agents.listening import OwnListener, SeenListener
 from support.opencode import ServedOpenCode
 from support.ports import free_port
 from support.waiting import eventually
@@ -156,25 +157,56 @@ def listens(address: str, port: int = 0, *, only_ipv6: bool = False) -> socket.s
     return listening
 
 
+@pytest.fixture(params=["the kernel", "processes"])
+def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who is asked: where the kernel tells nothing, as on macOS, processes are looked at."""
+    if request.param == "processes":
+        monkeypatch.setattr(sockets, "receivers", lambda port: None)
+
+
+@pytest.mark.usefixtures("asked")
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "::", "::ffff:127.0.0.1", "::ffff:0.0.0.0"])
 def test_a_program_that_gets_what_connects_to_the_port_is_known_as_ones_own(address: str) -> None:
     with listens(address) as listening:
         assert OwnListener(listening.getsockname()[1]).is_there()
 
 
+@pytest.mark.usefixtures("asked")
 @pytest.mark.parametrize("address", ["127.0.0.2", "::1"])
 def test_a_program_at_another_address_does_not_have_the_port(address: str) -> None:
     with listens(address) as listening:
         assert not OwnListener(listening.getsockname()[1]).is_there()
 
 
+@pytest.mark.usefixtures("asked")
 def test_a_program_that_lives_on_and_listens_no_more_is_not_there() -> None:
     with listens("127.0.0.1") as listening:
         listener = OwnListener(listening.getsockname()[1])
+        seen = SeenListener(listener.port, os.getpid())
         assert listener.is_there()
+        assert seen.is_there()
     assert not listener.is_there()
+    assert not seen.is_there()
 
 
+def test_what_listens_there_anew_is_not_what_was_seen() -> None:
+    with listens("127.0.0.1") as listening:
+        port = listening.getsockname()[1]
+        seen = SeenListener(port, os.getpid())
+        assert seen.is_there()
+    with listens("127.0.0.1", port):
+        assert OwnListener(port).is_there()
+        assert not seen.is_there()
+
+
+@pytest.mark.usefixtures("asked")
+@only_root_is_two
+def test_a_program_of_another_user_is_not_ones_own() -> None:
+    with FakeStranger(free_port()) as stranger:
+        assert not OwnListener(stranger.port).is_there()
+
+
+@pytest.mark.usefixtures("asked")
 @only_root_is_two
 def test_a_program_that_leaves_ipv4_to_another_user_does_not_have_the_port() -> None:
     with listens("::", only_ipv6=True) as listening, FakeStranger(listening.getsockname()[1]) as stranger:
@@ -188,6 +220,7 @@ def test_all_processes_are_looked_at_once_for_many_who_ask(monkeypatch: pytest.M
         looks.append(time.monotonic())
         return []
 
+    monkeypatch.setattr(sockets, "receivers", lambda port: None)
     monkeypatch.setattr(psutil, "process_iter", no_processes)
     listener = OwnListener(free_port())
     with ThreadPoolExecutor(8) as pool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -13,9 +16,12 @@ import psutil
 import pytest
 
 from client.fake_service import FakeService
+from client.fake_stranger import FakeStranger
 from client.launched import Launched
 from client.machine2 import guard_of, told
 from opencode_connected.agents import opencode2, outside
+from opencode_connected.agents.generation import installed
+from opencode_connected.agents.service import Service
 from opencode_connected.errors import LauncherError, OpenCodeMissing
 from opencode_connected.loopback import Unanswered
 from support.sshd import Sshd
@@ -181,6 +187,45 @@ def test_a_process_that_does_not_own_the_port_gets_no_password(tmp_path: Path) -
     gone = record(tmp_path / "service.json", pid=max(psutil.pids()) + 1_000_000)
     assert gone
     assert "has ended" in (opencode2.verify(gone) or "")
+
+
+_LETS_GO = """
+import socket
+with socket.create_server(("127.0.0.1", 0)) as listening:
+    print(listening.getsockname()[1], flush=True)
+    input()
+print(flush=True)
+input()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can run a program of another user")
+def test_a_port_that_another_user_takes_gets_no_password_though_the_process_number_lives(
+    tmp_path: Path,
+) -> None:
+    file = opencode2.registry_file({"XDG_STATE_HOME": str(tmp_path)})
+    file.parent.mkdir()
+    logged: list[str] = []
+    service = Service(installed("opencode", "2.0.15"), {"XDG_STATE_HOME": str(tmp_path)}, logged.append)
+    command = [sys.executable, "-c", _LETS_GO]
+    with (
+        asyncio.Runner() as loop,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        record(file, url=f"http://127.0.0.1:{port}", pid=process.pid)
+        assert loop.run(service.look()) is not None
+        assert loop.run(service.target()) is not None
+        print(file=process.stdin, flush=True)
+        process.stdout.readline()
+        with FakeStranger(port) as stranger:
+            assert process.poll() is None
+            assert loop.run(service.target()) is None
+            assert stranger.heard() == ""
+        print(file=process.stdin, flush=True)
+    assert logged[-1].endswith(f"does not listen on port {port}")
 
 
 def test_a_service_that_listens_for_the_network_is_refused(tmp_path: Path) -> None:

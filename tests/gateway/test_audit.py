@@ -82,12 +82,12 @@ async def test_refused_failed_and_wrong_calls_have_their_lines_too(gateway: Gate
         await client.call("send", instance="laptop")
     async with gateway.client() as client:
         await client.call("send")
-        await client.call("abort", instance="laptop")
+        await client.call("reply", instance="laptop", die=True)
 
     assert [(line["tool"], line["outcome"]) for line in gateway.audit()[-3:]] == [
         ("send", "refused"),
         ("send", "tool-error"),
-        ("abort", "failed"),
+        ("reply", "failed"),
     ]
 
 

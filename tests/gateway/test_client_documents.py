@@ -167,7 +167,7 @@ async def test_redirect_uris_of_a_document_count_only_if_they_are_allowed_here(
     assert (await server.authorize(both, proof().challenge)).status_code == 302
     assert (await server.authorize(both, proof().challenge, redirect_uri=elsewhere)).status_code == 400
     refused = await server.authorize(foreign, proof().challenge)
-    assert "no redirect address" in refused.json()["error_description"]
+    assert "no redirect_uri" in refused.json()["error_description"]
 
 
 async def test_a_redirect_uri_that_the_document_does_not_name_is_refused(
@@ -263,12 +263,8 @@ async def test_an_id_that_is_not_plain_or_of_another_host_is_not_fetched(
 
 
 async def test_a_document_about_another_client_is_refused(fetcher: Documents, host: DocumentHost) -> None:
-    for other in (host.url("/other.json"), "https://claude.ai/client.json"):
-        assert "cannot be fetched" in await refused(fetcher, host.put_client("/client.json", client_id=other))
-    # FastMCP takes this for the same.
-    assert "another client" in await refused(
-        fetcher, host.put_client("/slash.json", client_id=host.url("/slash.json/"))
-    )
+    for other in (host.url("/other.json"), "https://claude.ai/client.json", host.url("/client.json/")):
+        assert "another client" in await refused(fetcher, host.put_client("/client.json", client_id=other))
 
 
 async def test_a_document_has_64_kib_at_most(fetcher: Documents, host: DocumentHost) -> None:
@@ -341,12 +337,44 @@ async def test_what_is_no_document_is_refused(fetcher: Documents, host: Document
     assert "cannot be fetched" in await refused(fetcher, host.put("/client.json", body))
 
 
-async def test_a_client_that_signs_with_a_key_is_told_that_this_is_not_supported(
-    fetcher: Documents, host: DocumentHost
+@pytest.mark.parametrize(
+    ("liked", "offered", "least"),
+    [
+        (None, None, "none"),
+        ("none", None, "none"),
+        ("private_key_jwt", None, "private_key_jwt"),
+        ("private_key_jwt", ["none", "private_key_jwt"], "none"),
+        ("client_secret_basic", ["none"], "none"),
+        (None, ["private_key_jwt", "client_secret_post"], "private_key_jwt"),
+        ("tls_client_auth", ["tls_client_auth", "private_key_jwt"], "private_key_jwt"),
+    ],
+)
+async def test_the_least_is_taken_of_what_a_document_offers(
+    fetcher: Documents, host: DocumentHost, liked: str | None, offered: list[str] | None, least: str
 ) -> None:
-    client_id = host.put_client("/client.json", token_endpoint_auth_method="private_key_jwt", jwks={"keys": []})
+    said = {"token_endpoint_auth_method": liked, "token_endpoint_auth_methods_supported": offered}
+    client_id = host.put_client("/client.json", jwks_uri=host.url("/jwks.json"), **said)
 
-    assert "not supported" in await refused(fetcher, client_id)
+    assert (await fetcher.fetch(client_id)).token_endpoint_auth_method == least
+    assert host.asked == ["/client.json"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"token_endpoint_auth_method": "client_secret_post"},
+        {"token_endpoint_auth_method": ["none"]},
+        {"token_endpoint_auth_methods_supported": "none"},
+        {"token_endpoint_auth_methods_supported": {"none": 1}},
+        {"token_endpoint_auth_methods_supported": ["client_secret_jwt"]},
+    ],
+)
+async def test_a_document_that_offers_no_way_of_ours_is_refused(
+    fetcher: Documents, host: DocumentHost, said: dict[str, object]
+) -> None:
+    client_id = host.put_client("/client.json", **{"token_endpoint_auth_method": None, **said})
+
+    assert "not valid" in await refused(fetcher, client_id)
 
 
 async def test_a_host_with_a_certificate_of_nobody_is_refused(

@@ -40,6 +40,9 @@ class Owner:
         assert done.exit_code == 0, done.output
         return done.stdout
 
+    def settings(self, **changed: Any) -> None:
+        self._config.write_text(json.dumps(json.loads(self._config.read_text()) | changed))
+
     def lists(self, *arguments: str) -> list[dict[str, Any]]:
         listed: list[dict[str, Any]] = json.loads(self.runs(*arguments, "--json"))
         return listed
@@ -106,6 +109,81 @@ async def test_clients_are_listed_and_revoked(server: AuthorizationServer, owner
     assert not await server.is_good(tokens["access_token"])
     owner.is_refused("there is no client", "clients", "revoke", client_id)
     assert "No client is known" in owner.runs("clients", "list")
+
+
+# Known clients
+
+VSCODE = "https://vscode.dev/redirect"
+
+
+async def test_a_known_client_is_switched_on_and_off_under_a_running_service(
+    server: AuthorizationServer, owner: Owner
+) -> None:
+    server.open_window()
+    assert (await server.register(redirect_uris=[VSCODE])).status_code == 400
+
+    assert "Visual Studio Code is on" in owner.runs("clients", "enable", "vscode")
+    assert (await server.register(redirect_uris=[VSCODE])).status_code == 201
+
+    assert "clients revoke" in owner.runs("clients", "disable", "vscode")
+    assert (await server.register(redirect_uris=[VSCODE])).status_code == 400
+
+
+def test_each_known_client_is_listed_with_what_switches_it_on(owner: Owner) -> None:
+    owner.runs("clients", "enable", "librechat@chat.example.org")
+    owner.runs("clients", "disable", "chatgpt")
+
+    listed = {client["name"]: client for client in owner.lists("clients", "known")}
+
+    assert (listed["claude"]["on"], listed["claude"]["sources"]) == (True, ["default"])
+    assert (listed["chatgpt"]["on"], listed["chatgpt"]["sources"]) == (False, [])
+    assert listed["librechat@chat.example.org"]["sources"] == ["command"]
+    assert listed["librechat@chat.example.org"]["title"] == "LibreChat at chat.example.org"
+    assert listed["cursor"]["addresses"][-1] == "http://127.0.0.1:PORT/callback"
+    shown = owner.runs("clients", "known")
+    assert re.search(r"^claude +on +default +Claude ", shown, re.MULTILINE)
+    assert re.search(r"^vscode +off +- +Visual Studio Code ", shown, re.MULTILINE)
+    assert re.search(r"^open-webui@HOST +off +- +Open WebUI ", shown, re.MULTILINE)
+    assert "claude (default), librechat@chat.example.org (command)" in owner.runs("clients", "list")
+
+
+def test_an_address_that_another_client_has_too_is_said_to_be_allowed_still(owner: Owner) -> None:
+    owner.runs("clients", "enable", "codex")
+    owner.runs("clients", "enable", "cursor")
+
+    said = owner.runs("clients", "disable", "cursor")
+
+    assert "http://127.0.0.1:PORT/callback is still allowed" in said
+    assert "cursor://" not in said
+    assert "still allowed" not in owner.runs("clients", "disable", "codex")
+
+
+def test_what_gateway_json_switches_on_is_switched_off_there(owner: Owner) -> None:
+    owner.settings(clients={"known": ["vscode"]})
+
+    owner.is_refused("remove vscode there", "clients", "disable", "vscode")
+
+    assert "vscode (gateway.json)" in owner.runs("clients", "list")
+
+
+@pytest.mark.parametrize("command", [("enable",), ("disable",), ("allow", "--for")])
+def test_a_name_that_is_not_known_is_answered_with_the_nearest(owner: Owner, command: tuple[str, ...]) -> None:
+    done = owner.tries("clients", *command, "vs-code")
+
+    assert done.exit_code == 2
+    assert "the nearest are vscode" in done.stderr
+
+
+async def test_a_window_is_opened_for_a_known_client(server: AuthorizationServer, owner: Owner) -> None:
+    said = owner.runs("clients", "allow", "--for", "vscode", "--for", "librechat@chat.example.org")
+    server.clock.advance(1)
+
+    assert "Visual Studio Code and LibreChat at chat.example.org can connect in this window" in said
+    assert (await server.register(redirect_uris=[VSCODE])).status_code == 201
+    assert owner.lists("clients", "list")[0]["let_in_as"] == "vscode"
+    owner.runs("clients", "allow")
+    server.clock.advance(1)
+    assert (await server.register(redirect_uris=[VSCODE])).status_code == 400
 
 
 # Sessions

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from opencode_gateway.cli import cli
 from opencode_gateway.configuration import Configuration, load_configuration
 from opencode_gateway.errors import ConfigError
+from support.gateway import FIXTURE_SERVER
 
 COMMAND = str(Path(sys.executable).with_name("opencode-gateway"))
 
@@ -50,6 +53,14 @@ OIDC = {"mode": "oidc", "client_id": "x", "client_secret_file": "/secret", "user
         ({"audit": {"max_bytes": 1}}, "audit.max_bytes: Input should be greater than or equal to 100000"),
         ({"capabilities": {"admin": ["send"]}}, "capabilities.admin"),
         ({"sign_in": OIDC | {"issuer": "http://id.example.org"}}, "sign_in.oidc: `issuer` must be https://…"),
+        (
+            {"clients": {"known": ["vs-code"]}},
+            "clients.known: no client is known by that name: the nearest are vscode",
+        ),
+        (
+            {"clients": {"known": ["librechat"]}},
+            "clients.known: LibreChat lives at your own host: write librechat@HOST",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_the_keys_path(tmp_path: Path, values: dict[str, Any], told: str) -> None:
@@ -60,6 +71,69 @@ def test_a_mistake_is_one_line_with_the_keys_path(tmp_path: Path, values: dict[s
 
     assert str(caught.value).startswith(f"{file}: {told}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("clients", "instead"),
+    [
+        ({"redirect_uris": ["https://chatgpt.com/connector/oauth/*"]}, "name its client in `known`, of chatgpt"),
+        (
+            {"redirect_uris": ["https://chatgpt.com/*"]},
+            "write the exact address, or name its client in `known`, of chatgpt",
+        ),
+        ({"redirect_uris": ["http://localhost:*/callback"]}, "`loopback_redirects` allows every port"),
+        (
+            {"redirect_uris": ["https://chat.example.org/api/mcp/*/oauth/callback"]},
+            "name its client in `known`, of librechat@chat.example.org",
+        ),
+        ({"redirect_uris": ["https://*.example.org/api/mcp/x/oauth/callback"]}, "of claude, chatgpt, "),
+        ({"redirect_uris": ["*"]}, "write the exact address"),
+        ({"client_id_hosts": ["*.claude.ai"]}, "write each of them out"),
+        ({"known": ["*"]}, "name each client, of claude, chatgpt, "),
+        ({"known": ["librechat@*.example.org"]}, "name each client"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "serve"])
+def test_a_wildcard_is_refused_with_what_to_write_instead(
+    tmp_path: Path, clients: dict[str, Any], instead: str, command: str
+) -> None:
+    file = written(tmp_path, clients=clients)
+
+    done = CliRunner().invoke(cli, ["--config", str(file), command])
+
+    (field,) = clients
+    assert done.exit_code == 2
+    assert done.stderr.startswith(f"opencode-gateway: {file}: clients.{field}: wildcards are not taken: ")
+    assert instead in done.stderr
+
+
+def test_settings_of_clients_from_before_stay_valid() -> None:
+    clients = {
+        "redirect_uris": ["https://chat.example.org/cb"],
+        "loopback_redirects": True,
+        "client_id_hosts": ["chat.example.org:8443"],
+        "enrolment": "open",
+    }
+
+    read = Configuration.model_validate({"public_url": "https://relay.example.org", "clients": clients}).clients
+
+    assert read.redirect_uris == ("https://chat.example.org/cb",)
+    assert (read.loopback_redirects, read.enrolment, read.known) == (True, "open", ())
+
+
+def test_check_says_which_clients_are_on(tmp_path: Path) -> None:
+    clients = {"known": ["vscode", "librechat@Chat.example.org"], "loopback_redirects": True}
+
+    done = CliRunner().invoke(cli, ["--config", str(written(tmp_path, clients=clients)), "check"])
+
+    assert (
+        "claude (default), chatgpt (default), vscode (gateway.json), librechat@chat.example.org (gate" in done.stdout
+    )
+    assert "  a redirect address: any at loopback" in done.stdout
+    replaced = {"redirect_uris": ["https://chat.example.org/cb"]}
+    done = CliRunner().invoke(cli, ["--config", str(written(tmp_path, clients=replaced)), "check"])
+    assert "clients: none;" in done.stdout
+    assert "  a redirect address: https://chat.example.org/cb" in done.stdout
 
 
 def test_a_capability_that_is_left_out_has_no_tools() -> None:
@@ -79,12 +153,43 @@ def test_check_says_what_would_be_served_and_no_value_of_a_variable(tmp_path: Pa
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "https://relay.example.org/mcp on 127.0.0.1:8790, sign-in: password",
+        "clients: claude (default), chatgpt (default); `clients known` has what commands switched, too",
         "observe: instances, read",
         "approve: reply",
-        "drive: send, abort",
+        "drive: send",
         "server opencode: opencode-mcp; the tools read",
         "  its variables: KEY, PATH, SEND_TIMEOUT_MS",
     ]
+
+
+def test_an_old_map_that_lists_abort_is_a_warning_of_check(tmp_path: Path) -> None:
+    config = written(tmp_path, capabilities={"observe": ["instances", "read"], "drive": ["send", "abort"]})
+
+    done = gateway("--config", str(config), "check")
+
+    assert done.returncode == 0
+    assert done.stderr.splitlines() == [
+        "opencode-gateway: warning: `capabilities` of gateway.json lists what no server has: abort; take it out",
+        (
+            "opencode-gateway: warning: no capability lists reply, so nobody may use it; "
+            "what people need belongs into `capabilities` of gateway.json"
+        ),
+    ]
+
+
+def test_check_asks_servers_that_it_starts_for_their_tools(tmp_path: Path) -> None:
+    servers = tmp_path / "servers.json"
+    entry = {"command": sys.executable, "args": [str(FIXTURE_SERVER)]}
+    servers.write_text(json.dumps({"opencode": entry, "other": entry, "broken": {"command": "false"}}))
+    tools = {"observe": ["instances", "read", "send", "reply", "unlisted", "other_read", "other_x", "broken_x"]}
+    config = written(tmp_path, servers_file=str(servers), capabilities=tools)
+
+    assert gateway("--config", str(config), "check").stderr == ""
+    done = gateway("--config", str(config), "check", "--start")
+
+    assert done.returncode == 0
+    assert "lists what no server has: other_x; take it out" in done.stderr
+    assert "no capability lists other_instances, other_reply, other_send, other_unlisted, so" in done.stderr
 
 
 def test_check_finds_a_command_that_is_not_there(tmp_path: Path) -> None:

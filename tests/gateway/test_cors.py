@@ -139,3 +139,14 @@ def test_what_is_no_origin_cannot_be_configured(tmp_path: Path, origin: str) -> 
 
 def test_no_origin_is_allowed_by_default() -> None:
     assert Configuration(public_url="https://relay.example.org").clients.origins == ()
+
+
+def test_the_page_of_a_known_client_is_allowed_once_that_is_switched_on(gateway: ProductGateway) -> None:
+    page = "http://127.0.0.1:6274"
+    assert preflight(gateway, "/mcp", page).status_code == 403
+
+    assert gateway.owner("clients", "enable", "inspector").returncode == 0
+
+    assert preflight(gateway, "/mcp", page).headers["access-control-allow-origin"] == page
+    gateway.owner("clients", "disable", "inspector")
+    assert preflight(gateway, "/mcp", page).status_code == 403

@@ -153,7 +153,7 @@ async def test_cookies_are_for_this_host_alone_and_no_script_sees_them(site: Sit
     for name, cookie in by_name.items():
         assert {"HttpOnly", "Secure", "Path=/"} <= set(cookie.split("; "))
         assert "domain" not in cookie.lower()
-        assert ("SameSite=lax" if name == "__Host-browser" else "SameSite=strict") in cookie
+        assert ("SameSite=strict" if name == "__Host-device" else "SameSite=lax") in cookie
 
 
 @pytest.mark.parametrize("mark", ["x", "x" * 44, '"' + "x" * 41 + '"'])

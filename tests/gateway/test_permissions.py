@@ -7,16 +7,19 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_gateway.calls.permissions import Permissions
-from opencode_gateway.capabilities import DEFAULT_TOOLS, permitted
+from opencode_gateway.capabilities import DEFAULT_TOOLS, OPENCODE_TOOLS, permitted
+from support.gateway import Gateway, fixture_entry
+from support.mcp_client import relay_client
 
 if TYPE_CHECKING:
-    from support.gateway import Gateway
+    from pathlib import Path
+
     from support.mcp_client import Era
 
-TOOLS = {"instances", "read", "reply", "send", "abort", "unlisted"}
+TOOLS = {"instances", "read", "reply", "send", "unlisted"}
 """Of the fixture server."""
 SEEN = {
-    "all-token": {"instances", "read", "reply", "send", "abort"},
+    "all-token": {"instances", "read", "reply", "send"},
     "observe-token": {"instances", "read"},
     "approve-token": {"reply"},
     "nothing-token": set[str](),
@@ -30,7 +33,7 @@ async def test_a_login_sees_and_may_call_exactly_the_tools_of_its_capabilities(
 ) -> None:
     async with gateway.client(token, era=era) as client:
         assert set(await client.tools()) == SEEN[token]
-        for tool in TOOLS - SEEN[token] - {"abort"}:
+        for tool in TOOLS - SEEN[token]:
             answer = await client.call(tool, instance="x")
             assert answer.is_error
             assert answer.text.endswith("; nothing was done")
@@ -63,6 +66,24 @@ async def test_a_tool_cannot_be_called_by_another_name(gateway: Gateway) -> None
     ]
 
 
+async def test_the_default_map_has_the_tools_of_the_opencode_server_and_no_others(registry_dir: Path) -> None:
+    async with relay_client(registry_dir) as client:
+        assert set(await client.tools()) == OPENCODE_TOOLS
+    listed = [name for names in DEFAULT_TOOLS.values() for name in names]
+    assert sorted(listed) == sorted(OPENCODE_TOOLS)
+
+
+def test_an_old_map_that_lists_abort_is_a_warning_at_the_start(tmp_path: Path) -> None:
+    tools = {"observe": ["instances", "read"], "drive": ["send", "abort"]}
+    with Gateway(tmp_path, {"fixture": fixture_entry()}, capabilities=tools) as gateway:
+        assert gateway.get("/healthz").status_code == 200
+
+    warning = (
+        "WARNING opencode_gateway.app: `capabilities` of gateway.json lists what no server has: abort; take it out"
+    )
+    assert warning in gateway.log
+
+
 def test_without_a_token_nothing_is_served(gateway: Gateway) -> None:
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic YTpi"}):
         assert gateway.request("POST", "/mcp", headers, b"{}").status_code == 401
@@ -72,4 +93,4 @@ def test_capabilities_are_the_only_way_to_a_tool() -> None:
     assert permitted(DEFAULT_TOOLS, []) == frozenset()
     assert Permissions(DEFAULT_TOOLS)._allowed() == frozenset(), "without a token there are none"
     assert permitted(DEFAULT_TOOLS, ["admin", "*", "send"]) == frozenset()
-    assert permitted(DEFAULT_TOOLS, ["drive", "drive"]) == {"send", "abort"}
+    assert permitted(DEFAULT_TOOLS, ["drive", "drive"]) == {"send"}

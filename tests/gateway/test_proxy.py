@@ -117,10 +117,13 @@ async def test_a_child_that_dies_in_a_call_says_that_it_is_not_known_what_was_do
     gateway: Gateway, era: Era
 ) -> None:
     async with gateway.client(era=era) as client:
-        answer = await client.call("abort", instance="x")
+        answer = await client.call("reply", instance="x", session="ses_7", die=True)
 
         assert answer.is_error
-        assert "Whether it was done is not known" in answer.text
+        assert answer.text == (
+            "the server behind the gateway broke off before it answered reply. Whether it was done is not known: "
+            'look with `read` with instance "x" and session "ses_7" before you do it again'
+        )
         assert not (await client.call("send", instance="x")).is_error
 
 
@@ -145,6 +148,25 @@ async def test_a_call_that_was_being_made_when_the_child_was_killed_is_not_made_
     assert answer.is_error
     assert "Whether it was done is not known" in answer.text
     assert [note.message for note in answer.progress] == ["x 1"]
+
+
+async def test_a_call_whose_server_does_not_start_anew_says_that_nothing_was_done(tmp_path: Path, era: Era) -> None:
+    command = tmp_path / "command"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{FIXTURE_SERVER}"\n')
+    command.chmod(0o700)
+    with Gateway(tmp_path / "gateway", {"fixture": {"command": str(command)}}) as gateway:
+        async with gateway.client(era=era) as client:
+            await client.tools()
+            child = await pid(client)
+            command.unlink()
+            os.kill(child, signal.SIGKILL)
+            await eventually_async(lambda: not psutil.pid_exists(child), "the child's end")
+            answer = await client.call("send", instance="x")
+
+    assert answer.is_error
+    assert answer.text == (
+        "the server behind the gateway does not start, so nothing was done of send; the gateway's log says why"
+    )
 
 
 async def test_both_eras_share_one_child(gateway: Gateway) -> None:

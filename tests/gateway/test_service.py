@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import signal
 import socket
@@ -19,7 +18,7 @@ from opencode_gateway.errors import GatewayError
 from opencode_gateway.logs import RECORDS
 from opencode_gateway.service import CONNECTIONS, listening
 from support.gateway import Gateway, fixture_entry
-from support.waiting import eventually, eventually_async
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,26 +34,6 @@ def test_a_signal_ends_it_with_its_children_and_code_0(tmp_path: Path, name: str
     assert gateway.stop() == 0
     assert children
     assert psutil.wait_procs(children, timeout=40)[1] == []
-
-
-async def test_a_call_that_runs_when_it_is_told_to_end_is_still_answered(tmp_path: Path) -> None:
-    gate = tmp_path / "gate"
-    os.mkfifo(gate)
-    with Gateway(tmp_path, {"fixture": fixture_entry()}) as gateway:
-        async with gateway.client() as client:
-            await client.tools()  # otherwise the SDK asks for them after the call
-            runs = asyncio.Event()
-            call = asyncio.create_task(
-                client.call("reply", instance="laptop", steps=1, until=str(gate), on_progress=lambda _: runs.set())
-            )
-            await runs.wait()
-            gateway.process.terminate()
-            await eventually_async(lambda: "Waiting for connections to close" in gateway.log, "the end of all else")
-            await asyncio.to_thread(gate.write_text, "go")
-            answer = await call
-        assert await asyncio.to_thread(gateway.stop) == 0
-
-    assert (answer.text, answer.is_error) == ("laptop", False)
 
 
 def test_clients_that_only_hold_connections_do_not_keep_it_from_ending(tmp_path: Path) -> None:
@@ -123,7 +102,7 @@ async def test_its_log_has_no_tokens_and_no_messages(tmp_path: Path) -> None:
     with Gateway(tmp_path, {"fixture": fixture_entry()}) as gateway:
         async with gateway.client() as client:
             await client.call("send", instance="laptop", message="the secret plan")
-            await client.call("abort", instance="the-secret-plan")
+            await client.call("reply", instance="the-secret-plan", die=True)
         gateway.get("/callback?code=secretcode")
         eventually(lambda: "broke off" in gateway.log, "the warning of the lost child")
         log = gateway.log

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_gateway.errors import Refused, StoreError
+from opencode_gateway.oauth.enrolment import list_clients, opened_for
+from opencode_gateway.oauth.redirects import commanded
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.store import _MIGRATIONS, Store
 
@@ -292,3 +294,27 @@ def test_a_signing_key_that_others_may_read_or_that_is_no_file_is_not_used(tmp_p
     os.mkfifo(key, 0o600)
     with pytest.raises(StoreError, match="no regular file"):
         signing_key(tmp_path)
+
+
+def test_clients_of_a_database_from_before_known_clients_survive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "gateway.sqlite3"
+    with monkeypatch.context() as before:
+        before.setattr("opencode_gateway.store._MIGRATIONS", _MIGRATIONS[:1])
+        old = Store(path)
+        with old.transaction() as db:
+            db.execute("INSERT INTO enrolment (one, opened_at, open_until) VALUES (1, 0, 60)")
+            db.execute(
+                "INSERT INTO clients VALUES ('id', 'Chat', 0, 'https://claude.ai/api/mcp/auth_callback', 0, 1)"
+            )
+        old.close()
+
+    store = Store(path)
+
+    (client,) = list_clients(store)
+    assert (client.id, client.name, client.let_in_as) == ("id", "Chat", "")
+    with store.transaction(write=False) as db:
+        assert opened_for(db, 1.0) == []
+        assert commanded(db) == {}
+    store.close()

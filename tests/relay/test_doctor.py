@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -214,7 +215,8 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ((), "port 22, 80, 443"),
         (("22/tcp                     ALLOW IN    Anywhere",), "port 80, 443"),
         (("22                         LIMIT IN    Anywhere", "80,443/tcp                 ALLOW IN    Anywhere"), ""),
-        (("OpenSSH                    ALLOW IN    Anywhere", "WWW Full                   ALLOW IN    Anywhere"), ""),
+        (("22/tcp (OpenSSH)           ALLOW IN    Anywhere", "80,443/tcp (WWW Full)      ALLOW IN    Anywhere"), ""),
+        (("22/tcp (OpenSSH (v6))      ALLOW IN    Anywhere (v6)",), "port 80, 443"),
         (
             ("20:90/tcp                  ALLOW IN    Anywhere", "443/udp                    ALLOW IN    Anywhere"),
             "port 443",
@@ -227,7 +229,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             ("443                        DENY IN     Anywhere", "Anywhere                   ALLOW IN    Anywhere"),
             "port 443",
         ),
-        (("Postfix                    ALLOW IN    Anywhere",), "port 22, 80, 443"),
+        (("25/tcp (Postfix)           ALLOW IN    Anywhere",), "port 22, 80, 443"),
     ],
 )
 def test_an_ufw_that_shuts_ports_is_named_with_the_command_that_opens_them(
@@ -264,6 +266,50 @@ def test_rules_of_the_tunnels_that_were_dropped_are_named(own_relay: Provisioned
     finally:
         rules.unlink()
     assert (found.state, "are not in force" in found.text) == ("fault", True)
+
+
+_LOOK = """
+import sys
+from pathlib import Path
+from opencode_relay.doctor import firewall
+from opencode_relay.doctor.finding import to_json
+from opencode_relay.doctor.relay import Gateway, Relay
+gateway = Gateway("https://relay.example.org", "127.0.0.1:8790", has_site=True)
+print(to_json(list(firewall._own(Relay(Path(sys.argv[1]), None, gateway)))))
+"""
+_RULES = """
+table inet opencode_gateway
+delete table inet opencode_gateway
+table inet opencode_gateway {
+    chain output {
+        type filter hook output priority filter; policy accept;
+        tcp dport { 8790, 2019 } tcp flags syn / fin,syn,rst,ack meta skuid != { root, "daemon", "bin" } drop
+    }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "remedy"),
+    [
+        ("true", "its rules are in force", ""),
+        ("nft delete table inet opencode_gateway", "are not in force", "reload-or-restart opencode-gateway-firewall"),
+        ("nft flush chain inet opencode_gateway output", "somebody has changed it", "opencode-gateway-firewall"),
+        ('sed -i s/daemon/nobody-at-all/ "$1/gateway.nft"', "cannot be loaded any more", "make that anew"),
+        ('rm "$1/gateway.nft"', "gateway.nft is missing", "Run the playbook relay.yml"),
+    ],
+)
+def test_rules_of_the_gateway_that_are_missing_or_changed_are_named(
+    tmp_path: Path, change: str, said: str, remedy: str
+) -> None:
+    (tmp_path / "gateway.nft").write_text(_RULES)
+    script = f'nft --file "$1/gateway.nft" && {{ {change} || true; }} && exec "$2" -c "$3" "$1"'
+    command = ["unshare", "--net", "sh", "-c", script, "sh", str(tmp_path), sys.executable, _LOOK]
+    told = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+    (found,) = told["findings"]
+    assert (found["check"], found["state"]) == ("gateway's firewall", "fault" if remedy else "ok")
+    assert said in found["text"]
+    assert remedy in found["remedy"]
 
 
 # ---- disk and clock

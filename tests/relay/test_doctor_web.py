@@ -38,7 +38,7 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PublicGateway]:
 
 
 def front(public: PublicGateway, **changes: object) -> Gateway:
-    authority = public.caddy._authority
+    authority = public.caddy.authority
     gateway = Gateway(public.front_url, f"127.0.0.1:{public.port}", has_site=False, authority=authority)
     return replace(gateway, **changes)  # type: ignore[arg-type] # a test's own words
 

@@ -98,10 +98,11 @@ class Caddy:
 
     def trust(self) -> ssl.SSLContext:
         """Return a context that trusts its authority, and nobody else."""
-        return ssl.create_default_context(cafile=self._authority)
+        return ssl.create_default_context(cafile=self.authority)
 
     @property
-    def _authority(self) -> Path:
+    def authority(self) -> Path:
+        """Its authority's certificate."""
         return self._directory / "pki" / "authorities" / "local" / "root.crt"
 
     def _serves(self) -> bool:

@@ -89,6 +89,10 @@ class Driven(ABC):
         """Create a session that is with a model of this name, which nobody offers, and return its id."""
 
     @abstractmethod
+    def create_with_agent(self, agent: str) -> str:
+        """Create a session that is with an agent of its configuration, and return its id."""
+
+    @abstractmethod
     def running(self) -> list[str]:
         """Return the sessions that run, subagents' too."""
 
@@ -196,6 +200,13 @@ class Driven1(Driven):
         """See `Driven`. Its sessions are with a model by the first message that names it."""
         session = self.create()
         self.post(session, "hi", model={"providerID": "fake", "modelID": model})
+        return session
+
+    def create_with_agent(self, agent: str) -> str:
+        """See `Driven`. Its sessions are with an agent by the first message that names it."""
+        session = self.create()
+        self.post(session, "hi", agent=agent)
+        eventually(lambda: len(self.messages(session)) == 2, "it has answered", within=_SETTLE_SECONDS)
         return session
 
     def running(self) -> list[str]:
@@ -314,6 +325,10 @@ class Driven2(Driven):
     def create_with_model(self, model: str) -> str:
         """See `Driven`."""
         return self._create(self.directory, model={"providerID": "fake", "id": model})
+
+    def create_with_agent(self, agent: str) -> str:
+        """See `Driven`."""
+        return self._create(self.directory, agent=agent)
 
     def _create(self, directory: Path, **fields: object) -> str:
         body = {"location": {"directory": str(directory)}, **fields}

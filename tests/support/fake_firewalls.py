@@ -13,9 +13,7 @@ case "$*" in
 {status}
 END
 ;;
-"app info OpenSSH") printf 'Profile: OpenSSH\\nTitle: Secure shell server\\n\\nPort:\\n  22/tcp\\n' ;;
-"app info WWW Full") printf 'Profile: WWW Full\\nTitle: Web Server\\n\\nPorts:\\n  80,443/tcp\\n' ;;
-*) echo "ERROR: Could not find a profile matching '$3'" >&2; exit 1 ;;
+*) echo "ERROR: Invalid syntax" >&2; exit 1 ;;
 esac
 """
 _FIREWALLD = """#!/bin/sh

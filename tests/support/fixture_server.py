@@ -37,8 +37,13 @@ def instances() -> dict[str, str]:
 
 
 @server.tool()
-async def reply(ctx: Context[Any, Any], instance: str, steps: int = 3, until: str = "") -> str:
-    """Report progress; wait until the pipe `until` is written to or, if `steps` is 0, until cancelled."""
+async def reply(  # noqa: PLR0917 - arguments of a tool have names
+    ctx: Context[Any, Any], instance: str, steps: int = 3, until: str = "", session: str = "", die: bool = False
+) -> str:
+    """Report progress; wait until the pipe `until` is written to or, if `steps` is 0, until cancelled; or `die`."""
+    del session
+    if die:
+        os.kill(os.getpid(), signal.SIGKILL)
     for step in range(steps):
         await ctx.report_progress(step + 1, steps, f"{instance} {step + 1}")
     if until:
@@ -50,14 +55,6 @@ async def reply(ctx: Context[Any, Any], instance: str, steps: int = 3, until: st
         await asyncio.Event().wait()
     finally:
         Path(os.environ["FIXTURE_CANCELLED"]).write_text(instance)
-    return ""
-
-
-@server.tool()
-def abort(instance: str) -> str:
-    """End the process at once, in the middle of the call."""
-    del instance
-    os.kill(os.getpid(), signal.SIGKILL)
     return ""
 
 

@@ -115,5 +115,6 @@ def with_pages(server: AuthorizationServer, events: list[Event]) -> None:
         window=server.provider.clients.window,
         on_event=events.append,
         clock=server.clock,
+        monotonic=server.clock,
     )
     server.app = Starlette(routes=[*shown, *server.provider.get_routes(MCP_PATH)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from opencode_gateway.capabilities import CAPABILITIES
 from support.authorization import CHEAP_HASH, AuthorizationServer, proof
@@ -14,21 +14,38 @@ from support.mcp_client import SERVER_COMMAND
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import TracebackType
 
 GATEWAY_COMMAND = Path(sys.executable).parent / "opencode-gateway"
 
 
 class PublicGateway(Gateway):
-    """A gateway with the real server behind it, which reads `registry_dir`; a context manager."""
+    """A gateway with the real server behind it, which reads `registry_dir`; a context manager.
 
-    def __init__(self, directory: Path, registry_dir: Path, **settings: object) -> None:
+    Args:
+        directory: for all that it keeps.
+        registry_dir: of the real server.
+        entry: of `servers.json`, for a server in place of the real one.
+        env: what its environment has besides.
+        settings: of `gateway.json`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        registry_dir: Path,
+        *,
+        entry: Mapping[str, Any] | None = None,
+        env: Mapping[str, str] | None = None,
+        **settings: object,
+    ) -> None:
         self.caddy = Caddy(directory / "caddy")
         self._data_dir = directory / "data"
         self._data_dir.mkdir(mode=0o700)
-        entry = {"command": str(SERVER_COMMAND), "env": {"RELAY_REGISTRY_DIR": str(registry_dir)}}
-        super().__init__(directory, {"mcpServers": {"opencode": entry}}, public_url=self.caddy.url, behind_proxy=True)
+        entry = entry or {"command": str(SERVER_COMMAND), "env": {"RELAY_REGISTRY_DIR": str(registry_dir)}}
+        servers = {"mcpServers": {"opencode": entry}}
+        super().__init__(directory, servers, env=env, public_url=self.caddy.url, behind_proxy=True, **settings)
         self._command = [str(GATEWAY_COMMAND), "--config", str(self.config), "serve"]
 
     def __enter__(self) -> Self:

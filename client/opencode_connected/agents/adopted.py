@@ -137,7 +137,7 @@ class AdoptedRun(Run):
         return await self._is_there() and await asyncio.to_thread(_status, self._endpoint) in (200, 401)
 
     async def _is_there(self) -> bool:
-        return await asyncio.to_thread(self._listener.is_there)
+        return await self._listener.is_there_now()
 
     async def _until_it_is_gone(self) -> None:
         seen = time.monotonic()

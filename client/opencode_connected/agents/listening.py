@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
+
+from opencode_connected.agents import sockets
 
 if TYPE_CHECKING:
     import psutil
@@ -31,7 +34,7 @@ def is_own(process: psutil.Process) -> bool:
 
 
 class OwnListener:
-    """The process of this user that listens on a port of 127.0.0.1, followed while it is restarted."""
+    """The program of this user that listens on a port of 127.0.0.1, followed while it is restarted."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -40,9 +43,21 @@ class OwnListener:
         self._looking = threading.Lock()
 
     def is_there(self) -> bool:
-        """Tell whether there is one now. One that comes may be told of a second late, one that goes never."""
+        """Tell whether there is one now. Takes 0.1 ms, or, where the kernel cannot be asked, up to a second.
+
+        There, one that comes may be told of a second late, one that goes never.
+        """
+        found = sockets.receivers(self.port)
+        return self._is_found() if found is None else sockets.are_own(found)
+
+    async def is_there_now(self) -> bool:
+        """Tell the same, without holding up anything else."""
+        found = sockets.receivers(self.port)
+        return await asyncio.to_thread(self._is_found) if found is None else sockets.are_own(found)
+
+    def _is_found(self) -> bool:
         with self._looking:
-            if self._process is not None and self._has_port(self._process):
+            if self._process is not None and _has_port(self._process, self.port):
                 return True
             if time.monotonic() < self._absent_until:
                 return False
@@ -54,19 +69,41 @@ class OwnListener:
     def _find(self) -> psutil.Process | None:
         import psutil  # noqa: PLC0415 - see above
 
-        return next((process for process in psutil.process_iter() if self._has_port(process)), None)
+        return next((process for process in psutil.process_iter() if _has_port(process, self.port)), None)
 
-    def _has_port(self, process: psutil.Process) -> bool:
-        """Tell whether `process` is this user's and gets what connects to the port; it may live on without it."""
+
+class SeenListener:
+    """What listens on a port while its owner is looked at, and whether it is still that which listens there.
+
+    Neither the process's number nor the port is believed later: the one may be used again, the other be taken by
+    another user. Raises `psutil.Error` where there is no process `pid`.
+    """
+
+    def __init__(self, port: int, pid: int) -> None:
         import psutil  # noqa: PLC0415 - see above
 
-        with suppress(psutil.Error):
-            if not (is_own(process) and process.is_running()):
-                return False
-            listening = {address.removeprefix(_MAPPED) for address in addresses(process, self.port)}
-            # Who listens on all of IPv6 may have IPv4 too, or leave it to somebody else.
-            return not _FROM_LOOPBACK.isdisjoint(listening) or ("::" in listening and not _in_ipv4(self.port))
-        return False
+        self._port = port
+        self._process = psutil.Process(pid)
+        self._sockets = sockets.receivers(port)
+
+    def is_there(self) -> bool:
+        """Tell whether it still is. Takes 0.1 ms, or, where the kernel cannot be asked, some milliseconds."""
+        if self._sockets is not None:
+            return sockets.are_own(self._sockets) and sockets.receivers(self._port) == self._sockets
+        return _has_port(self._process, self._port)
+
+
+def _has_port(process: psutil.Process, port: int) -> bool:
+    """Tell whether `process` is this user's and gets what connects to the port; it may live on without it."""
+    import psutil  # noqa: PLC0415 - see above
+
+    with suppress(psutil.Error):
+        if not (is_own(process) and process.is_running()):
+            return False
+        listening = {address.removeprefix(_MAPPED) for address in addresses(process, port)}
+        # Who listens on all of IPv6 may have IPv4 too, or leave it to somebody else.
+        return not _FROM_LOOPBACK.isdisjoint(listening) or ("::" in listening and not _in_ipv4(port))
+    return False
 
 
 def _in_ipv4(port: int) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from opencode_connected.agents.listening import addresses, is_own
+from opencode_connected.agents.listening import SeenListener, addresses, is_own
 from opencode_connected.errors import LauncherError, OpenCodeMissing, UsageError
 from opencode_connected.loopback import Endpoint, Unanswered
 from opencode_connected.text import printable
@@ -165,12 +165,19 @@ def verify(record: Record) -> str | None:
 
     Raises `LauncherError` if the service can be reached from other machines.
     """
+    found = listener(record)
+    return found if isinstance(found, str) else None
+
+
+def listener(record: Record) -> SeenListener | str:
+    """Return what listens on the port of `record`, or, as `verify`, why that is not to be believed."""
     import psutil  # noqa: PLC0415 - 35 ms; asked only when OpenCode has come up
 
     from opencode_connected.bringup import exposure  # noqa: PLC0415 - as above
 
     try:
         process = psutil.Process(record.pid)
+        seen = SeenListener(record.port, record.pid)
         if not is_own(process):
             return f"process {record.pid}, which OpenCode's registry file names, is another user's"
         listening = addresses(process, record.port)
@@ -184,7 +191,12 @@ def verify(record: Record) -> str | None:
         raise LauncherError(
             f"OpenCode's service listens on {exposed}, not only on loopback: `opencode service unset hostname`"
         )
-    return None
+    # Both looks were of one thing, and a connection reaches it and nobody else.
+    if not seen.is_there():
+        return (
+            f"port {record.port}, which OpenCode's registry file names, is not, or not only, of process {record.pid}"
+        )
+    return seen
 
 
 def running_service(environment: Mapping[str, str]) -> Record | None:

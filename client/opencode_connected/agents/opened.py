@@ -32,7 +32,7 @@ class Opened:
         if self._looks % _LOOKS_PER_CHECK == 0:
             self._alive.clear()
         self._looks += 1
-        found = [state for state in self._directory.read_all() if state.line_key == self._key and self._lives(state)]
+        found = [state for state in self._directory.read_here() if state.line_key == self._key and self._lives(state)]
         return sorted(found, key=lambda state: not state.holds_line)
 
     def policy(self, launchers: list[InstanceState]) -> Policy:

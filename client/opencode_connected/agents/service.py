@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import os
 import re
 import tempfile
 from contextlib import suppress
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from opencode_connected.agents.generation import Installed
+    from opencode_connected.agents.listening import SeenListener
     from opencode_connected.agents.opencode2 import Record
 
 _START_SECONDS = 30.0
@@ -51,6 +51,7 @@ class Service:
         self._log = log
         self._file = opencode2.registry_file(environment)
         self._record: Record | None = None
+        self._seen: SeenListener | None = None
         self._told: Record | None = None
         self._looking = asyncio.Lock()
         self._doubt: str | None = None
@@ -70,16 +71,15 @@ class Service:
             if read is None:
                 self._record = None
                 return None
-            # As long as the process that was seen to own the port lives, nobody else gets the password there.
-            if read == self._record and _is_there(read.pid) and not anew:
+            if read == self._record and self._is_there() and not anew:
                 return read
-            doubt = await asyncio.to_thread(opencode2.verify, read)
-            if doubt is not None:
-                self._say_doubt(doubt)
+            found = await asyncio.to_thread(opencode2.listener, read)
+            if isinstance(found, str):
+                self._say_doubt(found)
                 self._record = None
                 return None
             self._say_change(read)
-            self._record = read
+            self._record, self._seen = read, found
             return read
 
     async def healthy(self) -> bool:
@@ -90,7 +90,7 @@ class Service:
     async def target(self) -> Target | None:
         """Return where the service is, as it was last seen; None while it does not run."""
         record = self._record
-        if record is None or not _is_there(record.pid):
+        if record is None or not self._is_there():
             record = await self._safe_look()
         return _target(record) if record else None
 
@@ -125,6 +125,10 @@ class Service:
             except OpenCodeMissing as error:
                 self._log(f"{error}; it is started inside the launcher's own unit, whose restart ends its turns")
         return await self._start(inside)
+
+    def _is_there(self) -> bool:
+        """Tell whether what was seen to be the service listens there now: nobody else gets the password."""
+        return self._seen is not None and self._seen.is_there()
 
     async def _start(self, command: Sequence[str]) -> Record:
         with tempfile.TemporaryFile() as said:  # a pipe would stay open for as long as the service runs
@@ -188,14 +192,6 @@ class Service:
                 f"OpenCode's service was replaced: {old.version}, process {old.pid}, by {new.version}, "
                 f"process {new.pid}; its turns are resumed, what it had asked is asked anew"
             )
-
-
-def _is_there(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except OSError:
-        return False
-    return True
 
 
 def _target(record: Record) -> Target:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import TYPE_CHECKING
 
@@ -59,7 +58,7 @@ class Watched(Single):
 
     async def target(self) -> Target | None:
         """Return where the server is; None while it does not run, whoever else has its port."""
-        is_there = await asyncio.to_thread(self._listener.is_there)
+        is_there = await self._listener.is_there_now()
         return await super().target() if is_there else None
 
     async def moved(self, seen: Target) -> Target | None:

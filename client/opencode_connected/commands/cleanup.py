@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -25,6 +26,13 @@ class Orphan(BaseModel):
     cwd: str
 
 
+class Elsewhere(BaseModel):
+    """An instance of another machine that has this home too: what lives there is not seen from here."""
+
+    name: str
+    hostname: str
+
+
 class CleanupResult(Result):
     """What was removed, and what a person must decide on."""
 
@@ -33,6 +41,8 @@ class CleanupResult(Result):
     states: list[str]
     """Names (or ids) of the dead instances that `status` does not show any more."""
     orphans: list[Orphan]
+    elsewhere: list[Elsewhere]
+    """What was left alone."""
 
     @property
     def exit_code(self) -> int:
@@ -47,19 +57,31 @@ class CleanupResult(Result):
             f"process {o.pid} is an OpenCode without its launcher, in {o.cwd}: end it with `kill {o.pid}`"
             for o in self.orphans
         ]
-        return [Text(line) for line in lines or ["nothing to clean up"]]
+        lines = lines or ["nothing to clean up"]
+        lines += [
+            f"left {e.name!r} alone, which is of the machine {e.hostname!r}: run `opencode-connected cleanup` there"
+            for e in self.elsewhere
+        ]
+        return [Text(line) for line in lines]
 
 
 def cleanup(settings: Settings) -> CleanupResult:
     """Remove registrations of dead owners from the local registry directory, and state files of dead launchers."""
-    result = CleanupResult(registrations=[], states=[], orphans=[])
+    hostname = socket.gethostname()
     directory = StateDirectory(settings.state_dir)
-    states = directory.read_all()
+    states = directory.read_here()
+    elsewhere = [
+        Elsewhere(name=printable(state.name or state.instance_id), hostname=printable(state.hostname))
+        for state in directory.read_all()
+        if not state.is_here
+    ]
+    result = CleanupResult(registrations=[], states=[], orphans=[], elsewhere=elsewhere)
     places = {settings.registry_dir, *(state.registry_dir for state in states if state.mode == "local")}
     if settings.relay_ssh_cmd is not None:
         places.discard(settings.registry_dir)  # that one is on the relay, which cleans up after itself
     for registry in map(Registry, sorted(places)):
-        result.registrations += [printable(name) for name in registry.dead() if registry.remove_dead(name)]
+        dead = registry.dead(hostname)
+        result.registrations += [printable(name) for name in dead if registry.remove_dead(name, hostname)]
     for state in states:
         if state.launcher_lives():
             continue

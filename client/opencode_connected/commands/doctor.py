@@ -232,7 +232,7 @@ def _launchers(settings: Settings) -> list[Hop]:
             detail=printable(f"process {state.launcher_pid}, in {state.cwd}: {state.line.error}"),
             remedy="this trial came through: that launcher's next try, within a minute, should too",
         )
-        for state in StateDirectory(settings.state_dir).read_all()
+        for state in StateDirectory(settings.state_dir).read_here()
         if state.line and state.line.phase in ("retrying", "refused") and state.launcher_lives()
     ]
 

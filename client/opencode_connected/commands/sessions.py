@@ -99,7 +99,7 @@ _ANSWER_2 = TypeAdapter(_Answered2)
 
 def sessions(settings: Settings, *, limit: int) -> SessionsResult:
     """Ask each instance whose launcher lives for its newest `limit` sessions in its own directory."""
-    states = [s for s in StateDirectory(settings.state_dir).read_all() if s.local_port and s.launcher_lives()]
+    states = [s for s in StateDirectory(settings.state_dir).read_here() if s.local_port and s.launcher_lives()]
     with ThreadPoolExecutor(_MAX_AT_ONCE) as pool:
         return SessionsResult(instances=list(pool.map(lambda state: _ask(state, settings, limit), states)))
 

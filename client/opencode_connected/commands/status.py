@@ -31,8 +31,11 @@ _LOG_LINES = 8
 _HISTORY_LINES = 5
 _HEALTH_SECONDS = 3.0
 
-State = Literal["registered", "not-registered", "starting", "not-answering", "dead"]
-"""`dead`: its launcher is gone. `not-registered`: OpenCode answers, but no reader of the registry finds it."""
+State = Literal["registered", "not-registered", "starting", "not-answering", "dead", "elsewhere"]
+"""`dead`: its launcher is gone. `not-registered`: OpenCode answers, but no reader of the registry finds it.
+
+`elsewhere`: it is of another machine that has this home too, whose processes are not seen from here.
+"""
 
 
 class RelayRegistration(BaseModel):
@@ -59,12 +62,14 @@ class RelayView(BaseModel):
 
 
 class InstanceStatus(BaseModel):
-    """One instance of this machine."""
+    """One instance of this machine, or of another one that has this home too."""
 
     name: str | None
     state: State
     mode: Literal["local", "relay"]
     headless: bool
+    hostname: str
+    """Of its machine."""
     cwd: str
     port: int | None
     local_port: int | None
@@ -94,7 +99,7 @@ class StatusResult(Result):
     @property
     def exit_code(self) -> int:
         """1 if an instance is not registered, or the relay cannot be asked."""
-        ill = any(instance.state not in ("registered", "starting") for instance in self.instances)
+        ill = any(instance.state not in ("registered", "starting", "elsewhere") for instance in self.instances)
         return int(ill or bool(self.relay and self.relay.error))
 
     def as_text(self) -> list[RenderableType]:
@@ -114,7 +119,9 @@ def status(settings: Settings) -> StatusResult:
     states = StateDirectory(settings.state_dir).read_all()
     relay = asyncio.run(_ask_relay(settings)) if settings.relay_ssh_cmd else None
     holders = {
-        state.line_key: state for state in states if state.holds_line and state.line_key and state.launcher_lives()
+        state.line_key: state
+        for state in states
+        if state.is_here and state.holds_line and state.line_key and state.launcher_lives()
     }
     return StatusResult(
         instances=[_look_at(state, holders.get(state.line_key or ""), relay, settings) for state in states],
@@ -143,7 +150,8 @@ def _look_at(
     state: InstanceState, holder: InstanceState | None, relay: RelayView | None, settings: Settings
 ) -> InstanceStatus:
     return InstanceStatus(
-        **state.model_dump(include=set(InstanceStatus.model_fields) - {"line", "cwd", "directories"}),
+        **state.model_dump(include=set(InstanceStatus.model_fields) - {"line", "cwd", "directories", "hostname"}),
+        hostname=printable(state.hostname),
         cwd=printable(state.directory or state.cwd),
         directories=[printable(directory) for directory in state.directories],
         state=_state_of(state, holder or state, relay, settings),
@@ -153,6 +161,8 @@ def _look_at(
 
 
 def _state_of(state: InstanceState, holder: InstanceState, relay: RelayView | None, settings: Settings) -> State:
+    if not state.is_here:
+        return "elsewhere"
     if not state.launcher_lives():
         return "dead"
     if (holder.name is None or holder.port is None) and (holder.line is None or holder.line.error is None):
@@ -193,6 +203,7 @@ _STYLES: dict[State, str] = {
     "not-registered": "red",
     "not-answering": "red",
     "dead": "red",
+    "elsewhere": "yellow",
 }
 
 
@@ -208,6 +219,8 @@ def _block(instance: InstanceStatus) -> list[RenderableType]:
         ("since", instance.started_at.strftime("%Y-%m-%d %H:%M:%S UTC")),
         ("log", str(instance.log_file)),
     ]
+    if instance.state == "elsewhere":
+        facts.append(("machine", f"{instance.hostname}: run `opencode-connected status` there"))
     if instance.state == "dead":
         facts.append(("remedy", "`opencode-connected cleanup` removes what is left of it"))
     lines: list[RenderableType] = [title, *(Text(f"  {what:<10}{fact}") for what, fact in facts)]

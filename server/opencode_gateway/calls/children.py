@@ -11,21 +11,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 import anyio
 from fastmcp.client.client import Client
 from fastmcp.client.transports import ClientTransport, StdioTransport
-from fastmcp.exceptions import ToolError
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from fastmcp.server.providers.proxy import ProxyClient, ProxyProvider
-from fastmcp.tools.base import InputRequiredToolResult
-from mcp.shared.exceptions import MCPError
-from mcp_types import CONNECTION_CLOSED, Implementation
+from mcp_types import Implementation
 
-from opencode_gateway.calls.errors import Asked, CallError, Lost, TimedOut
-from opencode_gateway.calls.servers import OPENCODE
+from opencode_gateway.calls.errors import NotStartedError
+from opencode_gateway.calls.hanging import Pulse
+from opencode_gateway.calls.names import Names
 from opencode_gateway.logs import ChildLog, whose
 
 if TYPE_CHECKING:
@@ -35,20 +34,18 @@ if TYPE_CHECKING:
     from fastmcp.prompts.base import Prompt
     from fastmcp.resources.base import Resource
     from fastmcp.resources.template import ResourceTemplate
-    from fastmcp.tools.base import Tool, ToolResult
+    from fastmcp.tools.base import Tool
     from fastmcp.utilities.versions import VersionSpec
     from mcp import ClientSession
-    from mcp_types import CallToolRequestParams, DiscoverResult, InitializeResult
+    from mcp_types import DiscoverResult, InitializeResult
 
+    from opencode_gateway.calls.names import Compared
     from opencode_gateway.calls.servers import Server, Servers
+    from opencode_gateway.capabilities import Capability
+    from opencode_gateway.configuration import Configuration
 
 START_SECONDS: Final = 60.0
 """How long a child may take from its start until it is spoken to: on small machines, at boot, it needs many."""
-GRACE_SECONDS: Final = 5.0
-"""A call's time beyond `tool_timeout_seconds`: the OpenCode server has then ended it, with a better answer."""
-
-_BROKEN: Final = (OSError, RuntimeError, anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
-"""How fastmcp says that it has no connection to a child."""
 
 _log = logging.getLogger(__name__)
 
@@ -69,24 +66,33 @@ class _ChildTransport(StdioTransport):
 
     def __init__(self, name: str, server: Server, env: dict[str, str], release: str) -> None:
         super().__init__(server.command, list(server.args), env=env, cwd=server.cwd)
+        self._name = name
         self._log = ChildLog(name)
         self.instructions: str | None = None
+        self.hangs = 0
         self._release = release
         self._introduction: asyncio.Task[None] | None = None
         self._introduced: ClientSession | None = None
+        self._ending = asyncio.Lock()
+        """Held while a child is being ended: until it is gone there is no other."""
 
     @asynccontextmanager
     async def connect_session(self, **options: Any) -> AsyncIterator[ClientSession]:
-        self.log_file = self._log.opened()
+        async with self._ending:
+            self.log_file = self._log.opened()
         # The task that reads from the child takes it over.
         whose.set(self._log)
-        async with super().connect_session(**options) as session:
-            if self._introduction is None or self._introduced is not session:
-                self._introduced = session
-                self._introduction = asyncio.create_task(self._introduce(session))
-                self._introduction.add_done_callback(_looked_at)
-            # In a task of its own: a call that is cancelled meanwhile must not leave the others half a handshake.
-            await asyncio.shield(self._introduction)
+        async with AsyncExitStack() as stack:
+            try:
+                session = await stack.enter_async_context(super().connect_session(**options))
+                if self._introduction is None or self._introduced is not session:
+                    self._introduced = session
+                    self._introduction = asyncio.create_task(self._introduce(session))
+                    self._introduction.add_done_callback(_looked_at)
+                # In a task of its own: a call that is cancelled meanwhile must not leave the others half a handshake.
+                await asyncio.shield(self._introduction)
+            except Exception as error:
+                raise NotStartedError(str(error)) from error
             yield session
 
     async def close(self) -> None:
@@ -96,6 +102,20 @@ class _ChildTransport(StdioTransport):
         """End the child for good."""
         await self.disconnect()  # type: ignore[no-untyped-call] # fastmcp's
         self._log.close()
+
+    async def end_if_silent(self, pulse: Pulse, seconds: float) -> bool:
+        """End a child that runs and does not answer for so long; tell whether it was so."""
+        session, introduction = self._introduced, self._introduction
+        # How long it may take to start is another matter.
+        if session is None or introduction is None or not introduction.done():
+            return False
+        if await pulse.beats(session, seconds):
+            return False
+        if self._introduced is session:
+            _log.error("the server %s has not answered for %g s: it is ended", self._name, seconds)
+            self.hangs += 1
+        await self._give_up(session)
+        return True
 
     async def _introduce(self, session: ClientSession) -> None:
         """Agree on a protocol version."""
@@ -111,10 +131,11 @@ class _ChildTransport(StdioTransport):
             raise
 
     async def _give_up(self, session: ClientSession) -> None:
-        """End a child that may hang; the next call gets another."""
-        if self._introduced is session:
-            self._introduced = None
-            await self.disconnect()  # type: ignore[no-untyped-call] # fastmcp's
+        """End a child that may hang, first by closing its input, at last by SIGKILL; the next call gets another."""
+        async with self._ending:
+            if self._introduced is session:
+                self._introduced = None
+                await self.disconnect()  # type: ignore[no-untyped-call] # fastmcp's
 
 
 def _looked_at(introduction: asyncio.Task[None]) -> None:
@@ -133,6 +154,9 @@ class Child:
     def __init__(self, name: str, server: Server, env: dict[str, str], release: str) -> None:
         self.name = name
         self.server = server
+        self.tools: frozenset[str] | None = None
+        """The names that it gave its tools when it was last asked; None before."""
+        self.pulse = Pulse()
         self._transport = _ChildTransport(name, server, env, release)
         self._client = ProxyClient(
             self._transport,
@@ -151,14 +175,34 @@ class Child:
         """What the server tells models about itself; None before it was first started."""
         return self._transport.instructions
 
+    @property
+    def hangs(self) -> int:
+        """How often it was ended because it hung."""
+        return self._transport.hangs
+
     def client(self) -> ProxyClient[Any]:
         """Return a client for one call."""
+        self.pulse.used()
         return self._client.new()
 
     async def ask(self) -> None:
         """Have the child, started if need be, list its tools. What goes wrong is raised as it comes."""
-        async with self.client() as client:
-            await client.list_tools()
+        async with self._client.new() as client:
+            self.tools = frozenset(tool.name for tool in await client.list_tools())
+
+    async def watch(self) -> None:
+        """Replace the child whenever it hangs, for ever. Whoever waits for it is told when it is ended."""
+        while True:
+            await self.pulse.next()
+            if await self._transport.end_if_silent(self.pulse, self.server.silent_seconds):
+                await self.start()
+
+    async def start(self) -> None:
+        """See that it runs; what goes wrong is logged, and the next call tries again."""
+        try:
+            await self.ask()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others are served
+            _log.error("the server %s does not start: %s", self.name, error)
 
     async def end(self) -> None:
         """End the process."""
@@ -166,66 +210,87 @@ class Child:
 
 
 class Children:
-    """All servers, and under which names their tools appear.
-
-    One server's tools keep their names. Of several, those of the server called `opencode` do, and the others' are
-    `SERVER_TOOL`. A server's name has no `_`, so that no two tools can have one name.
-    """
+    """All servers, and under which names their tools appear, see `names`."""
 
     def __init__(self, servers: Servers, environ: Mapping[str, str], tool_timeout: float, release: str) -> None:
         self.all = [
             Child(name, server, server.environment(environ, tool_timeout), release)
             for name, server in servers.items()
         ]
-
-    def prefix(self, child: Child) -> str:
-        """Return what stands before `_` in the names of its tools; nothing if they keep their names."""
-        return "" if len(self.all) == 1 or child.name == OPENCODE else child.name
+        self._by_name = {child.name: child for child in self.all}
+        self._names = Names(servers)
 
     def server_of(self, tool: str) -> str:
         """Return the name of the server that has `tool`, or would have it."""
-        named = {self.prefix(child): child.name for child in self.all}
-        return named.get(tool.partition("_")[0]) or named.get("", "")
+        return self._names.server_of(tool)
+
+    def heard(self, tool: str) -> None:
+        """Take note that the server of `tool` has answered."""
+        if child := self._by_name.get(self.server_of(tool)):
+            child.pulse.heard()
+
+    def hangs(self, tool: str) -> int:
+        """Return how often that server was ended because it hung."""
+        child = self._by_name.get(self.server_of(tool))
+        return child.hangs if child else 0
+
+    def beside(self, tool: str, other: str) -> str | None:
+        """Return under which name the server of `tool` serves its own tool `other`; None if it does not."""
+        child = self._by_name.get(self.server_of(tool))
+        return self._names.served(child.name, child.tools or ()).get(other) if child else None
+
+    def compared(self, tools: Mapping[Capability, Sequence[str]]) -> Compared:
+        """Compare the map with the tools that the children told when they were last asked."""
+        return self._names.compared(tools, {child.name: child.tools for child in self.all if child.tools is not None})
 
     def providers(self) -> list[tuple[ProxyProvider, str]]:
         """Return a provider of each child's tools, and its prefix."""
-        taken = frozenset(prefix for child in self.all if (prefix := self.prefix(child)))
-        return [
-            (_Tools(child, frozenset() if self.prefix(child) else taken), self.prefix(child)) for child in self.all
-        ]
+        return [(_Tools(child, self._names), self._names.prefix(child.name)) for child in self.all]
 
     def instructions(self) -> str | None:
         """Return what all servers tell models."""
-        told = [(self.prefix(child), child.instructions) for child in self.all if child.instructions]
+        told = [(self._names.prefix(child.name), child.instructions) for child in self.all if child.instructions]
         return "\n\n".join(f"Tools {name}_…: {text}" if name else text for name, text in told if text) or None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Start all children; end them on leaving. One that does not start is tried again by whoever calls it."""
-        outcomes = await asyncio.gather(*(child.ask() for child in self.all), return_exceptions=True)
-        for child, outcome in zip(self.all, outcomes, strict=True):
-            if isinstance(outcome, Exception):
-                _log.error("the server %s does not start: %s", child.name, outcome)
+        """Start all children and watch them; end them on leaving. The next call tries one that does not start."""
+        await asyncio.gather(*(child.start() for child in self.all))
+        watching = [asyncio.create_task(child.watch()) for child in self.all]
         try:
             yield
         finally:
+            for watch in watching:
+                watch.cancel()
+            await asyncio.wait(watching)
             await asyncio.gather(*(child.end() for child in self.all), return_exceptions=True)
+
+
+async def compared_with_servers(
+    configuration: Configuration, servers: Servers, environ: Mapping[str, str]
+) -> Compared:
+    """Start copies of all servers, compare their tools with the configuration's map, and end them again.
+
+    A server that does not start is logged, and nothing is said of its tools.
+    """
+    children = Children(servers, environ, configuration.tool_timeout_seconds, version("opencode-relay"))
+    async with children.running():
+        return children.compared(configuration.capabilities)
 
 
 class _Tools(ProxyProvider):
     """The tools of a child that its entry lists, and nothing else of it."""
 
-    def __init__(self, child: Child, taken: frozenset[str]) -> None:
-        """`taken`: first words of names that belong to other servers."""
+    def __init__(self, child: Child, names: Names) -> None:
         super().__init__(child.client)
-        self._listed = child.server.tools
-        self._taken = taken
+        self._server = child.name
+        self._names = names
 
     async def _list_tools(self) -> Sequence[Tool]:
-        return [tool for tool in await super()._list_tools() if self._serves(tool.name)]
+        return [tool for tool in await super()._list_tools() if self._names.serves(self._server, tool.name)]
 
     async def _get_tool(self, name: str, version: VersionSpec | None = None) -> Tool | None:
-        return await super()._get_tool(name, version) if self._serves(name) else None
+        return await super()._get_tool(name, version) if self._names.serves(self._server, name) else None
 
     async def _get_tool_by_hash(self, tool_hash: str, tool_name: str) -> Tool | None:
         return None
@@ -238,62 +303,6 @@ class _Tools(ProxyProvider):
 
     async def _list_prompts(self) -> Sequence[Prompt]:
         return ()
-
-    def _serves(self, name: str) -> bool:
-        return name.partition("_")[0] not in self._taken and (self._listed == "*" or name in self._listed)
-
-
-class Bounds(Middleware):
-    """Ends calls that take too long, and says what is known when a child breaks off."""
-
-    def __init__(self, tool_timeout: float) -> None:
-        self._seconds = tool_timeout + GRACE_SECONDS
-
-    async def on_call_tool(
-        self,
-        context: MiddlewareContext[CallToolRequestParams],
-        call_next: CallNext[CallToolRequestParams, ToolResult],
-    ) -> ToolResult:
-        """Wait for the call as long as chat clients do.
-
-        Raises:
-            TimedOut: it took too long.
-            Lost: the child ended, or could not be started.
-            Asked: it wants to know something first.
-        """
-        name = context.message.name
-        try:
-            with anyio.fail_after(self._seconds):
-                result = await call_next(context)
-        except TimeoutError:
-            raise TimedOut(
-                f"{name} gave no answer within {self._seconds:g} s. What it started goes on: `read` shows how far it "
-                "is; do not send it again"
-            ) from None
-        except CallError:
-            raise
-        except (ToolError, MCPError, *_BROKEN) as error:
-            if not _broke_off(error):
-                raise
-            _log.warning("%s broke off: %s", name, error)
-            raise Lost(
-                f"the server behind the gateway broke off before it answered {name}. Whether it was done is not "
-                "known: look with `read` before you do it again"
-            ) from error
-        if isinstance(result, InputRequiredToolResult):
-            raise Asked(
-                f"the server behind the gateway asked a question instead of answering {name}, and the gateway passes "
-                "no questions on. Whether anything was done is not known: look with `read`"
-            )
-        return result
-
-
-def _broke_off(error: BaseException) -> bool:
-    """Tell whether the child ended or did not start, rather than answered with an error."""
-    cause = error.__cause__ if isinstance(error, ToolError) else error
-    if isinstance(cause, MCPError):
-        return cause.code == CONNECTION_CLOSED
-    return isinstance(cause, _BROKEN)
 
 
 class Instructions(Middleware):

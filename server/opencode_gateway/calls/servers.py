@@ -34,6 +34,8 @@ OPENCODE_VARIABLES: Final = (
     "LOG_LEVEL",
 )
 """What the OpenCode server of the default takes from the gateway's environment."""
+SILENT_SECONDS: Final = 10.0
+"""opencode-mcp is never busy for so long; clients and people still wait then."""
 INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 """Every child has these; they hold no secrets."""
 _OWN_PREFIXES: Final = ("GATEWAY_", "FASTMCP_")
@@ -60,6 +62,8 @@ class Server(BaseModel):
     cwd: Annotated[_Word, StringConstraints(min_length=1)] | None = None
     tools: Literal["*"] | tuple[str, ...] = "*"
     """Tools that are served at all, by the names that the server itself gives them."""
+    silent_seconds: Annotated[float, Field(ge=1, le=3600)] = SILENT_SECONDS
+    """It is started anew if it answers not even a ping for so long. Raise it for a server that its tools block."""
 
     @field_validator("tools", mode="before")
     @classmethod

@@ -2,30 +2,45 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from typing import TYPE_CHECKING
 
 import click
 
+from opencode_gateway.calls.names import Names
 from opencode_gateway.calls.servers import load_servers
+from opencode_gateway.commands.clients import describe_switches
 from opencode_gateway.configuration import load_configuration
 from opencode_gateway.errors import ConfigError
+from opencode_gateway.oauth.redirects import switches
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from opencode_gateway.calls.names import Compared
+    from opencode_gateway.calls.servers import Servers
+    from opencode_gateway.configuration import Configuration
+
 
 @click.command()
+@click.option("--start", is_flag=True, help="Also start the servers, and ask each for its tools.")
 @click.pass_obj
-def check(config: Path) -> None:
+def check(config: Path, start: bool) -> None:
     """Read gateway.json and servers.json, and say what would be served.
 
-    Nothing is started. No value of a variable is shown.
+    Nothing is started without --start. No value of a variable is shown.
     """
     configuration = load_configuration(config)
     servers = load_servers(configuration.servers_file)
     click.echo(f"{configuration.resource} on {configuration.listen}, sign-in: {configuration.sign_in.mode}")
+    clients = configuration.clients
+    click.echo(
+        f"clients: {describe_switches(switches(clients, {}))}; `clients known` has what commands switched, too"
+    )
+    for uri in (*(clients.redirect_uris or ()), *(["any at loopback"] if clients.loopback_redirects else [])):
+        click.echo(f"  a redirect address: {uri}")
     for capability, tools in configuration.capabilities.items():
         click.echo(f"{capability}: {', '.join(tools) or 'no tool'}")
     for name, server in servers.items():
@@ -37,3 +52,18 @@ def check(config: Path) -> None:
         served = "all its tools" if server.tools == "*" else f"the tools {', '.join(server.tools) or '(none)'}"
         click.echo(f"server {name}: {' '.join((server.command, *server.args))}; {served}")
         click.echo(f"  its variables: {', '.join(sorted(environment))}")
+    found = asyncio.run(_asked(configuration, servers)) if start else _known(configuration, servers)
+    for told in (found.about_missing(), found.about_unlisted()):
+        if told is not None:
+            click.echo(f"opencode-gateway: warning: {told}", err=True)
+
+
+def _known(configuration: Configuration, servers: Servers) -> Compared:
+    names = Names(servers)
+    return names.compared(configuration.capabilities, names.told_by_nature())
+
+
+async def _asked(configuration: Configuration, servers: Servers) -> Compared:
+    from opencode_gateway.calls.children import compared_with_servers  # noqa: PLC0415 # fastmcp, which takes seconds
+
+    return await compared_with_servers(configuration, servers, os.environ)

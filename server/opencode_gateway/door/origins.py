@@ -90,7 +90,8 @@ class OriginGuard:
         refusal = Refusal(
             kind="origin",
             reason="web pages of this origin may not be clients here",
-            remedy="List the origin in clients.origins of gateway.json, if it is a client of yours",
+            remedy="If it is a client of yours, list the origin in clients.origins of gateway.json, or switch the"
+            " client on with `sudo opencode-gateway clients enable NAME`",
             client=origin,
             address=address_of(scope),
         )

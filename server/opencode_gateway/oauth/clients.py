@@ -1,26 +1,26 @@
 """Which OAuth clients are admitted: those that registered, and those that a document at their own address describes.
 
-All are public clients (`none`): what they hold is a code bound to PKCE, or a token. A client that registers for a
-secret is answered that it has none (RFC 7591, 3.2.1), so that there is no secret to keep or to lose.
+What each proves itself with is in `credentials`, and is asked for in `client_authentication`.
 """
 
 from __future__ import annotations
 
+import json
 import time
 import unicodedata
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mcp.shared.auth import InvalidRedirectUriError, InvalidScopeError, OAuthClientInformationFull
 from pydantic import AnyUrl, Field
 
 from opencode_gateway.audit import Event
 from opencode_gateway.capabilities import CAPABILITIES
-from opencode_gateway.configuration import Clients as Rules  # noqa: TC001 # pydantic needs it at run time
 from opencode_gateway.errors import GatewayError
-from opencode_gateway.oauth.documents import DocumentRefused, Documents
+from opencode_gateway.oauth.credentials import PUBLIC, Credentials, key_set
+from opencode_gateway.oauth.documents import DocumentRefused, Documents, netloc
 from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at
-from opencode_gateway.oauth.redirects import as_written, is_allowed, is_registered
+from opencode_gateway.oauth.redirects import Allowed, is_registered
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.refusals import Refusal
 from opencode_gateway.sign_in.throttle import network
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterable
 
+    from opencode_gateway.oauth.redirects import Rules
     from opencode_gateway.oauth.requests import Pending
     from opencode_gateway.refusals import Kind
     from opencode_gateway.store import Store
@@ -54,12 +55,19 @@ class NotAdmitted(GatewayError):
         super().__init__(f"{reason}: {remedy}" if remedy else reason)
         self.refusal = Refusal(kind=kind, reason=reason, remedy=remedy, client=client)
 
+    @classmethod
+    def of(cls, refusal: Refusal) -> NotAdmitted:
+        """Return the error of a refusal that is there already."""
+        return cls(refusal.kind, refusal.reason, remedy=refusal.remedy, client=refusal.client)
+
 
 class AdmittedClient(OAuthClientInformationFull):
     """A client that may ask for authorization."""
 
     document: bool = Field(exclude=True)
-    rules: Rules = Field(exclude=True, repr=False)
+    credentials: Credentials = Field(exclude=True, repr=False)
+    allowed: Allowed = Field(exclude=True, repr=False)
+    """What is allowed to it now."""
 
     def validate_scope(self, requested_scope: str | None) -> list[str] | None:
         """Return the capabilities that are asked for. Scopes that we do not have are passed over (RFC 6749, 3.3)."""
@@ -75,9 +83,9 @@ class AdmittedClient(OAuthClientInformationFull):
         chosen = mine[0] if redirect_uri is None and len(mine) == 1 else redirect_uri
         if chosen is None:
             raise InvalidRedirectUriError("redirect_uri is missing, and this client has more than one")
-        written = as_written(chosen, self.rules)
-        if not is_allowed(written, self.rules) or not is_registered(
-            written, [as_written(uri, self.rules) for uri in mine]
+        written = self.allowed.as_written(chosen)
+        if not self.allowed.allows(written) or not is_registered(
+            written, [self.allowed.as_written(uri) for uri in mine]
         ):
             raise InvalidRedirectUriError("redirect_uri is not one that this client registered and this relay allows")
         return chosen
@@ -114,10 +122,36 @@ class Clients:
         """Return a client that registered here, or that a person has granted something to."""
         with self._store.transaction(write=False) as db:
             row = db.execute("SELECT * FROM clients WHERE id = ?", (client_id,)).fetchone()
-        if row is None:
-            return None
+            if row is None:
+                return None
+            allowed = self._rules.read(db, let_in_as=row["let_in_as"])
         uris = row["redirect_uris"].split("\n")
-        return self._client(client_id, row["name"], uris, document=bool(row["document"]))
+        return self._client(
+            client_id, row["name"], uris, Credentials.of(row), allowed, document=bool(row["document"])
+        )
+
+    async def keys(self, client: AdmittedClient, *, key_id: str | None) -> dict[str, Any]:
+        """Return the key set that a client's assertions are checked with: a document's as the document says today.
+
+        Args:
+            client: one that is known.
+            key_id: of the key that is looked for.
+
+        Raises:
+            DocumentRefused: it has none, or none that can be had.
+        """
+        hosts, credentials = client.allowed.document_hosts, client.credentials
+        if client.document:
+            # Its host was allowed when a person let it in, perhaps in a window for it alone.
+            own = {netloc(client.client_id)}
+            return await self._documents.keys_in(client.client_id, hosts=hosts | own, key_id=key_id)
+        if credentials.jwks:
+            return key_set(json.loads(credentials.jwks))
+        return await self._documents.keys(credentials.jwks_uri or "", hosts=hosts, key_id=key_id)
+
+    def may_fetch_keys(self, uri: str) -> bool:
+        """Tell whether the keys at `uri` are fetched for clients that register now."""
+        return self._documents.may_fetch_keys(uri, self._rules.now().document_hosts)
 
     async def admit(self, client_id: str) -> AdmittedClient:
         """Return a client that may send a person here now.
@@ -140,39 +174,53 @@ class Clients:
                 raise NotAdmitted(
                     "window", "no new client is admitted now", remedy=f"{HOW_TO_OPEN}, then connect again"
                 )
+            row = db.execute("SELECT let_in_as FROM clients WHERE id = ?", (client_id,)).fetchone()
+            allowed = self._rules.read(db, let_in_as=row["let_in_as"] if row else "")
         try:
-            document = await self._documents.fetch(client_id)
+            document = await self._documents.fetch(client_id, hosts=allowed.document_hosts)
         except DocumentRefused as error:
-            raise NotAdmitted("document", str(error), remedy="", client=client_id) from error
-        uris = [uri for uri in document.redirect_uris if is_allowed(uri, self._rules)]
+            remedy = allowed.document_remedy(client_id)
+            raise NotAdmitted("document", str(error), remedy=remedy, client=client_id) from error
+        name = clean_name(document.client_name)
+        uris = [uri for uri in document.redirect_uris if allowed.allows(uri)]
         if not uris:
-            raise NotAdmitted(
-                "redirect",
-                "the client's document names no redirect address that this relay allows",
-                remedy="",
-                client=client_id,
-            )
-        return self._client(client_id, clean_name(document.client_name), uris[:MAX_REDIRECT_URIS], document=True)
+            raise NotAdmitted.of(allowed.refusal(document.redirect_uris[:MAX_REDIRECT_URIS], name))
+        credentials = Credentials(auth_method=document.token_endpoint_auth_method)
+        return self._client(client_id, name, uris[:MAX_REDIRECT_URIS], credentials, allowed, document=True)
 
-    def register(self, asked: OAuthClientInformationFull, *, address: str = "") -> None:
+    def register(
+        self,
+        asked: OAuthClientInformationFull,
+        *,
+        credentials: Credentials = PUBLIC,
+        secret: str | None = None,
+        address: str = "",
+    ) -> None:
         """Admit a client that registers, and change `asked`, which is its answer, to what was registered.
+
+        Of its redirect URIs those are kept that are allowed here: some clients name one for each place they run at.
 
         Args:
             asked: what it says of itself.
+            credentials: what was agreed on; see `credentials.agreed`.
+            secret: which it is told now, and never again.
             address: where it comes from.
 
         Raises:
-            NotAdmitted: outside the window, over a limit, or for a redirect URI that is not allowed.
+            NotAdmitted: outside the window, over a limit, or with no redirect URI that is allowed.
         """
-        uris = [as_written(uri, self._rules) for uri in asked.redirect_uris or []]
         name = clean_name(asked.client_name)
         now = self._clock()
         with self._store.transaction() as db:
             shares = self._shares_of(opened_at(db, now))
-            refusal = self._refusal(db, uris, now, shares[network(address)], name)
+            allowed = self._rules.read(db)
+            sent = {allowed.as_written(uri): uri for uri in asked.redirect_uris or []}
+            uris = [uri for uri in sent if allowed.allows(uri)]
+            refusal = self._refusal(db, asked, allowed, now, shares[network(address)])
             if refusal is None:
                 shares[network(address)] += 1
-                _insert(db, asked.client_id, name, uris, document=False, now=now)
+                let_in_as = allowed.let_in_as(uris)
+                _insert(db, asked.client_id, name, uris, credentials, document=False, now=now, let_in_as=let_in_as)
         if refusal is not None:
             raise refusal
         self._on_event(
@@ -194,8 +242,9 @@ class Clients:
             }:
                 setattr(asked, field, None)
         asked.client_name = name
+        asked.redirect_uris = [sent[uri] for uri in uris]
         asked.scope = " ".join(CAPABILITIES)
-        asked.token_endpoint_auth_method = "none"  # noqa: S105 # the name of a method
+        credentials.tell(asked, secret)
         asked.grant_types = ["authorization_code", "refresh_token"]
         asked.response_types = ["code"]
 
@@ -213,18 +262,31 @@ class Clients:
         now = self._clock()
         if pending.document:
             self._prune(db, now)
-            _insert(db, pending.client_id, pending.client_name, [pending.redirect_uri], document=True, now=now)
+            agreed, uris = Credentials(auth_method=pending.auth_method), [pending.redirect_uri]
+            _insert(db, pending.client_id, pending.client_name, uris, agreed, document=True, now=now)
+        if pending.let_in_as:
+            _keep_let_in(db, pending)
         return db.execute("UPDATE clients SET granted_at = ? WHERE id = ?", (now, pending.client_id)).rowcount == 1
 
-    def _client(self, client_id: str, name: str, uris: Iterable[str], *, document: bool) -> AdmittedClient:
+    def _client(
+        self,
+        client_id: str,
+        name: str,
+        uris: Iterable[str],
+        credentials: Credentials,
+        allowed: Allowed,
+        *,
+        document: bool,
+    ) -> AdmittedClient:
         return AdmittedClient(
             client_id=client_id,
             client_name=name,
             redirect_uris=[AnyUrl(uri) for uri in uris],
-            token_endpoint_auth_method="none",  # noqa: S106 # the name of a method
+            token_endpoint_auth_method=credentials.auth_method,
             scope=" ".join(CAPABILITIES),
             document=document,
-            rules=self._rules,
+            credentials=credentials,
+            allowed=allowed,
         )
 
     def _closed(self, db: sqlite3.Connection) -> bool:
@@ -236,8 +298,9 @@ class Clients:
         return self._shares[1]
 
     def _refusal(
-        self, db: sqlite3.Connection, uris: list[str], now: float, share: int, name: str
+        self, db: sqlite3.Connection, asked: OAuthClientInformationFull, allowed: Allowed, now: float, share: int
     ) -> NotAdmitted | None:
+        name = clean_name(asked.client_name)
         # The window first, so that a stranger outside it learns nothing.
         if self._closed(db):
             return NotAdmitted(
@@ -246,14 +309,12 @@ class Clients:
                 remedy=f"{HOW_TO_OPEN}, then connect again",
                 client=name,
             )
-        if not uris or len(uris) > MAX_REDIRECT_URIS or not all(is_allowed(uri, self._rules) for uri in uris):
-            return NotAdmitted(
-                "redirect",
-                "redirect_uris may hold only those that this relay's configuration allows",
-                remedy="the owner of this relay allows others with clients.redirect_uris or"
-                " clients.loopback_redirects in gateway.json",
-                client=name,
-            )
+        sent = [allowed.as_written(uri) for uri in asked.redirect_uris or []]
+        if len(sent) > MAX_REDIRECT_URIS:
+            remedy = f"a client registers {MAX_REDIRECT_URIS} at most"
+            return NotAdmitted("redirect", "it has too many redirect addresses", remedy=remedy, client=name)
+        if not any(map(allowed.allows, sent)):
+            return NotAdmitted.of(allowed.refusal(sent, name))
         self._prune(db, now)
         windowed = self._rules.enrolment == "window"
         count = db.execute(
@@ -303,11 +364,30 @@ def clean_name(name: str | None) -> str:
     return " ".join(visible.split())[:MAX_NAME].strip() or "a client without a name"
 
 
+def _keep_let_in(db: sqlite3.Connection, pending: Pending) -> None:
+    row = db.execute("SELECT let_in_as FROM clients WHERE id = ?", (pending.client_id,)).fetchone()
+    names = dict.fromkeys([*(row["let_in_as"].split() if row else ()), *pending.let_in_as.split()])
+    db.execute("UPDATE clients SET let_in_as = ? WHERE id = ?", (" ".join(names), pending.client_id))
+
+
 def _insert(
-    db: sqlite3.Connection, client_id: str, name: str, uris: Iterable[str], *, document: bool, now: float
+    db: sqlite3.Connection,
+    client_id: str,
+    name: str,
+    uris: Iterable[str],
+    credentials: Credentials,
+    *,
+    document: bool,
+    now: float,
+    let_in_as: str = "",
 ) -> None:
     db.execute(
-        "INSERT INTO clients (id, name, document, redirect_uris, created_at) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris",
-        (client_id, name, int(document), "\n".join(uris), now),
+        "INSERT INTO clients"
+        " (id, name, document, redirect_uris, created_at, let_in_as, auth_method, secret_hash, jwks, jwks_uri)"
+        " VALUES (:id, :name, :document, :uris, :now, :let_in_as, :auth_method, :secret_hash, :jwks, :jwks_uri)"
+        " ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris,"
+        " auth_method = excluded.auth_method",
+        {"id": client_id, "name": name, "document": int(document), "uris": "\n".join(uris), "now": now}
+        | {"let_in_as": let_in_as}
+        | credentials.model_dump(),
     )

@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from opencode_gateway.errors import Refused
+from opencode_gateway.oauth.known_clients import known_clients
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
 
+    from opencode_gateway.oauth.known_clients import Known
     from opencode_gateway.store import Store
 
 MAX_MINUTES: Final = 60
@@ -31,10 +34,18 @@ class KnownClient:
     created_at: float
     granted_at: float | None
     sessions: int
+    let_in_as: str
+    """The known client that it was taken for in a window that was opened for that one; empty for all others."""
 
 
-def open_window(store: Store, *, minutes: int, now: float) -> float:
+def open_window(store: Store, *, minutes: int, now: float, known: Iterable[Known] = ()) -> float:
     """Admit new clients for so many minutes from now; return until when.
+
+    Args:
+        store: of the service.
+        minutes: 1 to 60.
+        now: seconds since the epoch.
+        known: are admitted in this window even if they are not switched on.
 
     Raises:
         Refused: `minutes` is not in 1..60.
@@ -43,7 +54,10 @@ def open_window(store: Store, *, minutes: int, now: float) -> float:
         raise Refused(f"--minutes takes 1 to {MAX_MINUTES}: a window that stays open is none")
     until = now + minutes * 60
     with store.transaction() as db:
-        db.execute("INSERT OR REPLACE INTO enrolment (one, opened_at, open_until) VALUES (1, ?, ?)", (now, until))
+        db.execute(
+            "INSERT OR REPLACE INTO enrolment (one, opened_at, open_until, opened_for) VALUES (1, ?, ?, ?)",
+            (now, until, " ".join(map(str, known))),
+        )
     return until
 
 
@@ -57,6 +71,12 @@ def opened_at(db: sqlite3.Connection, now: float) -> float | None:
     """Return when the window was opened that is open now; None if none is."""
     row = db.execute("SELECT opened_at FROM enrolment WHERE ? BETWEEN opened_at AND open_until", (now,)).fetchone()
     return float(row["opened_at"]) if row else None
+
+
+def opened_for(db: sqlite3.Connection, now: float) -> list[Known]:
+    """Return the clients that the window which is open now was opened for by name."""
+    row = db.execute("SELECT opened_for FROM enrolment WHERE ? BETWEEN opened_at AND open_until", (now,)).fetchone()
+    return known_clients(row["opened_for"]) if row else []
 
 
 def list_clients(store: Store) -> list[KnownClient]:
@@ -75,6 +95,7 @@ def list_clients(store: Store) -> list[KnownClient]:
             created_at=row["created_at"],
             granted_at=row["granted_at"],
             sessions=row["sessions"],
+            let_in_as=row["let_in_as"],
         )
         for row in rows
     ]

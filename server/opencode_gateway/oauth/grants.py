@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from opencode_gateway.audit import Event
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from opencode_gateway.oauth.requests import Pending
+    from opencode_gateway.sign_in.step import Proof
     from opencode_gateway.store import Store
 
 CODE_SECONDS: Final = 60
@@ -48,6 +49,8 @@ class Code:
 
     client_id: str
     login: str
+    kind: str
+    """How the person logged in."""
     capabilities: list[str]
     resource: str
     challenge: str
@@ -64,6 +67,10 @@ class Token:
     client_id: str
     client_name: str
     login: str
+    kind: str
+    """How the person logged in."""
+    recheck_at: float | None
+    """See `sign_in.step.Proof`."""
     capabilities: list[str]
     resource: str
     expires_at: float
@@ -75,6 +82,8 @@ class Pair:
 
     access: str
     refresh: str
+    ends_at: float | None = None
+    """When the session ends in any case: its login cannot be renewed."""
 
 
 class Grants:
@@ -96,14 +105,17 @@ class Grants:
         self._store = store
         self._clock = clock
 
-    def issue_code(self, db: sqlite3.Connection, pending: Pending, login: str, capabilities: Iterable[str]) -> str:
+    def issue_code(
+        self, db: sqlite3.Connection, pending: Pending, login: str, capabilities: Iterable[str], proof: Proof
+    ) -> str:
         """Return a code for what a person has just granted. Its client must be in the database."""
         now = self._clock()
         _prune(db, now)
         code = "ogc_" + secrets.token_urlsafe(_BYTES)
         db.execute(
             "INSERT INTO codes (hash, client_id, login, capabilities, resource, challenge, redirect_uri,"
-            " redirect_uri_explicit, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " redirect_uri_explicit, expires_at, kind, renewal, recheck_at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 hashed(code),
                 pending.client_id,
@@ -114,6 +126,9 @@ class Grants:
                 pending.redirect_uri,
                 int(pending.redirect_uri_explicit),
                 now + CODE_SECONDS,
+                proof.kind,
+                proof.renewal,
+                proof.recheck_at,
             ),
         )
         db.execute(
@@ -132,6 +147,7 @@ class Grants:
         return Code(
             client_id=row["client_id"],
             login=row["login"],
+            kind=row["kind"],
             capabilities=row["capabilities"].split(),
             resource=row["resource"],
             challenge=row["challenge"],
@@ -149,17 +165,19 @@ class Grants:
                 return None
             session_id = secrets.token_hex(8)
             db.execute(
-                "INSERT INTO sessions (id, login, client_id, capabilities, resource, created_at, refreshed_at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (session_id, row["login"], client_id, row["capabilities"], row["resource"], now, now),
+                "INSERT INTO sessions (id, login, client_id, capabilities, resource, created_at, refreshed_at, kind,"
+                " renewal, recheck_at) SELECT ?, login, client_id, capabilities, resource, ?, ?, kind, renewal,"
+                " recheck_at FROM codes WHERE hash = ?",
+                (session_id, now, now, row["hash"]),
             )
             db.execute(
                 "DELETE FROM sessions WHERE login = ?1 AND id NOT IN (SELECT id FROM sessions WHERE login = ?1"
                 " ORDER BY refreshed_at DESC, rowid DESC LIMIT ?2)",
                 (row["login"], MAX_SESSIONS),
             )
-            db.execute("UPDATE codes SET session_id = ? WHERE hash = ?", (session_id, row["hash"]))
-            return _new_pair(db, session_id, row["capabilities"], row["capabilities"], now)
+            db.execute("UPDATE codes SET session_id = ?, renewal = NULL WHERE hash = ?", (session_id, row["hash"]))
+            pair = _new_pair(db, session_id, row["capabilities"], row["capabilities"], now)
+            return pair if row["renewal"] is not None else replace(pair, ends_at=row["recheck_at"])
 
     def refresh_token(self, token: str, client_id: str) -> Token | None:
         """Return a refresh token that this client can use. One that was replaced too long ago ends its session."""
@@ -208,6 +226,11 @@ class Grants:
             if row is not None:
                 self._end(db, row["session_id"], "revoked")
 
+    def end(self, session_id: str, why: str) -> None:
+        """End a session before its time, with its line in the audit log."""
+        with self._store.transaction() as db:
+            self._end(db, session_id, why)
+
     def _usable(self, db: sqlite3.Connection, code: str, client_id: str) -> sqlite3.Row | None:
         row: sqlite3.Row | None = db.execute(
             "SELECT * FROM codes WHERE hash = ? AND client_id = ?", (hashed(code), client_id)
@@ -229,7 +252,7 @@ class Grants:
 
     def _end(self, db: sqlite3.Connection, session_id: str, why: str) -> None:
         row = db.execute(
-            "SELECT login, client_id, clients.name AS client_name FROM sessions"
+            "SELECT login, sessions.kind, client_id, clients.name AS client_name FROM sessions"
             " JOIN clients ON clients.id = client_id WHERE sessions.id = ?",
             (session_id,),
         ).fetchone()
@@ -240,9 +263,10 @@ class Grants:
 
 def _find(db: sqlite3.Connection, token: str, kind: Literal["access", "refresh"]) -> sqlite3.Row | None:
     row: sqlite3.Row | None = db.execute(
-        "SELECT tokens.*, sessions.login, sessions.client_id, sessions.resource, clients.name AS client_name"
+        "SELECT tokens.*, sessions.login, sessions.kind AS proved, recheck_at, sessions.client_id, sessions.resource,"
+        " clients.name AS client_name"
         " FROM tokens JOIN sessions ON sessions.id = session_id JOIN clients ON clients.id = client_id"
-        " WHERE hash = ? AND kind = ?",
+        " WHERE hash = ? AND tokens.kind = ?",
         (hashed(token), kind),
     ).fetchone()
     return row
@@ -254,6 +278,8 @@ def _token(row: sqlite3.Row) -> Token:
         client_id=row["client_id"],
         client_name=row["client_name"],
         login=row["login"],
+        kind=row["proved"],
+        recheck_at=row["recheck_at"],
         capabilities=row["capabilities"].split(),
         resource=row["resource"],
         expires_at=row["expires_at"],
@@ -292,4 +318,5 @@ def _prune(db: sqlite3.Connection, now: float) -> None:
     db.execute("DELETE FROM codes WHERE expires_at < ?", (now - USED_CODE_SECONDS,))
     db.execute("DELETE FROM codes WHERE session_id IS NULL AND expires_at < ?", (now,))
     db.execute("DELETE FROM tokens WHERE expires_at < ?", (now,))
+    db.execute("DELETE FROM sessions WHERE renewal IS NULL AND recheck_at < ?", (now,))
     db.execute("DELETE FROM sessions WHERE NOT EXISTS (SELECT 1 FROM tokens WHERE session_id = sessions.id)")

@@ -3,34 +3,40 @@
 - Bodies and parameters are bounded before anything looks at them, and none may be repeated (RFC 6749, 3.1).
 - PKCE without a method means `plain` (RFC 7636, 4.3), which the SDK takes for S256: it is refused.
 - `iss` is on errors too (RFC 9207); `resource` of a token request is looked at (RFC 8707).
-- A public client can revoke (the SDK's handler asks for a secret).
+- A client proves itself as `client_authentication` says: the SDK's handlers know no assertion, want `client_id` in
+  the form whatever else names the client, and let no public client revoke.
 - What is refused is told with what helps, and reported: see `refused`.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlencode
 
+from fastmcp.server.auth.cimd import ASSERTION_ALGORITHMS
 from fastmcp.server.auth.redirect_validation import build_client_redirect
 from mcp.server.auth.handlers.authorize import AuthorizationHandler
 from mcp.server.auth.handlers.register import RegistrationHandler
 from mcp.server.auth.handlers.token import TokenHandler
-from mcp.server.auth.middleware.client_auth import AuthenticationError, ClientAuthenticator
+from mcp.server.auth.middleware.client_auth import ClientAuthenticator
 from mcp.server.auth.provider import AuthorizeError
 from mcp.server.auth.settings import ClientRegistrationOptions
 from mcp.server.transport_security import RequestBodyLimitMiddleware
 from mcp.shared.auth import OAuthMetadata
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route, request_response
 
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth import well_known
+from opencode_gateway.oauth.client_authentication import ClientAuthentication, NotAuthenticated, not_authenticated
 from opencode_gateway.oauth.clients import AdmittedClient, NotAdmitted
-from opencode_gateway.oauth.redirects import is_allowed, is_loopback
-from opencode_gateway.oauth.refused import FORM, NO_STORE, asked_by, error, is_persons, refusal_in, told
+from opencode_gateway.oauth.credentials import METHODS, agreed
+from opencode_gateway.oauth.refused import FORM, NO_STORE, asked_by, is_persons, oauth_error, refusal_in, told
 from opencode_gateway.oauth.requests import MAX_CLIENT_ID, MAX_REDIRECT_URI, MAX_STATE
 from opencode_gateway.pages.rendering import unavailable_page
 
@@ -39,8 +45,7 @@ if TYPE_CHECKING:
 
     from mcp.server.auth.provider import AuthorizationParams
     from mcp.shared.auth import OAuthClientInformationFull
-    from starlette.requests import Request
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Message
 
     from opencode_gateway.oauth.provider import Provider
     from opencode_gateway.refusals import Refusal
@@ -53,9 +58,9 @@ _LONGEST: Final = {"client_id": MAX_CLIENT_ID, "redirect_uri": MAX_REDIRECT_URI,
 _REPEATABLE: Final = frozenset({"resource"})
 
 
-def routes(provider: Provider, on_refusal: Callable[[Refusal], None] = lambda refusal: None) -> list[Route]:
+def routes(provider: Provider, on_refusal: Callable[[Refusal], None]) -> list[Route]:
     """Return all endpoints of the authorization server. `on_refusal` hears of what they refuse."""
-    authenticator = ClientAuthenticator(provider)
+    authentication = ClientAuthentication(provider.clients, provider.issuer)
 
     def kept(
         handle: Callable[[Request], Awaitable[Response]], limit: int = MAX_FORM_BYTES, kind: str | None = FORM
@@ -71,14 +76,15 @@ def routes(provider: Provider, on_refusal: Callable[[Refusal], None] = lambda re
     return [
         *well_known.routes(_metadata(provider.issuer), provider.resource, provider.issuer),
         Route("/authorize", kept(_Authorization(provider).handle), methods=["GET", "POST"]),
-        Route("/token", kept(_Token(provider, authenticator).handle), methods=["POST"]),
-        Route("/revoke", kept(_Revocation(provider, authenticator).handle), methods=["POST"]),
+        Route("/token", kept(_Token(provider, authentication).handle), methods=["POST"]),
+        Route("/revoke", kept(_Revocation(provider, authentication).handle), methods=["POST"]),
         Route("/register", kept(_Registration(provider).handle, MAX_METADATA_BYTES, None), methods=["POST"]),
     ]
 
 
 def _metadata(issuer: str) -> OAuthMetadata:
     """RFC 8414. The issuer is `public_url` as it is written."""
+    algorithms = sorted(ASSERTION_ALGORITHMS)
     return OAuthMetadata.model_validate(
         {
             "issuer": issuer,
@@ -90,8 +96,11 @@ def _metadata(issuer: str) -> OAuthMetadata:
             "response_types_supported": ["code"],
             "response_modes_supported": ["query"],
             "grant_types_supported": ["authorization_code", "refresh_token"],
-            "token_endpoint_auth_methods_supported": ["none"],
-            "revocation_endpoint_auth_methods_supported": ["none"],
+            # Claude takes its document only where `none` is among them.
+            "token_endpoint_auth_methods_supported": list(METHODS),
+            "token_endpoint_auth_signing_alg_values_supported": algorithms,
+            "revocation_endpoint_auth_methods_supported": list(METHODS),
+            "revocation_endpoint_auth_signing_alg_values_supported": algorithms,
             "code_challenge_methods_supported": ["S256"],
             "client_id_metadata_document_supported": True,
             "authorization_response_iss_parameter_supported": True,
@@ -99,19 +108,23 @@ def _metadata(issuer: str) -> OAuthMetadata:
     )
 
 
-async def _by_id(client_id: str) -> str:
-    return client_id
-
-
 def bounded(
     handle: Callable[[Request], Awaitable[Response]],
     limit: int,
-    kind: str | None = FORM,
+    kind: str | None,
     *,
-    on_refusal: Callable[[Refusal], None] = lambda refusal: None,
-    named: Callable[[str], Awaitable[str]] = _by_id,
+    on_refusal: Callable[[Refusal], None],
+    named: Callable[[str], Awaitable[str]],
 ) -> ASGIApp:
-    """Refuse bodies over `limit` bytes and those of another `kind`; answer 503 while our own files do not serve."""
+    """Refuse bodies over `limit` bytes and those of another `kind`; answer 503 while our own files do not serve.
+
+    Args:
+        handle: answers. What it refuses is told, and reported.
+        limit: in bytes.
+        kind: the content type; None takes any.
+        on_refusal: hears of what is refused.
+        named: returns the name of the client of an id, or the id.
+    """
 
     async def answered(request: Request) -> Response:
         sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -119,10 +132,14 @@ def bounded(
         try:
             if kind and request.method == "POST" and sent != kind:
                 # Never parsed: parts of an upload would become files here.
-                response = error("invalid_request", f"the body must be {kind}", 400)
+                response = oauth_error("invalid_request", f"the body must be {kind}", 400)
             else:
                 response = await handle(request)
             refusal = refusal_in(response)
+        except NotAuthenticated as failure:
+            # Every client that `/token` or `/revoke` refuses for what it is comes by here.
+            refusal = None if failure.later else failure.refusal
+            response = not_authenticated(request, failure)
         except NotAdmitted as not_admitted:
             refusal = not_admitted.refusal
             response = told(request, refusal)
@@ -130,7 +147,7 @@ def bounded(
             log.error("%s is not answered: %s", request.url.path, failure)  # noqa: TRY400 # its message says all
             if is_persons(request):
                 return unavailable_page()
-            return error("temporarily_unavailable", "The gateway cannot use its files now", 503)
+            return oauth_error("temporarily_unavailable", "The gateway cannot use its files now", 503)
         if refusal is not None:
             on_refusal(await asked_by(request, refusal, named))
         return response
@@ -164,14 +181,10 @@ class _Authorization:
         client = await self._provider.clients.admit(str(parameters.get("client_id", "")))
         name = client.client_name or client.client_id
         redirect_uri = parameters.get("redirect_uri")
-        if redirect_uri is not None and not is_allowed(str(redirect_uri), client.rules):
-            setting = "clients.loopback_redirects" if is_loopback(str(redirect_uri)) else "clients.redirect_uris"
-            raise NotAdmitted(
-                "redirect",
-                "redirect_uri is not one that this relay allows",
-                remedy=f"the owner of this relay allows it with {setting} in gateway.json",
-                client=name,
-            )
+        mine = [client.allowed.as_written(uri) for uri in client.redirect_uris or []]
+        sent_to = mine if redirect_uri is None else [str(redirect_uri)]
+        if not any(map(client.allowed.allows, sent_to)):
+            raise NotAdmitted.of(client.allowed.refusal(sent_to, name))
         asking = _Asking(
             self._provider,
             client,
@@ -224,55 +237,87 @@ class _Registration:
         self._provider = provider
 
     async def handle(self, request: Request) -> Response:
-        registering = _Registering(self._provider, request.client.host if request.client else "")
+        body = await request.body()
+        asked: Any = None
+        try:
+            asked = json.loads(body)
+            if isinstance(asked, dict) and isinstance(asked.get("token_endpoint_auth_method"), str | None):
+                # The SDK's handler knows no keys, and makes secrets of its own: what the client gets is agreed below.
+                body = json.dumps(asked | {"token_endpoint_auth_method": "none", "jwks_uri": None}).encode()
+        except (ValueError, RecursionError):
+            pass  # which the SDK's handler says
+        registering = _Registering(self._provider, asked, request.client.host if request.client else "")
         handler = RegistrationHandler(cast("Provider", registering), ClientRegistrationOptions(enabled=True))
-        return await handler.handle(request)
+        return await handler.handle(_with_body(request, body))
 
 
 class _Registering:
-    """What the SDK's handler sees of the provider in one request: it does not say where that comes from."""
+    """What the SDK's handler sees of the provider in one request: it does not say all that was asked, nor by whom."""
 
-    def __init__(self, provider: Provider, address: str) -> None:
+    def __init__(self, provider: Provider, asked: dict[str, Any], address: str) -> None:
         self._provider = provider
+        self._asked = asked
         self._address = address
 
     async def register_client(self, client_info: OAuthClientInformationFull) -> None:
-        self._provider.clients.register(client_info, address=self._address)
+        clients = self._provider.clients
+        credentials, secret = agreed(self._asked, may_fetch_keys=clients.may_fetch_keys)
+        clients.register(client_info, credentials=credentials, secret=secret, address=self._address)
 
 
 class _Token:
     """`/token`."""
 
-    def __init__(self, provider: Provider, authenticator: ClientAuthenticator) -> None:
+    def __init__(self, provider: Provider, authentication: ClientAuthentication) -> None:
         self._provider = provider
-        self._handler = TokenHandler(provider, authenticator)
+        self._authentication = authentication
 
     async def handle(self, request: Request) -> Response:
         form = await request.form()
         problem = _problem(form.multi_items())
         if problem:
-            return error("invalid_request", problem, 400)
+            return oauth_error("invalid_request", problem, 400)
         if not all(self._provider.is_ours(str(resource)) for resource in form.getlist("resource")):
-            return error("invalid_target", f"the only resource here is {self._provider.resource}", 400)
-        response: Response = await self._handler.handle(request)
+            return oauth_error("invalid_target", f"the only resource here is {self._provider.resource}", 400)
+        client = await self._authentication.client_of(request)
+        pairs = [(name, str(value)) for name, value in form.multi_items() if name != "client_id"]
+        named = _with_body(request, urlencode([*pairs, ("client_id", client.client_id)]).encode())
+        response: Response = await TokenHandler(self._provider, _Authenticated(self._provider, client)).handle(named)
         return response
+
+
+class _Authenticated(ClientAuthenticator):
+    """What the SDK's handler is told of a client that has proved itself."""
+
+    def __init__(self, provider: Provider, client: AdmittedClient) -> None:
+        super().__init__(provider)
+        self._client = client
+
+    async def authenticate_request(self, request: Request) -> AdmittedClient:
+        return self._client
 
 
 class _Revocation:
     """`/revoke`, RFC 7009: a token that is not the client's, or not there, is revoked already."""
 
-    def __init__(self, provider: Provider, authenticator: ClientAuthenticator) -> None:
+    def __init__(self, provider: Provider, authentication: ClientAuthentication) -> None:
         self._provider = provider
-        self._authenticator = authenticator
+        self._authentication = authentication
 
     async def handle(self, request: Request) -> Response:
         form = await request.form()
         problem = _problem(form.multi_items()) or ("token is missing" if not form.get("token") else None)
         if problem:
-            return error("invalid_request", problem, 400)
-        try:
-            client = await self._authenticator.authenticate_request(request)
-        except AuthenticationError as failure:
-            return error("invalid_client", failure.message, 401)
+            return oauth_error("invalid_request", problem, 400)
+        client = await self._authentication.client_of(request)
         self._provider.revoke(str(form["token"]), client.client_id)
         return Response(headers=NO_STORE)
+
+
+def _with_body(request: Request, body: bytes) -> Request:
+    """Return the same request with another body."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return Request(request.scope, receive)

@@ -36,7 +36,7 @@ _REMEDIES: Final = {
 _CLIENTS_AFFAIR: Final = "Update the client, or report this to those who make it"
 
 
-def error(code: str, description: str, status: int) -> Response:
+def oauth_error(code: str, description: str, status: int) -> Response:
     """Return OAuth's error."""
     return JSONResponse({"error": code, "error_description": description}, status_code=status, headers=NO_STORE)
 
@@ -49,12 +49,12 @@ def is_persons(request: Request) -> bool:
 def told(request: Request, refusal: Refusal) -> Response:
     """Tell a person's browser, or a program, why the client cannot be answered, and what helps."""
     if refusal.kind == "authentication":
-        return error("invalid_client", refusal.told, 401)
+        return oauth_error("invalid_client", refusal.told, 401)
     if request.url.path == _REGISTER:
         code = "invalid_redirect_uri" if refusal.kind == "redirect" else "invalid_client_metadata"
-        return error(code, refusal.told, 400)
+        return oauth_error(code, refusal.told, 400)
     if not is_persons(request):
-        return error("invalid_request", refusal.told, 400)
+        return oauth_error("invalid_request", refusal.told, 400)
     paragraphs = [f"The chat client cannot be connected: {refusal.reason}."]
     if refusal.remedy:
         remedy = refusal.remedy.replace("`", "").rstrip(".")

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from opencode_gateway.capabilities import Capability  # noqa: TC001 # pydantic needs it at run time
 from opencode_gateway.key_files import load_key
+from opencode_gateway.oauth.credentials import Method  # noqa: TC001 # pydantic needs it at run time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +41,8 @@ class Pending(BaseModel):
     """As it may be shown: cleaned of what is not text."""
     document: bool
     """The client is known by a document at `client_id`, not by a registration here."""
+    auth_method: Method = "none"
+    """Of a document: what its client must do at least at the token endpoint."""
     redirect_uri: Annotated[str, Field(max_length=MAX_REDIRECT_URI)]
     redirect_uri_explicit: bool = True
     state: Annotated[str, Field(max_length=MAX_STATE)] | None = None
@@ -48,11 +51,14 @@ class Pending(BaseModel):
     capabilities: Annotated[tuple[Capability, ...], Field(min_length=1, max_length=3)]
     """What the client asks for; a person grants all or part of it."""
     resource: Annotated[str, Field(max_length=512)]
+    let_in_as: Annotated[str, Field(max_length=512)] = ""
+    """The known clients, as `redirects.Allowed.let_in_as` has them, without which `redirect_uri` were not allowed."""
 
     @property
     def redirect_host(self) -> str:
-        """Where the person is sent afterwards: host, and port if it is not the usual one."""
-        return urlsplit(self.redirect_uri).netloc
+        """Where the person is sent afterwards: host, and port if it is not the usual one; else a program's scheme."""
+        parts = urlsplit(self.redirect_uri)
+        return parts.netloc if parts.scheme in {"http", "https"} else f"{parts.scheme}://{parts.netloc}"
 
 
 class PendingRequests:

@@ -11,6 +11,7 @@ from opencode_relay.doctor.ssh import ports_of, settings_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from opencode_relay.doctor.relay import Relay
 
@@ -49,7 +50,8 @@ def _is_admitted(port: int, status: str) -> bool:
     """Tell what the first rule that is about this port says, for whoever comes from anywhere."""
     for line in status.splitlines():
         rule = _RULE.match(line)
-        if rule and _covers(rule["to"].removesuffix(" (v6)"), port):
+        # Behind the ports stands, in brackets, the application that a person named, or that it is about IPv6.
+        if rule and _covers(rule["to"].partition(" (")[0], port):
             return rule["action"] in {"ALLOW", "LIMIT"}
     return False
 
@@ -58,11 +60,7 @@ def _covers(target: str, port: int) -> bool:
     if target == "Anywhere":
         return True
     plain = _PORTS.fullmatch(target)
-    if plain is None:  # the name of an application
-        profile = ask("ufw", "app", "info", target)
-        lines = profile.stdout.splitlines() if profile and profile.returncode == 0 else []
-        return any(_covers(line.strip(), port) for line in lines if _PORTS.fullmatch(line.strip()))
-    if plain["protocol"] == "udp":
+    if plain is None or plain["protocol"] == "udp":
         return False
     for part in plain["ports"].split(","):
         first, _, last = part.partition(":")
@@ -97,15 +95,51 @@ def _firewalld_admits(port: int) -> bool:
 
 
 def _own(relay: Relay) -> Iterator[Finding]:
-    """Look whether the rules that guard the tunnels are in force, where the role has written them."""
-    if not (relay.etc / "firewall.nft").exists():
-        return
-    told = ask("nft", "list", "table", "inet", "opencode_relay")
-    if told is None or told.returncode != 0:
-        yield fault(
+    """Look whether the rules that guard tunnels and gateway are in force, where the roles have written them."""
+    tunnels = relay.etc / "firewall.nft"
+    if tunnels.exists():
+        yield _in_force(
             "tunnels' firewall",
-            "its rules are not in force, so that every account of this host reaches every laptop's OpenCode",
-            "`systemctl restart opencode-relay-firewall`, and look for what drops all rules",
+            "opencode_relay",
+            tunnels,
+            harm="every account of this host reaches every laptop's OpenCode",
+            unit="opencode-relay-firewall",
         )
-    else:
-        yield ok("tunnels' firewall", "its rules are in force")
+    if relay.gateway is not None:
+        yield _in_force(
+            "gateway's firewall",
+            "opencode_gateway",
+            relay.etc / "gateway.nft",
+            harm="every account of this host reaches the gateway, which believes whatever it says about who asks",
+            unit="opencode-gateway-firewall",
+        )
+
+
+def _in_force(check: str, table: str, file: Path, *, harm: str, unit: str) -> Finding:
+    """Compare what the kernel has with what the file means.
+
+    `harm`: what holds without the rules; `unit`: what loads them.
+    """
+    remedy = f"`systemctl reload-or-restart {unit}`"
+    if not file.exists():
+        return fault(check, f"{file} is missing", "Run the playbook relay.yml")
+    now = ask("nft", "list", "table", "inet", table)
+    if now is None or now.returncode != 0:
+        return fault(check, f"its rules are not in force, so that {harm}", f"{remedy}, and look for what drops them")
+    # In a network namespace of its own, where nft says both in the same words.
+    loading = 'nft --file "$1" && nft list table inet "$2"'
+    meant = ask("unshare", "--net", "sh", "-c", loading, "sh", str(file), table)
+    if meant is None or (meant.returncode != 0 and "unshare" in meant.stderr):
+        return ok(check, "its rules are in force; whether somebody has changed them cannot be seen here")
+    if meant.returncode != 0:
+        told = next((line for line in meant.stderr.splitlines() if "Error" in line), "nft refuses it")
+        return fault(
+            check,
+            f"{file} cannot be loaded any more, so that its rules are gone with the next boot ({told})",
+            "Where it names an account, make that anew; else run the playbook relay.yml",
+        )
+    if now.stdout != meant.stdout:
+        return fault(
+            check, f"what is in force is not what {file} says: somebody has changed it since it was loaded", remedy
+        )
+    return ok(check, "its rules are in force")

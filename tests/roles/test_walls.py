@@ -1,0 +1,230 @@
+"""The rules of tunnels and gateway, as the roles write them, in a real kernel: who reaches a gateway that runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+
+from support.netns import TwoHosts
+from support.role_readmes import PROJECT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
+    pytest.mark.timeout(180),
+]
+
+PORT, NEXT_PORT = 8790, 8791
+GATEWAY, PROXY, STRANGER = "games", "www-data", "nobody"
+"""Accounts that every Debian has."""
+_SERVER = """
+import socket, sys
+servers = [socket.create_server(("127.0.0.1", int(port))) for port in sys.argv[1:]]
+print(flush=True)
+sys.stdin.read()
+"""
+_CLIENT = """
+import socket, sys
+try:
+    socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()
+except TimeoutError:
+    print("no answer")
+except ConnectionRefusedError:
+    print("refused")
+else:
+    print("reached")
+"""
+# As relays had them whose gateway's rules were among those of the tunnels: loaded from a file of the role, by number.
+_BEFORE = """
+table inet opencode_relay {
+    chain gateway {
+        type filter hook output priority filter; policy accept;
+        oifname "lo" tcp dport 8790 tcp flags syn / fin,syn,rst,ack meta skuid != { 0, 5, 33 } reject with tcp reset
+        oifname "lo" tcp sport 8790 tcp flags syn,ack / fin,syn,rst,ack meta skuid != 5 drop
+    }
+}
+"""
+_HANDLERS = [
+    {
+        "name": "Reload the rules",
+        "ansible.builtin.command": "nft --file {{ __relay_config_dir }}/firewall.nft",
+    },
+    {
+        "name": "Reload the gateway's rules",
+        "ansible.builtin.command": "nft --file {{ __relay_config_dir }}/gateway.nft",
+    },
+]
+FIREWALL = ("relay_firewall", "file")
+GATEWAYS = ("relay_gateway", "rules")
+BEFORE = ("relay_gateway", "before")
+
+
+class Walls:
+    """A relay in a namespace whose rules parts of the roles write, and what stands there of the roles' files."""
+
+    def __init__(self, hosts: TwoHosts, directory: Path) -> None:
+        self.hosts = hosts
+        self.etc = directory / "etc"
+        self.etc.mkdir()
+        self._directory = directory
+        for role in ("relay_common", "relay_firewall", "relay_gateway"):
+            (directory / "roles" / role).mkdir(parents=True)
+            # Without what they depend on, which asks for a host with systemd.
+            for part in ("defaults", "tasks", "templates", "vars"):
+                if (source := PROJECT / "roles" / role / part).is_dir():
+                    (directory / "roles" / role / part).symlink_to(source)
+
+    def play(self, *parts: tuple[str, str], **variables: object) -> str:
+        """Run parts of roles there, each with what it notifies; return what was said, up to the recap."""
+        tasks: list[dict[str, Any]] = []
+        for role, part in parts:
+            tasks += [
+                {"ansible.builtin.import_role": {"name": role, "tasks_from": part}},
+                {"ansible.builtin.meta": "flush_handlers"},
+            ]
+        common = PROJECT / "roles/relay_common"
+        play = {
+            "hosts": "localhost",
+            "connection": "local",
+            "gather_facts": False,
+            "vars_files": [str(common / "defaults/main.yml"), str(common / "vars/main.yml")],
+            "tasks": tasks,
+            "handlers": _HANDLERS,
+        }
+        (self._directory / "play.yml").write_text(json.dumps([play]))
+        values = {
+            "ansible_python_interpreter": sys.executable,
+            "__relay_config_dir": str(self.etc),
+            "relay_tunnel_user": "daemon",
+            "relay_agent_user": "bin",
+            "relay_gateway_user": GATEWAY,
+            "relay_gateway_proxy_users": [PROXY],
+            "relay_gateway_port": PORT,
+            **variables,
+        }
+        done = subprocess.run(
+            [
+                *self.hosts.relay,
+                Path(sys.executable).parent / "ansible-playbook",
+                *("-i", "localhost,", "-e", json.dumps(values), "play.yml"),
+            ],
+            cwd=self._directory,
+            env={**os.environ, "ANSIBLE_HOME": str(self._directory / "home"), "ANSIBLE_NOCOLOR": "1"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def nft(self, *arguments: str, rules: str | None = None) -> subprocess.CompletedProcess[str]:
+        """Run nft there."""
+        command = [*self.hosts.relay, "nft", *arguments]
+        return subprocess.run(command, input=rules, capture_output=True, text=True, check=False)
+
+    def connect(self, user: str, port: int = PORT) -> str:
+        """Return what comes of a user's connection there: `reached`, `refused` or `no answer`."""
+        return _connect(*self.hosts.relay, "runuser", "-u", user, "--", address="127.0.0.1", port=port)
+
+    def connect_from_outside(self, port: int) -> str:
+        """Return what comes of a connection from another host."""
+        return _connect(*self.hosts.laptop, address=self.hosts.relay_address, port=port)
+
+    @contextmanager
+    def serving(self, *ports: int, user: str = GATEWAY) -> Iterator[None]:
+        """Have somebody listen on ports of loopback."""
+        command = [*self.hosts.relay, "runuser", "-u", user, "--", "/usr/bin/python3", "-c", _SERVER]
+        with subprocess.Popen(
+            [*command, *map(str, ports)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd="/"
+        ) as server:
+            assert server.stdout is not None
+            server.stdout.readline()
+            yield
+            server.communicate()
+
+
+def _connect(*where: str, address: str, port: int) -> str:
+    command = [*where, "/usr/bin/python3", "-c", _CLIENT, address, str(port)]
+    return subprocess.run(command, capture_output=True, text=True, cwd="/", check=True).stdout.strip()
+
+
+@pytest.fixture
+def walls(tmp_path: Path) -> Iterator[Walls]:
+    with TwoHosts() as hosts:
+        yield Walls(hosts, tmp_path)
+
+
+def test_an_upgrade_that_ends_between_the_roles_leaves_the_gateway_behind_its_old_rules(walls: Walls) -> None:
+    walls.play(FIREWALL)
+    assert walls.nft("--file", "-", rules=_BEFORE).returncode == 0
+    (walls.etc / "firewall.d").mkdir()
+    # Rules of another host, as of a copied directory, which are in force nowhere here.
+    (walls.etc / "firewall.d" / "gateway.nft").write_text(_BEFORE.replace("5, 33", "65534"))
+    with walls.serving(PORT):
+        assert (walls.connect(STRANGER), walls.connect(PROXY)) == ("refused", "reached")
+        walls.play(FIREWALL)
+        assert (walls.connect(STRANGER), walls.connect(PROXY)) == ("refused", "reached")
+        # A boot.
+        walls.nft("flush", "ruleset")
+        assert walls.nft("--file", str(walls.etc / "firewall.nft")).returncode == 0
+        assert (walls.connect(STRANGER), walls.connect(PROXY)) == ("refused", "reached")
+        walls.play(GATEWAYS, BEFORE)
+        assert (walls.connect(STRANGER), walls.connect(PROXY)) == ("refused", "reached")
+    assert walls.nft("list", "chain", "inet", "opencode_relay", "gateway").returncode != 0
+    assert not (walls.etc / "firewall.d").exists()
+    # The next run has nothing to change.
+    assert "changed=0" in walls.play(FIREWALL, GATEWAYS, BEFORE)
+
+
+def test_a_port_that_changes_is_guarded_until_the_gateway_has_served_on_the_next_one(walls: Walls) -> None:
+    walls.play(GATEWAYS)
+    with walls.serving(PORT, NEXT_PORT):
+        assert walls.connect(STRANGER, NEXT_PORT) == "reached"
+        for _ in range(2):  # a run that ended before the restart, and another one
+            walls.play(GATEWAYS, relay_gateway_port=NEXT_PORT)
+            for port in (PORT, NEXT_PORT):
+                assert (walls.connect(STRANGER, port), walls.connect(PROXY, port)) == ("refused", "reached")
+        walls.play(GATEWAYS, relay_gateway_port=NEXT_PORT, __relay_gateway_keeps_guarded=False)
+        assert (walls.connect(STRANGER), walls.connect(STRANGER, NEXT_PORT)) == ("reached", "refused")
+
+
+def test_what_comes_from_outside_reaches_no_gateway_even_where_the_host_routes_loopback_addresses(
+    walls: Walls,
+) -> None:
+    chain = "chain in { type nat hook prerouting priority dstnat; tcp dport 9999 dnat to 127.0.0.1:8790; }"
+    assert walls.nft(f"table ip route {{ {chain}; }}").returncode == 0
+    subprocess.run([*walls.hosts.relay, "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1"], check=True)
+    with walls.serving(PORT):
+        assert walls.connect_from_outside(9999) == "reached"
+        walls.play(GATEWAYS)
+        assert walls.connect_from_outside(9999) == "no answer"
+        assert walls.connect(PROXY) == "reached"
+
+
+@pytest.mark.parametrize("change", ["flush ruleset", "delete rule inet opencode_gateway output handle {handle}"])
+def test_rules_that_were_dropped_or_changed_in_the_kernel_are_told_from_those_of_the_file(
+    walls: Walls, change: str
+) -> None:
+    asking = yaml.safe_load((PROJECT / "roles/relay_common/vars/main.yml").read_text())["__relay_in_force"]
+
+    def in_force() -> bool:
+        command = [*walls.hosts.relay, *asking, "opencode_gateway", walls.etc / "gateway.nft"]
+        return subprocess.run(command, check=False).returncode == 0
+
+    walls.play(GATEWAYS)
+    assert in_force()
+    listed = walls.nft("--handle", "list", "chain", "inet", "opencode_gateway", "output").stdout
+    handle = listed.rpartition("# handle ")[2].split()[0]
+    assert walls.nft(*change.format(handle=handle).split()).returncode == 0
+    assert not in_force()

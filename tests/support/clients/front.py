@@ -1,0 +1,77 @@
+"""The gateway as a real client meets it: the product's commands, Caddy's TLS, one person, and what became of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from opencode_gateway.store import FILE_NAME, Store
+from support import fake_client_hosts
+from support.gateway import fixture_entry
+from support.person import PASSWORD
+from support.public_gateway import GATEWAY_COMMAND, PublicGateway
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.fake_client_hosts import ClientHosts
+
+CLIENTS = {"loopback_redirects": True}
+"""`clients` of `gateway.json`: what lets in the programs that people have on their own machines."""
+PERSON = "ann"
+TOOLS = {"instances", "read", "reply", "send"}
+"""Of the fixture server, those that a person who may do all is shown. It has others."""
+_COMMAND_SECONDS = 60.0
+
+
+class Front(PublicGateway):
+    """A gateway with the fixture server behind it and `ann`, who may do all; a context manager."""
+
+    def __init__(self, directory: Path, hosts: ClientHosts) -> None:
+        super().__init__(
+            directory, directory / "registry", entry=fixture_entry(), env=hosts.environment(), clients=CLIENTS
+        )
+        self._command[:1] = [sys.executable, fake_client_hosts.__file__]
+        self.url_to_paste = f"{self.front_url}/mcp"
+
+    def start(self) -> None:
+        """Start it, and make the person."""
+        self.command("users", "add", PERSON, stdin=PASSWORD)
+        super().start()
+
+    def command(self, *arguments: str, stdin: str = "") -> str:
+        """Run `opencode-gateway` with these arguments, as its owner does; return what it says."""
+        done = subprocess.run(
+            [str(GATEWAY_COMMAND), "--config", str(self.config), *arguments],
+            env=self._env,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=_COMMAND_SECONDS,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """Return who is logged in."""
+        found: list[dict[str, Any]] = json.loads(self.command("sessions", "list", "--json"))
+        return found
+
+    def session(self) -> dict[str, Any]:
+        """Return the only login there is."""
+        (session,) = self.sessions()
+        return session
+
+    def let_a_day_pass(self) -> None:
+        """Make every access token one that is over, as each is a day after it was made."""
+        with closing(Store(self._data_dir / FILE_NAME)) as store, store.transaction() as db:
+            aged = db.execute("UPDATE tokens SET expires_at = 1 WHERE kind = 'access'").rowcount
+        assert aged, "there is no access token"
+
+    def told(self, event: str) -> list[dict[str, Any]]:
+        """Return the audit lines of this event."""
+        return [line for line in self.audit() if line["event"] == event]
