@@ -61,9 +61,18 @@ def test_a_gateway_that_is_well_has_nothing_to_mend(running: ProductGateway) -> 
     code, found = examined(running)
 
     assert code == 0, found
-    assert {"settings", "servers", "files", "disk", "people", "service", "database", "clients", "refusals"} <= set(
-        found
-    )
+    assert {
+        "settings",
+        "servers",
+        "tools",
+        "files",
+        "disk",
+        "people",
+        "service",
+        "database",
+        "clients",
+        "refusals",
+    } <= set(found)
     assert found["people"][0]["text"] == "1 can log in with a password"
     shown = running.owner("doctor").stdout
     assert "ok    service: it answers, and so does every server behind it\n" in shown

@@ -36,7 +36,16 @@ from opencode_gateway.oauth import well_known
 from opencode_gateway.oauth.client_authentication import ClientAuthentication, NotAuthenticated, not_authenticated
 from opencode_gateway.oauth.clients import AdmittedClient, NotAdmitted
 from opencode_gateway.oauth.credentials import METHODS, agreed
-from opencode_gateway.oauth.refused import FORM, NO_STORE, asked_by, is_persons, oauth_error, refusal_in, told
+from opencode_gateway.oauth.refused import (
+    CLIENTS_AFFAIR,
+    FORM,
+    NO_STORE,
+    asked_by,
+    is_persons,
+    oauth_error,
+    refusal_in,
+    told,
+)
 from opencode_gateway.oauth.requests import MAX_REDIRECT_URI, MAX_REGISTERED_ID, MAX_STATE
 from opencode_gateway.pages.rendering import unavailable_page
 
@@ -186,7 +195,7 @@ class _Authorization:
         parameters = await request.form() if request.method == "POST" else request.query_params
         problem = _problem(parameters.multi_items())
         if problem:
-            raise NotAdmitted("request", problem, remedy="")
+            raise NotAdmitted("request", problem, remedy=CLIENTS_AFFAIR)
         client_id = str(parameters.get("client_id", ""))
         client = await self._provider.clients.admit(client_id, login=self._last_login(request))
         name = client.client_name or client.client_id

@@ -33,7 +33,7 @@ _REMEDIES: Final = {
     "invalid_grant": "Connect the client anew: its login has ended, or was used twice",
     "invalid_target": "Give the client the URL that `sudo opencode-gateway check` prints first",
 }
-_CLIENTS_AFFAIR: Final = "Update the client, or report this to those who make it"
+CLIENTS_AFFAIR: Final = "update the client, or report this to those who make it"
 
 
 def oauth_error(code: str, description: str, status: int) -> Response:
@@ -77,7 +77,7 @@ def refusal_in(response: Response) -> Refusal | None:
     return Refusal(
         kind=_KINDS.get(code, "request"),
         reason=str(answer.get("error_description") or code),
-        remedy=_REMEDIES.get(code, _CLIENTS_AFFAIR),
+        remedy=_REMEDIES.get(code, CLIENTS_AFFAIR),
     )
 
 
