@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,72 @@ def test_a_package_imports_only_from_the_floors_below_its_own(package: str) -> N
 
 def test_the_gateway_stands_on_the_ground_alone() -> None:
     assert imported(ROOT / "server" / "opencode_gateway") == {"opencode_common"}
+
+
+def modules(package: Path) -> dict[str, Path]:
+    """Return the modules of a package by their names, packages within it not counted: they are empty."""
+    found = {".".join(path.relative_to(package.parent).with_suffix("").parts): path for path in package.rglob("*.py")}
+    return {name: path for name, path in found.items() if path.name != "__init__.py"}
+
+
+def needed(path: Path, known: dict[str, Path]) -> set[str]:
+    """Return which of `known` a module imports when it runs, at once or later."""
+    found = set()
+    waiting: list[ast.AST] = [ast.parse(path.read_text())]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+            continue
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found |= {node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)}
+        waiting += ast.iter_child_nodes(node)
+    return found & known.keys()
+
+
+def gateway() -> dict[str, set[str]]:
+    """Return what each module of the gateway imports of it, by short names."""
+    known = modules(ROOT / "server" / "opencode_gateway")
+    return {
+        name.removeprefix("opencode_gateway."): {
+            each.removeprefix("opencode_gateway.") for each in needed(path, known)
+        }
+        for name, path in known.items()
+    }
+
+
+def test_no_modules_of_the_gateway_go_round_in_a_circle() -> None:
+    graph = gateway()
+    assert "oauth.grants" in graph["oauth.provider"]
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" → ".join(error.args[1]))
+
+
+ROOMS = {
+    "people": set(),
+    "sign_in": {"people"},
+    "oauth": {"sign_in", "people", "pages"},
+    "pages": {"oauth", "sign_in", "people"},
+    "calls": set(),
+    "door": {"calls"},
+}
+"""Of the gateway: which other rooms each may know. What is in no room is ground for all, or puts rooms together."""
+OVER_ROOMS = {"app", "authentication", "cli", "service"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_of_the_gateway_knows_only_those_that_it_may(room: str) -> None:
+    for module, imports in gateway().items():
+        if module.partition(".")[0] == room:
+            others = {
+                each for each in imports if each.partition(".")[0] in {*ROOMS, *OVER_ROOMS, "commands"} - {room}
+            }
+            strangers = {each for each in others if not {each, each.partition(".")[0]} & ROOMS[room]}
+            assert not strangers, module
 
 
 def test_the_launcher_imports_nothing_of_the_server_s() -> None:

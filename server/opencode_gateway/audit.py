@@ -57,7 +57,7 @@ class Event:
 
 
 class AuditLog:
-    """Writes events. `write` never raises: see `usable`."""
+    """Writes events, from any thread. `write` never raises: see `usable`."""
 
     def __init__(self, audit: Audit, clock: Callable[[], float] = time.time, stream: IO[str] | None = None) -> None:
         """Open the log; `stream` stands in for standard output.
@@ -96,7 +96,7 @@ class AuditLog:
             **event.details,
         }
         try:
-            self._handler.emit(_record(_line(fields, self._limit)))
+            self._handler.handle(_record(_line(fields, self._limit)))
         except (OSError, ValueError) as error:
             self._broken = True
             _log.error("an audit line cannot be written: %s; calls that change something are refused", error)

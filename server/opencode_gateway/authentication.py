@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING
 
 from fastmcp.server.auth import AccessToken, AuthProvider, MultiAuth, TokenVerificationError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
     from opencode_gateway.audit import Event
     from opencode_gateway.configuration import Configuration
+    from opencode_gateway.refusals import Refusal
+    from opencode_gateway.sign_in.provider import ProviderLogins
     from opencode_gateway.store import Store
 
 log = logging.getLogger(__name__)
@@ -80,35 +83,56 @@ class _WithPages(Provider):
 
 
 def build_auth(
-    configuration: Configuration, store: Store, on_event: Callable[[Event], None] = lambda event: None
+    configuration: Configuration,
+    store: Store,
+    on_event: Callable[[Event], None] = lambda event: None,
+    on_refusal: Callable[[Refusal], None] = lambda refusal: None,
+    *,
+    clock: Callable[[], float] = time.time,
+    monotonic: Callable[[], float] = time.monotonic,
 ) -> AuthProvider:
     """Return what FastMCP asks about each request.
 
     Args:
-        configuration: names the mode.
+        configuration: names the way to log in.
         store: clients, sessions and tokens.
         on_event: hears of logins, of clients that are admitted, and of sessions that end.
+        on_refusal: hears of clients that are refused.
+        clock: seconds since the epoch.
+        monotonic: seconds, for budgets of the pages.
 
     Raises:
-        GatewayError: a file that it needs cannot be read, or is wrong.
+        GatewayError: a file that it needs cannot be read, or is wrong; or an identity provider does not answer.
     """
-    people: AuthProvider
-    if isinstance(configuration.sign_in, PasswordSignIn):
-        users = Users(configuration.sign_in.users_file or configuration.data_dir / "users.json")
-        people = provider = _WithPages(configuration, store, users, on_event=on_event)
-        provider.pages = tuple(
-            pages.routes(
-                provider,
-                Logins(users),
-                key=signing_key(configuration.data_dir),
-                public_url=configuration.public_url,
-                window=provider.clients.window,
-                on_event=on_event,
-            )
-        )
+    sign_in = configuration.sign_in
+    if isinstance(sign_in, PasswordSignIn):
+        users = Users(sign_in.users_file or configuration.data_dir / "users.json")
+        provider = _WithPages(configuration, store, users, on_event=on_event, on_refusal=on_refusal, clock=clock)
+        logins: Logins | ProviderLogins = Logins(users)
     else:
-        # Imported for this mode alone: providers bring much with them.
-        from opencode_gateway.teams import build  # noqa: PLC0415
+        # Imported for this way alone: a provider's signatures bring much with them.
+        from opencode_gateway.sign_in.provider import provider_logins  # noqa: PLC0415
 
-        people = build(configuration, store, on_event=on_event)
-    return PeopleAndMachines(people, MachineTokens(store, configuration.resource))
+        logins = provider_logins(sign_in, configuration.data_dir, configuration.public_url, clock)
+        provider = _WithPages(
+            configuration,
+            store,
+            logins.people,
+            renewing=logins,
+            on_event=on_event,
+            on_refusal=on_refusal,
+            clock=clock,
+        )
+    provider.pages = tuple(
+        pages.routes(
+            provider,
+            logins,
+            key=signing_key(configuration.data_dir),
+            public_url=configuration.public_url,
+            window=provider.clients.window,
+            on_event=on_event,
+            clock=clock,
+            monotonic=monotonic,
+        )
+    )
+    return PeopleAndMachines(provider, MachineTokens(store, configuration.resource))

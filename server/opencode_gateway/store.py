@@ -1,26 +1,39 @@
 """What the gateway remembers: one SQLite file, opened by the service and by commands at the same time.
 
 Tokens and codes are in it as SHA-256 alone: who reads the file can use none of them.
+
+Reads have a connection of their own, which in a write-ahead log waits for no writer: they may stand in the event
+loop. Writes wait for the file's one lock, which another process may hold, and for the disk: the service makes them
+in one thread of the store's own (`Store.write`), commands where they are (`Store.transaction`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import hashlib
 import os
 import sqlite3
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from opencode_gateway.errors import Refused, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
+T = TypeVar("T")
 FILE_NAME: Final = "gateway.sqlite3"
 _BUSY_MILLISECONDS: Final = 2000
+"""How long a write waits for its turn, in this process and among all."""
+_READ_MILLISECONDS: Final = 100
+"""A read waits for nobody but who recovers or removes the log, which nobody does while we have the file open."""
+MAX_WAITING: Final = 256
+"""Writes of the service; more at once are answered as those that waited too long."""
 _JOURNAL: Final = slice(18, 20)
 """Of a database file: who writes and who reads it uses a write-ahead log (2) or none (1)."""
 _MIGRATIONS: Final = (
@@ -52,11 +65,51 @@ _MIGRATIONS: Final = (
         name TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, capabilities TEXT NOT NULL,
         created_at REAL NOT NULL, expires_at REAL) STRICT;
     """,
+    # People of an identity provider have sessions like everybody. Before, their tokens were not in `tokens`, and what
+    # FastMCP kept for them was in a table of its own: these sessions end here, and the people log in anew.
+    """
+    ALTER TABLE sessions ADD COLUMN kind TEXT NOT NULL DEFAULT 'password';
+    ALTER TABLE sessions ADD COLUMN renewal BLOB;
+    ALTER TABLE sessions ADD COLUMN recheck_at REAL;
+    CREATE INDEX sessions_by_end ON sessions (recheck_at) WHERE renewal IS NULL;
+    ALTER TABLE codes ADD COLUMN kind TEXT NOT NULL DEFAULT 'password';
+    ALTER TABLE codes ADD COLUMN renewal BLOB;
+    ALTER TABLE codes ADD COLUMN recheck_at REAL;
+    DELETE FROM sessions WHERE NOT EXISTS (SELECT 1 FROM tokens WHERE session_id = sessions.id);
+    DROP TABLE IF EXISTS provider_state;
+    """,
+    # admit: who may renew a document's client without a window; clients that were revoked while they could still be
+    # granted something; of which refresh token a token is a successor, and when one of its successors was used.
+    """
+    CREATE TABLE renewals (
+        client_id TEXT NOT NULL REFERENCES clients ON DELETE CASCADE, login TEXT NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (client_id, login)) STRICT;
+    CREATE TABLE revoked_clients (id TEXT PRIMARY KEY, at REAL NOT NULL) STRICT;
+    ALTER TABLE tokens ADD COLUMN parent BLOB;
+    ALTER TABLE tokens ADD COLUMN confirmed_at REAL;
+    UPDATE tokens SET confirmed_at = replaced_at WHERE replaced_at IS NOT NULL;
+    CREATE INDEX tokens_by_parent ON tokens (parent);
+    """,
     # known: what `clients enable` and `disable` say, whom a window is opened for, and whom it let in
     """
     CREATE TABLE known_clients (name TEXT PRIMARY KEY, enabled INTEGER NOT NULL, changed_at REAL NOT NULL) STRICT;
     ALTER TABLE enrolment ADD COLUMN opened_for TEXT NOT NULL DEFAULT '';
     ALTER TABLE clients ADD COLUMN let_in_as TEXT NOT NULL DEFAULT '';
+    """,
+    # keys: what a client proves itself with at the token endpoint; see `oauth.credentials`.
+    """
+    ALTER TABLE clients ADD COLUMN auth_method TEXT NOT NULL DEFAULT 'none' CHECK (
+        auth_method IN ('none', 'private_key_jwt', 'client_secret_post', 'client_secret_basic'));
+    ALTER TABLE clients ADD COLUMN secret_hash TEXT;
+    ALTER TABLE clients ADD COLUMN jwks TEXT;
+    ALTER TABLE clients ADD COLUMN jwks_uri TEXT;
+    """,
+    # door: what `refusal_log` keeps
+    """
+    CREATE TABLE refusals (
+        kind TEXT NOT NULL, client TEXT NOT NULL, network TEXT NOT NULL, address TEXT NOT NULL, reason TEXT NOT NULL,
+        remedy TEXT NOT NULL, count INTEGER NOT NULL, first_at REAL NOT NULL, last_at REAL NOT NULL,
+        PRIMARY KEY (kind, client, network)) STRICT;
     """,
 )
 """`PRAGMA user_version` counts those that a file has had. One that was released is never changed."""
@@ -68,7 +121,7 @@ def hashed(secret: str) -> bytes:
 
 
 class Store:
-    """The database. One connection, used by one thread at a time.
+    """The database. One connection writes and one reads, each used by one thread at a time.
 
     Args:
         path: made, with mode 0600, if it is missing; its directory must be there.
@@ -79,13 +132,14 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = threading.RLock()
+        self._writing, self._reading = threading.RLock(), threading.RLock()
+        self._writers = ThreadPoolExecutor(1, "store")
+        self._waiting = 0
+        self._deadline = threading.local()
         try:
             with suppress(FileExistsError):
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-            self._connection = sqlite3.connect(
-                path, timeout=_BUSY_MILLISECONDS / 1000, isolation_level=None, check_same_thread=False
-            )
+            self._writer = self._connect()
         except OSError as error:
             raise StoreError(
                 f"{path} cannot be opened: {error.strerror}; see that {path.parent} belongs to the service"
@@ -93,18 +147,25 @@ class Store:
         except sqlite3.Error as error:
             raise StoreError(f"{path} cannot be opened: {error}") from error
         try:
-            self._prepare()
+            self._prepare(self._writer)
+            self._reader = self._connect()
+            self._reader.execute(f"PRAGMA busy_timeout = {_READ_MILLISECONDS}")
+            self._reader.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
-            self._connection.close()
+            self._writer.close()
             raise StoreError(f"{path} cannot be used: {error}; restore a backup of it") from error
         except StoreError:
-            self._connection.close()
+            self._writer.close()
             raise
 
-    def _prepare(self) -> None:
-        connection = self._connection
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=_BUSY_MILLISECONDS / 1000, isolation_level=None, check_same_thread=False
+        )
         connection.row_factory = sqlite3.Row
-        connection.execute(f"PRAGMA busy_timeout = {_BUSY_MILLISECONDS}")
+        return connection
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
         # Writes are rare, and a revocation must outlive a power cut.
         connection.execute("PRAGMA synchronous = FULL")
@@ -125,29 +186,66 @@ class Store:
             raise
         connection.execute("COMMIT")
 
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in a transaction, in the store's thread, and return what it returns: see `transaction`.
+
+        The event loop goes on meanwhile. Whoever is cancelled while `work` runs does not end it.
+
+        Raises:
+            StoreError: too many wait, its turn did not come in two seconds, or the database is full or damaged.
+        """
+        if self._waiting >= MAX_WAITING:
+            raise StoreError(f"{self.path} does not serve: {MAX_WAITING} writes wait for their turn")
+        deadline = time.monotonic() + _BUSY_MILLISECONDS / 1000
+
+        def in_turn() -> T:
+            self._deadline.at = deadline
+            with self.transaction() as db:
+                return work(db)
+
+        try:
+            waits = asyncio.get_running_loop().run_in_executor(self._writers, in_turn)
+        except RuntimeError as error:
+            raise StoreError(f"{self.path} does not serve: {error}") from error
+        self._waiting += 1
+        try:
+            return await waits
+        finally:
+            self._waiting -= 1
+
     @contextmanager
     def transaction(self, *, write: bool = True) -> Iterator[sqlite3.Connection]:
-        """Give the connection in a transaction, committed at the end and rolled back by any exception.
+        """Give a connection in a transaction, committed at the end and rolled back by any exception.
 
         Args:
-            write: False gives a consistent view and waits for nobody.
+            write: False gives a consistent view that nothing can be changed through, and waits for nobody.
 
         Raises:
             StoreError: the database is locked for over two seconds, full or damaged.
         """
-        with self._lock:
+        lock, connection = (self._writing, self._writer) if write else (self._reading, self._reader)
+        with lock:
             try:
-                self._connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+                if write:
+                    connection.execute(f"PRAGMA busy_timeout = {self._patience()}")
+                connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
                 try:
-                    yield self._connection
+                    yield connection
                 except BaseException:
-                    self._connection.execute("ROLLBACK")
+                    connection.execute("ROLLBACK")
                     raise
-                self._connection.execute("COMMIT")
+                connection.execute("COMMIT")
             except sqlite3.Error as error:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
                 raise StoreError(f"{self.path} does not serve: {error}") from error
+
+    def _patience(self) -> int:
+        """Return for how many milliseconds this thread may wait for the file's lock."""
+        deadline: float | None = getattr(self._deadline, "at", None)
+        if deadline is None:
+            return _BUSY_MILLISECONDS
+        return max(0, round(1000 * (deadline - time.monotonic())))
 
     def backup(self, target: Path) -> None:
         """Copy the database as it is now, while it is in use, to a new file of mode 0600.
@@ -184,6 +282,8 @@ class Store:
             raise Refused(f"{target} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
-        """Close the file; the object is of no use afterwards."""
-        with self._lock:
-            self._connection.close()
+        """Close the file, once what is being written is; the object is of no use afterwards."""
+        self._writers.shutdown()
+        with self._writing, self._reading:
+            self._reader.close()
+            self._writer.close()

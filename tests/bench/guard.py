@@ -85,7 +85,7 @@ async def pace(client: httpx.AsyncClient, method: str, path: str, body: object, 
 
 
 async def event_times(client: httpx.AsyncClient, path: str, ready: asyncio.Event) -> float:
-    """Return when the event came that says that a session has another title: the guard leaves the title itself out."""
+    """Return when the event came that a session has another title: the guard leaves the title itself out."""
     async with client.stream("GET", path) as stream:
         async for line in stream.aiter_lines():
             ready.set()

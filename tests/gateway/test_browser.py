@@ -12,6 +12,7 @@ import pytest
 from argon2.profiles import CHEAPEST
 from playwright.sync_api import expect
 from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
 from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.routing import Route
 
@@ -64,7 +65,16 @@ class World:
         self.provider = Provider(self.configuration, self.store, self.users)
         self.key = signing_key(directory)
         self.evil_page = ""
-        self.relay.app = guarded(self._gateway, self.relay.url)
+        self.cookies: list[set[str]] = []
+        """That each request to `/authorize` brought."""
+        app = guarded(self._gateway, self.relay.url)
+
+        async def door(scope: Any, receive: Any, send: Any) -> None:
+            if scope["path"] == "/authorize":
+                self.cookies.append(set(HTTPConnection(scope).cookies))
+            await app(scope, receive, send)
+
+        self.relay.app = door
         self.chat.app = Starlette(routes=[Route("/", self._chat), Route("/callback", self._callback)])
         self.app.app = Starlette(routes=[Route("/done", self._done)])
         self.evil.app = Starlette(routes=[Route("/", self._evil)])
@@ -285,6 +295,28 @@ def test_a_chat_service_that_opens_a_popup_hears_from_it(world: World, device: C
     is_at_consent(opened.value)
     opened.value.get_by_role("button", name="Allow", exact=True).click()
     expect(chat).to_have_title("told")
+
+
+def test_the_way_from_a_chat_service_brings_the_device_cookie_and_a_form_of_another_site_does_not(
+    world: World, device: Callable[..., BrowserContext]
+) -> None:
+    page = device().new_page()
+    page.goto(world.login_url())
+    log_in(page)
+    is_at_consent(page)
+
+    page.goto(f"{world.chat.url}/?{urlencode({'to': f'{world.relay.url}/authorize?client_id=x'})}")
+    page.locator("#connect").click()
+    expect(page.get_by_role("heading")).to_have_text("Not connected")
+    world.evil_page = (
+        f'<form method="post" action="{world.relay.url}/authorize"><input name="client_id" value="x"></form>'
+        "<script>document.forms[0].submit()</script>"
+    )
+    page.goto(world.evil.url)
+    page.wait_for_url(f"{world.relay.url}/authorize")
+
+    # The login is of this browser, too: see `pages.browsers`.
+    assert world.cookies == [{"__Host-browser", "__Host-login", "__Host-device"}, set()]
 
 
 def test_the_pages_are_not_shown_in_a_frame(world: World, device: Callable[..., BrowserContext]) -> None:

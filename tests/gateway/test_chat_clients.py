@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
+    from mcp.shared.auth import TokenEndpointAuthMethod
+
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
@@ -55,6 +57,27 @@ async def test_a_client_registers_logs_in_and_calls_a_tool(sign_in: SignIn, stor
     assert all("SDK" in page for page in person.seen)
     assert memory.client is not None
     assert memory.client.client_secret is None
+
+
+@pytest.mark.parametrize("method", ["client_secret_post", "client_secret_basic"])
+async def test_a_client_that_wants_a_secret_gets_in_with_it_and_refreshes(
+    sign_in: SignIn, store: Store, method: TokenEndpointAuthMethod
+) -> None:
+    open_window(store)
+    memory = Memory()
+    oauth = sign_in.oauth(memory, Person(sign_in.trust), method=method)
+
+    await sign_in.who(oauth)
+    assert memory.client is not None
+    assert memory.client.token_endpoint_auth_method == method
+    assert memory.client.client_secret
+    assert memory.tokens is not None
+    first = memory.tokens.access_token
+    oauth.context.token_expiry_time = 1.0  # as it will be tomorrow
+    await sign_in.who(oauth)
+
+    assert memory.tokens.access_token != first
+    assert len(list_sessions(store)) == 1
 
 
 async def test_it_goes_on_with_its_tokens_after_a_restart(tmp_path: Path, store: Store) -> None:

@@ -10,6 +10,7 @@ import pytest
 from opencode_gateway.oauth import documents
 from opencode_gateway.oauth.documents import MAX_CACHED, MAX_DOCUMENT_BYTES, MAX_FETCHES, DocumentRefused, Documents
 from opencode_gateway.oauth.enrolment import close_window, list_clients, revoke_client
+from opencode_gateway.oauth.sessions import revoke_sessions
 from support.authorization import CALLBACK, AuthorizationServer, answer_of, proof
 from support.fake_documents import NAME, DocumentHost, document_host
 
@@ -59,7 +60,7 @@ async def test_the_pages_are_told_that_a_document_speaks_for_the_client(
     assert pending.document is True
 
 
-async def test_each_authorization_needs_the_window_and_nothing_is_fetched_outside_it(
+async def test_each_authorization_of_a_stranger_needs_the_window_and_nothing_is_fetched_outside_it(
     server: AuthorizationServer, host: DocumentHost
 ) -> None:
     client_id = host.put_client("/client.json")
@@ -129,12 +130,14 @@ async def test_a_revoked_client_that_connects_anew_does_not_bring_its_old_sessio
     assert (await server.refresh(client_id, before["refresh_token"])).json()["error"] == "invalid_grant"
 
 
-async def test_a_client_without_sessions_is_not_remembered(server: AuthorizationServer, host: DocumentHost) -> None:
+async def test_a_client_that_nobody_may_renew_is_not_remembered_without_sessions(
+    server: AuthorizationServer, host: DocumentHost
+) -> None:
     client_id = host.put_client("/client.json")
     other = host.put_client("/other.json")
     server.open_window()
-    tokens = await server.tokens(client_id)
-    await server.http.post("/revoke", data={"client_id": client_id, "token": tokens["access_token"]})
+    await server.tokens(client_id)
+    revoke_sessions(server.store, login="ann")
     server.clock.advance(25 * 3600)  # for as long a used code is remembered
     server.open_window()
 
@@ -263,12 +266,8 @@ async def test_an_id_that_is_not_plain_or_of_another_host_is_not_fetched(
 
 
 async def test_a_document_about_another_client_is_refused(fetcher: Documents, host: DocumentHost) -> None:
-    for other in (host.url("/other.json"), "https://claude.ai/client.json"):
-        assert "cannot be fetched" in await refused(fetcher, host.put_client("/client.json", client_id=other))
-    # FastMCP takes this for the same.
-    assert "another client" in await refused(
-        fetcher, host.put_client("/slash.json", client_id=host.url("/slash.json/"))
-    )
+    for other in (host.url("/other.json"), "https://claude.ai/client.json", host.url("/client.json/")):
+        assert "another client" in await refused(fetcher, host.put_client("/client.json", client_id=other))
 
 
 async def test_a_document_has_64_kib_at_most(fetcher: Documents, host: DocumentHost) -> None:
@@ -341,12 +340,44 @@ async def test_what_is_no_document_is_refused(fetcher: Documents, host: Document
     assert "cannot be fetched" in await refused(fetcher, host.put("/client.json", body))
 
 
-async def test_a_client_that_signs_with_a_key_is_told_that_this_is_not_supported(
-    fetcher: Documents, host: DocumentHost
+@pytest.mark.parametrize(
+    ("liked", "offered", "least"),
+    [
+        (None, None, "none"),
+        ("none", None, "none"),
+        ("private_key_jwt", None, "private_key_jwt"),
+        ("private_key_jwt", ["none", "private_key_jwt"], "none"),
+        ("client_secret_basic", ["none"], "none"),
+        (None, ["private_key_jwt", "client_secret_post"], "private_key_jwt"),
+        ("tls_client_auth", ["tls_client_auth", "private_key_jwt"], "private_key_jwt"),
+    ],
+)
+async def test_the_least_is_taken_of_what_a_document_offers(
+    fetcher: Documents, host: DocumentHost, liked: str | None, offered: list[str] | None, least: str
 ) -> None:
-    client_id = host.put_client("/client.json", token_endpoint_auth_method="private_key_jwt", jwks={"keys": []})
+    said = {"token_endpoint_auth_method": liked, "token_endpoint_auth_methods_supported": offered}
+    client_id = host.put_client("/client.json", jwks_uri=host.url("/jwks.json"), **said)
 
-    assert "not supported" in await refused(fetcher, client_id)
+    assert (await fetcher.fetch(client_id)).token_endpoint_auth_method == least
+    assert host.asked == ["/client.json"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"token_endpoint_auth_method": "client_secret_post"},
+        {"token_endpoint_auth_method": ["none"]},
+        {"token_endpoint_auth_methods_supported": "none"},
+        {"token_endpoint_auth_methods_supported": {"none": 1}},
+        {"token_endpoint_auth_methods_supported": ["client_secret_jwt"]},
+    ],
+)
+async def test_a_document_that_offers_no_way_of_ours_is_refused(
+    fetcher: Documents, host: DocumentHost, said: dict[str, object]
+) -> None:
+    client_id = host.put_client("/client.json", **{"token_endpoint_auth_method": None, **said})
+
+    assert "not valid" in await refused(fetcher, client_id)
 
 
 async def test_a_host_with_a_certificate_of_nobody_is_refused(

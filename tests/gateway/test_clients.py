@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from opencode_gateway.errors import Refused
-from opencode_gateway.oauth import clients
+from opencode_gateway.oauth import client_rows, clients
 from opencode_gateway.oauth.clients import clean_name
 from opencode_gateway.oauth.enrolment import close_window, list_clients, open_window, revoke_client
+from opencode_gateway.oauth.registrations import shown_id
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from support.authorization import CALLBACK, AuthorizationServer, proof
 
@@ -106,15 +108,6 @@ async def test_a_revoked_client_is_forgotten_with_its_sessions(server: Authoriza
 # What is registered
 
 
-async def test_a_client_that_wants_a_secret_is_answered_that_it_has_none(server: AuthorizationServer) -> None:
-    server.open_window()
-    for method in ("client_secret_post", "client_secret_basic", None):
-        answer = (await server.register(token_endpoint_auth_method=method)).json()
-        assert answer["token_endpoint_auth_method"] == "none"
-        assert "client_secret" not in answer
-        await server.tokens(answer["client_id"])
-
-
 async def test_only_what_is_needed_of_the_metadata_is_kept_and_answered(server: AuthorizationServer) -> None:
     server.open_window()
 
@@ -140,6 +133,8 @@ async def test_only_what_is_needed_of_the_metadata_is_kept_and_answered(server: 
         "application_type",
     }
     assert body["scope"] == "observe approve drive"
+    assert list_clients(server.store) == []
+    await server.tokens(body["client_id"])
     (kept,) = list_clients(server.store)
     assert (kept.name, kept.redirect_uris, kept.document) == ("Chat", (CALLBACK,), False)
 
@@ -172,6 +167,7 @@ async def test_of_a_mixed_list_those_are_kept_that_are_allowed_and_the_answer_sa
     answer = await server.register(redirect_uris=["https://evil.example/cb", CALLBACK, LOOPBACK])
 
     assert (answer.status_code, answer.json()["redirect_uris"]) == (201, [CALLBACK])
+    await server.tokens(answer.json()["client_id"])
     (kept,) = list_clients(server.store)
     assert kept.redirect_uris == (CALLBACK,)
     evil = await server.authorize(kept.id, proof().challenge, redirect_uri="https://evil.example/cb")
@@ -254,93 +250,159 @@ def stranger(server: AuthorizationServer, address: str) -> httpx.AsyncClient:
     )
 
 
-async def registers(http: httpx.AsyncClient, times: int) -> list[int]:
-    return [(await http.post("/register", json={"redirect_uris": [CALLBACK]})).status_code for _ in range(times)]
-
-
-async def test_a_stranger_cannot_use_up_the_window(server: AuthorizationServer) -> None:
+async def test_a_flood_of_registrations_keeps_nobody_out(server: AuthorizationServer) -> None:
     server.open_window()
-    # One subscriber has a whole /64.
-    async with stranger(server, "2001:db8::1") as one, stranger(server, "2001:db8::2") as two:
-        assert await registers(one, 2) == [201] * 2
-        assert await registers(two, 10) == [201] * (clients.MAX_PER_ADDRESS - 2) + [400] * 9
-        assert (await server.register()).status_code == 201
-        server.clock.advance(1)
-        server.open_window()
-        assert await registers(one, 1) == [201], "each window has shares of its own"
+    metadata = {"redirect_uris": [CALLBACK], "client_name": "Flood"}
+
+    async def flood(first: int) -> set[int]:
+        statuses = set()
+        for number in range(first, first + 1000):
+            async with stranger(server, f"2001:db8:{number:x}::1") as http:
+                statuses.add((await http.post("/register", json=metadata)).status_code)
+        return statuses
+
+    statuses = await flood(0)
+    answer = await server.register(client_name="Mine")
+    assert answer.status_code == 201, answer.text
+    statuses |= await flood(1000)
+    pkce = proof()
+    asked = await server.authorize(answer.json()["client_id"], pkce.challenge)
+    server.clock.advance(120)  # the person types a password
+    statuses |= await flood(2000)
+    code = server.consent(asked.headers["location"])["code"]
+    statuses |= await flood(3000)
+    given = await server.exchange(answer.json()["client_id"], code, pkce.verifier)
+
+    assert statuses == {201}
+    assert given.status_code == 200, given.text
+    assert [client.name for client in list_clients(server.store)] == ["Mine"]
+    with server.store.transaction(write=False) as db:
+        names = [row[0] for row in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+        rows = {name: db.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in names}  # noqa: S608 # a test
+    assert rows == dict.fromkeys(names, 0) | {"enrolment": 1, "clients": 1, "sessions": 1, "codes": 1, "tokens": 2}
+    told = [event for event in server.events if event.event == "client-registered"]
+    assert 1 <= len(told) <= 110, "strangers push nothing else out of the audit log"
 
 
-async def test_only_some_clients_register_in_one_window(server: AuthorizationServer) -> None:
+async def test_one_client_registers_again_and_again_from_one_address(server: AuthorizationServer) -> None:
+    ids = [await server.registered(client_name="OpenCode") for _ in range(60)]
+
+    assert len(set(ids)) == 60
+    for client_id in (ids[0], ids[-1]):
+        await server.tokens(client_id)
+
+
+async def test_an_id_is_short_where_a_client_says_what_clients_say(server: AuthorizationServer) -> None:
+    assert len(await server.registered(client_name="Claude")) < 160
+
+
+async def test_what_does_not_fit_into_an_id_is_refused(tmp_path: Path) -> None:
+    server = AuthorizationServer(tmp_path, clients={"loopback_redirects": True})
     server.open_window()
-    statuses = []
-    for number in range(clients.MAX_PER_WINDOW):
-        async with stranger(server, f"198.51.100.{number}") as http:
-            statuses += await registers(http, 1)
-    assert statuses == [201] * clients.MAX_PER_WINDOW
 
-    await assert_refused(server, "too many clients registered in this window")
-    server.clock.advance(1)
+    long_ones = [f"http://127.0.0.1/{token_urlsafe(150)}" for _ in range(6)]
+    await assert_refused(server, "too long", redirect_uris=long_ones)
+    assert (await server.register(redirect_uris=long_ones[:2])).status_code == 201
+
+    await server.close()
+
+
+async def test_an_id_that_was_changed_is_none(server: AuthorizationServer) -> None:
+    client_id = await server.registered(client_name="Chat")
+
+    swapped = client_id[:20] + client_id[20:40].swapcase() + client_id[40:]
+    for other in (client_id[:-1], swapped, client_id.partition(".")[0], f"{client_id}."):
+        assert (await server.authorize(other, proof().challenge)).status_code == 400
+        assert (await server.exchange(other, "x", "y")).json()["error"] == "invalid_client"
+
+
+async def test_an_id_of_another_gateway_is_none(server: AuthorizationServer, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    other = AuthorizationServer(elsewhere)
+    client_id = await other.registered()
+    await other.close()
     server.open_window()
-    assert (await server.register()).status_code == 201
+
+    assert (await server.authorize(client_id, proof().challenge)).status_code == 400
 
 
-async def test_the_owner_is_not_kept_out_by_what_strangers_left_in_earlier_windows(
-    server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(clients, "MAX_UNUSED", 2)
-    monkeypatch.setattr(clients, "MAX_CLIENTS", 2)
-    server.open_window()
-    async with stranger(server, "198.51.100.1") as http:
-        await registers(http, clients.MAX_PER_ADDRESS)
-    server.clock.advance(LIFETIME_SECONDS + 1)
-    server.open_window()
-
-    client_id = (await server.register()).json()["client_id"]
-
-    assert [client.id for client in list_clients(server.store)] == [client_id]
-
-
-async def test_a_window_that_is_opened_anew_while_a_person_logs_in_does_not_forget_their_client(
-    server: AuthorizationServer,
-) -> None:
+async def test_an_id_outlives_a_restart_and_the_window(server: AuthorizationServer, tmp_path: Path) -> None:
     client_id = await server.registered()
-    server.clock.advance(60)
-    await server.registered()
+    close_window(server.store)
+    await server.close()
 
-    await server.tokens(client_id)
+    again = AuthorizationServer(tmp_path)
+
+    await again.tokens(client_id)
+    await again.close()
 
 
 async def test_a_client_that_is_not_used_within_an_hour_is_forgotten(server: AuthorizationServer) -> None:
-    unused, used = await server.registered(), await server.registered()
+    unused, in_time, used = await server.registered(), await server.registered(), await server.registered()
     await server.tokens(used)
-    server.clock.advance(clients.UNUSED_SECONDS + 1)
+    server.clock.advance(client_rows.UNUSED_SECONDS)
+    asked = await server.authorize(in_time, proof().challenge)
+    server.clock.advance(LIFETIME_SECONDS)
 
-    new = await server.registered()
+    server.consent(asked.headers["location"])
 
-    assert {client.id for client in list_clients(server.store)} == {used, new}
+    assert {client.id for client in list_clients(server.store)} == {used, in_time}
     assert (await server.authorize(unused, proof().challenge)).status_code == 400
 
 
-async def test_where_enrolment_is_open_strangers_fill_only_so_much(tmp_path: Path) -> None:
-    server = AuthorizationServer(tmp_path, clients={"enrolment": "open"})
-    for _ in range(clients.MAX_UNUSED):
-        assert (await server.register()).status_code == 201
+async def test_a_revoked_client_does_not_come_back_by_its_id(server: AuthorizationServer) -> None:
+    client_id = await server.registered()
+    await server.tokens(client_id)
+    asked = await server.authorize(client_id, proof().challenge)
 
-    await assert_refused(server, "too many clients are registered")
-    server.clock.advance(clients.UNUSED_SECONDS + 1)
-    assert (await server.register()).status_code == 201
-    assert len(list_clients(server.store)) == 1
-    await server.close()
+    revoke_client(server.store, shown_id(client_id))
+
+    assert (await server.authorize(client_id, proof().challenge)).status_code == 400
+    with pytest.raises(Refused, match="no longer registered"):
+        server.consent(asked.headers["location"])
+    assert list_clients(server.store) == []
+
+
+async def test_a_client_that_nobody_has_granted_anything_to_is_revoked_by_its_own_id(
+    server: AuthorizationServer,
+) -> None:
+    client_id = await server.registered()
+    asked = await server.authorize(client_id, proof().challenge)
+
+    assert revoke_client(server.store, client_id) == 0
+
+    with pytest.raises(Refused, match="no longer registered"):
+        server.consent(asked.headers["location"])
+    assert (await server.authorize(client_id, proof().challenge)).status_code == 400
+
+
+async def test_a_client_without_a_session_makes_room_for_one_that_is_connected(
+    server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_rows, "MAX_CLIENTS", 2)
+    idle, busy = await server.registered(), await server.registered()
+    tokens = [await server.tokens(client_id) for client_id in (idle, busy)]
+    await server.http.post("/revoke", data={"client_id": idle, "token": tokens[0]["access_token"]})
+    new = await server.registered()
+
+    await server.tokens(new)
+
+    assert {client.id for client in list_clients(server.store)} == {busy, new}
 
 
 async def test_there_is_a_most_of_clients_that_are_used(
     server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "MAX_CLIENTS", 2)
-    for _ in range(2):
-        await server.tokens(await server.registered())
+    monkeypatch.setattr(client_rows, "MAX_CLIENTS", 2)
+    ids = [await server.registered() for _ in range(3)]
+    for client_id in ids[:2]:
+        await server.tokens(client_id)
 
     await assert_refused(server, "clients revoke")
+    asked = await server.authorize(ids[2], proof().challenge)
+    with pytest.raises(Refused, match="clients revoke"):
+        server.consent(asked.headers["location"])
 
 
 # Names
@@ -366,7 +428,7 @@ def test_a_name_is_shown_as_one_line_of_text_that_steers_nothing(name: str | Non
 
 
 async def test_the_name_is_cleaned_before_it_is_kept(server: AuthorizationServer) -> None:
-    await server.registered(client_name="Cl\u202eaude\r\nevil")
+    await server.tokens(await server.registered(client_name="Cl\u202eaude\r\nevil"))
 
     (client,) = list_clients(server.store)
     assert client.name == "Claude evil"
@@ -387,7 +449,8 @@ async def test_registering_is_told_the_audit_log(server: AuthorizationServer) ->
 async def test_the_end_of_a_session_before_its_time_is_told_the_audit_log(server: AuthorizationServer) -> None:
     client_id = await server.registered()
     tokens = await server.tokens(client_id)
-    await server.refresh(client_id, tokens["refresh_token"])
+    refreshed = (await server.refresh(client_id, tokens["refresh_token"])).json()
+    assert await server.is_good(refreshed["access_token"])
     server.clock.advance(61)
 
     await server.refresh(client_id, tokens["refresh_token"])

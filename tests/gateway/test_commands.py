@@ -15,6 +15,7 @@ from opencode_gateway.machine_tokens import MachineTokens
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.sign_in.throttle import window_code
 from opencode_gateway.store import Store
+from support.authorization import proof
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,7 +180,9 @@ async def test_a_window_is_opened_for_a_known_client(server: AuthorizationServer
     server.clock.advance(1)
 
     assert "Visual Studio Code and LibreChat at chat.example.org can connect in this window" in said
-    assert (await server.register(redirect_uris=[VSCODE])).status_code == 201
+    client_id = (await server.register(redirect_uris=[VSCODE])).json()["client_id"]
+    asked = await server.authorize(client_id, proof().challenge, redirect_uri=VSCODE)
+    server.consent(asked.headers["location"])
     assert owner.lists("clients", "list")[0]["let_in_as"] == "vscode"
     owner.runs("clients", "allow")
     server.clock.advance(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from opencode_gateway.oauth import grants
+from opencode_gateway.oauth import grants, rounds
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
 from support.authorization import AuthorizationServer, proof
 
@@ -73,16 +73,28 @@ async def test_codes_of_one_person_that_were_not_used_are_few(server: Authorizat
     assert (await server.exchange(client_id, codes[1], pkce.verifier)).status_code == 200
 
 
-async def test_one_refresh_token_used_again_and_again_in_its_grace_fills_little(server: AuthorizationServer) -> None:
+async def test_one_refresh_token_used_again_and_again_in_its_round_fills_nothing(server: AuthorizationServer) -> None:
     client_id = await server.registered()
     first = await server.tokens(client_id)
 
     for _ in range(3 * grants.MAX_ACCESS):
         latest = (await server.refresh(client_id, first["refresh_token"])).json()
 
-    assert count(server, "tokens", "kind = 'access'") == grants.MAX_ACCESS
-    assert count(server, "tokens", "kind = 'refresh' AND replaced_at IS NULL") == grants.MAX_REFRESH
+    assert count(server, "tokens") == 4
     assert await server.is_good(latest["access_token"])
+    assert await server.is_good(first["access_token"])
+
+
+async def test_access_tokens_of_one_session_are_few(server: AuthorizationServer) -> None:
+    client_id = await server.registered()
+    tokens = first = await server.tokens(client_id)
+
+    for _ in range(grants.MAX_ACCESS):
+        tokens = (await server.refresh(client_id, tokens["refresh_token"])).json()
+
+    assert count(server, "tokens", "kind = 'access'") == grants.MAX_ACCESS
+    assert count(server, "tokens", "kind = 'refresh' AND replaced_at IS NULL") == 1
+    assert await server.is_good(tokens["access_token"])
     assert not await server.is_good(first["access_token"])
 
 
@@ -115,7 +127,7 @@ async def test_a_first_token_is_still_evidence_after_as_many_refreshes_as_a_sess
     first = tokens = await server.tokens(client_id)
     for _ in range(30):
         tokens = (await server.refresh(client_id, tokens["refresh_token"])).json()
-    server.clock.advance(grants.GRACE_SECONDS + 1)
+    server.clock.advance(rounds.ROUND_SECONDS + 1)
 
     assert (await server.refresh(client_id, first["refresh_token"])).status_code == 400
 
@@ -123,15 +135,19 @@ async def test_a_first_token_is_still_evidence_after_as_many_refreshes_as_a_sess
     assert not await server.is_good(tokens["access_token"])
 
 
-async def test_who_pushes_out_the_owners_refresh_token_within_the_grace_loses_the_session_too(
+async def test_who_pushes_out_the_owners_refresh_token_in_its_round_loses_the_session_too(
     server: AuthorizationServer,
 ) -> None:
     client_id = await server.registered()
     first = await server.tokens(client_id)
     owners = (await server.refresh(client_id, first["refresh_token"])).json()
+    owners = (await server.refresh(client_id, owners["refresh_token"])).json()
+    # What was exchanged is given to no other: a branch for each time.
     for _ in range(grants.MAX_REFRESH):
         server.clock.advance(1)
         thiefs = (await server.refresh(client_id, first["refresh_token"])).json()
+        thiefs = (await server.refresh(client_id, thiefs["refresh_token"])).json()
+    assert count(server, "tokens", "kind = 'refresh' AND replaced_at IS NULL") == grants.MAX_REFRESH
 
     assert (await server.refresh(client_id, owners["refresh_token"])).status_code == 400
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, quote_plus
 
@@ -17,8 +19,8 @@ from opencode_gateway.oauth import clients
 from opencode_gateway.oauth.clients import clean_name
 from opencode_gateway.oauth.documents import DocumentRefused, Documents
 from opencode_gateway.oauth.enrolment import list_clients
-from opencode_gateway.oauth.redirects import Rules
 from support.authorization import CALLBACK, PUBLIC_URL, AuthorizationServer, proof
+from support.client_keys import ClientKey, signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,6 +71,8 @@ NAMES = st.sampled_from(
         "token",
         "token_type_hint",
         "assertion",
+        "client_assertion",
+        "client_assertion_type",
     ]
 )
 VALUES = (
@@ -87,6 +91,7 @@ FIELDS = st.sampled_from(
         "redirect_uris",
         "client_name",
         "token_endpoint_auth_method",
+        "token_endpoint_auth_methods_supported",
         "grant_types",
         "response_types",
         "scope",
@@ -211,6 +216,40 @@ def test_any_form_is_answered_by_token_and_revoke(
     assert doors.rows() == before
 
 
+def part(content: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(content).encode()).rstrip(b"=").decode()
+
+
+@pytest.fixture(scope="module")
+def signing_client(doors: Doors) -> str:
+    """The id of a client that must sign."""
+    doors.server.open_window(minutes=60)
+    asked = {"token_endpoint_auth_method": "private_key_jwt", "jwks": ClientKey().key_set()}
+    return str(doors.ask("POST", "/register", json=GRANTED | asked).json()["client_id"])
+
+
+@given(
+    st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "jwk", "jku", "x5c", "b64"]) | TEXT, JSON) | JSON,
+    st.dictionaries(st.sampled_from(["iss", "sub", "aud", "exp", "iat", "nbf", "jti"]) | TEXT, JSON) | JSON,
+    st.tuples(st.sampled_from(["RS256", "ES256", "HS256", "none"]) | JSON, ANY_TEXT),
+)
+@settings(suppress_health_check=[HealthCheck.too_slow])
+def test_any_assertion_proves_nothing(
+    doors: Doors, signing_client: str, header: Any, claims: Any, ends: tuple[Any, str]
+) -> None:
+    algorithm, signature = ends
+    good = {"iss": signing_client, "sub": signing_client, "aud": PUBLIC_URL, "exp": time.time() + 60, "jti": "x"}
+    headers, bodies = [header, {"alg": algorithm}], [claims, good]
+    if isinstance(header, dict) and isinstance(claims, dict):
+        headers.append({"alg": algorithm} | header)
+        bodies.append(good | claims)
+    sent = {"grant_type": "refresh_token", "refresh_token": "x"}
+    for head, body in zip(headers, reversed(bodies), strict=True):
+        for who in ({}, {"client_id": signing_client}):
+            assertion = signed(f"{part(head)}.{part(body)}.{signature}")
+            assert doors.ask("POST", "/token", data=sent | who | assertion).status_code in {400, 401, 413}
+
+
 @given(
     st.sampled_from(["/token", "/revoke", "/authorize", "/register"]),
     st.binary(max_size=300),
@@ -235,6 +274,15 @@ def test_any_bytes_are_answered(doors: Doors, path: str, body: bytes, kind: str,
     assert doors.rows() == before
 
 
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_any_name_and_secret_in_the_header_are_answered(doors: Doors, name: str, secret: str) -> None:
+    for encoded in (f"{name}:{secret}", f"{doors.client_id}:{secret}", name):
+        header = {"authorization": "Basic " + base64.b64encode(encoded.encode(errors="surrogatepass")).decode()}
+        for path in ("/token", "/revoke"):
+            answer = doors.ask("POST", path, data={"token": "x", "grant_type": "refresh_token"}, headers=header)
+            assert answer.status_code in {200, 400, 401}
+
+
 @given(st.binary(max_size=200))
 def test_any_upload_is_answered(doors: Doors, content: bytes) -> None:
     for path in ("/token", "/revoke", "/authorize"):
@@ -253,12 +301,12 @@ def test_any_metadata_is_answered_by_register_and_fills_little(doors: Doors, met
         if answer.status_code == 400:
             assert answer.json()["error"] in {"invalid_client_metadata", "invalid_redirect_uri"}
 
-    allowed = Rules(doors.server.configuration.clients, doors.server.store).now()
-    known = list_clients(doors.server.store)
-    assert len(known) <= clients.MAX_PER_WINDOW
-    for client in known:
-        assert len(client.name) <= clients.MAX_NAME
-        assert all(map(allowed.allows, client.redirect_uris))
+        if answer.status_code == 201:
+            client = doors.server.provider.clients.known(answer.json()["client_id"])
+            assert client is not None
+            assert len(client.client_name or "") <= clients.MAX_NAME
+            assert all(map(client.allowed.allows, map(str, client.redirect_uris or [])))
+    assert list_clients(doors.server.store) == []
 
 
 @given(st.sampled_from([b"[", b'{"a":', b'{"redirect_uris":']), st.integers(1, 8000))
@@ -318,7 +366,7 @@ def monkeypatch_documents() -> Iterator[list[str]]:
         raise ValueError(url)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fastmcp.server.auth.cimd.ssrf_safe_fetch_response", nowhere)
+        patch.setattr("opencode_gateway.oauth.documents.ssrf_safe_fetch", nowhere)
         yield resolved
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING
 
@@ -48,7 +50,7 @@ def users(tmp_path: Path) -> Users:
 
 @pytest.fixture
 def logins(users: Users, clock: Clock) -> Logins:
-    return Logins(users, passwords=Passwords(CHEAPEST), clock=clock)
+    return Logins(users, passwords=Passwords(CHEAPEST), throttle=Throttle(clock), clock=clock)
 
 
 def address(number: int) -> str:
@@ -125,6 +127,29 @@ def test_strangers_cannot_fill_the_memory(clock: Clock) -> None:
 )
 def test_an_address_stands_for_its_subscriber(host: str, subscriber: str) -> None:
     assert network(host) == subscriber
+
+
+_A_DAY_AHEAD = """
+import time
+ahead, really = 86400, time.time
+time.time = lambda: really() + ahead
+from opencode_gateway.sign_in.throttle import ACCOUNT, Throttle, Throttled
+throttle = Throttle()
+throttle.admit("ann", exists=True, address="203.0.113.7")
+ahead = 0
+for number in range(ACCOUNT.attempts - 1):
+    throttle.admit("ann", exists=True, address=f"198.51.100.{number}")
+try:
+    throttle.admit("ann", exists=True, address="203.0.113.7")
+except Throttled as throttled:
+    print(throttled.wait)
+"""
+
+
+def test_a_clock_that_is_set_makes_nobody_wait() -> None:
+    done = subprocess.run([sys.executable, "-c", _A_DAY_AHEAD], check=True, capture_output=True, text=True)
+
+    assert 0 < float(done.stdout) <= budgets.ACCOUNT.seconds
 
 
 async def test_one_address_tries_so_often_whatever_names_it_takes(logins: Logins, clock: Clock) -> None:
@@ -230,7 +255,7 @@ async def test_an_attempt_that_was_not_looked_at_since_too_many_came_is_not_coun
         async def check(self, password_hash: str | None, password: str, *, known_device: bool) -> bool:
             raise Busy
 
-    logins = Logins(users, passwords=Full(CHEAPEST), clock=clock)
+    logins = Logins(users, passwords=Full(CHEAPEST), throttle=Throttle(clock))
     for device in (None, "laptop"):
         for _ in range(budgets.ADDRESS.attempts + budgets.DEVICE.attempts + 1):
             with pytest.raises(Busy):
@@ -308,7 +333,7 @@ async def test_one_time_codes_are_guessed_at_as_rarely_as_passwords(
 
 
 async def test_a_hash_of_older_parameters_is_renewed_at_the_next_login(users: Users, clock: Clock) -> None:
-    logins = Logins(users, clock=clock)
+    logins = Logins(users)
     user = await logins.check(Typed("ann", PASSWORD, address="203.0.113.7"))
     renewed = users.load()["ann"].password_hash
     assert extract_parameters(renewed) != CHEAPEST

@@ -15,7 +15,7 @@ from fastmcp.server.dependencies import get_access_token
 from mcp.client import Client
 from mcp.client.auth import OAuthClientProvider
 from mcp.client.streamable_http import streamable_http_client
-from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
+from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken, TokenEndpointAuthMethod
 from pydantic import AnyUrl
 
 from opencode_gateway.authentication import build_auth
@@ -60,8 +60,13 @@ class SignIn:
         self.certificate = certificate
         self.trust = ssl.create_default_context(cafile=certificate)
 
-    def oauth(self, memory: Memory, person: Person, **settings: Any) -> OAuthClientProvider:
-        metadata = OAuthClientMetadata(client_name="SDK", redirect_uris=[AnyUrl(CALLBACK)])
+    def oauth(
+        self, memory: Memory, person: Person, *, method: TokenEndpointAuthMethod | None = None, **settings: Any
+    ) -> OAuthClientProvider:
+        """`method`: what the client asks to prove itself with; None leaves it to the server."""
+        metadata = OAuthClientMetadata(
+            client_name="SDK", redirect_uris=[AnyUrl(CALLBACK)], token_endpoint_auth_method=method
+        )
         return OAuthClientProvider(
             f"{self.url}{MCP_PATH}",
             metadata,

@@ -6,9 +6,11 @@ come are logged in at once, as the person that a test names. What it says of the
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import functools
 import hashlib
+import html
 import secrets
 import threading
 import time
@@ -19,7 +21,7 @@ import uvicorn
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from support.ports import free_port
@@ -63,15 +65,26 @@ class FakeIdentityProvider:
         """Of the token endpoint, the userinfo endpoint and the list of addresses."""
         self.error: str | None = None
         """What the token endpoint answers instead of tokens."""
+        self.shows_page = False
+        """Whether people who come must press a button first."""
+        self.iss: str | None = None
+        """What is said of who sends people back (RFC 9207)."""
+        self.waits_for: threading.Event | None = None
+        """Until when the token endpoint answers nobody."""
         self.denies = False
         """Whether people who come are sent back with `access_denied`."""
         self.signing_key = _made_once()
         self.sign: Callable[[dict[str, Any]], str] = self._sign
         """Makes id tokens."""
         self.refresh = True
+        """Whether it gives refresh tokens."""
+        self.rotates = True
+        """Whether one is good once, and replaced."""
         self.asked: list[dict[str, str]] = []
         """Parameters of authorization and token requests."""
         self.called: list[str] = []
+        self.given: list[str] = []
+        """All tokens."""
         self._key = self.signing_key
         self._codes: dict[str, dict[str, str]] = {}
         self._refresh_tokens: set[str] = set()
@@ -150,14 +163,19 @@ class FakeIdentityProvider:
         else:
             answer = {"code": secrets.token_urlsafe(8)}
             self._codes[answer["code"]] = asked
-        return RedirectResponse(
-            f"{asked['redirect_uri']}?{urlencode(answer | {'state': asked['state']})}", status_code=302
-        )
+        if self.iss is not None:
+            answer["iss"] = self.iss
+        back = f"{asked['redirect_uri']}?{urlencode(answer | {'state': asked['state']})}"
+        if self.shows_page:
+            return HTMLResponse(f'<a href="{html.escape(back)}">Continue</a>')
+        return RedirectResponse(back, status_code=302)
 
     async def _token(self, request: Request) -> Response:
         form = {name: str(value) for name, value in (await request.form()).items()}
         self.asked.append(form)
         self.called.append(request.url.path)
+        if self.waits_for is not None:
+            await asyncio.to_thread(self.waits_for.wait, _START_SECONDS)
         if self.status != 200:
             return Response("out of order", self.status)
         if not _is_the_gateway(request, form):
@@ -168,7 +186,8 @@ class FakeIdentityProvider:
         if form["grant_type"] == "refresh_token":
             if form["refresh_token"] not in self._refresh_tokens:
                 return JSONResponse({"error": "invalid_grant"}, 400)
-            self._refresh_tokens.remove(form["refresh_token"])
+            if self.rotates:
+                self._refresh_tokens.remove(form["refresh_token"])
         else:
             asked = self._codes.pop(form["code"], None)
             digest = hashlib.sha256(form["code_verifier"].encode()).digest()
@@ -181,6 +200,7 @@ class FakeIdentityProvider:
     def _tokens(self, repeated: dict[str, Any], *, github: bool) -> dict[str, Any]:
         access = secrets.token_urlsafe(8)
         self._access_tokens.add(access)
+        self.given.append(access)
         answer: dict[str, Any] = {"access_token": access, "token_type": "bearer"}
         if github:
             answer |= {"scope": "user:email"}
@@ -189,9 +209,10 @@ class FakeIdentityProvider:
             claims = {"iss": self.url, "aud": CLIENT_ID, "iat": now, "exp": now + 300} | repeated | self.claims
             present = {name: value for name, value in claims.items() if value is not None}
             answer |= {"scope": "openid email", "id_token": self.sign(present)}
-            if self.refresh:
+            if self.refresh and (self.rotates or "nonce" in repeated):
                 answer["refresh_token"] = secrets.token_urlsafe(8)
                 self._refresh_tokens.add(answer["refresh_token"])
+                self.given.append(answer["refresh_token"])
             answer |= self.answer
         return {name: value for name, value in answer.items() if value is not None}
 

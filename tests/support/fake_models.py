@@ -27,6 +27,8 @@ class CallingModel:
         self.tool, self.arguments = tool, arguments or {}
         self.offered: set[str] = set()
         """Names of tools, as the agent calls them."""
+        self.asked: list[str] = []
+        """Each request, as JSON."""
         self.results: list[str] = []
         """What came back of its calls."""
         model = self
@@ -34,6 +36,7 @@ class CallingModel:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                model.asked.append(json.dumps(body))
                 events = list(model._answer(self.path.partition("?")[0], body))
                 self.send_response(200 if events else 404)
                 self.send_header("content-type", "text/event-stream")

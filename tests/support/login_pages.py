@@ -15,6 +15,7 @@ from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.pages import routes as pages
 from opencode_gateway.sign_in.password import Logins
 from opencode_gateway.sign_in.passwords import Passwords
+from opencode_gateway.sign_in.throttle import Throttle
 from support.authorization import AuthorizationServer, proof
 
 if TYPE_CHECKING:
@@ -109,11 +110,12 @@ def with_pages(server: AuthorizationServer, events: list[Event]) -> None:
     server.users.set_password("ann", Passwords(CHEAPEST).hash(PASSWORD))
     shown = pages.routes(
         server.provider,
-        Logins(server.users, passwords=Passwords(CHEAPEST), clock=server.clock),
+        Logins(server.users, passwords=Passwords(CHEAPEST), throttle=Throttle(server.clock), clock=server.clock),
         key=signing_key(server.configuration.data_dir),
         public_url=server.configuration.public_url,
         window=server.provider.clients.window,
         on_event=events.append,
         clock=server.clock,
+        monotonic=server.clock,
     )
     server.app = Starlette(routes=[*shown, *server.provider.get_routes(MCP_PATH)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlsplit
@@ -24,9 +23,8 @@ from opencode_gateway.authentication import PeopleAndMachines, build_auth
 from opencode_gateway.configuration import MCP_PATH, Configuration
 from opencode_gateway.door.guards import guarded
 from opencode_gateway.oauth import enrolment
+from opencode_gateway.sign_in import identities
 from opencode_gateway.store import FILE_NAME, Store
-from opencode_gateway.teams import upstream
-from opencode_gateway.teams.provider import TeamSignIn
 from support.authorization import CALLBACK, Clock, answer_of, proof
 from support.fake_identity_provider import CLIENT_ID, CLIENT_SECRET
 from support.ports import free_port
@@ -50,9 +48,9 @@ def settings(
     directory: Path, mode: str, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch, **changed: Any
 ) -> Configuration:
     """Return what `gateway.json` says for a provider on loopback, where Google and GitHub are then, too."""
-    monkeypatch.setattr(upstream, "GOOGLE_ISSUER", provider.url)
-    monkeypatch.setattr(upstream, "GITHUB", provider.url)
-    monkeypatch.setattr(upstream, "GITHUB_API", provider.url)
+    monkeypatch.setattr(identities, "GOOGLE_ISSUER", provider.url)
+    monkeypatch.setattr(identities, "GITHUB", provider.url)
+    monkeypatch.setattr(identities, "GITHUB_API", provider.url)
     secret = directory / "client-secret"
     if not secret.exists():
         secret.touch(0o600)
@@ -79,13 +77,10 @@ class TeamGateway:
         self.url = configuration.public_url
         self.store = Store(configuration.data_dir / FILE_NAME)
         self.events: list[Event] = []
-        auth = build_auth(configuration, self.store, self.events.append)
-        assert isinstance(auth, PeopleAndMachines)
-        assert isinstance(auth.people, TeamSignIn)
-        self.auth: Any = auth
         self.clock = Clock()
-        """Of sessions and their grace; FastMCP has the machine's, see `pass_time`."""
-        auth.people._clock = self.clock
+        auth = build_auth(configuration, self.store, self.events.append, clock=self.clock, monotonic=self.clock)
+        assert isinstance(auth, PeopleAndMachines)
+        self.auth: Any = auth
         server: FastMCP[None] = FastMCP("team", auth=self.auth)
 
         @server.tool
@@ -164,12 +159,17 @@ class TeamGateway:
         return httpx2.AsyncClient(verify=self.trust, headers={"Accept": "text/html"})
 
     async def visit(
-        self, url: str, *, answer: str = "approve", browser: httpx2.AsyncClient | None = None, until: str = CALLBACK
+        self,
+        url: str,
+        *,
+        answer: str | None = "allow",
+        browser: httpx2.AsyncClient | None = None,
+        until: str = CALLBACK,
     ) -> httpx2.Response:
-        """Go there as a person does, agree on the consent page, and return what one sees in the end.
+        """Go there as a person does, log in, agree on the consent page, and return what one sees in the end.
 
         Args:
-            answer: the button that is pressed.
+            answer: the button that is pressed on the consent page; None stays there.
             browser: with what it holds; a new one otherwise.
             until: whoever is sent to an address that begins so does not go there.
         """
@@ -182,23 +182,31 @@ class TeamGateway:
             if location is not None:
                 if location.startswith(until):
                     return shown
-                shown = await browser.get(location)
-            elif 'action="' in shown.text and shown.status_code == 200:
+                shown = await browser.get(shown.url.join(location))
+            elif answer is not None and 'action="' in shown.text and shown.status_code == 200:
                 assert "form-action" not in shown.headers["content-security-policy"]
-                form = form_of(shown) | {"action": answer}
-                shown = await browser.post(shown.url, data=form, headers={"Origin": self.url})
+                shown = await self.send(browser, form_of(shown) | {"decision": answer})
             else:
                 return shown
+
+    async def send(self, browser: httpx2.AsyncClient, fields: dict[str, str]) -> httpx2.Response:
+        """Send a consent page's form."""
+        return await browser.post(f"{self.url}/consent", data=fields, headers={"Origin": self.url})
+
+    async def code(self, client_id: str, challenge: str, **changed: str) -> str:
+        """Return a code for a client whose person has said yes."""
+        sent = await self.visit(self.asking(client_id, challenge, **changed))
+        assert sent.status_code == 303, sent.text
+        answer = answer_of(sent.headers["location"])
+        assert (answer["state"], answer["iss"]) == ("st&te", self.url)
+        return answer["code"]
 
     async def log_in(self, client_id: str | None = None, **changed: str) -> tuple[str, dict[str, Any]]:
         """Go the whole way; return the client's id and its tokens."""
         client_id = client_id or await self.registered()
         pkce = proof()
-        sent = await self.visit(self.asking(client_id, pkce.challenge, **changed))
-        assert sent.status_code == 302, sent.text
-        answer = answer_of(sent.headers["location"])
-        assert (answer["state"], answer["iss"]) == ("st&te", self.url)
-        given = await self.exchange(client_id, answer["code"], pkce.verifier)
+        code = await self.code(client_id, pkce.challenge, **changed)
+        given = await self.exchange(client_id, code, pkce.verifier)
         assert given.status_code == 200, given.text
         tokens: dict[str, Any] = given.json()
         return client_id, tokens
@@ -229,7 +237,7 @@ class TeamGateway:
             came_back.append(await self.visit(url))
 
         async def come_back() -> AuthorizationCodeResult:
-            assert came_back[0].status_code == 302, came_back[0].text
+            assert came_back[0].status_code == 303, came_back[0].text
             return AuthorizationCodeResult.model_validate(answer_of(came_back[0].headers["location"]))
 
         metadata = OAuthClientMetadata(redirect_uris=[AnyUrl(CALLBACK)], client_name="Chat", scope=scope)
@@ -246,12 +254,6 @@ class TeamGateway:
 def form_of(page: httpx2.Response) -> dict[str, str]:
     """Return the fields of a consent page, all of them ticked."""
     return dict(re.findall(r'<input type="\w+" (?:id="[^"]*" )?name="([\w-]+)" value="([^"]*)"', page.text))
-
-
-def pass_time(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Let it be later in this process, for FastMCP too, whose proxy takes no clock."""
-    real = time.time
-    monkeypatch.setattr(time, "time", lambda: real() + seconds)
 
 
 class _Kept:

@@ -12,6 +12,7 @@ from opencode_gateway.errors import Refused
 from opencode_gateway.oauth import enrolment
 from opencode_gateway.oauth.known_clients import ID, known_client
 from opencode_gateway.oauth.redirects import Rules, commanded, switch, switches
+from opencode_gateway.oauth.registrations import shown_id
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.sign_in.throttle import window_code
 
@@ -109,7 +110,7 @@ def list_(config: Path, *, as_json: bool) -> None:
                 "SINCE": moment(client.created_at),
                 "LAST GRANTED": moment(client.granted_at),
                 "RETURNS TO": ", ".join(client.redirect_uris),
-                "ID": client.id,
+                "ID": shown_id(client.id),
             }
             for client in known
         ],

@@ -1,15 +1,15 @@
 """Which OAuth clients are admitted: those that registered, and those that a document at their own address describes.
 
-All are public clients (`none`): what they hold is a code bound to PKCE, or a token. A client that registers for a
-secret is answered that it has none (RFC 7591, 3.2.1), so that there is no secret to keep or to lose.
+What each proves itself with is in `credentials`, and is asked for in `client_authentication`.
+A client has a row from the first consent on. Before, a registered one carries itself: see `registrations`.
 """
 
 from __future__ import annotations
 
+import json
 import time
 import unicodedata
-from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mcp.shared.auth import InvalidRedirectUriError, InvalidScopeError, OAuthClientInformationFull
 from pydantic import AnyUrl, Field
@@ -17,16 +17,28 @@ from pydantic import AnyUrl, Field
 from opencode_gateway.audit import Event
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.errors import GatewayError
-from opencode_gateway.oauth.documents import DocumentRefused, Documents
-from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at
+from opencode_gateway.oauth.client_rows import (
+    UNUSED_SECONDS,
+    insert,
+    is_full,
+    keep_let_in,
+    make_room,
+    prune,
+    row_of,
+)
+from opencode_gateway.oauth.credentials import PUBLIC, Credentials, key_set
+from opencode_gateway.oauth.documents import DocumentRefused, Documents, netloc
+from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at, was_revoked
 from opencode_gateway.oauth.redirects import Allowed, is_registered
+from opencode_gateway.oauth.registrations import Registrations
+from opencode_gateway.oauth.renewals import may_renew, note_renewal
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.refusals import Refusal
-from opencode_gateway.sign_in.throttle import network
+from opencode_gateway.sign_in.throttle import Buckets, Budget
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Mapping
 
     from opencode_gateway.oauth.redirects import Rules
     from opencode_gateway.oauth.requests import Pending
@@ -34,16 +46,9 @@ if TYPE_CHECKING:
     from opencode_gateway.store import Store
 
 MAX_NAME: Final = 80
-MAX_CLIENTS: Final = 200
-"""That somebody granted something. The others have the bounds that follow, which a stranger can reach."""
-MAX_PER_ADDRESS: Final = 3
-"""Of one network address in one window, so that one stranger does not use up what the owner opened."""
-MAX_PER_WINDOW: Final = 50
-MAX_UNUSED: Final = 50
-"""Registered and not yet granted anything: they are what a stranger can fill where enrolment is `open`."""
 MAX_REDIRECT_URIS: Final = 10
-UNUSED_SECONDS: Final = 3600
-"""After which a client that was never granted anything is forgotten."""
+_TOLD: Final = Budget(50, 60)
+"""Audit lines about registrations: strangers must not push everything else out of the log."""
 
 
 class NotAdmitted(GatewayError):
@@ -64,6 +69,9 @@ class AdmittedClient(OAuthClientInformationFull):
     """A client that may ask for authorization."""
 
     document: bool = Field(exclude=True)
+    credentials: Credentials = Field(exclude=True, repr=False)
+    only_login: str | None = Field(default=None, exclude=True)
+    """See `Pending.only_login`."""
     allowed: Allowed = Field(exclude=True, repr=False)
     """What is allowed to it now."""
 
@@ -95,6 +103,7 @@ class Clients:
     Args:
         rules: what the configuration admits.
         documents: fetches client-id documents.
+        key: the service's own; see `requests.signing_key`.
         clock: seconds since the epoch.
         on_event: hears of clients that registered.
     """
@@ -105,6 +114,7 @@ class Clients:
         rules: Rules,
         documents: Documents,
         *,
+        key: bytes,
         clock: Callable[[], float] = time.time,
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> None:
@@ -113,24 +123,52 @@ class Clients:
         self._rules = rules
         self._documents = documents
         self._clock = clock
-        self._shares: tuple[float | None, Counter[str]] = (None, Counter())
-        """When the window was opened, and how many each network registered in it: `MAX_PER_WINDOW` at most."""
+        self._registrations = Registrations(key, clock=clock)
+        self._told = Buckets(_TOLD, max_keys=1)
 
     def known(self, client_id: str) -> AdmittedClient | None:
         """Return a client that registered here, or that a person has granted something to."""
+        row: Mapping[str, Any] | sqlite3.Row | None
         with self._store.transaction(write=False) as db:
             row = db.execute("SELECT * FROM clients WHERE id = ?", (client_id,)).fetchone()
+            row = row or self._read(db, client_id, UNUSED_SECONDS)
             if row is None:
                 return None
             allowed = self._rules.read(db, let_in_as=row["let_in_as"])
-        uris = row["redirect_uris"].split("\n")
-        return self._client(client_id, row["name"], uris, allowed, document=bool(row["document"]))
+        return self._client(client_id, row, allowed)
 
-    async def admit(self, client_id: str) -> AdmittedClient:
+    async def keys(self, client: AdmittedClient, *, key_id: str | None) -> dict[str, Any]:
+        """Return the key set that a client's assertions are checked with: a document's as the document says today.
+
+        Args:
+            client: one that is known.
+            key_id: of the key that is looked for.
+
+        Raises:
+            DocumentRefused: it has none, or none that can be had.
+        """
+        hosts, credentials = client.allowed.document_hosts, client.credentials
+        if client.document:
+            # Its host was allowed when a person let it in, perhaps in a window for it alone.
+            own = {netloc(client.client_id)}
+            return await self._documents.keys_in(client.client_id, hosts=hosts | own, key_id=key_id)
+        if credentials.jwks:
+            return key_set(json.loads(credentials.jwks))
+        return await self._documents.keys(credentials.jwks_uri or "", hosts=hosts, key_id=key_id)
+
+    def may_fetch_keys(self, uri: str) -> bool:
+        """Tell whether the keys at `uri` are fetched for clients that register now."""
+        return self._documents.may_fetch_keys(uri, self._rules.now().document_hosts)
+
+    async def admit(self, client_id: str, *, login: str | None = None) -> AdmittedClient:
         """Return a client that may send a person here now.
 
         A registered one passed the window when it registered. A document's is one for all people of a chat service,
-        so each authorization needs the window, and nothing is fetched outside it.
+        so each authorization needs the window, but for those who let it in before; else nothing is fetched.
+
+        Args:
+            client_id: any text.
+            login: who logged in last from the browser that asks.
 
         Raises:
             NotAdmitted: it may not.
@@ -143,7 +181,8 @@ class Clients:
                 )
             return client
         with self._store.transaction(write=False) as db:
-            if self._closed(db):
+            only_login = login if self._closed(db) else None
+            if self._closed(db) and not (login and may_renew(db, client_id, login, self._clock())):
                 raise NotAdmitted(
                     "window", "no new client is admitted now", remedy=f"{HOW_TO_OPEN}, then connect again"
                 )
@@ -158,43 +197,46 @@ class Clients:
         uris = [uri for uri in document.redirect_uris if allowed.allows(uri)]
         if not uris:
             raise NotAdmitted.of(allowed.refusal(document.redirect_uris[:MAX_REDIRECT_URIS], name))
-        return self._client(client_id, name, uris[:MAX_REDIRECT_URIS], allowed, document=True)
+        credentials = Credentials(auth_method=document.token_endpoint_auth_method)
+        row = row_of(name, uris[:MAX_REDIRECT_URIS], credentials, document=True)
+        return self._client(client_id, row, allowed, only_login=only_login)
 
-    def register(self, asked: OAuthClientInformationFull, *, address: str = "") -> None:
+    def register(
+        self,
+        asked: OAuthClientInformationFull,
+        *,
+        credentials: Credentials = PUBLIC,
+        secret: str | None = None,
+        address: str = "",
+    ) -> None:
         """Admit a client that registers, and change `asked`, which is its answer, to what was registered.
 
         Of its redirect URIs those are kept that are allowed here: some clients name one for each place they run at.
 
         Args:
             asked: what it says of itself.
+            credentials: what was agreed on; see `credentials.agreed`.
+            secret: which it is told now, and never again.
             address: where it comes from.
 
         Raises:
-            NotAdmitted: outside the window, over a limit, or with no redirect URI that is allowed.
+            NotAdmitted: outside the window, with no redirect URI that is allowed, or if it is too much.
         """
         name = clean_name(asked.client_name)
-        now = self._clock()
-        with self._store.transaction() as db:
-            shares = self._shares_of(opened_at(db, now))
+        with self._store.transaction(write=False) as db:
             allowed = self._rules.read(db)
             sent = {allowed.as_written(uri): uri for uri in asked.redirect_uris or []}
             uris = [uri for uri in sent if allowed.allows(uri)]
-            refusal = self._refusal(db, asked, allowed, now, shares[network(address)])
-            if refusal is None:
-                shares[network(address)] += 1
-                let_in_as = allowed.let_in_as(uris)
-                _insert(db, asked.client_id, name, uris, document=False, now=now, let_in_as=let_in_as)
+            refusal = self._refusal(db, asked, allowed)
         if refusal is not None:
             raise refusal
-        self._on_event(
-            Event(
-                event="client-registered",
-                outcome="ok",
-                client_id=asked.client_id,
-                client_name=name,
-                details={"redirect_uris": uris},
-            )
-        )
+        let_in_as = allowed.let_in_as(uris)
+        client_id = self._registrations.sign(row_of(name, uris, credentials, document=False, let_in_as=let_in_as))
+        if client_id is None:
+            remedy = "a client registers fewer or shorter redirect_uris, and one key, or a jwks_uri"
+            raise NotAdmitted("limit", "what it registers is too long", remedy=remedy, client=name)
+        asked.client_id = client_id
+        self._tell(asked, name, uris, address)
         for field in type(asked).model_fields:
             if field not in {
                 "client_id",
@@ -207,7 +249,7 @@ class Clients:
         asked.client_name = name
         asked.redirect_uris = [sent[uri] for uri in uris]
         asked.scope = " ".join(CAPABILITIES)
-        asked.token_endpoint_auth_method = "none"  # noqa: S105 # the name of a method
+        credentials.tell(asked, secret)
         asked.grant_types = ["authorization_code", "refresh_token"]
         asked.response_types = ["code"]
 
@@ -216,43 +258,80 @@ class Clients:
         with self._store.transaction(write=False) as db:
             return opened_at(db, self._clock())
 
-    def granted(self, db: sqlite3.Connection, pending: Pending) -> bool:
-        """Note that a person granted something to this client, and keep a document's from now on.
+    def granted(self, db: sqlite3.Connection, pending: Pending, login: str) -> bool:
+        """Note that this person granted something to this client, which has a row from now on.
 
         Returns:
-            False if it was revoked meanwhile.
+            False if it was revoked meanwhile, or what the person had granted it before.
+
+        Raises:
+            Refused: there are too many clients.
         """
         now = self._clock()
+        if pending.only_login is not None and not may_renew(db, pending.client_id, pending.only_login, now):
+            return False
+        prune(db, now)
         if pending.document:
-            self._prune(db, now)
-            _insert(db, pending.client_id, pending.client_name, [pending.redirect_uri], document=True, now=now)
+            credentials = Credentials(auth_method=pending.auth_method)
+            row = row_of(pending.client_name, [pending.redirect_uri], credentials, document=True)
+            insert(db, pending.client_id, row, now)
+            note_renewal(db, pending.client_id, login, now)
+        elif db.execute("SELECT 1 FROM clients WHERE id = ?", (pending.client_id,)).fetchone() is None:
+            registered = self._read(db, pending.client_id, UNUSED_SECONDS + LIFETIME_SECONDS)
+            if registered is None:
+                return False
+            make_room(db)
+            insert(db, pending.client_id, registered, now)
         if pending.let_in_as:
-            _keep_let_in(db, pending)
+            keep_let_in(db, pending)
         return db.execute("UPDATE clients SET granted_at = ? WHERE id = ?", (now, pending.client_id)).rowcount == 1
 
+    def _read(self, db: sqlite3.Connection, client_id: str, seconds: float) -> dict[str, Any] | None:
+        """Return what a client registered that nobody has granted anything to yet."""
+        row = self._registrations.read(client_id, seconds=seconds)
+        return None if row is None or was_revoked(db, client_id) else row
+
     def _client(
-        self, client_id: str, name: str, uris: Iterable[str], allowed: Allowed, *, document: bool
+        self,
+        client_id: str,
+        row: Mapping[str, Any] | sqlite3.Row,
+        allowed: Allowed,
+        *,
+        only_login: str | None = None,
     ) -> AdmittedClient:
+        credentials = Credentials.of(row)
         return AdmittedClient(
             client_id=client_id,
-            client_name=name,
-            redirect_uris=[AnyUrl(uri) for uri in uris],
-            token_endpoint_auth_method="none",  # noqa: S106 # the name of a method
+            client_name=row["name"],
+            redirect_uris=[AnyUrl(uri) for uri in row["redirect_uris"].split("\n")],
+            token_endpoint_auth_method=credentials.auth_method,
             scope=" ".join(CAPABILITIES),
-            document=document,
+            document=bool(row["document"]),
+            credentials=credentials,
+            only_login=only_login,
             allowed=allowed,
+        )
+
+    def _tell(self, asked: OAuthClientInformationFull, name: str, uris: list[str], address: str) -> None:
+        if self._told.wait(None):
+            return
+        self._told.take(None)
+        self._on_event(
+            Event(
+                event="client-registered",
+                outcome="ok",
+                client_id=asked.client_id,
+                client_name=name,
+                address=address or None,
+                details={"redirect_uris": uris},
+            )
         )
 
     def _closed(self, db: sqlite3.Connection) -> bool:
         return self._rules.enrolment == "window" and opened_at(db, self._clock()) is None
 
-    def _shares_of(self, window: float | None) -> Counter[str]:
-        if self._shares[0] != window:
-            self._shares = (window, Counter())
-        return self._shares[1]
-
     def _refusal(
-        self, db: sqlite3.Connection, asked: OAuthClientInformationFull, allowed: Allowed, now: float, share: int
+        self, db: sqlite3.Connection, asked: OAuthClientInformationFull, allowed: Allowed
     ) -> NotAdmitted | None:
         name = clean_name(asked.client_name)
         # The window first, so that a stranger outside it learns nothing.
@@ -269,21 +348,7 @@ class Clients:
             return NotAdmitted("redirect", "it has too many redirect addresses", remedy=remedy, client=name)
         if not any(map(allowed.allows, sent)):
             return NotAdmitted.of(allowed.refusal(sent, name))
-        self._prune(db, now)
-        windowed = self._rules.enrolment == "window"
-        count = db.execute(
-            "SELECT count(granted_at) AS used, count(*) FILTER (WHERE granted_at IS NULL) AS unused,"
-            " count(*) FILTER (WHERE created_at >= ?) AS here FROM clients WHERE document = 0",
-            (opened_at(db, now) or now,),
-        ).fetchone()
-        if windowed and (share >= MAX_PER_ADDRESS or count["here"] >= MAX_PER_WINDOW):
-            return NotAdmitted(
-                "limit",
-                "too many clients registered in this window",
-                remedy="the owner opens another with `opencode-gateway clients allow`",
-                client=name,
-            )
-        if count["used"] >= MAX_CLIENTS or (not windowed and count["unused"] >= MAX_UNUSED):
+        if is_full(db):
             return NotAdmitted(
                 "limit",
                 "too many clients are registered",
@@ -291,21 +356,6 @@ class Clients:
                 client=name,
             )
         return None
-
-    def _prune(self, db: sqlite3.Connection, now: float) -> None:
-        # Those of an earlier window go at once, but for one whose person may be on the login page and has just had
-        # the window opened anew, for its code.
-        opened = opened_at(db, now) if self._rules.enrolment == "window" else None
-        before = now - UNUSED_SECONDS if opened is None else min(opened, now - LIFETIME_SECONDS)
-        db.execute(
-            "DELETE FROM clients WHERE granted_at IS NULL AND created_at < ?", (max(before, now - UNUSED_SECONDS),)
-        )
-        # A document's client is only a name for its sessions.
-        db.execute(
-            "DELETE FROM clients WHERE document = 1"
-            " AND NOT EXISTS (SELECT 1 FROM sessions WHERE client_id = clients.id)"
-            " AND NOT EXISTS (SELECT 1 FROM codes WHERE client_id = clients.id)"
-        )
 
 
 def clean_name(name: str | None) -> str:
@@ -316,26 +366,3 @@ def clean_name(name: str | None) -> str:
         if character.isspace() or unicodedata.category(character)[0] != "C"
     )
     return " ".join(visible.split())[:MAX_NAME].strip() or "a client without a name"
-
-
-def _keep_let_in(db: sqlite3.Connection, pending: Pending) -> None:
-    row = db.execute("SELECT let_in_as FROM clients WHERE id = ?", (pending.client_id,)).fetchone()
-    names = dict.fromkeys([*(row["let_in_as"].split() if row else ()), *pending.let_in_as.split()])
-    db.execute("UPDATE clients SET let_in_as = ? WHERE id = ?", (" ".join(names), pending.client_id))
-
-
-def _insert(
-    db: sqlite3.Connection,
-    client_id: str,
-    name: str,
-    uris: Iterable[str],
-    *,
-    document: bool,
-    now: float,
-    let_in_as: str = "",
-) -> None:
-    db.execute(
-        "INSERT INTO clients (id, name, document, redirect_uris, created_at, let_in_as) VALUES (?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (id) DO UPDATE SET name = excluded.name, redirect_uris = excluded.redirect_uris",
-        (client_id, name, int(document), "\n".join(uris), now, let_in_as),
-    )

@@ -1,68 +1,97 @@
 """Client-id metadata documents: a client whose id is the https address at which a document describes it.
 
-FastMCP fetches and checks them: https only, addresses resolved once and public, no redirects. What is narrowed here:
-hosts that the configuration lists, five seconds in all, 64 KiB, a small cache, few fetches at once, ids in one
-spelling only.
+FastMCP fetches (https only, addresses resolved once and public, no redirects) and knows what a document holds. Ours
+are the bounds: hosts that the configuration lists, five seconds in all, 64 KiB, a small cache, few fetches at once,
+ids in one spelling only. A client's keys are fetched within the same ones.
+
+FastMCP's own `CIMDFetcher` and `CIMDClientManager` are not used: they take neither a deadline nor a number of
+fetches, cannot tell what they have kept already, and drop `token_endpoint_auth_methods_supported`, without which
+ChatGPT's document reads as one that must sign.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import time
-from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import SplitResult, urlsplit
 
-from fastmcp.server.auth.cimd import CIMDDocument, CIMDFetcher, CIMDFetchError, CIMDValidationError
+from fastmcp.server.auth.cimd import CIMDDocument
+from fastmcp.server.auth.ssrf import SSRFError, SSRFFetchError, ssrf_safe_fetch
 
 from opencode_gateway.errors import GatewayError
+from opencode_gateway.oauth.credentials import key_set
 from opencode_gateway.oauth.requests import MAX_CLIENT_ID
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 FETCH_SECONDS: Final = 5.0
 MAX_DOCUMENT_BYTES: Final = 64 * 1024
 MAX_CACHED: Final = 16
 MAX_FETCHES: Final = 4
+KEPT_SECONDS: Final = 300.0
+"""For which a document or a key set is not asked for again, whatever its host says."""
+NEW_KEY_SECONDS: Final = 30.0
+"""After which a key set that lacks a key is asked for again: its client may have a new one."""
 _PATH: Final = re.compile(r"/[A-Za-z0-9._~%@:+,;=!$&'()*/-]+")
+
+_Content = TypeVar("_Content")
 
 
 class DocumentRefused(GatewayError):
-    """A client's document is not fetched, or does not say what it must."""
+    """A client's document or keys are not fetched, or do not say what they must."""
 
 
-class _Fetcher(CIMDFetcher):
-    MAX_RESPONSE_SIZE = MAX_DOCUMENT_BYTES
-    MAX_CACHE_SIZE = MAX_CACHED
+class DocumentUnreachable(DocumentRefused):
+    """They cannot be had now, and may be later."""
 
-    def kept(self, client_id: str) -> CIMDDocument | None:
-        """Return a document for which `fetch` would ask nobody."""
-        entry = self._cache.get(client_id)
-        fresh = entry is not None and not entry.must_revalidate and time.time() < entry.expires_at
-        return entry.doc if entry is not None and fresh else None
+
+@dataclass(frozen=True)
+class _Kept:
+    content: Any
+    since: float
 
 
 class Documents:
-    """Fetches client-id documents.
+    """Fetches client-id documents, and the keys of clients.
 
     Args:
         hosts: from which always, as `HOST` or `HOST:PORT`.
-        seconds: for one document, from the wait for a place to the last byte.
+        seconds: for one of them, from the wait for a place to the last byte.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, hosts: Iterable[str] = (), *, seconds: float = FETCH_SECONDS) -> None:
+    def __init__(
+        self,
+        hosts: Iterable[str] = (),
+        *,
+        seconds: float = FETCH_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._hosts = frozenset(hosts)
         self._seconds = seconds
-        self._fetcher = _Fetcher(timeout=seconds)
+        self._clock = clock
         self._places = asyncio.Semaphore(MAX_FETCHES)
+        self._kept: dict[str, _Kept] = {}
 
     def is_id(self, client_id: str) -> bool:
         """Tell whether this could be the id of such a client; ids of registered ones have no scheme."""
         return client_id[:8].lower() == "https://"
 
+    def may_fetch_keys(self, uri: str, hosts: Iterable[str]) -> bool:
+        """Tell whether a client's `jwks_uri` is on one of `hosts`, or of those that are always listed."""
+        parts = _plain(uri)
+        return parts is not None and parts.netloc in self._hosts.union(hosts)
+
     async def fetch(self, client_id: str, *, hosts: Iterable[str] = ()) -> CIMDDocument:
         """Return the document at `client_id`.
+
+        Its `token_endpoint_auth_method` is what the client must do at least: `none` if it offers that among others,
+        else `private_key_jwt`, and then it names keys that can be had.
 
         Args:
             client_id: an address.
@@ -72,27 +101,82 @@ class Documents:
             DocumentRefused: the id is not in the one spelling that we take, its host is not listed, or the document
                 cannot be had within the limits or is not about this client.
         """
-        self._check_id(client_id, self._hosts.union(hosts))
-        document = self._fetcher.kept(client_id) or await self._fetch(client_id)
-        if str(document.client_id) != client_id:
-            raise DocumentRefused("the client's document is about another client")
-        if document.token_endpoint_auth_method != "none":  # noqa: S105 # the name of a method
-            raise DocumentRefused("the client signs its requests with a key, which is not supported here")
-        return document
+        hosts = self._hosts.union(hosts)
+        self._check_id(client_id, hosts)
 
-    async def _fetch(self, client_id: str) -> CIMDDocument:
+        def read(content: object) -> CIMDDocument:
+            if not isinstance(content, dict):
+                raise TypeError("not an object")
+            document = CIMDDocument.model_validate(content | {"token_endpoint_auth_method": _least(content)})
+            if str(document.client_id) != client_id:
+                raise DocumentRefused("the client's document is about another client")
+            if document.token_endpoint_auth_method == "private_key_jwt":  # noqa: S105 # the name of a method
+                self._check_keys(document, hosts)
+            return document
+
+        return await self._fetch(client_id, "document", read)
+
+    async def keys_in(self, client_id: str, *, hosts: Iterable[str], key_id: str | None) -> dict[str, Any]:
+        """Return the key set that the document at `client_id` holds or names; see `fetch` and `keys`."""
+        document = await self.fetch(client_id, hosts=hosts)
+        if document.jwks is None:
+            return await self.keys(str(document.jwks_uri or ""), hosts=hosts, key_id=key_id)
+        try:
+            return key_set(document.jwks)
+        except ValueError as error:
+            raise DocumentRefused(f"the client's document holds a key set that is not valid: {error}") from error
+
+    async def keys(self, uri: str, *, hosts: Iterable[str], key_id: str | None) -> dict[str, Any]:
+        """Return the key set at `uri`.
+
+        Args:
+            uri: where.
+            hosts: as for `may_fetch_keys`.
+            key_id: one that should be in it; if it is not, the set is asked for anew, at most every half minute.
+
+        Raises:
+            DocumentRefused: it is on another host, cannot be had within the limits, or is none.
+        """
+        if not self.may_fetch_keys(uri, hosts):
+            raise DocumentRefused("the client names no key, or one on a host from which none are fetched here")
+        found = await self._fetch(uri, "key set", key_set)
+        if key_id is not None and all(key.get("kid") != key_id for key in found["keys"]):
+            found = await self._fetch(uri, "key set", key_set, not_older=NEW_KEY_SECONDS)
+        return found
+
+    async def _fetch(
+        self, url: str, what: str, read: Callable[[object], _Content], *, not_older: float = KEPT_SECONDS
+    ) -> _Content:
+        kept = self._kept.get(url)
+        if kept is not None and self._clock() < kept.since + not_older:
+            content: _Content = kept.content
+            return content
         waiting = True
         try:
             async with asyncio.timeout(self._seconds), self._places:
                 waiting = False
-                return await self._fetcher.fetch(client_id)
+                raw = await ssrf_safe_fetch(
+                    url,
+                    require_path=True,
+                    max_size=MAX_DOCUMENT_BYTES,
+                    timeout=self._seconds,
+                    overall_timeout=self._seconds,
+                )
+            content = read(json.loads(raw))
         except TimeoutError as error:
             if waiting:
-                raise DocumentRefused("too many clients connect at once: try again in a minute") from error
-            raise DocumentRefused("the client's document did not come in time") from error
-        except (CIMDFetchError, CIMDValidationError, ValueError, RecursionError) as error:
-            # Reasons name addresses and ports of inside: they are for the log, which FastMCP has written.
-            raise DocumentRefused("the client's document cannot be fetched, or is not valid") from error
+                raise DocumentUnreachable("too many clients connect at once: try again in a minute") from error
+            raise DocumentUnreachable(f"the client's {what} did not come in time") from error
+        except SSRFFetchError as error:
+            # Reasons name addresses and ports of inside: they are not for whoever asks.
+            raise DocumentUnreachable(f"the client's {what} cannot be fetched") from error
+        except (SSRFError, ValueError, TypeError, RecursionError) as error:
+            raise DocumentRefused(f"the client's {what} cannot be fetched, or is not valid") from error
+        self._kept.pop(url, None)
+        self._kept[url] = _Kept(content, self._clock())
+        while len(self._kept) > MAX_CACHED:
+            del self._kept[next(iter(self._kept))]
+        return content
 
     def _check_id(self, client_id: str, hosts: Collection[str]) -> None:
         try:
@@ -103,6 +187,49 @@ class Documents:
             raise DocumentRefused("the client's id is not a plain https URL")
         if parts.netloc not in hosts:
             raise DocumentRefused("the client's document is on a host from which none is fetched here")
-        dots = {".", ".."} & set(parts.path.lower().replace("%2e", ".").split("/"))
-        if not _PATH.fullmatch(parts.path) or dots or parts.query or parts.fragment:
+        if _plain(client_id) is None:
             raise DocumentRefused("the client's id must be https://HOST/PATH, without query or fragment")
+
+    def _check_keys(self, document: CIMDDocument, hosts: Collection[str]) -> None:
+        if document.jwks is not None:
+            try:
+                key_set(document.jwks)
+            except ValueError as error:
+                raise DocumentRefused(f"the client's document holds a key set that is not valid: {error}") from error
+        elif document.jwks_uri is None:
+            raise DocumentRefused("the client's document says that it signs, and names no key")
+        elif not self.may_fetch_keys(str(document.jwks_uri), [*hosts, netloc(str(document.client_id))]):
+            raise DocumentRefused(
+                "the client's keys are on a host that is not its document's, and from which none are fetched here"
+            )
+
+
+def netloc(client_id: str) -> str:
+    """Return the host, and port if it is not the usual one, of an id that is known to be an address."""
+    return urlsplit(client_id).netloc
+
+
+def _least(document: dict[str, Any]) -> object:
+    """Return the method that a client must use at least, of those which its document offers.
+
+    `token_endpoint_auth_methods_supported` is OpenID Connect's "Relying Party Metadata Choices": what the client can
+    do, of which `token_endpoint_auth_method` is what it likes best.
+    """
+    liked = document.get("token_endpoint_auth_method")
+    offered = document.get("token_endpoint_auth_methods_supported") or []
+    if not isinstance(offered, list):
+        raise TypeError("token_endpoint_auth_methods_supported is not a list")
+    if "none" in offered or (liked is None and not offered):
+        return "none"
+    return "private_key_jwt" if "private_key_jwt" in offered else liked
+
+
+def _plain(url: str) -> SplitResult | None:
+    """Take an address apart; None unless it is https://HOST/PATH in its one spelling."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    dots = {".", ".."} & set(parts.path.lower().replace("%2e", ".").split("/"))
+    plain = parts.scheme == "https" and parts.geturl() == url and _PATH.fullmatch(parts.path) and not dots
+    return None if not plain or parts.query or parts.fragment or len(url) > MAX_CLIENT_ID else parts

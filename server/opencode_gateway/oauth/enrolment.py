@@ -6,11 +6,13 @@ it is the owner who knows when a client of theirs is about to ask.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from opencode_gateway.errors import Refused
 from opencode_gateway.oauth.known_clients import known_clients
+from opencode_gateway.oauth.registrations import shown_id
 
 if TYPE_CHECKING:
     import sqlite3
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from opencode_gateway.store import Store
 
 MAX_MINUTES: Final = 60
+_REVOKED_SECONDS: Final = 24 * 3600
 HOW_TO_OPEN: Final = "the owner of this relay opens a window for it with `opencode-gateway clients allow`"
 
 
@@ -104,11 +107,30 @@ def list_clients(store: Store) -> list[KnownClient]:
 def revoke_client(store: Store, client_id: str) -> int:
     """Forget a client, and end its sessions at once; return how many those were.
 
+    Args:
+        store: of the service.
+        client_id: its id, or what `shown_id` makes of it.
+
     Raises:
         Refused: there is no such client.
     """
+    now = time.time()
     with store.transaction() as db:
-        sessions = int(db.execute("SELECT count(*) FROM sessions WHERE client_id = ?", (client_id,)).fetchone()[0])
-        if db.execute("DELETE FROM clients WHERE id = ?", (client_id,)).rowcount == 0:
+        ids = [row["id"] for row in db.execute("SELECT id FROM clients")]
+        found = next((each for each in ids if client_id in {each, shown_id(each)}), None)
+        # One that nobody has granted anything to is known by its own id alone, which is in the audit log.
+        carries_itself = shown_id(client_id) != client_id and not was_revoked(db, client_id)
+        if found is None and not carries_itself:
             raise Refused(f"there is no client {client_id[:200]!r}: see `opencode-gateway clients list`")
+        whole = found or client_id
+        sessions = int(db.execute("SELECT count(*) FROM sessions WHERE client_id = ?", (whole,)).fetchone()[0])
+        db.execute("DELETE FROM clients WHERE id = ?", (whole,))
+        # Its registration would be good for an hour.
+        db.execute("DELETE FROM revoked_clients WHERE at < ?", (now - _REVOKED_SECONDS,))
+        db.execute("INSERT OR REPLACE INTO revoked_clients (id, at) VALUES (?, ?)", (whole, now))
     return sessions
+
+
+def was_revoked(db: sqlite3.Connection, client_id: str) -> bool:
+    """Tell whether a client was revoked, which is remembered for as long as its registration could be good."""
+    return db.execute("SELECT 1 FROM revoked_clients WHERE id = ?", (client_id,)).fetchone() is not None

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from opencode_gateway.capabilities import Capability  # noqa: TC001 # pydantic needs it at run time
 from opencode_gateway.key_files import load_key
+from opencode_gateway.oauth.credentials import Method  # noqa: TC001 # pydantic needs it at run time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +27,9 @@ LIFETIME_SECONDS: Final = 600
 MAX_STATE: Final = 2048
 MAX_REDIRECT_URI: Final = 512
 MAX_CLIENT_ID: Final = 512
+"""Of a client that has a document."""
+MAX_REGISTERED_ID: Final = 1024
+"""Of one that registered, whose id carries what it registered."""
 MAX_SIGNED: Final = 8192
 _KEY_FILE: Final = "signing.key"
 
@@ -35,11 +39,13 @@ class Pending(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    client_id: Annotated[str, Field(max_length=MAX_CLIENT_ID)]
+    client_id: Annotated[str, Field(max_length=MAX_REGISTERED_ID)]
     client_name: Annotated[str, Field(max_length=100)]
     """As it may be shown: cleaned of what is not text."""
     document: bool
     """The client is known by a document at `client_id`, not by a registration here."""
+    auth_method: Method = "none"
+    """Of a document: what its client must do at least at the token endpoint."""
     redirect_uri: Annotated[str, Field(max_length=MAX_REDIRECT_URI)]
     redirect_uri_explicit: bool = True
     state: Annotated[str, Field(max_length=MAX_STATE)] | None = None
@@ -48,6 +54,8 @@ class Pending(BaseModel):
     capabilities: Annotated[tuple[Capability, ...], Field(min_length=1, max_length=3)]
     """What the client asks for; a person grants all or part of it."""
     resource: Annotated[str, Field(max_length=512)]
+    only_login: Annotated[str, Field(max_length=320)] | None = None
+    """Who alone may complete it: it was let in without a window, as this person's; see `renewals`."""
     let_in_as: Annotated[str, Field(max_length=512)] = ""
     """The known clients, as `redirects.Allowed.let_in_as` has them, without which `redirect_uri` were not allowed."""
 

@@ -46,10 +46,17 @@ def list_sessions(store: Store) -> list[Session]:
 def revoke_sessions(store: Store, *, session_id: str | None = None, login: str | None = None) -> int:
     """End sessions at once, without either argument all; return how many.
 
-    With a person's sessions go the codes that they were given and no client has used yet.
+    With a person's sessions go the codes that they were given and no client has used yet. Whose session was ended
+    needs a window to connect that client again: see `renewals`.
     """
     with store.transaction() as db:
         if session_id is not None:
+            db.execute(
+                "DELETE FROM renewals WHERE (client_id, login) IN"
+                " (SELECT client_id, login FROM sessions WHERE id = ?)",
+                (session_id,),
+            )
             return db.execute("DELETE FROM sessions WHERE id = ?", (session_id,)).rowcount
+        db.execute("DELETE FROM renewals WHERE login = coalesce(?, login)", (login,))
         db.execute("DELETE FROM codes WHERE session_id IS NULL AND login = coalesce(?, login)", (login,))
         return db.execute("DELETE FROM sessions WHERE login = coalesce(?, login)", (login,)).rowcount

@@ -2,7 +2,7 @@
 
 A form's token belongs to one browser, one pending request and one page: nobody can make another browser send it.
 Cookies: `browser` (random; makes the token the browser's), `login` (who has just logged in, for one request and ten
-minutes), `device` (an account that was logged in to from this browser before; see `throttle.py`).
+minutes), `device` (an account that was logged in to from this browser before; see `throttle.py` and `renewals.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from opencode_gateway.people.users import User
+    from opencode_gateway.people.directory import Person
 
 DEVICE_SECONDS: Final = 180 * 24 * 3600
 _MAX_SIGNED: Final = 1024
@@ -43,8 +43,11 @@ class _Cookie:
 
 _BROWSER: Final = _Cookie("browser", None, "lax")
 """Lax: sent when a chat client's site leads here, so that a second tab does not take the first one's place."""
-_LOGIN: Final = _Cookie("login", LIFETIME_SECONDS, "strict")
-_DEVICE: Final = _Cookie("device", DEVICE_SECONDS, "strict")
+_LOGIN: Final = _Cookie("login", LIFETIME_SECONDS, "lax")
+"""Lax: who comes back from an identity provider comes from another site. To answer takes a form's token besides."""
+_DEVICE: Final = _Cookie("device", DEVICE_SECONDS, "lax")
+"""Lax: `/authorize` looks at it when a chat client's site leads there. Another site can have that visited and gets
+nothing by it: forms are taken from this site alone, and a login and a consent follow in any case."""
 
 
 class Browsers:
@@ -89,23 +92,23 @@ class Browsers:
         """Tell whether it is one, made in the last ten minutes."""
         return bool(_loads(self._forms, token, LIFETIME_SECONDS) == [_digest(mark, pending), page])
 
-    def logged_in(self, response: Response, user: User, mark: str, pending: str, device: str | None) -> None:
-        """Let the browser show for ten minutes, for this request alone, who logged in; and that it is this user's."""
-        signed = self._logins.dumps([user.name, self._state(user), _digest(mark, pending)])
+    def logged_in(self, response: Response, person: Person, mark: str, pending: str, device: str | None) -> None:
+        """Let the browser show for ten minutes, for this request alone, who logged in; and that it is theirs."""
+        signed = self._logins.dumps([person.login, self._state(person), _digest(mark, pending)])
         self._set(response, _LOGIN, str(signed))
-        self._set(response, _DEVICE, str(self._devices.dumps([user.name, device or secrets.token_urlsafe(16)])))
+        self._set(response, _DEVICE, str(self._devices.dumps([person.login, device or secrets.token_urlsafe(16)])))
 
-    def login(self, request: Request, pending: str, users: Callable[[str], User | None]) -> User | None:
+    def login(self, request: Request, pending: str, find: Callable[[str], Person | None]) -> Person | None:
         """Return who logged in for this request from this browser, as they were when they did; else None."""
         content = _loads(self._logins, self._cookie(request, _LOGIN), LIFETIME_SECONDS)
         mark = self.known(request)
         if not isinstance(content, list) or mark is None:
             return None
-        name, state, digest = content
-        user = users(name)
-        if user is None or user.disabled or digest != _digest(mark, pending) or state != self._state(user):
+        login, state, digest = content
+        person = find(login)
+        if person is None or digest != _digest(mark, pending) or state != self._state(person):
             return None
-        return user
+        return person
 
     def end_login(self, response: Response) -> None:
         """Take back what `logged_in` gave for the consent page."""
@@ -115,13 +118,21 @@ class Browsers:
 
     def device(self, request: Request, name: str) -> str | None:
         """Return what tells this browser from others, if somebody logged in from it as `name` before."""
-        content = _loads(self._devices, self._cookie(request, _DEVICE), DEVICE_SECONDS)
-        return str(content[1]) if isinstance(content, list) and content[0] == name else None
+        content = self._device(request)
+        return content[1] if content is not None and content[0] == name else None
 
-    def _state(self, user: User) -> str:
+    def last_login(self, request: Request) -> str | None:
+        """Return who logged in last from this browser, in 180 days. It proves nothing about who sits there now."""
+        content = self._device(request)
+        return None if content is None else content[0]
+
+    def _device(self, request: Request) -> tuple[str, str] | None:
+        content = _loads(self._devices, self._cookie(request, _DEVICE), DEVICE_SECONDS)
+        return (str(content[0]), str(content[1])) if isinstance(content, list) else None
+
+    def _state(self, person: Person) -> str:
         """Change with the password and with one-time codes: a login by the old ones is then void."""
-        secrets_of_user = f"{user.password_hash} {user.totp_secret}".encode()
-        return hmac.new(self._key, b"login-state " + secrets_of_user, "sha256").hexdigest()[:32]
+        return hmac.new(self._key, b"login-state " + person.credentials.encode(), "sha256").hexdigest()[:32]
 
     def _name(self, cookie: _Cookie) -> str:
         return f"__Host-{cookie.name}" if self._https else cookie.name

@@ -60,5 +60,16 @@ def foreign() -> Response:
     )
 
 
+def of_another(client: str, user: str) -> Response:
+    """Return a page about a client that was let in without a window for whoever connected it before."""
+    return problem_page(
+        "This client is not yours yet",
+        f"Another person connected {client} from this browser before, and can do so again. For {user} it is new: "
+        "the owner opens a window on the relay, and you connect anew from your chat.",
+        command="sudo opencode-gateway clients allow",
+        status=403,
+    )
+
+
 def _not_understood(status: int) -> Response:
     return start_again("This form is not complete", "The gateway did not understand it.", status=status)

@@ -28,6 +28,7 @@ from opencode_common.files import read_regular, write_atomically
 from opencode_common.validation import describe
 from opencode_gateway.capabilities import CAPABILITIES, Capability
 from opencode_gateway.errors import ConfigError, Refused
+from opencode_gateway.people.directory import Person
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -88,6 +89,11 @@ class User:
     """What a token of theirs can be granted at most."""
     disabled: bool
 
+    @property
+    def person(self) -> Person:
+        """What a directory says of them while they are not disabled."""
+        return Person(self.name, self.name, self.capabilities, f"{self.password_hash} {self.totp_secret}")
+
 
 def known_as(typed: str) -> str:
     """Return the name that somebody means who typed this: phones begin words with a capital."""
@@ -126,6 +132,11 @@ class Users:
         if self._wrong:
             raise ConfigError(self._wrong)
         return self._users
+
+    def find(self, login: str) -> Person | None:
+        """See `Directory`: somebody who is disabled may not come in."""
+        user = self.load().get(login)
+        return None if user is None or user.disabled else user.person
 
     def add(self, name: str, password_hash: str, capabilities: Iterable[Capability]) -> None:
         """Add somebody. Raises `Refused` for a name that is taken or not of the right form, `ConfigError`."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opencode_gateway.people.users import User, Users
+    from opencode_gateway.sign_in.step import Kind
 
 log = logging.getLogger(__name__)
 
@@ -41,11 +42,11 @@ class Typed:
 
 
 class Logins:
-    """Everything that decides about a login.
+    """Everything that decides about a login with a password.
 
     Args:
         passwords, throttle: made here, unless the caller has others.
-        clock: seconds since the epoch.
+        clock: seconds since the epoch, for one-time codes.
     """
 
     def __init__(
@@ -56,9 +57,10 @@ class Logins:
         throttle: Throttle | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        self.kind: Kind = "password"
         self.users = users
         self._passwords = passwords or Passwords()
-        self._throttle = throttle or Throttle(clock)
+        self._throttle = throttle or Throttle()
         self._codes = OneTimeCodes(clock)
 
     async def check(self, typed: Typed) -> User:

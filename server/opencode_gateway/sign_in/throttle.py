@@ -11,7 +11,8 @@ last two can be emptied on purpose, so whoever can show that he is no stranger d
 What is left: during a storm, somebody on a new device who has no access to the relay waits for its end.
 
 An attempt is counted before the password is looked at, and given back when it was right: many at once count, too.
-All of it lies in memory, bounded; a restart forgets it, and an attacker cannot cause one.
+All of it lies in memory, bounded; a restart forgets it, and an attacker cannot cause one. Time is the monotonic
+clock's: whoever sets the machine's clock, or corrects it, makes nobody wait.
 """
 
 from __future__ import annotations
@@ -68,10 +69,12 @@ class Buckets:
     """One budget for each key, in bounded memory.
 
     Args:
-        clock: seconds.
+        clock: seconds; one that nobody sets.
     """
 
-    def __init__(self, budget: Budget, clock: Callable[[], float], max_keys: int = _MAX_KEYS) -> None:
+    def __init__(
+        self, budget: Budget, clock: Callable[[], float] = time.monotonic, max_keys: int = _MAX_KEYS
+    ) -> None:
         self._budget = budget
         self._clock = clock
         self._max_keys = max_keys
@@ -117,10 +120,10 @@ class Throttle:
     """Admits attempts to log in.
 
     Args:
-        clock: seconds.
+        clock: seconds; one that nobody sets.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._salt = secrets.token_bytes(16)
         self._devices = Buckets(DEVICE, clock)
         self._windows = Buckets(WINDOW, clock)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_gateway.configuration import Configuration
+    from support.fake_identity_provider import FakeIdentityProvider
     from support.team_gateway import Make
 
 
@@ -76,31 +77,22 @@ async def test_a_challenge_that_is_none_of_s256_is_refused(challenge: str, gatew
         assert (answer["error"], answer["iss"]) == ("invalid_request", running.url)
 
 
-@pytest.mark.parametrize("answer", ["approve", "deny"])
+@pytest.mark.parametrize("answer", ["allow", "deny", "at the provider"])
 async def test_a_redirect_that_is_not_allowed_any_longer_gets_no_answer(
-    answer: str,
-    configure: Callable[..., Configuration],
-    tls: tuple[Path, Path],
+    answer: str, configure: Callable[..., Configuration], tls: tuple[Path, Path], provider: FakeIdentityProvider
 ) -> None:
     configuration = configure()
-    callback = f"{configuration.public_url}/auth/callback"
     clients = configuration.clients.model_copy(update={"redirect_uris": ("https://chat.example.org/cb",)})
     async with TeamGateway(configuration, *tls) as running, running.browser() as browser:
         asked = await browser.get(running.asking(await running.registered()))
-        begun = asked.headers["location"]
-        if answer == "approve":
-            begun = (await running.visit(begun, browser=browser, until=callback)).headers["location"]
-        cookies = browser.cookies
+        begun = f"{running.url}{asked.headers['location'].removeprefix(running.url)}"
+    provider.denies = answer == "at the provider"
 
-    async with (
-        TeamGateway(configuration.model_copy(update={"clients": clients}), *tls) as running,
-        running.browser() as browser,
-    ):
-        browser.cookies = cookies
-        page = await running.visit(begun, browser=browser, answer=answer)
+    async with TeamGateway(configuration.model_copy(update={"clients": clients}), *tls) as running:
+        page = await running.visit(begun, answer=answer)
 
-        assert page.status_code == 400
-        assert "This login cannot go on" in page.text
+        assert page.status_code == 409
+        assert "claude.ai is not an address that this relay allows any longer" in page.text
         assert "location" not in page.headers
 
 

@@ -38,7 +38,10 @@ async def test_the_sdk_s_own_client_logs_a_listed_person_in(mode: str, gateway: 
         assert (told["kind"], told["client_name"]) == (mode, "Chat")
         [session] = list_sessions(running.store)
         assert (session.login, session.client_id) == ("ann@example.org", told["client_id"])
-        assert [(event.event, event.outcome) for event in running.events][-1] == ("login", "ok")
+        assert [(event.event, event.outcome, event.login, event.kind) for event in running.events][-2:] == [
+            ("login", "ok", "ann@example.org", mode),
+            ("consent", "allowed", "ann@example.org", mode),
+        ]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -159,7 +162,7 @@ async def test_somebody_is_refused_at_the_callback_who(
         assert "location" not in page.headers
         assert "Traceback" not in page.text
         assert list_sessions(running.store) == []
-        assert [(event.event, event.outcome) for event in running.events][-1] == ("login", "refused")
+        assert [(e.event, e.outcome, e.login, e.kind) for e in running.events][-1] == ("login", "refused", None, mode)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +176,7 @@ async def test_somebody_is_refused_at_the_callback_who(
         {"exp": int(time.time()) - 60},
         {"exp": None},
         {"nbf": int(time.time()) + 3600},
-        {"nonce": "0" * 64},
+        {"nonce": "0" * 43},
         {"nonce": None},
     ],
     ids=[
@@ -262,6 +265,41 @@ async def test_userinfo_about_another_person_lets_nobody_in(
 
         assert page.status_code == 502
         assert "another person" in page.text
+
+
+@pytest.mark.parametrize("iss", ["https://elsewhere.example", ""])
+async def test_an_answer_of_another_issuer_is_not_taken_for_the_provider_s(
+    iss: str, gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    provider.iss = iss
+    async with gateway() as running:
+        page = await running.visit(running.asking(await running.registered()))
+
+        assert page.status_code == 502
+        assert "did not come from localhost" in page.text
+        assert provider.called == []
+
+
+async def test_a_provider_that_says_that_it_names_itself_must(gateway: Make, provider: FakeIdentityProvider) -> None:
+    provider.discovery = {"authorization_response_iss_parameter_supported": True}
+    async with gateway() as running:
+        page = await running.visit(running.asking(await running.registered()))
+        provider.iss = provider.url
+        _, tokens = await running.log_in()
+
+        assert page.status_code == 502
+        assert await running.status(tokens["access_token"]) == 200
+
+
+@pytest.mark.parametrize("methods", [["client_secret_post"], ["client_secret_basic", "client_secret_post"]])
+async def test_the_secret_is_sent_in_a_way_that_the_provider_takes(
+    methods: list[str], gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    provider.discovery = {"token_endpoint_auth_methods_supported": methods}
+    async with gateway() as running:
+        await running.log_in()
+
+        assert ("client_secret" in provider.asked[-1]) is ("client_secret_basic" not in methods)
 
 
 async def test_an_access_token_that_has_ended_lets_nobody_in(gateway: Make, provider: FakeIdentityProvider) -> None:

@@ -6,13 +6,17 @@ The agents list and call tools when their model wants them to: here a model that
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from support.clients import documents, installed
 from support.clients.client import Called, RealClient
-from support.clients.desktop import ClientFailed
+from support.clients.desktop import PATIENCE, ClientFailed
 from support.fake_models import CallingModel
 from support.opencode import find_opencode
+from support.opencode2 import find_opencode2
+from support.ports import free_port
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -203,3 +207,55 @@ class OpenCode1(Agent):
 
     def _binary(self) -> Path:
         return find_opencode()
+
+
+class OpenCode2(OpenCode1):
+    """OpenCode 2, whose service does the work and lives on between commands.
+
+    It opens no browser. What it is shown its model reads in a catalog, and calls by code.
+    Its `mcp logout` forgets, and tells nobody.
+    """
+
+    name = "opencode"
+    document = documents.OPENCODE
+    logs_out = True
+
+    def connect(self) -> None:
+        self._run("service", "set", "port", str(free_port()))
+        self._configure("http://127.0.0.1:9")
+        self._wait_until("needs authentication")
+        self.desktop.run([self._binary(), "mcp", "auth", SERVER], self._ENVIRONMENT, person=True, prints=True)
+
+    def tools(self) -> set[str]:
+        with CallingModel() as model:
+            self.work(model)
+        return {name for asked in model.asked for name in re.findall(rf"tools\.{SERVER}\.(\w+)\(", asked)}
+
+    def call(self, tool: str, **arguments: Any) -> Called:
+        code = f"return await tools.{SERVER}.{tool}({json.dumps(arguments)})"
+        with CallingModel("execute", {"code": code}) as model:
+            self.work(model)
+        return Called(model.results[0])
+
+    def is_let_in(self) -> bool:
+        self._run("service", "restart")
+        return self._wait_until(f"{SERVER}  connected")
+
+    def is_shut_out(self) -> bool:
+        self._run("service", "restart")
+        return self._wait_until("needs authentication")
+
+    def work(self, model: CallingModel) -> None:
+        self._configure(model.url)
+        assert self.is_let_in()
+        self._run("run", _PROMPT)
+
+    def log_out(self) -> None:
+        self._run("mcp", "logout", SERVER)
+
+    def _wait_until(self, told: str) -> bool:
+        # The service looks at its servers once it has answered, and says that this is to come.
+        return eventually(lambda: told in self._run("mcp", "list"), told, within=PATIENCE)
+
+    def _binary(self) -> Path:
+        return find_opencode2()

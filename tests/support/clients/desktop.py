@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import subprocess
 import threading
 from contextlib import contextmanager, suppress
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 60.0
 """Seconds for one command of a client: each takes 1 to 5 s alone."""
+_ADDRESS = re.compile(r"https://\S+/authorize\?\S+(?=\s)")
 _OPENERS = ("xdg-open", "open", "sensible-browser", "www-browser", "x-www-browser", "wslview")
 _OPENER = """#!/bin/sh
 for url; do :; done
@@ -116,22 +118,27 @@ class Desktop:
         *,
         person: bool = False,
         terminal: bool = False,
+        prints: bool = False,
     ) -> str:
         """Run a client to its end, and return what it printed; with `person` somebody goes where it sends them.
+
+        With `prints` it opens no browser, and prints the address alone.
 
         Raises:
             ClientFailed: it ended with another code than 0.
         """
         with self.start(command, env, terminal=terminal) as running:
             if person:
-                self.let_in(running)
+                self.let_in(running, prints=prints)
             return running.end()
 
-    def let_in(self, running: Running) -> None:
-        """Wait for the client to open a browser; log in there, allow all, and go back to the client."""
+    def let_in(self, running: Running, *, prints: bool = False) -> None:
+        """Wait for the client to open a browser, or to print; log in there, allow all, and go back to the client."""
 
         def opened() -> str | None:
             urls = self._visited.read_text().splitlines()
+            if prints and (printed := _ADDRESS.search(running.out.read_text())):
+                return printed[0]
             if len(urls) > self._walked:
                 return urls[self._walked]
             if running.process.poll() is not None:
@@ -140,7 +147,7 @@ class Desktop:
 
         url = eventually(opened, "a browser that the client opens", within=PATIENCE)
         assert url is not None
-        self._walked += 1
+        self._walked = self.visits
         person = Person(self._trust)
         asyncio.run(person.visit(url))
         self.seen += person.seen

@@ -19,8 +19,13 @@ if TYPE_CHECKING:
 
     from support.fake_client_hosts import ClientHosts
 
-CLIENTS = {"loopback_redirects": True}
-"""`clients` of `gateway.json`: what lets in the programs that people have on their own machines."""
+CLIENTS = {
+    "known": [
+        *("claude-code", "codex", "opencode", "inspector", "mcp-remote"),
+        *("vscode", "cursor", "goose", "librechat@chat.example", "open-webui@ai.example"),
+    ]
+}
+"""`clients` of `gateway.json`: all that are known by name, besides those that are on by default."""
 PERSON = "ann"
 TOOLS = {"instances", "read", "reply", "send"}
 """Of the fixture server, those that a person who may do all is shown. It has others."""

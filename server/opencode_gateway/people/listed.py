@@ -1,4 +1,4 @@
-"""The list of people who may come in, and how an address that a provider vouches for is looked up in it."""
+"""Who may come in from an identity provider: `sign_in.users` of `gateway.json`, by verified e-mail address."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from opencode_gateway.errors import ConfigError
+from opencode_gateway.people.directory import Person
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,16 +20,8 @@ class PersonRefused(Exception):
     """Somebody is not let in. The message is for them: one sentence with the next step."""
 
 
-def plain(address: object) -> str | None:
-    """Return the form in which addresses are compared: lower case.
-
-    ASCII alone: other letters have more than one lower case, and look like each other. None for anything else.
-    """
-    return address.lower() if isinstance(address, str) and _ADDRESS.fullmatch(address) else None
-
-
-class People:
-    """Who may come in.
+class Listed:
+    """The list, read at the start. A change counts from a restart on, and then at each use of a token.
 
     Args:
         users: capabilities by address, as `sign_in.users` has them.
@@ -39,18 +32,18 @@ class People:
 
     def __init__(self, users: Mapping[str, tuple[Capability, ...]]) -> None:
         for address in users:
-            if plain(address) != address:
+            if _plain(address) != address:
                 raise ConfigError(
                     f"sign_in.users: {address[:200]!r} must be an e-mail address in lower case, of ASCII"
                 )
-        self._users = dict(users)
+        self._people = {address: Person(address, address, held) for address, held in users.items()}
 
-    def capabilities(self, address: str) -> tuple[Capability, ...]:
-        """Return what somebody may do at most; nothing if they are not in the list."""
-        return self._users.get(address, ())
+    def find(self, login: str) -> Person | None:
+        """See `Directory`."""
+        return self._people.get(login)
 
     def admit(self, address: object, *, verified: object, provider: str) -> str:
-        """Return the listed address of somebody who just logged in at `provider`.
+        """Return the login of somebody who just proved at `provider` who they are.
 
         Args:
             address: as it came from the provider.
@@ -64,13 +57,21 @@ class People:
             raise PersonRefused(
                 f"{provider} gave no e-mail address for this account: add one there, and connect again"
             )
-        known = plain(address)
+        known = _plain(address)
         if known is None:
             raise PersonRefused(f"{provider} gave an e-mail address for this account that cannot be used here")
         if verified is not True:
             raise PersonRefused(f"{known} is not verified at {provider}: verify it there, and connect again")
-        if not self.capabilities(known):
+        if known not in self._people:
             raise PersonRefused(
                 f"{known} is not among the users of this gateway: the owner adds them to sign_in.users"
             )
         return known
+
+
+def _plain(address: object) -> str | None:
+    """Return the form in which addresses are compared: lower case.
+
+    ASCII alone: other letters have more than one lower case, and look like each other. None for anything else.
+    """
+    return address.lower() if isinstance(address, str) and _ADDRESS.fullmatch(address) else None

@@ -1,0 +1,93 @@
+"""Asks an identity provider again whether the login of a session still counts, when a token of it is used.
+
+It fails closed: while the provider does not answer, nobody can say whether the token is good. Of each session one
+question is under way at a time, and whoever waits for it gets its answer. One that was begun is brought to its end:
+many providers take a refresh token once, and the next one must not be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from opencode_gateway.errors import GatewayError
+from opencode_gateway.sign_in.step import Ended, ProviderFailed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opencode_gateway.oauth.grants import Grants, Token
+    from opencode_gateway.sign_in.step import Renewing
+    from opencode_gateway.store import Store
+
+
+class Rechecks:
+    """The questions of one gateway.
+
+    Args:
+        provider: who is asked.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self, store: Store, grants: Grants, provider: Renewing, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._grants = grants
+        self._provider = provider
+        self._clock = clock
+        self._asking: dict[str, asyncio.Task[Ended | GatewayError | None]] = {}
+        """By session."""
+
+    async def check(self, token: Token, *, at_once: bool = False) -> None:
+        """Return if the login of this token's session still counts.
+
+        Args:
+            token: one that is good otherwise.
+            at_once: ask even if the last answer still counts.
+
+        Raises:
+            Ended: it does not count any longer, and the session has ended.
+            ProviderFailed, StoreError: that cannot be established now.
+        """
+        if token.recheck_at is None or (self._clock() < token.recheck_at and not at_once):
+            return
+        session_id = token.session_id
+        if session_id not in self._asking:
+            asking = asyncio.create_task(self._ask(session_id, token.login))
+            self._asking[session_id] = asking
+            asking.add_done_callback(lambda _: self._asking.pop(session_id, None))
+        problem = await asyncio.shield(self._asking[session_id])
+        if problem is not None:
+            raise problem
+
+    async def _ask(self, session_id: str, login: str) -> Ended | GatewayError | None:
+        """Return what is raised for all who wait."""
+        try:
+            with self._store.transaction(write=False) as db:
+                row = db.execute("SELECT renewal FROM sessions WHERE id = ?", (session_id,)).fetchone()
+            if row is None:
+                return Ended("ended", "this session was ended")
+            try:
+                if row["renewal"] is None:
+                    raise Ended("provider-ended", "this login cannot be renewed: log in anew")
+                proof = await self._provider.again(login, row["renewal"])
+            except Ended as ended:
+                await self._grants.end(session_id, ended.why)
+                return ended
+            except ProviderFailed as failure:
+                if failure.renewal is not None:
+                    await self._keep(session_id, failure.renewal, None)
+                return failure
+            if not await self._keep(session_id, proof.renewal, proof.recheck_at):
+                return Ended("ended", "this session was ended")
+        except GatewayError as error:
+            return error
+        return None
+
+    async def _keep(self, session_id: str, renewal: bytes | None, recheck_at: float | None) -> bool:
+        """Note what came of a question; False if the session was ended meanwhile. None leaves the time as it is."""
+        changed = "UPDATE sessions SET renewal = ?, recheck_at = coalesce(?, recheck_at) WHERE id = ?"
+        values = (renewal, recheck_at, session_id)
+        return await self._store.write(lambda db: db.execute(changed, values).rowcount == 1)

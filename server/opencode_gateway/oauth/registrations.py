@@ -1,0 +1,76 @@
+"""Registrations that nobody has consented to yet: each is carried by its client, in its own id, and signed by us.
+
+Nothing is stored for a stranger, so there is nothing that strangers can fill, and no place that the owner's client
+could lose (RFC 7591, appendix A.5.2, "stateless client registration"). With the first consent the client gets a row.
+
+What is signed is that row: the columns of `clients` in `COLUMNS`. Whoever adds a column of what a client registers
+adds it there, and `Clients` reads it from both alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from itsdangerous import BadSignature, TimestampSigner, URLSafeTimedSerializer
+
+from opencode_gateway.oauth.requests import MAX_REGISTERED_ID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+COLUMNS: Final = (
+    "name",
+    "document",
+    "redirect_uris",
+    "let_in_as",
+    "auth_method",
+    "secret_hash",
+    "jwks",
+    "jwks_uri",
+)
+"""Of a client's row. An id that lacks one, as an earlier version made it, is none: its client registers anew."""
+_NONCE_BYTES: Final = 9
+_LONG: Final = 80
+_DIGITS: Final = 12
+
+
+class Registrations:
+    """Signs registrations and reads them back.
+
+    Args:
+        key: the service's own; see `requests.signing_key`.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, key: bytes, *, clock: Callable[[], float] = time.time) -> None:
+        class Signer(TimestampSigner):
+            def get_timestamp(self) -> int:
+                return int(clock())
+
+        self._serializer = URLSafeTimedSerializer(key, salt="client-registration", signer=Signer)
+
+    def sign(self, row: Mapping[str, Any]) -> str | None:
+        """Return the id of a client that registers, some 150 characters; None if it would be too long."""
+        values = [row[column] for column in COLUMNS]
+        signed = str(self._serializer.dumps([secrets.token_urlsafe(_NONCE_BYTES), *values]))
+        return signed if len(signed) <= MAX_REGISTERED_ID else None
+
+    def read(self, client_id: str, *, seconds: float) -> dict[str, Any] | None:
+        """Return the row that was signed; None if it was not signed here, was changed, or is older than that."""
+        if len(client_id) > MAX_REGISTERED_ID:
+            return None
+        try:
+            _, *values = self._serializer.loads(client_id, max_age=int(seconds))
+        except BadSignature:
+            return None
+        return dict(zip(COLUMNS, values, strict=True)) if len(values) == len(COLUMNS) else None
+
+
+def shown_id(client_id: str) -> str:
+    """Return an id as lists have it, which commands take as well: long ones would fill the screen."""
+    if len(client_id) <= _LONG or client_id.startswith("https://"):
+        return client_id
+    return f"client-{hashlib.sha256(client_id.encode()).hexdigest()[:_DIGITS]}"

@@ -1,0 +1,158 @@
+"""The page on which a person logs in with a password."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from starlette.routing import Route
+
+from opencode_gateway.pages.forms import Answered
+from opencode_gateway.pages.rendering import problem_page
+from opencode_gateway.pages.visits import CONSENT_PATH, LOGIN_PATH, address_of, onward
+from opencode_gateway.people.users import MAX_NAME, known_as
+from opencode_gateway.sign_in.password import Typed, WrongLogin
+from opencode_gateway.sign_in.passwords import Busy
+from opencode_gateway.sign_in.step import BY_PASSWORD
+from opencode_gateway.sign_in.throttle import Buckets, Budget, Throttled, is_window_code, window_code
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from opencode_gateway.oauth.requests import Pending
+    from opencode_gateway.pages.visits import Visits
+    from opencode_gateway.people.directory import Person
+    from opencode_gateway.sign_in.password import Logins
+    from opencode_gateway.sign_in.step import Proof
+
+_BUSY_SECONDS: Final = 5
+_LOGGED_THROTTLING: Final = Budget(5, 60)
+"""Audit lines about attempts that were not looked at: a storm must not push everything else out of the log."""
+
+
+class PasswordPages:
+    """See `LoginPages`.
+
+    Args:
+        visits: what all pages share.
+        logins: checks who somebody is.
+        key: the service's own, of which the window's code is made.
+        window: when the enrolment window was opened that is open now, if one is.
+        clock: seconds.
+    """
+
+    at = None
+
+    def __init__(
+        self,
+        visits: Visits,
+        logins: Logins,
+        *,
+        key: bytes,
+        window: Callable[[], float | None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._visits = visits
+        self._logins = logins
+        self._key = key
+        self._window = window
+        self._throttling = Buckets(_LOGGED_THROTTLING, clock, max_keys=1)
+
+    def routes(self) -> list[Route]:
+        """See `LoginPages`."""
+        return [Route(LOGIN_PATH, self.show, methods=["GET"]), Route(LOGIN_PATH, self.take, methods=["POST"])]
+
+    def proved(self, request: Request, signed: str) -> tuple[Person, Proof] | None:
+        """See `LoginPages`."""
+        person = self._visits.browsers.login(request, signed, self._logins.users.find)
+        return None if person is None else (person, BY_PASSWORD)
+
+    async def show(self, request: Request) -> Response:
+        """Show the form."""
+        signed, pending = self._visits.pending(request.query_params.get("request", ""))
+        return self._page(request, signed, pending)
+
+    async def take(self, request: Request) -> Response:
+        """Check who that is, and lead on to the consent page."""
+        fields, signed, pending, mark = await self._visits.form(request, "login")
+        name, code = fields("name"), fields("code")
+        opened_at = self._window()
+        expected = None if opened_at is None else window_code(self._key, opened_at)
+        device = self._visits.browsers.device(request, known_as(name))
+        typed = Typed(
+            name=name,
+            password=fields("password"),
+            code=code,
+            address=address_of(request),
+            device=device,
+            window=expected if expected and is_window_code(fields("window"), expected) else None,
+        )
+        try:
+            user = await self._logins.check(typed)
+        except WrongLogin:
+            self._report(request, pending, "refused", name)
+            message = "That is not right. Look at the name, the password and, if you use one, the one-time code."
+            return self._page(
+                request, signed, pending, name=name, message=message, status=403, asks_window=bool(fields("window"))
+            )
+        except Throttled as error:
+            if not self._throttling.wait(None):
+                self._throttling.take(None)
+                self._report(request, pending, "throttled", name)
+            message = f"Too many attempts: this one was not looked at. Wait {_duration(error.wait)}, then try again."
+            return self._page(
+                request, signed, pending, name=name, message=message, status=429, wait=error.wait, asks_window=True
+            )
+        except Busy:
+            message = "Too many people log in just now: this was not looked at. Try again in a few seconds."
+            return self._page(request, signed, pending, name=name, message=message, status=503, wait=_BUSY_SECONDS)
+        self._report(request, pending, "ok", user.name)
+        response = onward(CONSENT_PATH, signed)
+        self._visits.browsers.logged_in(response, user.person, mark, signed, device)
+        return response
+
+    def _page(
+        self,
+        request: Request,
+        signed: str,
+        pending: Pending,
+        *,
+        name: str = "",
+        message: str | None = None,
+        status: int = 200,
+        wait: float | None = None,
+        asks_window: bool = False,
+    ) -> Response:
+        users = self._logins.users.load()
+        if not users:
+            raise Answered(
+                problem_page(
+                    "Nobody can log in yet",
+                    "This relay has no users. If it is yours, add yourself on it, then connect anew from your chat:",
+                    command="sudo opencode-gateway users add NAME",
+                    status=503,
+                )
+            )
+        values: dict[str, object] = {
+            "name": name[:MAX_NAME],
+            "message": message,
+            "asks_code": any(user.totp_secret for user in users.values()),
+            "asks_window": asks_window,
+        }
+        return self._visits.with_token(request, signed, pending, "login", values, status=status, wait=wait)
+
+    def _report(self, request: Request, pending: Pending, outcome: str, typed: str) -> None:
+        # People type passwords into the wrong field: only names that exist are written down.
+        name = known_as(typed)
+        login = name if name in self._logins.users.load() else None
+        self._visits.report(request, pending, "login", outcome, login=login)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{max(1, math.ceil(seconds))} seconds"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} minute{'s' if minutes > 1 else ''}"
