@@ -27,7 +27,7 @@ SDKS: tuple[tuple[Sdk, Era], ...] = (
     ("typescript2", "legacy"),
     ("typescript2", "2026-07-28"),
 )
-ANSWERED_WITHIN = 15.0
+ANSWERED_WITHIN = 30.0
 """Seconds after the signal, on a machine that does much else; a client that waits for a cut stream waits for 60."""
 
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from support.mcp_client import Era
 
 ERAS: tuple[Era, ...] = ("legacy", "2026-07-28")
-REPLACED_WITHIN = 20.0
+REPLACED_WITHIN = 30.0
+"""Seconds: 2 until it is asked, 10 of silence, 4 until it is killed, and its start where much else runs."""
 
 
 def child_of(gateway: Gateway) -> psutil.Process:
