@@ -9,6 +9,8 @@ import pytest
 from support.clients.desktop import Desktop
 from support.clients.documents import OF_PROGRAMS
 from support.clients.front import Front
+from support.clients.recorded import CHATGPT_KEYS, OF_CHATS
+from support.clients.recorded_client import KEY
 from support.fake_client_hosts import ClientHosts
 
 if TYPE_CHECKING:
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientHosts]:
     """The hosts of the clients' documents."""
-    with ClientHosts(tmp_path_factory.mktemp("hosts"), OF_PROGRAMS) as hosts:
+    said = {**OF_PROGRAMS, **OF_CHATS, CHATGPT_KEYS: KEY.key_set()}
+    with ClientHosts(tmp_path_factory.mktemp("hosts"), said) as hosts:
         yield hosts
 
 
