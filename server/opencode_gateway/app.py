@@ -21,9 +21,11 @@ from opencode_gateway.door.bodies import MendedBody
 from opencode_gateway.door.guards import HEALTH_PATH, guarded
 from opencode_gateway.door.health import Health
 from opencode_gateway.door.limits import CallLimits
+from opencode_gateway.door.tokens_first import TokensFirst
+from opencode_gateway.pages import landing
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
     from fastmcp.server.auth import AuthProvider
     from starlette.types import ASGIApp
@@ -31,14 +33,32 @@ if TYPE_CHECKING:
     from opencode_gateway.audit import AuditLog
     from opencode_gateway.calls.servers import Servers
     from opencode_gateway.configuration import Configuration
+    from opencode_gateway.refusals import Refusal
 
 _log = logging.getLogger(__name__)
 
 
 def build_app(
-    configuration: Configuration, servers: Servers, auth: AuthProvider, log: AuditLog, environ: Mapping[str, str]
+    configuration: Configuration,
+    servers: Servers,
+    auth: AuthProvider,
+    log: AuditLog,
+    environ: Mapping[str, str],
+    *,
+    origins: Callable[[], Collection[str]] = tuple,
+    on_refusal: Callable[[Refusal], None] = lambda refusal: None,
 ) -> ASGIApp:
-    """Return the application; the children live as long as its lifespan. `environ` is the gateway's own."""
+    """Return the application; the children live as long as its lifespan.
+
+    Args:
+        configuration: all settings.
+        servers: what is served.
+        auth: says what a token may do, and has the routes on which one is got.
+        log: of audit.
+        environ: the gateway's own.
+        origins: whose web pages may be clients now.
+        on_refusal: hears of those who are refused at the door.
+    """
     release = version("opencode-relay")
     children = Children(servers, environ, configuration.tool_timeout_seconds, release)
     observing = frozenset(configuration.capabilities["observe"])
@@ -81,7 +101,13 @@ def build_app(
         json_response=False,
         host_origin_protection=False,
         # The body is read whole behind the limits alone.
-        middleware=[Middleware(CallLimits), Middleware(MendedBody)],
+        middleware=[Middleware(TokensFirst), Middleware(CallLimits), Middleware(MendedBody)],
     )
+    app.router.routes.extend(landing.routes(configuration.resource))
     app.router.routes.append(Route(HEALTH_PATH, Health(children).endpoint, methods=["GET"]))
-    return guarded(app, configuration.public_url)
+    return guarded(
+        app,
+        configuration.public_url,
+        origins=origins,
+        on_refusal=on_refusal,
+    )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from opencode_gateway.audit import Event
     from opencode_gateway.configuration import Configuration
+    from opencode_gateway.refusals import Refusal
     from opencode_gateway.sign_in.provider import ProviderLogins
     from opencode_gateway.store import Store
 
@@ -85,6 +86,7 @@ def build_auth(
     configuration: Configuration,
     store: Store,
     on_event: Callable[[Event], None] = lambda event: None,
+    on_refusal: Callable[[Refusal], None] = lambda refusal: None,
     *,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
@@ -95,6 +97,7 @@ def build_auth(
         configuration: names the way to log in.
         store: clients, sessions and tokens.
         on_event: hears of logins, of clients that are admitted, and of sessions that end.
+        on_refusal: hears of clients that are refused.
         clock: seconds since the epoch.
         monotonic: seconds, for budgets of the pages.
 
@@ -104,14 +107,22 @@ def build_auth(
     sign_in = configuration.sign_in
     if isinstance(sign_in, PasswordSignIn):
         users = Users(sign_in.users_file or configuration.data_dir / "users.json")
-        provider = _WithPages(configuration, store, users, on_event=on_event, clock=clock)
+        provider = _WithPages(configuration, store, users, on_event=on_event, on_refusal=on_refusal, clock=clock)
         logins: Logins | ProviderLogins = Logins(users)
     else:
         # Imported for this way alone: a provider's signatures bring much with them.
         from opencode_gateway.sign_in.provider import provider_logins  # noqa: PLC0415
 
         logins = provider_logins(sign_in, configuration.data_dir, configuration.public_url, clock)
-        provider = _WithPages(configuration, store, logins.people, renewing=logins, on_event=on_event, clock=clock)
+        provider = _WithPages(
+            configuration,
+            store,
+            logins.people,
+            renewing=logins,
+            on_event=on_event,
+            on_refusal=on_refusal,
+            clock=clock,
+        )
     provider.pages = tuple(
         pages.routes(
             provider,

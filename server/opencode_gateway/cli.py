@@ -15,7 +15,18 @@ from opencode_gateway.configuration import DEFAULT_PATH
 from opencode_gateway.errors import ConfigError, GatewayError
 
 PROGRAM: Final = "opencode-gateway"
-COMMANDS: Final = ("serve", "check", "health", "users", "clients", "sessions", "tokens", "backup")
+COMMANDS: Final = (
+    "serve",
+    "check",
+    "health",
+    "doctor",
+    "users",
+    "clients",
+    "refusals",
+    "sessions",
+    "tokens",
+    "backup",
+)
 """Each is the click command of that name in the module of that name in `commands/`."""
 
 

@@ -7,6 +7,7 @@ Everything else has a default. Secrets are never in it: it names the files that 
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -20,6 +21,8 @@ from opencode_gateway.oauth.known_clients import ENTRIES, known_client, owners_o
 
 DEFAULT_PATH: Final = Path("/etc/opencode-gateway/gateway.json")
 MCP_PATH: Final = "/mcp"
+_ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+"""As browsers write one."""
 
 _Capabilities = Annotated[tuple[Capability, ...], Field(min_length=1)]
 
@@ -69,6 +72,16 @@ class Clients(_Part):
     """Hosts whose client-id metadata documents are fetched, in place of those of Claude and ChatGPT."""
     enrolment: Literal["window", "open"] = "window"
     """`window`: a new client is admitted only in a window that `opencode-gateway clients allow` opens."""
+    origins: tuple[str, ...] = ()
+    """Of clients that are web pages, as `https://chat.example.org`: their pages may register, get tokens and call."""
+
+    @field_validator("origins")
+    @classmethod
+    def _are_origins(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin: write SCHEME://HOST[:PORT], without a wildcard")
+        return origins
 
     @field_validator("*")
     @classmethod

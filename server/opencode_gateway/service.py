@@ -19,6 +19,8 @@ from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.door.draining import Draining
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.logs import LineFormatter, NoContent, Sparing
+from opencode_gateway.oauth.redirects import Rules
+from opencode_gateway.refusal_log import Refusals
 from opencode_gateway.store import FILE_NAME, Store
 
 if TYPE_CHECKING:
@@ -48,13 +50,22 @@ def run(configuration: Configuration) -> None:
     servers = load_servers(configuration.servers_file)
     log = AuditLog(configuration.audit)
     store = Store(configuration.data_dir / FILE_NAME)
+    refusals = Refusals(Store(configuration.data_dir / FILE_NAME), on_event=log.write)
     log_to_stderr()
     try:
-        serve(
-            build_app(configuration, servers, build_auth(configuration, store, log.write), log, os.environ),
+        auth = build_auth(configuration, store, log.write, refusals.record)
+        app = build_app(
             configuration,
+            servers,
+            auth,
+            log,
+            os.environ,
+            origins=Rules(configuration.clients, store).origins,
+            on_refusal=refusals.record,
         )
+        serve(app, configuration)
     finally:
+        refusals.close()
         log.close()
 
 

@@ -104,6 +104,13 @@ _MIGRATIONS: Final = (
     ALTER TABLE clients ADD COLUMN jwks TEXT;
     ALTER TABLE clients ADD COLUMN jwks_uri TEXT;
     """,
+    # door: what `refusal_log` keeps
+    """
+    CREATE TABLE refusals (
+        kind TEXT NOT NULL, client TEXT NOT NULL, network TEXT NOT NULL, address TEXT NOT NULL, reason TEXT NOT NULL,
+        remedy TEXT NOT NULL, count INTEGER NOT NULL, first_at REAL NOT NULL, last_at REAL NOT NULL,
+        PRIMARY KEY (kind, client, network)) STRICT;
+    """,
 )
 """`PRAGMA user_version` counts those that a file has had. One that was released is never changed."""
 

@@ -165,8 +165,8 @@ def _restore(options: argparse.Namespace) -> None:
 
 def _doctor(options: argparse.Namespace) -> int:
     require_root()
+    from opencode_common.finding import is_sound, to_json, to_text
     from opencode_relay.doctor.examination import examine
-    from opencode_relay.doctor.finding import is_sound, to_json, to_text
     from opencode_relay.doctor.relay import Gateway, Relay
 
     findings = examine(Relay(options.etc, load_settings(options.etc), Gateway.read()))

@@ -17,6 +17,8 @@ from client.launched import Launched
 from client.machine2 import guard_of, told
 from opencode_connected.agents import sockets
 from opencode_connected.agents.listening import OwnListener, SeenListener
+from opencode_connected.agents.single import Single
+from opencode_connected.loopback import Endpoint
 from support.opencode import ServedOpenCode
 from support.ports import free_port
 from support.waiting import eventually
@@ -204,6 +206,21 @@ def test_what_listens_there_anew_is_not_what_was_seen() -> None:
 def test_a_program_of_another_user_is_not_ones_own() -> None:
     with FakeStranger(free_port()) as stranger:
         assert not OwnListener(stranger.port).is_there()
+        assert not SeenListener(stranger.port, os.getpid()).is_own()
+
+
+@pytest.mark.usefixtures("asked")
+async def test_what_comes_to_listen_after_a_launchers_own_server_is_not_asked() -> None:
+    with listens("127.0.0.1") as listening:
+        port = listening.getsockname()[1]
+        server = Single(Endpoint(port, ("opencode", PASSWORD)), frozenset())
+        assert await server.target() is None
+        server.answers("1.18.33", "/", "a", SeenListener(port, os.getpid()))
+        server.answers("1.18.33", "/", "b")
+        target = await server.target()
+        assert target is not None
+    assert await server.target() is None
+    assert await server.moved(target) is None
 
 
 @pytest.mark.usefixtures("asked")

@@ -315,7 +315,8 @@ def test_the_way_from_a_chat_service_brings_the_device_cookie_and_a_form_of_anot
     page.goto(world.evil.url)
     page.wait_for_url(f"{world.relay.url}/authorize")
 
-    assert world.cookies == [{"__Host-browser", "__Host-device"}, set()]
+    # The login is of this browser, too: see `pages.browsers`.
+    assert world.cookies == [{"__Host-browser", "__Host-login", "__Host-device"}, set()]
 
 
 def test_the_pages_are_not_shown_in_a_frame(world: World, device: Callable[..., BrowserContext]) -> None:

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from opencode_gateway.errors import Refused
-from opencode_gateway.oauth import clients
+from opencode_gateway.oauth import client_rows, clients
 from opencode_gateway.oauth.clients import clean_name
 from opencode_gateway.oauth.enrolment import close_window, list_clients, open_window, revoke_client
 from opencode_gateway.oauth.registrations import shown_id
@@ -341,7 +341,7 @@ async def test_an_id_outlives_a_restart_and_the_window(server: AuthorizationServ
 async def test_a_client_that_is_not_used_within_an_hour_is_forgotten(server: AuthorizationServer) -> None:
     unused, in_time, used = await server.registered(), await server.registered(), await server.registered()
     await server.tokens(used)
-    server.clock.advance(clients.UNUSED_SECONDS)
+    server.clock.advance(client_rows.UNUSED_SECONDS)
     asked = await server.authorize(in_time, proof().challenge)
     server.clock.advance(LIFETIME_SECONDS)
 
@@ -380,7 +380,7 @@ async def test_a_client_that_nobody_has_granted_anything_to_is_revoked_by_its_ow
 async def test_a_client_without_a_session_makes_room_for_one_that_is_connected(
     server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "MAX_CLIENTS", 2)
+    monkeypatch.setattr(client_rows, "MAX_CLIENTS", 2)
     idle, busy = await server.registered(), await server.registered()
     tokens = [await server.tokens(client_id) for client_id in (idle, busy)]
     await server.http.post("/revoke", data={"client_id": idle, "token": tokens[0]["access_token"]})
@@ -394,7 +394,7 @@ async def test_a_client_without_a_session_makes_room_for_one_that_is_connected(
 async def test_there_is_a_most_of_clients_that_are_used(
     server: AuthorizationServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clients, "MAX_CLIENTS", 2)
+    monkeypatch.setattr(client_rows, "MAX_CLIENTS", 2)
     ids = [await server.registered() for _ in range(3)]
     for client_id in ids[:2]:
         await server.tokens(client_id)

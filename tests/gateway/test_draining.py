@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_gateway.service import DRAIN_SECONDS
+from support.clients.one_call import Sdk, one_call
 from support.gateway import Gateway, fixture_entry
-from support.typescript_client import Sdk, typescript_call
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from support.mcp_client import Answer, Era, ToolClient
 
 ERAS: tuple[Era, ...] = ("legacy", "2026-07-28")
-SDKS: tuple[tuple[Sdk, Era], ...] = (("1", "legacy"), ("2", "legacy"), ("2", "2026-07-28"))
+SDKS: tuple[tuple[Sdk, Era], ...] = (
+    ("python1", "legacy"),
+    ("typescript1", "legacy"),
+    ("typescript2", "legacy"),
+    ("typescript2", "2026-07-28"),
+)
 ANSWERED_WITHIN = 15.0
 """Seconds after the signal, on a machine that does much else; a client that waits for a cut stream waits for 60."""
 
@@ -88,11 +93,11 @@ async def test_a_call_that_goes_on_is_answered_with_where_to_look(gateway: Gatew
 
 
 @pytest.mark.parametrize(("sdk", "era"), SDKS)
-async def test_the_typescript_sdk_gets_that_answer_and_does_not_wait_out_its_minute(
+async def test_every_sdk_gets_that_answer_and_does_not_wait_out_its_minute(
     gateway: Gateway, sdk: Sdk, era: Era
 ) -> None:
     with gateway:
-        async with typescript_call(
+        async with one_call(
             sdk, era, f"{gateway.url}/mcp", "all-token", "reply", instance="laptop", session="ses_7", steps=0
         ) as call:
             assert await call.next() == {"progress": "laptop waits"}
@@ -106,12 +111,10 @@ async def test_the_typescript_sdk_gets_that_answer_and_does_not_wait_out_its_min
 
 
 @pytest.mark.parametrize(("sdk", "era"), SDKS)
-async def test_the_typescript_sdk_is_told_at_once_that_the_server_broke_off(
-    gateway: Gateway, sdk: Sdk, era: Era
-) -> None:
+async def test_every_sdk_is_told_at_once_that_the_server_broke_off(gateway: Gateway, sdk: Sdk, era: Era) -> None:
     with gateway:
         (child,) = gateway.process.children()
-        async with typescript_call(
+        async with one_call(
             sdk, era, f"{gateway.url}/mcp", "all-token", "reply", instance="laptop", session="ses_7", steps=0
         ) as call:
             assert await call.next() == {"progress": "laptop waits"}

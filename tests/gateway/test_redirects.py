@@ -271,6 +271,8 @@ async def test_what_a_window_for_it_admitted_goes_on_working_until_it_is_revoked
     server.clock.advance(601)
     another_port = "http://127.0.0.1:50001/callback"
 
+    asked = await server.authorize(client_id, proof().challenge, redirect_uri=another_port)
+    server.consent(asked.headers["location"])
     assert (await server.authorize(client_id, proof().challenge, redirect_uri=another_port)).status_code == 302
     assert (await server.register(redirect_uris=[LOOPBACK])).status_code == 400
     (listed,) = list_clients(server.store)
@@ -286,8 +288,9 @@ async def test_a_client_that_is_on_is_not_kept_as_let_in_by_a_window(server: Aut
     opened(server, "vscode")
     client_id = (await server.register(redirect_uris=[CALLBACK])).json()["client_id"]
 
-    (listed,) = list_clients(server.store)
+    await server.tokens(client_id)
 
+    (listed,) = list_clients(server.store)
     assert (listed.id, listed.let_in_as) == (client_id, "")
 
 

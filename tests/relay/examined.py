@@ -8,7 +8,7 @@ from opencode_relay.doctor.relay import Gateway, Relay
 from opencode_relay.settings import load_settings
 
 if TYPE_CHECKING:
-    from opencode_relay.doctor.finding import Finding
+    from opencode_common.finding import Finding
     from relay.provisioned import ProvisionedRelay
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from opencode_common.finding import Finding, is_sound, ok, to_json, to_text
 from opencode_relay.doctor import firewall, inside, machine, ssh
 from opencode_relay.doctor.examination import examine
-from opencode_relay.doctor.finding import Finding, is_sound, ok, to_json, to_text
 from opencode_relay.doctor.relay import Gateway, Relay
 from relay.examined import looked_at, one
 from relay.raw_client import RawClient

@@ -13,7 +13,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-
 from opencode_relay.doctor.finding import Finding
 
 if TYPE_CHECKING:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from opencode_gateway.audit import Event
     from opencode_gateway.oauth.documents import Documents
+    from opencode_gateway.refusals import Refusal
 
 PUBLIC_URL = "https://relay.example.org"
 CALLBACK = person.CALLBACK
@@ -82,12 +83,14 @@ class AuthorizationServer:
         if "ann" not in self.users.load():
             self.users.add("ann", CHEAP_HASH, CAPABILITIES)
         self.events: list[Event] = []
+        self.refusals: list[Refusal] = []
         self.provider = Provider(
             self.configuration,
             self.store,
             self.users,
             documents=documents,
             on_event=self.events.append,
+            on_refusal=self.refusals.append,
             clock=self.clock,
         )
         self.app = Starlette(routes=self.provider.get_routes(MCP_PATH))

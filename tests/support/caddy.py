@@ -5,23 +5,21 @@ from __future__ import annotations
 import os
 import ssl
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 
 from support.ports import free_port, is_open
 from support.waiting import eventually
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 _START_SECONDS = 90.0
 """It takes 0.3 s alone."""
 _STOP_SECONDS = 10.0
 # Unbuffered, Caddy 2.6 cuts off some answers of the initialize era: where an answer begins before it has looked for
-# the request's end, it takes the request for broken. `max_buffer_size` brings that back, so the size is bounded by
-# `request_body`, as on the relay.
+# the request's end, it takes the request for broken. `max_buffer_size` brings that back, so the size is bounded as on
+# the relay: those lines are the role's own.
 # Nothing is installed into the machine's trust, and nothing but this port is listened on.
+_SITE = Path(__file__).parents[2] / "roles" / "relay_gateway" / "templates" / "gateway.caddy.j2"
 _CADDYFILE = """
 {{
     admin off
@@ -36,15 +34,19 @@ _CADDYFILE = """
 }}
 {url} {{
     bind 127.0.0.1
-    request_body {{
-        max_size 256KiB
-    }}
+{limits}
     reverse_proxy 127.0.0.1:{upstream} {{
         flush_interval -1
         buffer_requests
     }}
 }}
 """
+
+
+def _limits() -> str:
+    """Return the part of the role's site that bounds bodies."""
+    site = _SITE.read_text()
+    return site[site.index("\t@calls") : site.index("\treverse_proxy")]
 
 
 class Caddy:
@@ -62,7 +64,7 @@ class Caddy:
         """Start it, forwarding to 127.0.0.1:`upstream`, and wait until it has its certificate."""
         home = str(self._directory)
         caddyfile = self._directory / "Caddyfile"
-        caddyfile.write_text(_CADDYFILE.format(directory=home, url=self.url, upstream=upstream))
+        caddyfile.write_text(_CADDYFILE.format(directory=home, url=self.url, upstream=upstream, limits=_limits()))
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 ["caddy", "run", "--adapter", "caddyfile", "--config", str(caddyfile)],

@@ -76,21 +76,31 @@ class SeenListener:
     """What listens on a port while its owner is looked at, and whether it is still that which listens there.
 
     Neither the process's number nor the port is believed later: the one may be used again, the other be taken by
-    another user. Raises `psutil.Error` where there is no process `pid`.
+    another user. `pid`: the owner, who is asked where the kernel cannot be.
     """
 
     def __init__(self, port: int, pid: int) -> None:
-        import psutil  # noqa: PLC0415 - see above
-
         self._port = port
-        self._process = psutil.Process(pid)
         self._sockets = sockets.receivers(port)
+        self._process = None if self._sockets is not None else _process(pid)
 
     def is_there(self) -> bool:
         """Tell whether it still is. Takes 0.1 ms, or, where the kernel cannot be asked, some milliseconds."""
         if self._sockets is not None:
-            return sockets.are_own(self._sockets) and sockets.receivers(self._port) == self._sockets
-        return _has_port(self._process, self._port)
+            return bool(self._sockets) and sockets.receivers(self._port) == self._sockets
+        return self._process is not None and _has_port(self._process, self._port)
+
+    def is_own(self) -> bool:
+        """Tell whether it is this user's, and nobody else's beside it."""
+        return self.is_there() if self._sockets is None else sockets.are_own(self._sockets)
+
+
+def _process(pid: int) -> psutil.Process | None:
+    import psutil  # noqa: PLC0415 - see above
+
+    with suppress(psutil.Error):
+        return psutil.Process(pid)
+    return None
 
 
 def _has_port(process: psutil.Process, port: int) -> bool:

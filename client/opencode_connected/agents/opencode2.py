@@ -192,7 +192,7 @@ def listener(record: Record) -> SeenListener | str:
             f"OpenCode's service listens on {exposed}, not only on loopback: `opencode service unset hostname`"
         )
     # Both looks were of one thing, and a connection reaches it and nobody else.
-    if not seen.is_there():
+    if not (seen.is_own() and seen.is_there()):
         return (
             f"port {record.port}, which OpenCode's registry file names, is not, or not only, of process {record.pid}"
         )

@@ -142,7 +142,8 @@ class OwnedRun(Run):
 
         `watch` tells the guardian which process serves.
         """
-        from opencode_connected.agents.single import Single  # noqa: PLC0415 - heavy: OpenCode starts meanwhile
+        from opencode_connected.agents.listening import SeenListener  # noqa: PLC0415 - heavy: OpenCode starts meanwhile
+        from opencode_connected.agents.single import Single  # noqa: PLC0415 - as above
         from opencode_connected.bringup import wait_until_answering  # noqa: PLC0415
         from opencode_connected.registration import Registration, now_utc  # noqa: PLC0415
 
@@ -155,7 +156,8 @@ class OwnedRun(Run):
             self._report.opencode(self._answering.server_pid, endpoint.port)
         directory = self._answering.directory  # another one if OpenCode was given a project
         cwd = self._cwd if not directory or is_same(directory, self._cwd) else directory
-        single.answers(self._answering.version or self._installed.version, cwd, self._wanted.name)
+        seen = SeenListener(endpoint.port, self._answering.server_pid)
+        single.answers(self._answering.version or self._installed.version, cwd, self._wanted.name, seen)
         wanted = Registration(
             name=self._wanted.name,
             hostname=self._hostname,

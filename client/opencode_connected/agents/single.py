@@ -11,7 +11,7 @@ from opencode_connected.loopback import HOST
 from opencode_connected.text import as_utf8
 
 if TYPE_CHECKING:
-    from opencode_connected.agents.listening import OwnListener
+    from opencode_connected.agents.listening import OwnListener, SeenListener
     from opencode_connected.guard.policy import Right
     from opencode_connected.loopback import Endpoint
 
@@ -28,10 +28,12 @@ class Single:
         self._authorization = authorization
         self._rights = rights
         self._target: Target | None = None
+        self._seen: SeenListener | None = None
         self._directories: tuple[OpenedDirectory, ...] = ()
 
-    def answers(self, version: str, directory: str, name: str) -> None:
-        """Take note that the server answers, where it works, and what that is called."""
+    def answers(self, version: str, directory: str, name: str, seen: SeenListener | None = None) -> None:
+        """Take note that the server answers, where it works, and what that is called; `seen`: what listens there."""
+        self._seen = seen or self._seen
         self._target = Target(self._url, self._authorization, 1, version)
         self._directories = (OpenedDirectory(as_utf8(directory), name, opened=True),)
 
@@ -40,13 +42,13 @@ class Single:
         return Policy(self._rights, self._directories)
 
     async def target(self) -> Target | None:
-        """Return where the server is; None until it answers."""
-        return self._target
+        """Return where the server is; None until it answers, and once something else may listen there."""
+        return self._target if self._seen is None or self._seen.is_there() else None
 
     async def moved(self, seen: Target) -> Target | None:
         """Return the same: it ends with the launcher."""
         del seen
-        return self._target
+        return await self.target()
 
 
 class Watched(Single):
@@ -60,8 +62,3 @@ class Watched(Single):
         """Return where the server is; None while it does not run, whoever else has its port."""
         is_there = await self._listener.is_there_now()
         return await super().target() if is_there else None
-
-    async def moved(self, seen: Target) -> Target | None:
-        """Return the same, if the server runs."""
-        del seen
-        return await self.target()

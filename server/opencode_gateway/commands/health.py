@@ -22,7 +22,15 @@ _PATH: Final = "/healthz"
 @click.pass_obj
 def health(config: Path) -> None:
     """Ask the running gateway, and through it every server behind it; exit with 1 if one does not answer."""
-    listen = load_configuration(config).listen
+    click.echo(asked(load_configuration(config).listen))
+
+
+def asked(listen: str) -> str:
+    """Return what the gateway there says when all is well.
+
+    Raises:
+        GatewayError: it does not answer, or names servers that do not.
+    """
     connection = HTTPConnection(listen, timeout=_SECONDS)
     try:
         connection.request("GET", _PATH)
@@ -34,4 +42,4 @@ def health(config: Path) -> None:
         connection.close()
     if answer.status != 200:
         raise GatewayError(told or f"{listen} answers {answer.status}")
-    click.echo(told)
+    return told

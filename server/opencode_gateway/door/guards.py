@@ -1,13 +1,14 @@
-"""What every request meets first, whatever its route: checks of Host, Origin and body, and headers of the answer.
+"""What every request meets first, whatever its route: checks of Host and body, and headers of the answer.
 
-ASGI middleware. It knows nothing of MCP or OAuth, and keeps nothing between two requests.
+`origins` holds what is asked of pages of other sites.
+
+ASGI middleware. It knows little of MCP or OAuth, and keeps nothing between two requests.
 """
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
 import anyio
 from mcp.server.transport_security import RequestBodyLimitMiddleware
@@ -15,8 +16,12 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 
 from opencode_gateway.configuration import MCP_PATH
+from opencode_gateway.door.origins import OriginGuard, address_of, origin_of
+from opencode_gateway.refusals import Refusal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 HEALTH_PATH: Final = "/healthz"
@@ -27,66 +32,81 @@ BODY_SECONDS: Final = 30.0
 _NOTHING: Final = "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 _LOOPBACK: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 _HOST: Final = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
-def guarded(app: ASGIApp, public_url: str) -> ASGIApp:
-    """Return `app` behind all guards. Only loopback names and `public_url`'s host reach it, see `HostGuard`."""
+def guarded(
+    app: ASGIApp,
+    public_url: str,
+    *,
+    origins: Callable[[], Collection[str]] = tuple,
+    on_refusal: Callable[[Refusal], None] = lambda refusal: None,
+) -> ASGIApp:
+    """Return `app` behind all guards. Only loopback names and `public_url`'s host reach it, see `HostGuard`.
+
+    Args:
+        app: what is guarded.
+        public_url: where people and chat clients find it.
+        origins: whose pages may be clients now, see `OriginGuard`.
+        on_refusal: hears of hosts and origins that are refused.
+    """
     limited = RequestBodyLimitMiddleware(app, FORM_BYTES)
 
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
+        # What people paste ends in a slash now and then. A redirect would cost some clients their token.
+        if scope.get("path") == f"{MCP_PATH}/":
+            scope = {**scope, "path": MCP_PATH, "raw_path": MCP_PATH.encode()}
         # /mcp is limited after the token was seen to be good: until then nothing of a body is read.
         await (app if scope.get("path") == MCP_PATH else limited)(scope, receive, send)
 
-    return SecurityHeaders(HostGuard(SlowBodyGuard(by_path), public_url), https=public_url.startswith("https:"))
+    bounded = SlowBodyGuard(by_path)
+    asked = HostGuard(OriginGuard(bounded, public_url, origins, on_refusal), public_url, on_refusal)
+    return SecurityHeaders(asked, https=public_url.startswith("https:"))
 
 
 class HostGuard:
     """Answers only to its own name: `/healthz` to loopback names, everything else to the public one.
 
-    So a web page cannot reach it by rebinding a name of its own, nor by a form or script of another origin, and the
-    health of the children is nobody's business who comes through the front.
+    So a web page cannot reach it by rebinding a name of its own, and the health of the children is nobody's business
+    who comes through the front.
     """
 
-    def __init__(self, app: ASGIApp, public_url: str) -> None:
+    def __init__(self, app: ASGIApp, public_url: str, on_refusal: Callable[[Refusal], None]) -> None:
         self._app = app
-        self._origin = _origin(public_url)
+        self._public_url = public_url
+        self._origin = origin_of(public_url) or ("", "", 0)
         self._host = self._origin[1:]
+        self._on_refusal = on_refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 421 or 403."""
+        """Pass the request on, or answer 421."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        hosts, origins = headers.getlist("host"), headers.getlist("origin")
-        if len(hosts) != 1 or not self._is_for_us(scope["path"], hosts[0]):
-            await PlainTextResponse("This host is not served here", 421)(scope, receive, send)
-        elif origins and (len(origins) > 1 or _origin(origins[0]) != self._origin):
-            await PlainTextResponse("Requests of other origins are refused", 403)(scope, receive, send)
-        else:
+        hosts = Headers(scope=scope).getlist("host")
+        if len(hosts) == 1 and self._is_for_us(scope["path"], hosts[0]):
             await self._app(scope, receive, send)
+            return
+        if scope["path"] != HEALTH_PATH:
+            self._on_refusal(self._refusal(scope, hosts))
+        await PlainTextResponse("This host is not served here", 421)(scope, receive, send)
 
     def _is_for_us(self, path: str, host: str) -> bool:
         # What parsers of URLs leave out, as tabs, is in no name.
         if not _HOST.fullmatch(host):
             return False
-        scheme, *named = _origin(f"{self._origin[0]}://{host}")
+        named = origin_of(f"{self._origin[0]}://{host}")
         if path == HEALTH_PATH:
-            return named[0] in _LOOPBACK
-        return bool(scheme) and tuple(named) == self._host
+            return named is not None and named[1] in _LOOPBACK
+        return named is not None and named[1:] == self._host
 
-
-def _origin(url: str) -> tuple[str, str, int]:
-    """Return scheme, host and port; nothing that any URL has, where `url` is no origin."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or _DEFAULT_PORTS.get(parts.scheme, 0)
-    except ValueError:
-        return "", "", 0
-    if parts.path or parts.query or parts.fragment or parts.username is not None:
-        return "", "", 0
-    return parts.scheme, parts.hostname or "", port
+    def _refusal(self, scope: Scope, hosts: list[str]) -> Refusal:
+        return Refusal(
+            kind="host",
+            reason=f"it was asked for by another name than that of {self._public_url}",
+            remedy="Let the proxy pass the Host header on as it came, or correct public_url in gateway.json",
+            client=", ".join(hosts),
+            address=address_of(scope),
+        )
 
 
 class SlowBodyGuard:

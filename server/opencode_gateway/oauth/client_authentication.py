@@ -52,7 +52,7 @@ def not_authenticated(request: Request, error: NotAuthenticated) -> Response:
     headers = {"Cache-Control": "no-store", "Pragma": "no-cache"}
     if status == 401 and "authorization" in request.headers:
         headers["WWW-Authenticate"] = 'Basic realm="opencode-gateway"'  # RFC 6749, 5.2
-    return JSONResponse({"error": code, "error_description": str(error)}, status_code=status, headers=headers)
+    return JSONResponse({"error": code, "error_description": error.refusal.told}, status_code=status, headers=headers)
 
 
 _Seconds = Annotated[float, Field(allow_inf_nan=False)]

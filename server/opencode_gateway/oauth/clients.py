@@ -16,12 +16,21 @@ from pydantic import AnyUrl, Field
 
 from opencode_gateway.audit import Event
 from opencode_gateway.capabilities import CAPABILITIES
-from opencode_gateway.errors import GatewayError, Refused
+from opencode_gateway.errors import GatewayError
+from opencode_gateway.oauth.client_rows import (
+    UNUSED_SECONDS,
+    insert,
+    is_full,
+    keep_let_in,
+    make_room,
+    prune,
+    row_of,
+)
 from opencode_gateway.oauth.credentials import PUBLIC, Credentials, key_set
 from opencode_gateway.oauth.documents import DocumentRefused, Documents, netloc
 from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at, was_revoked
 from opencode_gateway.oauth.redirects import Allowed, is_registered
-from opencode_gateway.oauth.registrations import COLUMNS, Registrations
+from opencode_gateway.oauth.registrations import Registrations
 from opencode_gateway.oauth.renewals import may_renew, note_renewal
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.refusals import Refusal
@@ -29,7 +38,7 @@ from opencode_gateway.sign_in.throttle import Buckets, Budget
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from opencode_gateway.oauth.redirects import Rules
     from opencode_gateway.oauth.requests import Pending
@@ -37,11 +46,7 @@ if TYPE_CHECKING:
     from opencode_gateway.store import Store
 
 MAX_NAME: Final = 80
-MAX_CLIENTS: Final = 200
-"""That registered, and that somebody granted something. Of those without a session the oldest makes room."""
 MAX_REDIRECT_URIS: Final = 10
-UNUSED_SECONDS: Final = 3600
-"""In which a client that registered must be granted something; it registers anew afterwards."""
 _TOLD: Final = Budget(50, 60)
 """Audit lines about registrations: strangers must not push everything else out of the log."""
 
@@ -193,7 +198,7 @@ class Clients:
         if not uris:
             raise NotAdmitted.of(allowed.refusal(document.redirect_uris[:MAX_REDIRECT_URIS], name))
         credentials = Credentials(auth_method=document.token_endpoint_auth_method)
-        row = _row(name, uris[:MAX_REDIRECT_URIS], credentials, document=True)
+        row = row_of(name, uris[:MAX_REDIRECT_URIS], credentials, document=True)
         return self._client(client_id, row, allowed, only_login=only_login)
 
     def register(
@@ -226,7 +231,7 @@ class Clients:
         if refusal is not None:
             raise refusal
         let_in_as = allowed.let_in_as(uris)
-        client_id = self._registrations.sign(_row(name, uris, credentials, document=False, let_in_as=let_in_as))
+        client_id = self._registrations.sign(row_of(name, uris, credentials, document=False, let_in_as=let_in_as))
         if client_id is None:
             remedy = "a client registers fewer or shorter redirect_uris, and one key, or a jwks_uri"
             raise NotAdmitted("limit", "what it registers is too long", remedy=remedy, client=name)
@@ -265,20 +270,20 @@ class Clients:
         now = self._clock()
         if pending.only_login is not None and not may_renew(db, pending.client_id, pending.only_login, now):
             return False
-        _prune(db, now)
+        prune(db, now)
         if pending.document:
             credentials = Credentials(auth_method=pending.auth_method)
-            row = _row(pending.client_name, [pending.redirect_uri], credentials, document=True)
-            _insert(db, pending.client_id, row, now)
+            row = row_of(pending.client_name, [pending.redirect_uri], credentials, document=True)
+            insert(db, pending.client_id, row, now)
             note_renewal(db, pending.client_id, login, now)
         elif db.execute("SELECT 1 FROM clients WHERE id = ?", (pending.client_id,)).fetchone() is None:
             registered = self._read(db, pending.client_id, UNUSED_SECONDS + LIFETIME_SECONDS)
             if registered is None:
                 return False
-            _make_room(db)
-            _insert(db, pending.client_id, registered, now)
+            make_room(db)
+            insert(db, pending.client_id, registered, now)
         if pending.let_in_as:
-            _keep_let_in(db, pending)
+            keep_let_in(db, pending)
         return db.execute("UPDATE clients SET granted_at = ? WHERE id = ?", (now, pending.client_id)).rowcount == 1
 
     def _read(self, db: sqlite3.Connection, client_id: str, seconds: float) -> dict[str, Any] | None:
@@ -343,7 +348,7 @@ class Clients:
             return NotAdmitted("redirect", "it has too many redirect addresses", remedy=remedy, client=name)
         if not any(map(allowed.allows, sent)):
             return NotAdmitted.of(allowed.refusal(sent, name))
-        if _count(db, _IN_USE) >= MAX_CLIENTS:
+        if is_full(db):
             return NotAdmitted(
                 "limit",
                 "too many clients are registered",
@@ -361,65 +366,3 @@ def clean_name(name: str | None) -> str:
         if character.isspace() or unicodedata.category(character)[0] != "C"
     )
     return " ".join(visible.split())[:MAX_NAME].strip() or "a client without a name"
-
-
-def _keep_let_in(db: sqlite3.Connection, pending: Pending) -> None:
-    row = db.execute("SELECT let_in_as FROM clients WHERE id = ?", (pending.client_id,)).fetchone()
-    names = dict.fromkeys([*(row["let_in_as"].split() if row else ()), *pending.let_in_as.split()])
-    db.execute("UPDATE clients SET let_in_as = ? WHERE id = ?", (" ".join(names), pending.client_id))
-
-
-_IN_USE: Final = (
-    "document = 0 AND (EXISTS (SELECT 1 FROM sessions WHERE client_id = clients.id)"
-    " OR EXISTS (SELECT 1 FROM codes WHERE client_id = clients.id AND session_id IS NULL))"
-)
-
-
-def _count(db: sqlite3.Connection, where: str) -> int:
-    return int(db.execute(f"SELECT count(*) FROM clients WHERE {where}").fetchone()[0])  # noqa: S608 # of this file
-
-
-def _make_room(db: sqlite3.Connection) -> None:
-    """Forget the registered clients that were granted something longest ago, of those without a session."""
-    over = _count(db, "document = 0") + 1 - MAX_CLIENTS
-    if over <= 0:
-        return
-    if _count(db, _IN_USE) >= MAX_CLIENTS:
-        raise Refused(f"{MAX_CLIENTS} clients have sessions here: remove some with `opencode-gateway clients revoke`")
-    db.execute(
-        f"DELETE FROM clients WHERE id IN (SELECT id FROM clients WHERE document = 0 AND NOT ({_IN_USE})"  # noqa: S608 # of this file
-        " ORDER BY granted_at LIMIT ?)",
-        (over,),
-    )
-
-
-def _prune(db: sqlite3.Connection, now: float) -> None:
-    # Those that an earlier version has stored at registration.
-    db.execute("DELETE FROM clients WHERE granted_at IS NULL AND created_at < ?", (now - UNUSED_SECONDS,))
-    # A document's client is only a name for its sessions, and for what its people may renew.
-    db.execute(
-        "DELETE FROM clients WHERE document = 1"
-        " AND NOT EXISTS (SELECT 1 FROM sessions WHERE client_id = clients.id)"
-        " AND NOT EXISTS (SELECT 1 FROM codes WHERE client_id = clients.id)"
-        " AND NOT EXISTS (SELECT 1 FROM renewals WHERE client_id = clients.id)"
-    )
-
-
-def _row(
-    name: str, uris: Iterable[str], credentials: Credentials, *, document: bool, let_in_as: str = ""
-) -> dict[str, Any]:
-    """Return what a client's row has of what the client says: see `registrations.COLUMNS`."""
-    row = {"name": name, "document": int(document), "redirect_uris": "\n".join(uris), "let_in_as": let_in_as}
-    return row | credentials.model_dump()
-
-
-def _insert(db: sqlite3.Connection, client_id: str, row: Mapping[str, Any], now: float) -> None:
-    names = ", ".join(COLUMNS)
-    places = ", ".join(f":{column}" for column in COLUMNS)
-    # As what it was let in is added to: see `_keep_let_in`.
-    changed = ", ".join(f"{column} = excluded.{column}" for column in COLUMNS if column != "let_in_as")
-    db.execute(
-        f"INSERT INTO clients (id, created_at, {names}) VALUES (:id, :now, {places})"  # noqa: S608 # of `registrations`
-        f" ON CONFLICT (id) DO UPDATE SET {changed}",
-        {"id": client_id, "now": now, **row},
-    )

@@ -5,39 +5,40 @@
 - `iss` is on errors too (RFC 9207); `resource` of a token request is looked at (RFC 8707).
 - A client proves itself as `client_authentication` says: the SDK's handlers know no assertion, want `client_id` in
   the form whatever else names the client, and let no public client revoke.
+- What is refused is told with what helps, and reported: see `refused`.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlencode
 
 from fastmcp.server.auth.cimd import ASSERTION_ALGORITHMS
 from fastmcp.server.auth.redirect_validation import build_client_redirect
 from mcp.server.auth.handlers.authorize import AuthorizationHandler
-from mcp.server.auth.handlers.metadata import MetadataHandler
 from mcp.server.auth.handlers.register import RegistrationHandler
 from mcp.server.auth.handlers.token import TokenHandler
 from mcp.server.auth.middleware.client_auth import ClientAuthenticator
-from mcp.server.auth.provider import AuthorizeError, RegistrationError, RegistrationErrorCode
-from mcp.server.auth.routes import create_protected_resource_routes
+from mcp.server.auth.provider import AuthorizeError
 from mcp.server.auth.settings import ClientRegistrationOptions
 from mcp.server.transport_security import RequestBodyLimitMiddleware
 from mcp.shared.auth import OAuthMetadata
-from pydantic import AnyHttpUrl, ConfigDict, TypeAdapter
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route, request_response
 
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.errors import GatewayError
+from opencode_gateway.oauth import well_known
 from opencode_gateway.oauth.client_authentication import ClientAuthentication, NotAuthenticated, not_authenticated
 from opencode_gateway.oauth.clients import AdmittedClient, NotAdmitted
 from opencode_gateway.oauth.credentials import METHODS, agreed
+from opencode_gateway.oauth.refused import FORM, NO_STORE, asked_by, is_persons, oauth_error, refusal_in, told
 from opencode_gateway.oauth.requests import MAX_REDIRECT_URI, MAX_REGISTERED_ID, MAX_STATE
-from opencode_gateway.pages.rendering import problem_page, unavailable_page
+from opencode_gateway.pages.rendering import unavailable_page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -47,42 +48,45 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message
 
     from opencode_gateway.oauth.provider import Provider
+    from opencode_gateway.refusals import Refusal
 
 log = logging.getLogger(__name__)
-_FORM: Final = "application/x-www-form-urlencoded"
 MAX_FORM_BYTES: Final = 16 * 1024
 MAX_METADATA_BYTES: Final = 32 * 1024
 MAX_PARAMETER: Final = 4096
 _LONGEST: Final = {"client_id": MAX_REGISTERED_ID, "redirect_uri": MAX_REDIRECT_URI, "state": MAX_STATE}
 _REPEATABLE: Final = frozenset({"resource"})
-_NO_STORE: Final = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-# URLs are compared as text by clients: the usual parser would add a slash at the end of an origin.
-_URL: Final = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))
 
 
-def routes(provider: Provider, last_login: Callable[[Request], str | None] = lambda request: None) -> list[Route]:
+def routes(
+    provider: Provider, on_refusal: Callable[[Refusal], None], last_login: Callable[[Request], str | None]
+) -> list[Route]:
     """Return all endpoints of the authorization server.
 
     Args:
         provider: answers.
+        on_refusal: hears of what they refuse.
         last_login: says who logged in last from the browser of a request.
     """
     authentication = ClientAuthentication(provider.clients, provider.issuer)
+
+    def kept(
+        handle: Callable[[Request], Awaitable[Response]], limit: int = MAX_FORM_BYTES, kind: str | None = FORM
+    ) -> ASGIApp:
+        return bounded(handle, limit, kind, on_refusal=on_refusal, named=named)
+
+    async def named(client_id: str) -> str:
+        client = None
+        with suppress(GatewayError):  # a file that does not serve now: the id must do
+            client = await provider.get_client(client_id)
+        return (client.client_name if client else None) or client_id
+
     return [
-        Route("/.well-known/oauth-authorization-server", MetadataHandler(_metadata(provider.issuer)).handle),
-        *create_protected_resource_routes(
-            resource_url=_URL.validate_python(provider.resource),
-            authorization_servers=[_URL.validate_python(provider.issuer)],
-            scopes_supported=list(CAPABILITIES),
-        ),
-        Route(
-            "/authorize",
-            bounded(_Authorization(provider, last_login).handle, MAX_FORM_BYTES),
-            methods=["GET", "POST"],
-        ),
-        Route("/token", bounded(_Token(provider, authentication).handle, MAX_FORM_BYTES), methods=["POST"]),
-        Route("/revoke", bounded(_Revocation(provider, authentication).handle, MAX_FORM_BYTES), methods=["POST"]),
-        Route("/register", bounded(_Registration(provider).handle, MAX_METADATA_BYTES, None), methods=["POST"]),
+        *well_known.routes(_metadata(provider.issuer), provider.resource, provider.issuer),
+        Route("/authorize", kept(_Authorization(provider, last_login).handle), methods=["GET", "POST"]),
+        Route("/token", kept(_Token(provider, authentication).handle), methods=["POST"]),
+        Route("/revoke", kept(_Revocation(provider, authentication).handle), methods=["POST"]),
+        Route("/register", kept(_Registration(provider).handle, MAX_METADATA_BYTES, None), methods=["POST"]),
     ]
 
 
@@ -112,28 +116,49 @@ def _metadata(issuer: str) -> OAuthMetadata:
     )
 
 
-def bounded(handle: Callable[[Request], Awaitable[Response]], limit: int, kind: str | None = _FORM) -> ASGIApp:
-    """Refuse bodies over `limit` bytes and those of another `kind`; answer 503 while our own files do not serve."""
+def bounded(
+    handle: Callable[[Request], Awaitable[Response]],
+    limit: int,
+    kind: str | None,
+    *,
+    on_refusal: Callable[[Refusal], None],
+    named: Callable[[str], Awaitable[str]],
+) -> ASGIApp:
+    """Refuse bodies over `limit` bytes and those of another `kind`; answer 503 while our own files do not serve.
+
+    Args:
+        handle: answers. What it refuses is told, and reported.
+        limit: in bytes.
+        kind: the content type; None takes any.
+        on_refusal: hears of what is refused.
+        named: returns the name of the client of an id, or the id.
+    """
 
     async def answered(request: Request) -> Response:
         sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind and request.method == "POST" and sent != kind:
-            # Never parsed: parts of an upload would become files here.
-            return _error("invalid_request", f"the body must be {kind}", 400)
+        refusal: Refusal | None
         try:
-            return await handle(request)
-        except NotAuthenticated as error:
+            if kind and request.method == "POST" and sent != kind:
+                # Never parsed: parts of an upload would become files here.
+                response = oauth_error("invalid_request", f"the body must be {kind}", 400)
+            else:
+                response = await handle(request)
+            refusal = refusal_in(response)
+        except NotAuthenticated as failure:
             # Every client that `/token` or `/revoke` refuses for what it is comes by here.
-            return not_authenticated(request, error)
-        except GatewayError as error:
-            log.error("%s is not answered: %s", request.url.path, error)  # noqa: TRY400 # its message says all
-            if _is_persons(request):
+            refusal = None if failure.later else failure.refusal
+            response = not_authenticated(request, failure)
+        except NotAdmitted as not_admitted:
+            refusal = not_admitted.refusal
+            response = told(request, refusal)
+        except GatewayError as failure:
+            log.error("%s is not answered: %s", request.url.path, failure)  # noqa: TRY400 # its message says all
+            if is_persons(request):
                 return unavailable_page()
-            return JSONResponse(
-                {"error": "temporarily_unavailable", "error_description": "The gateway cannot use its files now"},
-                status_code=503,
-                headers=_NO_STORE,
-            )
+            return oauth_error("temporarily_unavailable", "The gateway cannot use its files now", 503)
+        if refusal is not None:
+            on_refusal(await asked_by(request, refusal, named))
+        return response
 
     return RequestBodyLimitMiddleware(request_response(answered), limit)
 
@@ -161,19 +186,15 @@ class _Authorization:
         parameters = await request.form() if request.method == "POST" else request.query_params
         problem = _problem(parameters.multi_items())
         if problem:
-            return _shown(request, problem)
-        try:
-            client = await self._provider.clients.admit(
-                str(parameters.get("client_id", "")), login=self._last_login(request)
-            )
-        except NotAdmitted as error:
-            return _shown(request, str(error))
+            raise NotAdmitted("request", problem, remedy="")
+        client_id = str(parameters.get("client_id", ""))
+        client = await self._provider.clients.admit(client_id, login=self._last_login(request))
+        name = client.client_name or client.client_id
         redirect_uri = parameters.get("redirect_uri")
         mine = [client.allowed.as_written(uri) for uri in client.redirect_uris or []]
         sent_to = mine if redirect_uri is None else [str(redirect_uri)]
         if not any(map(client.allowed.allows, sent_to)):
-            refusal = client.allowed.refusal(sent_to, client.client_name or "")
-            return _shown(request, str(NotAdmitted.of(refusal)))
+            raise NotAdmitted.of(client.allowed.refusal(sent_to, name))
         asking = _Asking(
             self._provider,
             client,
@@ -183,7 +204,12 @@ class _Authorization:
         response = await AuthorizationHandler(cast("Provider", asking)).handle(request)
         location = response.headers.get("location")
         if location is None:
-            return _shown(request, "redirect_uri is not one that this client registered")
+            raise NotAdmitted(
+                "redirect",
+                "redirect_uri is not one that this client registered",
+                remedy="connect the client anew, so that it registers again",
+                client=name,
+            )
         if asking.accepted != location:
             response.headers["location"] = build_client_redirect(location, {}, iss=self._provider.issuer)
         return response
@@ -246,12 +272,7 @@ class _Registering:
     async def register_client(self, client_info: OAuthClientInformationFull) -> None:
         clients = self._provider.clients
         credentials, secret = agreed(self._asked, may_fetch_keys=clients.may_fetch_keys)
-        try:
-            clients.register(client_info, credentials=credentials, secret=secret, address=self._address)
-        except NotAdmitted as error:
-            is_redirect = error.refusal.kind == "redirect"
-            code: RegistrationErrorCode = "invalid_redirect_uri" if is_redirect else "invalid_client_metadata"
-            raise RegistrationError(code, str(error)) from error
+        clients.register(client_info, credentials=credentials, secret=secret, address=self._address)
 
 
 class _Token:
@@ -265,9 +286,9 @@ class _Token:
         form = await request.form()
         problem = _problem(form.multi_items())
         if problem:
-            return _error("invalid_request", problem, 400)
+            return oauth_error("invalid_request", problem, 400)
         if not all(self._provider.is_ours(str(resource)) for resource in form.getlist("resource")):
-            return _error("invalid_target", f"the only resource here is {self._provider.resource}", 400)
+            return oauth_error("invalid_target", f"the only resource here is {self._provider.resource}", 400)
         client = await self._authentication.client_of(request)
         pairs = [(name, str(value)) for name, value in form.multi_items() if name != "client_id"]
         named = _with_body(request, urlencode([*pairs, ("client_id", client.client_id)]).encode())
@@ -297,10 +318,10 @@ class _Revocation:
         form = await request.form()
         problem = _problem(form.multi_items()) or ("token is missing" if not form.get("token") else None)
         if problem:
-            return _error("invalid_request", problem, 400)
+            return oauth_error("invalid_request", problem, 400)
         client = await self._authentication.client_of(request)
         await self._provider.revoke(str(form["token"]), client.client_id)
-        return Response(headers=_NO_STORE)
+        return Response(headers=NO_STORE)
 
 
 def _with_body(request: Request, body: bytes) -> Request:
@@ -310,20 +331,3 @@ def _with_body(request: Request, body: bytes) -> Request:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return Request(request.scope, receive)
-
-
-def _error(error: str, description: str, status: int) -> Response:
-    return JSONResponse({"error": error, "error_description": description}, status_code=status, headers=_NO_STORE)
-
-
-def _is_persons(request: Request) -> bool:
-    """Tell whether a person's browser asks, and no program."""
-    return "text/html" in request.headers.get("accept", "")
-
-
-def _shown(request: Request, problem: str) -> Response:
-    """Tell a person's browser, or a program, why the client cannot be answered."""
-    if not _is_persons(request):
-        return _error("invalid_request", problem, 400)
-    paragraph = f"The chat client cannot be connected: {problem}."
-    return problem_page("Not connected", paragraph)

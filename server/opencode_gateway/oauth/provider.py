@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from opencode_gateway.configuration import Configuration
     from opencode_gateway.oauth.grants import Token
     from opencode_gateway.people.directory import Directory
+    from opencode_gateway.refusals import Refusal
     from opencode_gateway.sign_in.step import Proof, Renewing
     from opencode_gateway.store import Store
 
@@ -62,6 +63,7 @@ class Provider(OAuthProvider):
         renewing: where people log in, if that is not here: asked again about sessions.
         documents: fetches client-id documents.
         on_event: hears of clients that registered and of sessions that end before their time.
+        on_refusal: hears of clients that are refused.
         clock: seconds since the epoch.
 
     Raises:
@@ -77,12 +79,14 @@ class Provider(OAuthProvider):
         renewing: Renewing | None = None,
         documents: Documents | None = None,
         on_event: Callable[[Event], None] = lambda event: None,
+        on_refusal: Callable[[Refusal], None] = lambda refusal: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(base_url=_URL.validate_python(configuration.public_url))
         self.configuration = configuration
         self.issuer = configuration.public_url
         self.resource = configuration.resource
+        self._on_refusal = on_refusal
         key = signing_key(configuration.data_dir)
         self.requests = PendingRequests(key, clock=clock)
         self._browsers = Browsers(key, https=configuration.public_url.startswith("https:"), clock=clock)
@@ -110,7 +114,7 @@ class Provider(OAuthProvider):
     def get_routes(self, mcp_path: str | None = None) -> list[Route]:
         """Return the routes of the authorization server, and the metadata of the resource."""
         self.set_mcp_path(mcp_path)
-        return handlers.routes(self, self._browsers.last_login)
+        return handlers.routes(self, self._on_refusal, self._browsers.last_login)
 
     # What the pages ask.
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AnyUrl
 
+from opencode_gateway.errors import StoreError
 from opencode_gateway.oauth.enrolment import opened_for
 from opencode_gateway.oauth.known_clients import (
     ENTRIES,
@@ -162,6 +164,13 @@ class Rules:
         """Return what is allowed now."""
         with self._store.transaction(write=False) as db:
             return self.read(db)
+
+    def origins(self) -> frozenset[str]:
+        """Return the origins whose web pages may be clients now; while the store does not serve, those configured."""
+        known: frozenset[str] = frozenset()
+        with suppress(StoreError):
+            known = self.now().origins
+        return known.union(self._settings.origins)
 
     def read(self, db: sqlite3.Connection, *, let_in_as: str = "") -> Allowed:
         """Return what is allowed now to a client that was let in as these known clients."""

@@ -7,5 +7,5 @@
 | `ssh` | what laptops log in to |
 | `inside` | agent, tunnels, record |
 | `firewall`, `machine` | what else shuts a port; disk and clock |
-| `relay`, `finding`, `asking` | what there is to look at; what a check says; how programs and ports are asked |
+| `relay`, `asking` | what there is to look at; how programs and ports are asked |
 """

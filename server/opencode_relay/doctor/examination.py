@@ -7,8 +7,8 @@ import time
 from queue import Empty, Queue
 from typing import TYPE_CHECKING, Final
 
+from opencode_common.finding import Finding, fault
 from opencode_relay.doctor import firewall, inside, machine, ssh, web
-from opencode_relay.doctor.finding import Finding, fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from opencode_common.finding import Finding, fault, ok
 from opencode_relay.doctor.asking import ask
-from opencode_relay.doctor.finding import Finding, fault, ok
 from opencode_relay.doctor.ssh import ports_of, settings_of
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import socket
 from typing import TYPE_CHECKING
 
 from opencode_common.files import read_regular
+from opencode_common.finding import Finding, fault, ok
 from opencode_relay.clients import Clients
 from opencode_relay.doctor.asking import SECONDS, reason
-from opencode_relay.doctor.finding import Finding, fault, ok
 from opencode_relay.errors import ConfigError
 from opencode_relay.listeners import Listeners
 from opencode_relay.settings import account

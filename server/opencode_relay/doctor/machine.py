@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from opencode_relay.doctor.finding import Finding, fault, note, ok
+from opencode_common.finding import Finding, fault, note, ok
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import psutil
 
+from opencode_common.finding import Finding, fault, ok
 from opencode_relay.doctor.asking import ask
-from opencode_relay.doctor.finding import Finding, fault, ok
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

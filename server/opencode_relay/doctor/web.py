@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from opencode_common.finding import Finding, fault, note, ok
 from opencode_relay.doctor.asking import SECONDS, beside, reason, refusal
-from opencode_relay.doctor.finding import Finding, fault, note, ok
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -1,23 +1,20 @@
-"""One call with a real client of the TypeScript SDK, in a process of its own."""
+"""One call by a real client of an SDK, in a process of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from support.npm import install_from_npm
+from support.clients.installed import PROGRAMS, python1, typescript_sdk
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from support.mcp_client import Era
 
-Sdk = Literal["1", "2"]
-_PACKAGES = {"1": ("@modelcontextprotocol/sdk", "1.32.2"), "2": ("@modelcontextprotocol/client", "2.4.0")}
-_PROGRAM = Path(__file__).with_suffix(".mjs")
+Sdk = Literal["python1", "typescript1", "typescript2"]
 
 
 class RunningCall:
@@ -35,14 +32,14 @@ class RunningCall:
 
 
 @asynccontextmanager
-async def typescript_call(
+async def one_call(
     sdk: Sdk, era: Era, url: str, token: str, tool: str, **arguments: object
 ) -> AsyncIterator[RunningCall]:
-    """Have the SDK of that version call `tool`. Only version 2 speaks the era of 2026."""
-    package, version = _PACKAGES[sdk]
-    modules = await asyncio.to_thread(install_from_npm, package, version, name=f"typescript-sdk-{sdk}")
-    given = [str(_PROGRAM), str(modules), sdk, era, url, token, tool, json.dumps(arguments)]
-    process = await asyncio.create_subprocess_exec("node", *given, stdout=asyncio.subprocess.PIPE)
+    """Have that SDK call `tool`. Only `typescript2` speaks the era of 2026."""
+    command = await asyncio.to_thread(_command, sdk, era)
+    process = await asyncio.create_subprocess_exec(
+        *command, url, token, tool, json.dumps(arguments), stdout=asyncio.subprocess.PIPE
+    )
     assert process.stdout is not None
     try:
         yield RunningCall(process.stdout)
@@ -50,3 +47,11 @@ async def typescript_call(
         if process.returncode is None:
             process.kill()
         await process.wait()
+
+
+def _command(sdk: Sdk, era: Era) -> list[str]:
+    if sdk == "python1":
+        return [str(python1()), str(PROGRAMS / "one_call.py")]
+    generation = int(sdk[-1])
+    node, modules = typescript_sdk(generation)
+    return [str(node), str(PROGRAMS / "one_call.mjs"), str(modules), str(generation), era]

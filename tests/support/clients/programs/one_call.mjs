@@ -1,5 +1,5 @@
 // Calls one tool with the TypeScript SDK's client and prints a JSON line for each thing that comes:
-//   node typescript_client.mjs NODE_MODULES VERSION ERA URL TOKEN TOOL ARGUMENTS
+//   one_call.mjs NODE_MODULES VERSION ERA URL TOKEN TOOL ARGUMENTS
 // VERSION is 1 or 2 (the SDK's), ERA "legacy" or a version of the protocol. All settings are the SDK's own.
 import { createRequire } from "node:module";
 

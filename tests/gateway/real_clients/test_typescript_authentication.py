@@ -16,15 +16,12 @@ from opencode_gateway.store import FILE_NAME, Store
 from support.authorization import CALLBACK, CHEAP_HASH, Clock, answer_of
 from support.chat_client import signing_in
 from support.client_keys import ClientKey
-from support.conformance import install_conformance
-from support.npm import install_from_npm
+from support.clients.installed import PROGRAMS, typescript_sdk
 from support.person import Person
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-SDK = ("@modelcontextprotocol/sdk", "1.32.2")
-PROGRAM = "typescript_authentication.mjs"
 KEY = ClientKey()
 
 
@@ -39,18 +36,15 @@ KEY = ClientKey()
     ],
     ids=["nothing asked", "none", "post", "basic", "signed"],
 )
-async def test_it_gets_in_and_refreshes(
-    tmp_path: Path, pytestconfig: pytest.Config, asked: dict[str, Any], method: str
-) -> None:
-    node, _ = await asyncio.to_thread(install_conformance)
-    modules = await asyncio.to_thread(install_from_npm, *SDK, name="clients/typescript-sdk1")
+async def test_it_gets_in_and_refreshes(tmp_path: Path, asked: dict[str, Any], method: str) -> None:
+    node, modules = await asyncio.to_thread(typescript_sdk, 1)
     Users(tmp_path / "users.json").add("ann", CHEAP_HASH, CAPABILITIES)
     store = Store(tmp_path / FILE_NAME)
     enrolment.open_window(store, minutes=10, now=Clock()())
     async with signing_in(tmp_path, store) as sign_in:
         program = await asyncio.create_subprocess_exec(
             str(node),
-            str(pytestconfig.rootpath / "tests" / "support" / PROGRAM),
+            str(PROGRAMS / "typescript_authentication.mjs"),
             str(modules),
             sign_in.url,
             f"{sign_in.url}/mcp",

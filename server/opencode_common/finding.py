@@ -15,7 +15,7 @@ State = Literal["ok", "fault", "note"]
 
 @dataclass(frozen=True)
 class Finding:
-    """One line. `check`: what was looked at; `remedy`: what to do about a fault."""
+    """One line. `check`: what was looked at; `remedy`: what to do about it."""
 
     check: str
     state: State
@@ -39,9 +39,9 @@ def fault(check: str, text: str, remedy: str) -> Finding:
     return Finding(check, "fault", text, remedy)
 
 
-def note(check: str, text: str) -> Finding:
-    """Return what cannot be told."""
-    return Finding(check, "note", text)
+def note(check: str, text: str, remedy: str = "") -> Finding:
+    """Return what cannot be told, or is no fault and worth knowing."""
+    return Finding(check, "note", text, remedy)
 
 
 def is_sound(findings: Sequence[Finding]) -> bool:
