@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import ssl
-import sys
 import threading
 from contextlib import suppress
 from socketserver import StreamRequestHandler, ThreadingTCPServer
@@ -93,9 +92,12 @@ def _find_hosts_here(port: int) -> None:
 
     really_allowed, really_validate = ssrf.is_ip_allowed, ssrf.validate_url
 
-    async def resolve(hostname: str, asked_port: int = 443) -> list[str]:
-        del hostname, asked_port
+    async def resolve(hostname: str, port: int = 443) -> list[str]:
+        del hostname, port
         return [_HERE]
+
+    def is_allowed(ip_str: str) -> bool:
+        return ip_str == _HERE or really_allowed(ip_str)
 
     async def validate(url: str, require_path: bool = False) -> ssrf.ValidatedURL:
         validated = await really_validate(url, require_path)
@@ -104,11 +106,11 @@ def _find_hosts_here(port: int) -> None:
 
     ssrf.resolve_hostname = resolve
     ssrf.validate_url = validate
-    ssrf.is_ip_allowed = lambda ip: ip == _HERE or really_allowed(ip)
+    ssrf.is_ip_allowed = is_allowed
 
 
 if __name__ == "__main__":
     from opencode_gateway.cli import main
 
     _find_hosts_here(int(os.environ[PORT_VARIABLE]))
-    sys.exit(main())
+    main()

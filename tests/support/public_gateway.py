@@ -38,7 +38,7 @@ class PublicGateway(Gateway):
         *,
         entry: Mapping[str, Any] | None = None,
         env: Mapping[str, str] | None = None,
-        **settings: object,
+        **settings: Any,
     ) -> None:
         self.caddy = Caddy(directory / "caddy")
         self._data_dir = directory / "data"

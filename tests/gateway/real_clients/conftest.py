@@ -10,7 +10,7 @@ from support.clients.desktop import Desktop
 from support.clients.documents import OF_PROGRAMS
 from support.clients.front import Front
 from support.clients.recorded import CHATGPT_KEYS, OF_CHATS
-from support.clients.recorded_client import key_set
+from support.clients.recorded_client import KEY
 from support.fake_client_hosts import ClientHosts
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClientHosts]:
     """The hosts of the clients' documents."""
-    said = {**OF_PROGRAMS, **OF_CHATS, CHATGPT_KEYS: key_set()}
+    said = {**OF_PROGRAMS, **OF_CHATS, CHATGPT_KEYS: KEY.key_set()}
     with ClientHosts(tmp_path_factory.mktemp("hosts"), said) as hosts:
         yield hosts
 

@@ -198,7 +198,8 @@ class Running:
         if self._copying:
             self._copying.join()
         if self.process.stdin:
-            self.process.stdin.close()
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
 
     def copy(self, screen: int) -> None:
         """Write down what comes to a terminal, until nobody holds it any more."""

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import secrets
-import time
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import urlencode
 
 import httpx
-import jwt
-from cryptography.hazmat.primitives.asymmetric import rsa
-from jwt.algorithms import RSAAlgorithm
 
 from support.authorization import answer_of, proof
+from support.client_keys import ClientKey, signed
+from support.client_requests import basic
 from support.person import Person
 
 if TYPE_CHECKING:
@@ -22,15 +19,9 @@ if TYPE_CHECKING:
     from support.clients.recorded import Shape
 
 _SECONDS = 60.0
-_ASSERTION_SECONDS = 60
 _PROTOCOL = "2025-06-18"
-_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-_KEY_ID = "cimd-20260428030119"
-
-
-def key_set() -> dict[str, Any]:
-    """Return the public keys of clients that sign."""
-    return {"keys": [{**RSAAlgorithm.to_jwk(_KEY.public_key(), as_dict=True), "kid": _KEY_ID, "use": "sig"}]}
+KEY = ClientKey("cimd-20260428030119")
+"""Of those that sign."""
 
 
 class RecordedClient:
@@ -140,28 +131,14 @@ class RecordedClient:
         name, secret = self._client["client_id"], self._client.get("client_secret", "")
         if self.shape.signs:
             assert "private_key_jwt" in self._server["token_endpoint_auth_methods_supported"]
-            kind = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-            form |= {"client_assertion": self._assertion(), "client_assertion_type": kind}
+            form |= signed(KEY.assertion(name, self._server["token_endpoint"]))
         elif method == "client_secret_basic":
-            credentials = base64.b64encode(f"{name}:{secret}".encode()).decode()
-            return self._http.post(url, data=form, headers={"Authorization": f"Basic {credentials}"})
+            return self._http.post(url, data=form, headers=basic(name, secret))
         elif method == "client_secret_post":
             form |= {"client_id": name, "client_secret": secret}
         else:
             form |= {"client_id": name}
         return self._http.post(url, data=form)
-
-    def _assertion(self) -> str:
-        now, name = int(time.time()), self._client["client_id"]
-        claims = {
-            "iss": name,
-            "sub": name,
-            "aud": self._server["token_endpoint"],
-            "iat": now,
-            "exp": now + _ASSERTION_SECONDS,
-            "jti": secrets.token_hex(),
-        }
-        return jwt.encode(claims, _KEY, algorithm="RS256", headers={"kid": _KEY_ID})
 
     def _send(self, method: str, params: dict[str, Any]) -> httpx.Response:
         headers = {
