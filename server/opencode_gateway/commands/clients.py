@@ -168,7 +168,7 @@ def enable(config: Path, *, known: Known) -> None:
     """
     with opened_store(config) as store:
         switch(store, known, enabled=True, now=time.time())
-    click.echo(f"{known.title} is on. To connect it: opencode-gateway clients allow, and connect it then.")
+    click.echo(f"{known.title} is on. To connect it: `sudo opencode-gateway clients allow`, and connect it then.")
 
 
 @clients.command()

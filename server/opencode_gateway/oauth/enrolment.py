@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 MAX_MINUTES: Final = 60
 _REVOKED_SECONDS: Final = 24 * 3600
-HOW_TO_OPEN: Final = "the owner of this relay opens a window for it with `opencode-gateway clients allow`"
+HOW_TO_OPEN: Final = "the owner of this relay opens a window for it with `sudo opencode-gateway clients allow`"
 
 
 @dataclass(frozen=True)
