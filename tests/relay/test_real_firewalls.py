@@ -13,7 +13,8 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from opencode_relay.doctor.finding import Finding
+
+from opencode_common.finding import Finding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ _SBIN = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 _LOOK = """
 import sys
 from opencode_relay.doctor import firewall
-from opencode_relay.doctor.finding import to_json
+from opencode_common.finding import to_json
 print(to_json(list(getattr(firewall, sys.argv[1])([22, 80, 443]))))
 """
 # Whatever they write, sockets included, goes with the namespaces; so do the processes.
