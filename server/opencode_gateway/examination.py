@@ -8,7 +8,7 @@ import sqlite3
 import stat
 from typing import TYPE_CHECKING, Final
 
-import httpx
+import httpx2
 
 from opencode_common.finding import Finding, fault, note, ok
 from opencode_gateway.calls.names import Names
@@ -146,8 +146,8 @@ def people_can_log_in(users: Users | None, sign_in: PasswordSignIn | ProviderSig
 
 def _provider_answers(url: str) -> list[Finding]:
     try:
-        status = httpx.get(url, timeout=_PROVIDER_SECONDS).status_code
-    except httpx.HTTPError as error:
+        status = httpx2.get(url, timeout=_PROVIDER_SECONDS).status_code
+    except httpx2.HTTPError as error:
         told = str(error) or type(error).__name__
         remedy = "See that this host's firewall, resolver and clock let it be asked"
         return [fault("provider", f"{url} is not reached: {told}", remedy)]
