@@ -36,7 +36,7 @@ def running_front(tmp_path_factory: pytest.TempPathFactory, hosts: ClientHosts) 
 def front(running_front: Front) -> Iterator[Front]:
     """The gateway, at which nobody is logged in."""
     yield running_front
-    running_front.command("sessions", "revoke", "--all")
+    running_front.revoke_sessions()
 
 
 @pytest.fixture

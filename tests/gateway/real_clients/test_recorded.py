@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_a_recorded_client_goes_the_whole_way(front: Front, shape: Shape) -> None:
-    front.command("clients", "allow")
+    front.allow_clients()
     with RecordedClient(shape, front) as client:
         client.discover()
         client.introduce_itself()
         client.ask()
-        front.command("clients", "close")
+        front.close_window()
         session = front.session()
-        assert (session["login"], session["client_name"]) == (PERSON, shape.metadata["client_name"])
-        assert shape.document in {None, session["client_id"]}
+        assert (session.login, session.client_name) == (PERSON, shape.metadata["client_name"])
+        assert shape.document in {None, session.client_id}
 
         assert client.tools() >= TOOLS
 
         client.refresh()
         assert client.tools() >= TOOLS
-        assert front.session()["id"] == session["id"]
+        assert front.session().id == session.id
 
         client.revoke()
         assert client.is_refused()

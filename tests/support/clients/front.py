@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
+import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
+from opencode_gateway.oauth.enrolment import close_window, open_window
+from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
 from opencode_gateway.store import FILE_NAME, Store
 from support import fake_client_hosts
 from support.gateway import fixture_entry
@@ -17,6 +19,7 @@ from support.public_gateway import GATEWAY_COMMAND, PublicGateway
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from opencode_gateway.oauth.sessions import Session
     from support.fake_client_hosts import ClientHosts
 
 CLIENTS = {
@@ -61,21 +64,42 @@ class Front(PublicGateway):
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    def sessions(self) -> list[dict[str, Any]]:
-        """Return who is logged in."""
-        found: list[dict[str, Any]] = json.loads(self.command("sessions", "list", "--json"))
-        return found
+    # What the owner does and sees between two steps of a client. The commands themselves have tests of their own, and
+    # each takes a second to start.
 
-    def session(self) -> dict[str, Any]:
+    def allow_clients(self) -> None:
+        """Open a window."""
+        with self._store() as store:
+            open_window(store, minutes=10, now=time.time())
+
+    def close_window(self) -> None:
+        """Close it."""
+        with self._store() as store:
+            close_window(store)
+
+    def sessions(self) -> list[Session]:
+        """Return who is logged in."""
+        with self._store() as store:
+            return list_sessions(store)
+
+    def session(self) -> Session:
         """Return the only login there is."""
         (session,) = self.sessions()
         return session
 
+    def revoke_sessions(self) -> None:
+        """End all logins."""
+        with self._store() as store:
+            revoke_sessions(store)
+
     def let_a_day_pass(self) -> None:
         """Make every access token one that is over, as each is a day after it was made."""
-        with closing(Store(self._data_dir / FILE_NAME)) as store, store.transaction() as db:
+        with self._store() as store, store.transaction() as db:
             aged = db.execute("UPDATE tokens SET expires_at = 1 WHERE kind = 'access'").rowcount
         assert aged, "there is no access token"
+
+    def _store(self) -> closing[Store]:
+        return closing(Store(self._data_dir / FILE_NAME))
 
     def told(self, event: str) -> list[dict[str, Any]]:
         """Return the audit lines of this event."""

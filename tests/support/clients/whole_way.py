@@ -16,13 +16,13 @@ PROGRESS = [[1, 3, "laptop 1"], [2, 3, "laptop 2"], [3, 3, "laptop 3"]]
 def goes_the_whole_way(front: Front, client: RealClient) -> None:
     """Discovery, registration or document, login, consent, token, list, call, refresh, and the owner's revocation."""
     before = len(front.audit())
-    front.command("clients", "allow")
+    front.allow_clients()
     client.connect()
-    front.command("clients", "close")
+    front.close_window()
 
     session = front.session()
-    assert (session["login"], session["client_name"]) == (PERSON, client.name)
-    assert session["client_id"] == client.document or client.document is None
+    assert (session.login, session.client_name) == (PERSON, client.name)
+    assert session.client_id == client.document or client.document is None
     told = [line["event"] for line in front.audit()[before:]]
     assert told.count("client-registered") == 0 if client.document else told.count("client-registered") > 0
     assert (told.count("login"), told.count("consent")) == (1, 1)
@@ -42,14 +42,14 @@ def goes_the_whole_way(front: Front, client: RealClient) -> None:
     client.a_day_passes()
     assert client.is_let_in()
     refreshed = front.session()
-    assert refreshed["id"] == session["id"]
-    assert refreshed["refreshed_at"] > session["refreshed_at"]
+    assert refreshed.id == session.id
+    assert refreshed.refreshed_at > session.refreshed_at
     assert client.desktop.visits == visits, "the person was asked again"
 
     if client.logs_out:
         client.log_out()
         # RFC 7009: the gateway knows of it, or has to be told by its owner.
         assert (front.sessions() == []) is client.revokes
-    front.command("sessions", "revoke", "--all")
+    front.revoke_sessions()
     assert client.is_shut_out()
     assert front.sessions() == []
