@@ -10,6 +10,7 @@ adds it there, and `Clients` reads it from both alike.
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -60,13 +61,22 @@ class Registrations:
 
     def read(self, client_id: str, *, seconds: float) -> dict[str, Any] | None:
         """Return the row that was signed; None if it was not signed here, was changed, or is older than that."""
-        if len(client_id) > MAX_REGISTERED_ID:
+        if len(client_id) > MAX_REGISTERED_ID or not self._is_as_signed(client_id):
             return None
         try:
             _, *values = self._serializer.loads(client_id, max_age=int(seconds))
         except BadSignature:
             return None
         return dict(zip(COLUMNS, values, strict=True)) if len(values) == len(COLUMNS) else None
+
+    def _is_as_signed(self, client_id: str) -> bool:
+        """Tell whether an id ends in its signature as we write it, which has more than one spelling in base64.
+
+        A client that is revoked under one must not come back under another.
+        """
+        signed, _, signature = client_id.rpartition(".")
+        ours = self._serializer.make_signer(self._serializer.salt).get_signature(signed.encode(errors="replace"))
+        return hmac.compare_digest(signature.encode(errors="replace"), ours)
 
 
 def shown_id(client_id: str) -> str:
