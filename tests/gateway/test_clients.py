@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import string
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
@@ -9,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from opencode_gateway.audit import AuditLog
+from opencode_gateway.configuration import Audit
 from opencode_gateway.errors import Refused
 from opencode_gateway.oauth import client_rows, clients
 from opencode_gateway.oauth.clients import clean_name
@@ -388,6 +392,25 @@ async def test_a_client_that_nobody_has_granted_anything_to_is_revoked_by_its_ow
     with pytest.raises(Refused, match="no longer registered"):
         server.consent(asked.headers["location"])
     assert (await server.authorize(client_id, proof().challenge)).status_code == 400
+
+
+async def test_the_longest_id_is_whole_in_the_audit_log_and_a_part_of_it_revokes_nothing(tmp_path: Path) -> None:
+    server = AuthorizationServer(tmp_path, clients={"loopback_redirects": True})
+    client_id = await server.registered(redirect_uris=[f"http://127.0.0.1/{token_urlsafe(190)}" for _ in range(2)])
+    assert len(client_id) > 700
+    written = io.StringIO()
+    AuditLog(Audit(), stream=written).write(server.events[-1])
+    assert json.loads(written.getvalue())["client_id"] == client_id
+
+    for part in (f"{client_id[:500]}\u2026", client_id[:-1], client_id[:600]):
+        with pytest.raises(Refused, match="there is no client"):
+            revoke_client(server.store, part)
+    assert server.provider.clients.known(client_id) is not None
+
+    revoke_client(server.store, client_id)
+
+    assert server.provider.clients.known(client_id) is None
+    await server.close()
 
 
 async def test_a_client_without_a_session_makes_room_for_one_that_is_connected(

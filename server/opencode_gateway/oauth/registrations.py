@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -34,6 +35,8 @@ COLUMNS: Final = (
 )
 """Of a client's row. An id that lacks one, as an earlier version made it, is none: its client registers anew."""
 _NONCE_BYTES: Final = 9
+_ID: Final = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{27}")
+"""What was signed, when, and the signature."""
 _LONG: Final = 80
 _DIGITS: Final = 12
 
@@ -77,6 +80,11 @@ class Registrations:
         signed, _, signature = client_id.rpartition(".")
         ours = self._serializer.make_signer(self._serializer.salt).get_signature(signed.encode(errors="replace"))
         return hmac.compare_digest(signature.encode(errors="replace"), ours)
+
+
+def is_whole(client_id: str) -> bool:
+    """Tell whether this has the form of a client's id that carries itself, and no part of it is missing."""
+    return len(client_id) <= MAX_REGISTERED_ID and _ID.fullmatch(client_id) is not None
 
 
 def shown_id(client_id: str) -> str:
