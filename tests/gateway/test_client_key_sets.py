@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
@@ -83,6 +84,20 @@ async def test_keys_are_fetched_once_and_a_new_one_is_found(
     assert given.status_code == 200, given.text
     old = await ask(server, await form_of(server, client_id) | signed(KEY.assertion(client_id, TOKEN)))
     assert is_refused(old)
+
+
+async def test_many_who_ask_at_once_for_a_key_that_is_in_no_set_make_us_ask_as_often_as_there_are_places(
+    host: DocumentHost, now: Now
+) -> None:
+    fetcher = Documents([host.netloc], clock=now)
+    uri = host.put("/jwks.json", KEY.key_set())
+    await fetcher.keys(uri, hosts=(), key_id="key-1")
+    now.seconds += documents.NEW_KEY_SECONDS
+    host.asked.clear()
+
+    await asyncio.gather(*(fetcher.keys(uri, hosts=(), key_id="of nobody") for _ in range(40)))
+
+    assert 1 <= len(host.asked) <= documents.MAX_FETCHES
 
 
 HUGE = json.dumps({"keys": [], "padding": "x" * documents.MAX_DOCUMENT_BYTES}).encode()

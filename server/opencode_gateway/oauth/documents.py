@@ -147,22 +147,26 @@ class Documents:
     async def _fetch(
         self, url: str, what: str, read: Callable[[object], _Content], *, not_older: float = KEPT_SECONDS
     ) -> _Content:
-        kept = self._kept.get(url)
-        if kept is not None and self._clock() < kept.since + not_older:
-            content: _Content = kept.content
+        content: _Content
+        kept = self._fresh(url, not_older)
+        if kept is not None:
+            content = kept.content
             return content
         waiting = True
         try:
             async with asyncio.timeout(self._seconds), self._places:
                 waiting = False
-                raw = await ssrf_safe_fetch(
-                    url,
-                    require_path=True,
-                    max_size=MAX_DOCUMENT_BYTES,
-                    timeout=self._seconds,
-                    overall_timeout=self._seconds,
-                )
-            content = read(json.loads(raw))
+                # Many may have waited for the same: strangers can ask for a key that is in no set all at once.
+                kept = self._fresh(url, not_older)
+                if kept is None:
+                    raw = await ssrf_safe_fetch(
+                        url,
+                        require_path=True,
+                        max_size=MAX_DOCUMENT_BYTES,
+                        timeout=self._seconds,
+                        overall_timeout=self._seconds,
+                    )
+                    kept = _Kept(read(json.loads(raw)), self._clock())
         except TimeoutError as error:
             if waiting:
                 raise DocumentUnreachable("too many clients connect at once: try again in a minute") from error
@@ -173,10 +177,15 @@ class Documents:
         except (SSRFError, ValueError, TypeError, RecursionError) as error:
             raise DocumentRefused(f"the client's {what} cannot be fetched, or is not valid") from error
         self._kept.pop(url, None)
-        self._kept[url] = _Kept(content, self._clock())
+        self._kept[url] = kept
         while len(self._kept) > MAX_CACHED:
             del self._kept[next(iter(self._kept))]
+        content = kept.content
         return content
+
+    def _fresh(self, url: str, not_older: float) -> _Kept | None:
+        kept = self._kept.get(url)
+        return kept if kept is not None and self._clock() < kept.since + not_older else None
 
     def _check_id(self, client_id: str, hosts: Collection[str]) -> None:
         try:
