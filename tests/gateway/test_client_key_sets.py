@@ -101,6 +101,19 @@ async def test_many_who_ask_at_once_for_a_key_that_is_in_no_set_make_us_ask_as_o
     assert 1 <= len(host.asked) <= documents.MAX_FETCHES
 
 
+async def test_what_is_kept_as_a_key_set_is_no_document_and_the_other_way_round(host: DocumentHost) -> None:
+    fetcher = Documents([host.netloc])
+    keys = host.put("/jwks.json", KEY.key_set())
+    await fetcher.keys(keys, hosts=(), key_id=None)
+    with pytest.raises(DocumentRefused):
+        await fetcher.fetch(keys)
+
+    document = host.put_client("/client.json")
+    await fetcher.fetch(document)
+    with pytest.raises(DocumentRefused):
+        await fetcher.keys(document, hosts=(), key_id=None)
+
+
 HUGE = json.dumps({"keys": [], "padding": "x" * documents.MAX_DOCUMENT_BYTES}).encode()
 BAD_SETS: dict[str, bytes] = {
     "no JSON": b"{",
