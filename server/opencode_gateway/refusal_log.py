@@ -216,7 +216,8 @@ def _key(row: Row) -> _Key:
 def _least_missed(rows: Iterable[Row]) -> Row:
     """Return the row that makes room: of the provider with most rows, of its network with most, the oldest."""
     rows = list(rows)
-    for of in (_provider, str):
+    ways: tuple[Callable[[str], str], ...] = (_provider, str)
+    for of in ways:
         counts = Counter(of(row.network) for row in rows)
         most = max(counts.values())
         rows = [row for row in rows if counts[of(row.network)] == most]
