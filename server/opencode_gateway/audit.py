@@ -34,6 +34,8 @@ LINE_BYTES: Final = 8 * 1024
 MESSAGES_LINE_BYTES: Final = 64 * 1024
 """The longest line, without and with messages; longer values are cut."""
 _FIELD_CHARS: Final = 500
+_ID_CHARS: Final = 1024
+"""Of a client's id, with which `clients revoke` can do nothing if a part of it is missing."""
 _BODY_CHARS: Final = 24_000
 _BODIES: Final = frozenset({"arguments", "result"})
 
@@ -118,11 +120,9 @@ def _line(fields: Mapping[str, object], limit: int) -> str:
     """Return one line of ASCII of at most `limit` bytes: what is too long is cut, down to what fits."""
     chars, body = _FIELD_CHARS, _BODY_CHARS
     while True:
-        bounded = {
-            name: _cut(value, body if name in _BODIES else chars)
-            for name, value in fields.items()
-            if value is not None
-        }
+        # A line that is too long all the same, as of letters beyond ASCII, has shorter ids as well.
+        longest = {**dict.fromkeys(_BODIES, body), "client_id": _ID_CHARS if chars == _FIELD_CHARS else chars}
+        bounded = {name: _cut(value, longest.get(name, chars)) for name, value in fields.items() if value is not None}
         line = json.dumps(bounded, ensure_ascii=True, separators=(",", ":"))
         if len(line) < limit:
             return line

@@ -18,6 +18,7 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from opencode_common.text import one_line
@@ -44,6 +45,8 @@ _MAX_TEXT: Final = 300
 _MAX_ADDRESS: Final = 64
 _WIDE_V4: Final = 16
 _WIDE_V6: Final = 32
+_MAX_PROVIDERS: Final = 1024
+"""Remembered, which is more than there are rows."""
 
 _log = logging.getLogger(__name__)
 
@@ -213,17 +216,20 @@ def _key(row: Row) -> _Key:
 def _least_missed(rows: Iterable[Row]) -> Row:
     """Return the row that makes room: of the provider with most rows, of its network with most, the oldest."""
     rows = list(rows)
-    for of in (_provider, lambda row: row.network):
-        counts = Counter(of(row) for row in rows)
+    ways: tuple[Callable[[str], str], ...] = (_provider, str)
+    for of in ways:
+        counts = Counter(of(row.network) for row in rows)
         most = max(counts.values())
-        rows = [row for row in rows if counts[of(row)] == most]
+        rows = [row for row in rows if counts[of(row.network)] == most]
     return min(rows, key=lambda row: row.last_at)
 
 
-def _provider(row: Row) -> str:
+# Strangers have it asked about all rows with each request that is refused, in the event loop.
+@lru_cache(maxsize=_MAX_PROVIDERS)
+def _provider(network: str) -> str:
     """Return what one provider of networks has: many of the latter cost a stranger little."""
     with suppress(ValueError):
-        address = ipaddress.ip_interface(row.network).ip
+        address = ipaddress.ip_interface(network).ip
         wide = _WIDE_V4 if isinstance(address, ipaddress.IPv4Address) else _WIDE_V6
         return str(ipaddress.ip_network((address, wide), strict=False))
-    return row.network
+    return network

@@ -281,6 +281,7 @@ async def test_a_forged_assertion_is_refused(server: AuthorizationServer, forge:
 
 async def test_a_client_cannot_sign_for_another(server: AuthorizationServer) -> None:
     ours, theirs = await signing_client(server, KEY), await signing_client(server, OTHER_KEY)
+    await form_of(server, theirs)  # which has been granted something, too
     form = await form_of(server, ours)
 
     for who, assertion in (

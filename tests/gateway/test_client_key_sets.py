@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import pytest
 
 from opencode_gateway.oauth import credentials, documents
 from opencode_gateway.oauth.documents import DocumentRefused, Documents
+from opencode_gateway.oauth.enrolment import close_window
 from support.authorization import PUBLIC_URL, AuthorizationServer
 from support.client_keys import ClientKey, signed
 from support.client_requests import ask, form_of, is_refused
@@ -83,6 +85,33 @@ async def test_keys_are_fetched_once_and_a_new_one_is_found(
     assert given.status_code == 200, given.text
     old = await ask(server, await form_of(server, client_id) | signed(KEY.assertion(client_id, TOKEN)))
     assert is_refused(old)
+
+
+async def test_many_who_ask_at_once_for_a_key_that_is_in_no_set_make_us_ask_as_often_as_there_are_places(
+    host: DocumentHost, now: Now
+) -> None:
+    fetcher = Documents([host.netloc], clock=now)
+    uri = host.put("/jwks.json", KEY.key_set())
+    await fetcher.keys(uri, hosts=(), key_id="key-1")
+    now.seconds += documents.NEW_KEY_SECONDS
+    host.asked.clear()
+
+    await asyncio.gather(*(fetcher.keys(uri, hosts=(), key_id="of nobody") for _ in range(40)))
+
+    assert 1 <= len(host.asked) <= documents.MAX_FETCHES
+
+
+async def test_what_is_kept_as_a_key_set_is_no_document_and_the_other_way_round(host: DocumentHost) -> None:
+    fetcher = Documents([host.netloc])
+    keys = host.put("/jwks.json", KEY.key_set())
+    await fetcher.keys(keys, hosts=(), key_id=None)
+    with pytest.raises(DocumentRefused):
+        await fetcher.fetch(keys)
+
+    document = host.put_client("/client.json")
+    await fetcher.fetch(document)
+    with pytest.raises(DocumentRefused):
+        await fetcher.keys(document, hosts=(), key_id=None)
 
 
 HUGE = json.dumps({"keys": [], "padding": "x" * documents.MAX_DOCUMENT_BYTES}).encode()
@@ -179,6 +208,20 @@ async def test_nobody_is_asked_for_the_keys_of_a_client_that_is_not_known(
 
     assert is_refused(await ask(server, form | signed(KEY.assertion(client_id, TOKEN))), "not registered")
 
+    assert host.asked == []
+
+
+async def test_nobody_is_asked_for_the_keys_of_a_client_that_nobody_has_granted_anything_to(
+    server: AuthorizationServer, host: DocumentHost
+) -> None:
+    client_id = await remote_client(server, host)
+    host.put("/jwks.json", KEY.key_set())
+    close_window(server.store)
+    form = {"grant_type": "refresh_token", "refresh_token": "x"}
+
+    refused = await ask(server, form | signed(KEY.assertion(client_id, TOKEN)))
+
+    assert is_refused(refused, "nobody has granted this client anything")
     assert host.asked == []
 
 

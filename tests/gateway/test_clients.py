@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import json
+import string
 from secrets import token_urlsafe
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from opencode_gateway.audit import AuditLog
+from opencode_gateway.configuration import Audit
 from opencode_gateway.errors import Refused
 from opencode_gateway.oauth import client_rows, clients
 from opencode_gateway.oauth.clients import clean_name
@@ -364,6 +369,18 @@ async def test_a_revoked_client_does_not_come_back_by_its_id(server: Authorizati
     assert list_clients(server.store) == []
 
 
+async def test_a_revoked_client_does_not_come_back_by_another_spelling_of_its_id(server: AuthorizationServer) -> None:
+    client_id = await server.registered()
+    await server.tokens(client_id)
+    revoke_client(server.store, client_id)
+
+    # The last letter of a signature holds two bits that nobody reads, and base64 passes over what is no letter of it.
+    letters = string.ascii_letters + string.digits + "-_"
+    others = [*(client_id[:-1] + letter for letter in letters), f"{client_id}=", f"{client_id}\u00e4"]
+    for other in others:
+        assert server.provider.clients.known(other) is None, other
+
+
 async def test_a_client_that_nobody_has_granted_anything_to_is_revoked_by_its_own_id(
     server: AuthorizationServer,
 ) -> None:
@@ -375,6 +392,25 @@ async def test_a_client_that_nobody_has_granted_anything_to_is_revoked_by_its_ow
     with pytest.raises(Refused, match="no longer registered"):
         server.consent(asked.headers["location"])
     assert (await server.authorize(client_id, proof().challenge)).status_code == 400
+
+
+async def test_the_longest_id_is_whole_in_the_audit_log_and_a_part_of_it_revokes_nothing(tmp_path: Path) -> None:
+    server = AuthorizationServer(tmp_path, clients={"loopback_redirects": True})
+    client_id = await server.registered(redirect_uris=[f"http://127.0.0.1/{token_urlsafe(190)}" for _ in range(2)])
+    assert len(client_id) > 700
+    written = io.StringIO()
+    AuditLog(Audit(), stream=written).write(server.events[-1])
+    assert json.loads(written.getvalue())["client_id"] == client_id
+
+    for part in (f"{client_id[:500]}\u2026", client_id[:-1], client_id[:600]):
+        with pytest.raises(Refused, match="there is no client"):
+            revoke_client(server.store, part)
+    assert server.provider.clients.known(client_id) is not None
+
+    revoke_client(server.store, client_id)
+
+    assert server.provider.clients.known(client_id) is None
+    await server.close()
 
 
 async def test_a_client_without_a_session_makes_room_for_one_that_is_connected(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import logging
 import string
@@ -103,6 +104,26 @@ async def test_an_answer_is_given_once(site: Site) -> None:
     again = await site.send(consent, decision="allow")
     assert again.status_code == 403
     assert "This step is over" in again.text
+
+
+async def test_of_two_clicks_at_once_one_is_answered(site: Site) -> None:
+    consent = await site.log_in()
+
+    answers = await asyncio.gather(*(site.send(consent, decision="allow") for _ in range(2)))
+
+    assert sorted(answer.status_code for answer in answers) == [303, 403]
+    assert site.told().count(("consent", "allowed", "ann")) == 1
+
+
+async def test_an_answer_that_could_not_be_written_down_can_be_given_again(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consent = await site.log_in()
+    with monkeypatch.context() as locked:
+        locked.setattr("opencode_gateway.store.MAX_WAITING", 0)
+        assert (await site.send(consent, decision="allow")).status_code == 503
+
+    assert (await site.send(consent, decision="allow")).status_code == 303
 
 
 @pytest.mark.parametrize("decision", ["allow", "deny"])

@@ -85,7 +85,9 @@ async def test_a_window_that_asks_for_less_has_tokens_of_its_own(server: Authori
     assert await server.is_good(all_of_it["access_token"])
 
 
-async def test_what_a_faster_window_has_exchanged_already_is_given_to_no_other(server: AuthorizationServer) -> None:
+async def test_a_window_that_is_slower_than_another_is_given_what_that_one_exchanged_last(
+    server: AuthorizationServer,
+) -> None:
     client_id = await server.registered()
     first = await server.tokens(client_id)
     fast = await refreshed(server, client_id, first["refresh_token"])
@@ -93,10 +95,11 @@ async def test_what_a_faster_window_has_exchanged_already_is_given_to_no_other(s
 
     slow = await refreshed(server, client_id, first["refresh_token"])
 
-    assert slow["refresh_token"] != fast["refresh_token"]
+    assert slow == faster
     server.clock.advance(2 * DAYS)
     for tokens in (slow, faster):
         assert await server.is_good((await refreshed(server, client_id, tokens["refresh_token"]))["access_token"])
+    assert ended(server) == []
 
 
 async def test_asking_again_in_a_round_does_not_prolong_it(server: AuthorizationServer) -> None:
@@ -232,6 +235,28 @@ async def test_a_thief_in_the_owners_round_has_no_branch_of_his_own(server: Auth
     server.clock.advance(65)
 
     await assert_over(server, client_id, thiefs["refresh_token"])
+
+
+@pytest.mark.parametrize("way", ["asks for less", "refreshes again at once", "does both"])
+async def test_a_thief_in_the_owners_round_gets_no_branch_by_what_he_asks_for(
+    server: AuthorizationServer, way: str
+) -> None:
+    client_id = await server.registered()
+    first = await server.tokens(client_id)
+    less = {} if way == "refreshes again at once" else {"scope": "observe"}
+    thiefs = await refreshed(server, client_id, first["refresh_token"], **less)
+    if way != "asks for less":
+        thiefs = await refreshed(server, client_id, thiefs["refresh_token"], **less)
+    owners = await refreshed(server, client_id, first["refresh_token"])
+    assert await server.is_good(owners["access_token"])
+    server.clock.advance(1 * DAYS)
+    owners = await refreshed(server, client_id, owners["refresh_token"])
+    assert await server.is_good(owners["access_token"])
+    server.clock.advance(65)
+
+    await assert_over(server, client_id, thiefs["refresh_token"])
+
+    assert not await server.is_good(owners["access_token"])
 
 
 async def test_asking_for_lost_answers_again_and_again_has_an_end(

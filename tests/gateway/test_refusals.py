@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -102,6 +104,18 @@ def test_who_has_many_networks_at_one_provider_pushes_out_no_other(world: World,
     rows = world.kept()
     assert len(rows) == MAX_ROWS
     assert [row.client for row in rows if row.address == "198.51.100.1"] == ["Claude"]
+
+
+def test_a_storm_costs_the_event_loop_little_for_each_request(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(2 * MAX_ROWS):
+        world.refuse(address=f"198.51.{number}.1")
+    counted = Mock(wraps=ipaddress.ip_network)
+    monkeypatch.setattr(ipaddress, "ip_network", counted)
+
+    for number in range(10):
+        world.refuse(address=f"198.51.100.{number}")
+
+    assert counted.call_count <= 10, "the addresses of all rows were looked at with each"
 
 
 def test_one_kind_takes_no_room_from_another(world: World) -> None:
@@ -260,7 +274,7 @@ async def test_a_persons_browser_shows_reason_and_command(
 
     assert answer.status_code == 400
     assert "no new client is admitted now" in answer.text
-    assert "<code>opencode-gateway clients allow</code>" in answer.text
+    assert "<code>sudo opencode-gateway clients allow</code>" in answer.text
     assert [(each.kind, each.client) for each in refusals] == [("window", "https://claude.ai/oauth/client")]
 
 

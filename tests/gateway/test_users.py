@@ -303,3 +303,26 @@ def test_what_is_no_code_is_not_accepted(typed: str) -> None:
 
 def test_an_app_is_told_whose_codes_it_makes() -> None:
     assert pyotp.parse_uri(app_uri("ann", new_secret())).name == "ann"
+
+
+def test_whoever_asks_while_another_thread_reads_the_file_anew_finds_everybody(users: Users) -> None:
+    """Consents are written in a thread of the store's, which asks who the person is, beside the event loop."""
+    users.add("ann", CHEAP_HASH, ["observe"])
+    found: set[bool] = set()
+
+    def ask() -> None:
+        found.update(users.find("ann") is not None for _ in range(30_000))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            os.utime(users.path)
+            threads[0].join(0.001)
+    finally:
+        sys.setswitchinterval(before)
+
+    assert found == {True}

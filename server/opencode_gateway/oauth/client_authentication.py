@@ -130,6 +130,9 @@ class ClientAuthentication:
         name = client.client_name or ""
         if not client.document and client.credentials.auth_method != "private_key_jwt":
             raise NotAuthenticated("the client sends an assertion, and has registered no key", client=name)
+        if not client.is_granted:
+            # It has no code and no token. Strangers who registered must not make us fetch, check and remember.
+            raise NotAuthenticated("nobody has granted this client anything yet", client=name)
         audiences = {sent.claims.aud} if isinstance(sent.claims.aud, str) else set(sent.claims.aud)
         ours = next((audience for audience in self._audiences if audience in audiences), None)
         if ours is None or not audiences <= set(self._audiences):

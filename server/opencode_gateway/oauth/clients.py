@@ -74,6 +74,8 @@ class AdmittedClient(OAuthClientInformationFull):
     """See `Pending.only_login`."""
     allowed: Allowed = Field(exclude=True, repr=False)
     """What is allowed to it now."""
+    is_granted: bool = Field(default=True, exclude=True)
+    """Whether somebody has granted something to it."""
 
     def validate_scope(self, requested_scope: str | None) -> list[str] | None:
         """Return the capabilities that are asked for. Scopes that we do not have are passed over (RFC 6749, 3.3)."""
@@ -130,12 +132,12 @@ class Clients:
         """Return a client that registered here, or that a person has granted something to."""
         row: Mapping[str, Any] | sqlite3.Row | None
         with self._store.transaction(write=False) as db:
-            row = db.execute("SELECT * FROM clients WHERE id = ?", (client_id,)).fetchone()
+            row = found = db.execute("SELECT * FROM clients WHERE id = ?", (client_id,)).fetchone()
             row = row or self._read(db, client_id, UNUSED_SECONDS)
             if row is None:
                 return None
             allowed = self._rules.read(db, let_in_as=row["let_in_as"])
-        return self._client(client_id, row, allowed)
+        return self._client(client_id, row, allowed, is_granted=found is not None)
 
     async def keys(self, client: AdmittedClient, *, key_id: str | None) -> dict[str, Any]:
         """Return the key set that a client's assertions are checked with: a document's as the document says today.
@@ -298,6 +300,7 @@ class Clients:
         allowed: Allowed,
         *,
         only_login: str | None = None,
+        is_granted: bool = True,
     ) -> AdmittedClient:
         credentials = Credentials.of(row)
         return AdmittedClient(
@@ -310,6 +313,7 @@ class Clients:
             credentials=credentials,
             only_login=only_login,
             allowed=allowed,
+            is_granted=is_granted,
         )
 
     def _tell(self, asked: OAuthClientInformationFull, name: str, uris: list[str], address: str) -> None:

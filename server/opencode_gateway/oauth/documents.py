@@ -76,7 +76,8 @@ class Documents:
         self._seconds = seconds
         self._clock = clock
         self._places = asyncio.Semaphore(MAX_FETCHES)
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[tuple[str, str], _Kept] = {}
+        """By what it is, and its address."""
 
     def is_id(self, client_id: str) -> bool:
         """Tell whether this could be the id of such a client; ids of registered ones have no scheme."""
@@ -147,22 +148,27 @@ class Documents:
     async def _fetch(
         self, url: str, what: str, read: Callable[[object], _Content], *, not_older: float = KEPT_SECONDS
     ) -> _Content:
-        kept = self._kept.get(url)
-        if kept is not None and self._clock() < kept.since + not_older:
-            content: _Content = kept.content
+        content: _Content
+        key = what, url  # as one address can be named as either
+        kept = self._fresh(key, not_older)
+        if kept is not None:
+            content = kept.content
             return content
         waiting = True
         try:
             async with asyncio.timeout(self._seconds), self._places:
                 waiting = False
-                raw = await ssrf_safe_fetch(
-                    url,
-                    require_path=True,
-                    max_size=MAX_DOCUMENT_BYTES,
-                    timeout=self._seconds,
-                    overall_timeout=self._seconds,
-                )
-            content = read(json.loads(raw))
+                # Many may have waited for the same: strangers can ask for a key that is in no set all at once.
+                kept = self._fresh(key, not_older)
+                if kept is None:
+                    raw = await ssrf_safe_fetch(
+                        url,
+                        require_path=True,
+                        max_size=MAX_DOCUMENT_BYTES,
+                        timeout=self._seconds,
+                        overall_timeout=self._seconds,
+                    )
+                    kept = _Kept(read(json.loads(raw)), self._clock())
         except TimeoutError as error:
             if waiting:
                 raise DocumentUnreachable("too many clients connect at once: try again in a minute") from error
@@ -172,11 +178,16 @@ class Documents:
             raise DocumentUnreachable(f"the client's {what} cannot be fetched") from error
         except (SSRFError, ValueError, TypeError, RecursionError) as error:
             raise DocumentRefused(f"the client's {what} cannot be fetched, or is not valid") from error
-        self._kept.pop(url, None)
-        self._kept[url] = _Kept(content, self._clock())
+        self._kept.pop(key, None)
+        self._kept[key] = kept
         while len(self._kept) > MAX_CACHED:
             del self._kept[next(iter(self._kept))]
+        content = kept.content
         return content
+
+    def _fresh(self, key: tuple[str, str], not_older: float) -> _Kept | None:
+        kept = self._kept.get(key)
+        return kept if kept is not None and self._clock() < kept.since + not_older else None
 
     def _check_id(self, client_id: str, hosts: Collection[str]) -> None:
         try:

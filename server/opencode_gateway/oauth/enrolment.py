@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from opencode_gateway.errors import Refused
 from opencode_gateway.oauth.known_clients import known_clients
-from opencode_gateway.oauth.registrations import shown_id
+from opencode_gateway.oauth.registrations import is_whole, shown_id
 
 if TYPE_CHECKING:
     import sqlite3
@@ -119,7 +119,7 @@ def revoke_client(store: Store, client_id: str) -> int:
         ids = [row["id"] for row in db.execute("SELECT id FROM clients")]
         found = next((each for each in ids if client_id in {each, shown_id(each)}), None)
         # One that nobody has granted anything to is known by its own id alone, which is in the audit log.
-        carries_itself = shown_id(client_id) != client_id and not was_revoked(db, client_id)
+        carries_itself = is_whole(client_id) and not was_revoked(db, client_id)
         if found is None and not carries_itself:
             raise Refused(f"there is no client {client_id[:200]!r}: see `opencode-gateway clients list`")
         whole = found or client_id

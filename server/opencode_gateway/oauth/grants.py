@@ -11,7 +11,6 @@ none is forgotten to make room: a thief could make that happen, and the owner's 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import secrets
 import time
@@ -42,15 +41,12 @@ MAX_CODES: Final = 20
 MAX_SESSIONS: Final = 100
 """Of one login; the one that was refreshed longest ago makes room."""
 MAX_ACCESS: Final = 20
-MAX_REFRESH: Final = 10
-"""Live ones of one session; the oldest over it counts as replaced long ago."""
+"""Of one session; the oldest makes room."""
 MAX_REPLACED: Final = 5000
 """Of one session, which ends at more. A client that refreshes each day leaves 90."""
 _ACCESS: Final = "oga_"
 _REFRESH: Final = "ogr_"
 _BYTES: Final = 32
-_BOTH: Final = 2
-"""Tokens of a pair."""
 
 
 @dataclass(frozen=True)
@@ -202,7 +198,8 @@ class Grants:
         )
         db.execute("UPDATE codes SET session_id = ?, renewal = NULL WHERE hash = ?", (session_id, row["hash"]))
         pair = Pair(access=_ACCESS + secrets.token_urlsafe(_BYTES), refresh=_REFRESH + secrets.token_urlsafe(_BYTES))
-        _insert(db, pair, session_id, row["capabilities"], row["capabilities"], now=now)
+        _insert(db, pair.access, "access", session_id, row["capabilities"], now=now)
+        _insert(db, pair.refresh, "refresh", session_id, row["capabilities"], now=now)
         return pair if row["renewal"] is not None else replace(pair, ends_at=row["recheck_at"])
 
     async def refresh_token(self, token: str, client_id: str) -> Token | None:
@@ -224,35 +221,35 @@ class Grants:
 
     def _rotate(self, db: sqlite3.Connection, token: str, client_id: str, capabilities: str) -> Pair | None:
         now = self._clock()
-        row = self._found(db, token, client_id)
-        if row is None:
-            return None
-        session_id = row["session_id"]
-        if self._is_replayed(row):
-            self._end(db, session_id, "refresh-token-replayed")
-            return None
-        round_began = row["replaced_at"]
-        if round_began is None or self._is_over(round_began):
-            round_began = now
-            rounds.begin(db, row["hash"], row["parent"], now)
-        for number in itertools.count():
-            what = f"{round_began!r} {number} {capabilities}"
-            pair = Pair(
-                access=_ACCESS + rounds.successor(self._key, token, f"access {what}"),
-                refresh=_REFRESH + rounds.successor(self._key, token, f"refresh {what}"),
-            )
-            state = db.execute(
-                "SELECT count(*) AS tokens, count(replaced_at) AS replaced FROM tokens WHERE hash IN (?, ?)",
-                (hashed(pair.access), hashed(pair.refresh)),
-            ).fetchone()
-            if state["tokens"] == _BOTH and not state["replaced"]:
-                return pair
-            if not state["tokens"]:
+        while True:
+            row = self._found(db, token, client_id)
+            if row is None:
+                return None
+            session_id = row["session_id"]
+            if self._is_replayed(row):
+                self._end(db, session_id, "refresh-token-replayed")
+                return None
+            round_began = row["replaced_at"]
+            if round_began is None or self._is_over(round_began):
+                round_began = now
+                rounds.begin(db, row["hash"], row["parent"], now)
+            # One for the round, whatever capabilities are asked for: another one would be a branch of its own.
+            refresh = _REFRESH + rounds.successor(self._key, token, f"refresh {round_began!r}")
+            following = _find(db, refresh, "refresh")
+            if following is None or following["replaced_at"] is None:
                 break
-            # A window was so fast that it has refreshed again: what it had is of no use to another any more.
+            # A window was so fast that it has refreshed again, which all others of the round then do as well.
+            token = refresh
+        access = _ACCESS + rounds.successor(self._key, token, f"access {round_began!r} {capabilities}")
+        pair = Pair(access=access, refresh=refresh)
+        if following is not None and _find(db, access, "access") is not None:
+            return pair
         db.execute("UPDATE sessions SET refreshed_at = ? WHERE id = ?", (now, session_id))
         _prune(db, now)
-        _insert(db, pair, session_id, capabilities, row["capabilities"], now=now, parent=row["hash"])
+        parent = row["hash"]
+        if following is None:
+            _insert(db, refresh, "refresh", session_id, row["capabilities"], now=now, parent=parent)
+        _insert(db, access, "access", session_id, capabilities, now=now, parent=parent)
         replaced = db.execute(
             "SELECT count(*) FROM tokens WHERE session_id = ? AND replaced_at IS NOT NULL", (session_id,)
         ).fetchone()[0]
@@ -357,37 +354,25 @@ def _code(db: sqlite3.Connection, code: str, client_id: str) -> sqlite3.Row | No
 
 def _insert(
     db: sqlite3.Connection,
-    pair: Pair,
+    token: str,
+    kind: Literal["access", "refresh"],
     session_id: str,
-    access: str,
-    refresh: str,
+    capabilities: str,
     *,
     now: float,
     parent: bytes | None = None,
 ) -> None:
-    """Insert a pair with the capabilities `access` and `refresh`; `parent` is the refresh token that it replaces.
-
-    The oldest access tokens make room. The oldest refresh tokens are marked instead, such that to show one ends the
-    session: a thief can push out the owner's, and the owner must not be the only one to lose by it.
-    """
-    db.executemany(
+    """Insert a token; `parent` is the refresh token that it came of. The oldest access tokens make room."""
+    expires_at = now + (ACCESS_SECONDS if kind == "access" else REFRESH_SECONDS)
+    db.execute(
         "INSERT INTO tokens (hash, session_id, kind, capabilities, created_at, expires_at, parent)"
         " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            (hashed(pair.access), session_id, "access", access, now, now + ACCESS_SECONDS, parent),
-            (hashed(pair.refresh), session_id, "refresh", refresh, now, now + REFRESH_SECONDS, parent),
-        ),
+        (hashed(token), session_id, kind, capabilities, now, expires_at, parent),
     )
     db.execute(
         "DELETE FROM tokens WHERE rowid IN (SELECT rowid FROM tokens WHERE session_id = ? AND kind = 'access'"
         " ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)",
         (session_id, MAX_ACCESS),
-    )
-    db.execute(
-        "UPDATE tokens SET replaced_at = 0, confirmed_at = 0 WHERE rowid IN (SELECT rowid FROM tokens"
-        " WHERE session_id = ? AND kind = 'refresh' AND replaced_at IS NULL"
-        " ORDER BY created_at DESC, rowid DESC LIMIT -1 OFFSET ?)",
-        (session_id, MAX_REFRESH),
     )
 
 

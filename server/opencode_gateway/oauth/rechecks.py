@@ -2,7 +2,8 @@
 
 It fails closed: while the provider does not answer, nobody can say whether the token is good. Of each session one
 question is under way at a time, and whoever waits for it gets its answer. One that was begun is brought to its end:
-many providers take a refresh token once, and the next one must not be lost.
+many providers take a refresh token once, and the next one must not be lost. While it cannot be written down, it is
+kept in memory.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Rechecks:
         self._clock = clock
         self._asking: dict[str, asyncio.Task[Ended | GatewayError | None]] = {}
         """By session."""
+        self._unwritten: dict[str, bytes] = {}
+        """By session: with what the provider must be asked from now on, where the store has not taken it yet."""
 
     async def check(self, token: Token, *, at_once: bool = False) -> None:
         """Return if the login of this token's session still counts.
@@ -68,13 +71,16 @@ class Rechecks:
             with self._store.transaction(write=False) as db:
                 row = db.execute("SELECT renewal FROM sessions WHERE id = ?", (session_id,)).fetchone()
             if row is None:
+                self._unwritten.pop(session_id, None)
                 return Ended("ended", "this session was ended")
+            renewal = self._unwritten.get(session_id, row["renewal"])
             try:
-                if row["renewal"] is None:
+                if renewal is None:
                     raise Ended("provider-ended", "this login cannot be renewed: log in anew")
-                proof = await self._provider.again(login, row["renewal"])
+                proof = await self._provider.again(login, renewal)
             except Ended as ended:
                 await self._grants.end(session_id, ended.why)
+                self._unwritten.pop(session_id, None)
                 return ended
             except ProviderFailed as failure:
                 if failure.renewal is not None:
@@ -90,4 +96,8 @@ class Rechecks:
         """Note what came of a question; False if the session was ended meanwhile. None leaves the time as it is."""
         changed = "UPDATE sessions SET renewal = ?, recheck_at = coalesce(?, recheck_at) WHERE id = ?"
         values = (renewal, recheck_at, session_id)
-        return await self._store.write(lambda db: db.execute(changed, values).rowcount == 1)
+        if renewal is not None:
+            self._unwritten[session_id] = renewal
+        kept = await self._store.write(lambda db: db.execute(changed, values).rowcount == 1)
+        self._unwritten.pop(session_id, None)
+        return kept

@@ -10,6 +10,8 @@ adds it there, and `Clients` reads it from both alike.
 from __future__ import annotations
 
 import hashlib
+import hmac
+import re
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -33,6 +35,8 @@ COLUMNS: Final = (
 )
 """Of a client's row. An id that lacks one, as an earlier version made it, is none: its client registers anew."""
 _NONCE_BYTES: Final = 9
+_ID: Final = re.compile(r"\.?[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]{27}")
+"""What was signed, when, and the signature."""
 _LONG: Final = 80
 _DIGITS: Final = 12
 
@@ -60,13 +64,27 @@ class Registrations:
 
     def read(self, client_id: str, *, seconds: float) -> dict[str, Any] | None:
         """Return the row that was signed; None if it was not signed here, was changed, or is older than that."""
-        if len(client_id) > MAX_REGISTERED_ID:
+        if len(client_id) > MAX_REGISTERED_ID or not self._is_as_signed(client_id):
             return None
         try:
             _, *values = self._serializer.loads(client_id, max_age=int(seconds))
         except BadSignature:
             return None
         return dict(zip(COLUMNS, values, strict=True)) if len(values) == len(COLUMNS) else None
+
+    def _is_as_signed(self, client_id: str) -> bool:
+        """Tell whether an id ends in its signature as we write it, which has more than one spelling in base64.
+
+        A client that is revoked under one must not come back under another.
+        """
+        signed, _, signature = client_id.rpartition(".")
+        ours = self._serializer.make_signer(self._serializer.salt).get_signature(signed.encode(errors="replace"))
+        return hmac.compare_digest(signature.encode(errors="replace"), ours)
+
+
+def is_whole(client_id: str) -> bool:
+    """Tell whether this has the form of a client's id that carries itself, and no part of it is missing."""
+    return len(client_id) <= MAX_REGISTERED_ID and _ID.fullmatch(client_id) is not None
 
 
 def shown_id(client_id: str) -> str:

@@ -2,8 +2,11 @@
 
 Exchanging one begins a *round* of 60 s. Whoever shows it again in its round is given the same new tokens, so that a
 hundred windows of one client that refresh at once have one pair between them, and a thief among them has no branch
-of his own. The pair is made from the old token and the service's key: it is kept nowhere, so there is no memory to
-bound, and a restart changes nothing.
+of his own. Who asks for fewer capabilities gets another access token and the same refresh token; where that was
+exchanged already, the others of the round get what came of it. So a session has one refresh token at a time.
+
+The pair is made from the old token and the service's key: it is kept nowhere, so there is no memory to bound, and a
+restart changes nothing.
 
 After its round the token is good as long as its answer seems lost: no access token that came of it made a call, and
 no refresh token that came of it was exchanged. Showing it then begins another round, with other tokens. Those of the

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from opencode_gateway.capabilities import MEANING
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import GatewayError, Refused
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.pages.forms import Answered, of_another, start_again
 from opencode_gateway.pages.rendering import problem_page
@@ -63,6 +63,8 @@ class ConsentPages:
         if decision == "allow" and not chosen:
             message = "Tick at least one thing that it may do, or do not allow it."
             return self._page(request, signed, pending, person, ticked=(), message=message, status=400)
+        # Counted before anything is waited for: a second click comes meanwhile.
+        self._answered.take(digest(signed))
         try:
             if decision == "allow":
                 location = await self._provider.grant(pending, person.login, chosen, proof)
@@ -70,10 +72,12 @@ class ConsentPages:
             else:
                 location = self._provider.refuse(pending)
                 self._visits.report(request, pending, "consent", "denied", login=person.login)
-        except Refused as error:
+        except GatewayError as error:
+            self._answered.give_back(digest(signed))
+            if not isinstance(error, Refused):
+                raise
             self._visits.report(request, pending, "consent", "refused", login=person.login)
             raise Answered(start_again("This is not possible", f"The gateway says: {error}.", status=409)) from None
-        self._answered.take(digest(signed))
         response = redirect(location)
         self._visits.browsers.end_login(response)
         return response

@@ -101,13 +101,12 @@ def known_as(typed: str) -> str:
 
 
 class Users:
-    """The file at `path`. A missing one holds nobody."""
+    """The file at `path`. A missing one holds nobody. It may be asked from several threads."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._seen: tuple[int, ...] | None = None
-        self._users: Mapping[str, User] = MappingProxyType({})
-        self._wrong = ""
+        self._seen: tuple[tuple[int, ...] | None, Mapping[str, User], str] = (None, MappingProxyType({}), "")
+        """The file's version, who is in it, and what is wrong with it: exchanged whole, as others may be reading."""
         self._logged = ""
 
     def load(self) -> Mapping[str, User]:
@@ -117,21 +116,20 @@ class Users:
             ConfigError: the file is open to others, cannot be read, or is wrong. It is logged once.
         """
         version = self._version()
-        if version is None or version != self._seen:
-            self._users, self._wrong = MappingProxyType({}), ""
+        seen, users, wrong = self._seen
+        if version is None or version != seen:
+            users, wrong = MappingProxyType({}), ""
             try:
-                self._users = MappingProxyType({name: _user(name, entry) for name, entry in self._read().items()})
+                users = MappingProxyType({name: _user(name, entry) for name, entry in self._read().items()})
             except ConfigError as error:
-                self._wrong = str(error)
-            if self._wrong != self._logged:
-                self._logged = self._wrong
-                log.error("nobody can log in: %s", self._wrong) if self._wrong else log.info(
-                    "%s is good again", self.path
-                )
-            self._seen = version
-        if self._wrong:
-            raise ConfigError(self._wrong)
-        return self._users
+                wrong = str(error)
+            if wrong != self._logged:
+                self._logged = wrong
+                log.error("nobody can log in: %s", wrong) if wrong else log.info("%s is good again", self.path)
+            self._seen = version, users, wrong
+        if wrong:
+            raise ConfigError(wrong)
+        return users
 
     def find(self, login: str) -> Person | None:
         """See `Directory`: somebody who is disabled may not come in."""

@@ -36,7 +36,7 @@ def understood(name: str) -> Iterator[None]:
         yield
     except (httpx2.HTTPError, httpx2.InvalidURL, TimeoutError) as error:
         raise ProviderFailed(f"{name} does not answer: try again later") from error
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as error:
         raise ProviderFailed(f"{name} gave an answer that cannot be used") from error
 
 

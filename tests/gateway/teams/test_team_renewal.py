@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -312,3 +313,23 @@ async def test_what_one_provider_gave_is_not_shown_to_another(
         assert await running.status(tokens["access_token"]) == 401
         assert provider.called == []
         assert ended(running) == [("renewal-lost", ANN, "oidc", client_id)]
+
+
+async def test_what_a_provider_gave_while_the_store_was_locked_is_not_lost(
+    gateway: Make, provider: FakeIdentityProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("opencode_gateway.store._BUSY_MILLISECONDS", 1)
+    async with gateway() as running:
+        _, tokens = await running.log_in()
+        running.clock.advance(sign_in.RECHECK_SECONDS)
+        other = sqlite3.connect(running.store.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(2):
+            assert await running.status(tokens["access_token"]) == 503
+        other.execute("ROLLBACK")
+        other.close()
+
+        assert await running.status(tokens["access_token"]) == 200
+        running.clock.advance(sign_in.RECHECK_SECONDS)
+        assert await running.status(tokens["access_token"]) == 200
+        assert ended(running) == []

@@ -12,6 +12,8 @@ from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
 from opencode_gateway.oauth.sessions import list_sessions
+from opencode_gateway.sign_in.asking import understood
+from opencode_gateway.sign_in.step import ProviderFailed
 from support.fake_identity_provider import CLIENT_ID, CLIENT_SECRET
 
 if TYPE_CHECKING:
@@ -300,6 +302,12 @@ async def test_the_secret_is_sent_in_a_way_that_the_provider_takes(
         await running.log_in()
 
         assert ("client_secret" in provider.asked[-1]) is ("client_secret_basic" not in methods)
+
+
+@pytest.mark.parametrize("answer", ['{"expires_in": 1e999}', "[" * 100_000], ids=["without an end", "deep"])
+def test_an_answer_that_breaks_its_reader_is_none(answer: str) -> None:
+    with pytest.raises(ProviderFailed, match="cannot be used"), understood("id.example.org"):
+        int(json.loads(answer)["expires_in"])
 
 
 async def test_an_access_token_that_has_ended_lets_nobody_in(gateway: Make, provider: FakeIdentityProvider) -> None:
