@@ -260,7 +260,7 @@ async def test_a_persons_browser_shows_reason_and_command(
 
     assert answer.status_code == 400
     assert "no new client is admitted now" in answer.text
-    assert "<code>opencode-gateway clients allow</code>" in answer.text
+    assert "<code>sudo opencode-gateway clients allow</code>" in answer.text
     assert [(each.kind, each.client) for each in refusals] == [("window", "https://claude.ai/oauth/client")]
 
 
