@@ -76,6 +76,21 @@ def test_an_error_of_the_database_is_one_line_and_leaves_it_usable(store: Store)
     assert names(store) == ["a"]
 
 
+def test_a_locked_database_is_to_be_waited_for_and_a_damaged_one_to_be_put_back(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sqlite3"
+    Store(path).close()
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    # A backup that is put back would take sessions away, for nothing.
+    with pytest.raises(StoreError, match=r"database is locked; another program is writing to it: try again"):
+        Store(path)
+    holder.close()
+
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError, match=r"is not a database; stop the service, and put a backup of it back"):
+        Store(path)
+
+
 def test_another_process_sees_and_changes_it_at_the_same_time(store: Store) -> None:
     add(store, "here")
     program = (

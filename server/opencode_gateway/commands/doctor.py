@@ -86,7 +86,7 @@ def _kept(configuration: Configuration) -> list[Finding]:
     try:
         store = Store(path)
     except GatewayError as error:
-        return [fault("database", str(error), "See the service's log")]
+        return [fault("database", str(error), examination.AGAIN)]
     try:
         now = time.time()
         return [
