@@ -117,6 +117,12 @@ async def test_clients_are_listed_and_revoked(server: AuthorizationServer, owner
 VSCODE = "https://vscode.dev/redirect"
 
 
+def test_a_window_that_is_closed_where_none_is_needed_is_said_to_be_no_end(owner: Owner) -> None:
+    owner.settings(clients={"enrolment": "open"})
+
+    assert "admitted all the same" in owner.runs("clients", "close")
+
+
 async def test_a_known_client_is_switched_on_and_off_under_a_running_service(
     server: AuthorizationServer, owner: Owner
 ) -> None:

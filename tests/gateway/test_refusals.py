@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from opencode_gateway.audit import Event
 
-OAUTH_TEXT = re.compile(r"[ !#-\[\]-~]{1,300}")
+OAUTH_TEXT = re.compile(r"[ !#-\[\]-~]{1,500}")
 """What RFC 6749 lets `error_description` hold, and no more than a client shows."""
 
 
@@ -120,7 +120,7 @@ def test_what_strangers_write_is_cleaned_and_cut(world: World) -> None:
     (row,) = world.kept()
     assert "\x1b" not in row.client
     assert "\n" not in row.client
-    assert (len(row.client), len(row.address), len(row.reason)) == (80, 64, 300)
+    assert (len(row.client), len(row.address), len(row.reason)) == (80, 64, 500)
 
 
 def test_what_is_old_is_forgotten(world: World) -> None:

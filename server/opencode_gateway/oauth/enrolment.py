@@ -16,14 +16,13 @@ from opencode_gateway.oauth.registrations import shown_id
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from opencode_gateway.oauth.known_clients import Known
     from opencode_gateway.store import Store
 
 MAX_MINUTES: Final = 60
 _REVOKED_SECONDS: Final = 24 * 3600
-HOW_TO_OPEN: Final = "the owner of this relay opens a window for it with `sudo opencode-gateway clients allow`"
 
 
 @dataclass(frozen=True)
@@ -39,6 +38,18 @@ class KnownClient:
     sessions: int
     let_in_as: str
     """The known client that it was taken for in a window that was opened for that one; empty for all others."""
+
+
+def how_to_open(owners: Sequence[Known] = ()) -> str:
+    """Return who opens the window with which command, as a clause.
+
+    Args:
+        owners: the known clients whose addresses the one that asks has. Where that is one, and not on by default, the
+            window is opened for it, so that nobody is refused a second time. Whether it is on is not told to
+            strangers, and no command has a host in it that a stranger chose.
+    """
+    named = owners[0] if len(owners) == 1 and not owners[0].entry.default and not owners[0].host else None
+    return f"the owner of this relay runs `sudo opencode-gateway clients allow{f' --for {named}' if named else ''}`"
 
 
 def open_window(store: Store, *, minutes: int, now: float, known: Iterable[Known] = ()) -> float:
