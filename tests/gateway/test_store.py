@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -17,6 +18,7 @@ from opencode_gateway.oauth.enrolment import list_clients, opened_for
 from opencode_gateway.oauth.redirects import commanded
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.store import _MIGRATIONS, Store
+from support.fake_file_system import without_hard_links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -287,6 +289,14 @@ def test_of_two_processes_that_make_the_signing_key_the_faster_ones_counts(
 
     assert signing_key(tmp_path) == b"k" * 32
     assert list(tmp_path.iterdir()) == [key]
+
+
+def test_a_key_that_a_full_disk_does_not_take_asks_for_room(tmp_path: Path) -> None:
+    with (
+        without_hard_links(errno.ENOSPC),
+        pytest.raises(StoreError, match=r"signing\.key cannot be used: .+; make room on its disk"),
+    ):
+        signing_key(tmp_path)
 
 
 def test_a_signing_key_that_is_damaged_is_not_used(tmp_path: Path) -> None:
