@@ -352,7 +352,10 @@ def test_the_owner_lists_what_the_running_service_refused(product: ProductGatewa
     assert "\x1b" not in shown.stdout
     assert "203.0.113.7" in shown.stdout
     assert "clients.origins" in shown.stdout
-    assert len(product.owner("refusals", "--last", "1").stdout.splitlines()) == 2
+    first, reason, remedy = product.owner("refusals", "--last", "1").stdout.splitlines()
+    assert re.match(r"[-\d]+ [:\d]+ UTC  (window|origin|host)  .+ from .+, [12] times?$", first)
+    assert reason.startswith("    ")
+    assert remedy.startswith("    what helps: ")
     assert {line["refusal"] for line in product.audit() if line["event"] == "client-refused"} == set(by_kind)
 
 
