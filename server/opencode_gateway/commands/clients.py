@@ -89,10 +89,10 @@ def close(config: Path) -> None:
     """Admit no new client from now on. Those that were admitted stay."""
     with opened_store(config) as store:
         enrolment.close_window(store)
-        open_ = settings_of(config).clients.enrolment == "open"
+        always = settings_of(config).clients.enrolment == "open"
     click.echo(
         f"The window is closed, but new clients are admitted all the same: `clients.enrolment` of {config} is open."
-        if open_
+        if always
         else "No new client is admitted now."
     )
 
@@ -103,9 +103,9 @@ def close(config: Path) -> None:
 def list_(config: Path, *, as_json: bool) -> None:
     """List the clients that were admitted, and say which known clients may be."""
     with opened_store(config) as store:
-        known = enrolment.list_clients(store)
+        admitted = enrolment.list_clients(store)
     if as_json:
-        show_json(known)
+        show_json(admitted)
         return
     show(
         [
@@ -117,9 +117,9 @@ def list_(config: Path, *, as_json: bool) -> None:
                 "RETURNS TO": ", ".join(client.redirect_uris),
                 "ID": shown_id(client.id),
             }
-            for client in known
+            for client in admitted
         ],
-        "No client is known here.",
+        "No client was admitted yet.",
     )
     click.echo(f"Switched on: {describe_switches(_switches(config))}. `clients known` lists all.")
 

@@ -1,4 +1,4 @@
-"""The short window in which the owner admits new clients, and what is known of those that were admitted.
+"""The short window in which the owner admits new clients, and the list of those that were admitted.
 
 People of one chat service share its callback address, so an address does not say whose client asks. The window does:
 it is the owner who knows when a client of theirs is about to ask.
@@ -26,7 +26,7 @@ _REVOKED_SECONDS: Final = 24 * 3600
 
 
 @dataclass(frozen=True)
-class KnownClient:
+class ListedClient:
     """A client as lists show it. Times are seconds since the epoch."""
 
     id: str
@@ -93,7 +93,7 @@ def opened_for(db: sqlite3.Connection, now: float) -> list[Known]:
     return known_clients(row["opened_for"]) if row else []
 
 
-def list_clients(store: Store) -> list[KnownClient]:
+def list_clients(store: Store) -> list[ListedClient]:
     """Return all clients, oldest first."""
     with store.transaction(write=False) as db:
         rows = db.execute(
@@ -101,7 +101,7 @@ def list_clients(store: Store) -> list[KnownClient]:
             " FROM clients ORDER BY created_at, id"
         ).fetchall()
     return [
-        KnownClient(
+        ListedClient(
             id=row["id"],
             name=row["name"],
             document=bool(row["document"]),
