@@ -195,7 +195,8 @@ def test_check_asks_servers_that_it_starts_for_their_tools(tmp_path: Path) -> No
     assert gateway("--config", str(config), "check").stderr == ""
     done = gateway("--config", str(config), "check", "--start")
 
-    assert done.returncode == 0
+    assert done.returncode == 1
+    assert "no tools came from broken: see why above" in done.stderr
     assert "lists what no server has: other_x; take it out" in done.stderr
     assert "no capability lists other_instances, other_reply, other_send, other_unlisted, so" in done.stderr
 
