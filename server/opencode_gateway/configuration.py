@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AnyUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from opencode_common.validation import describe
 from opencode_gateway.capabilities import CAPABILITIES, DEFAULT_TOOLS, Capability
@@ -23,6 +32,8 @@ DEFAULT_PATH: Final = Path("/etc/opencode-gateway/gateway.json")
 MCP_PATH: Final = "/mcp"
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 """As browsers write one."""
+_LISTEN: Final = re.compile(r"(127\.0\.0\.1|\[::1\]):[0-9]{1,5}")
+_HOST: Final = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?")
 
 _Capabilities = Annotated[tuple[Capability, ...], Field(min_length=1)]
 
@@ -89,8 +100,27 @@ class Clients(_Part):
         if isinstance(value, tuple):
             starred = next((text for text in value if isinstance(text, str) and "*" in text), None)
             if starred is not None:
-                raise ValueError(f"wildcards are not taken: {_instead(starred, str(info.field_name))}")
+                instead = _instead(starred, str(info.field_name))
+                raise ValueError(f"wildcards are not taken, as in {starred!r}: {instead}")
         return value
+
+    @field_validator("redirect_uris")
+    @classmethod
+    def _are_uris(cls, uris: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for uri in uris or ():
+            try:
+                AnyUrl(uri)
+            except ValidationError:
+                raise ValueError(f"{uri!r} is no address: write it out, as https://chat.example.org/cb") from None
+        return uris
+
+    @field_validator("client_id_hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for host in hosts or ():
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"{host!r} is no host: write HOST or HOST:PORT, in lower case")
+        return hosts
 
     @field_validator("known")
     @classmethod
@@ -101,9 +131,9 @@ class Clients(_Part):
 def _instead(wildcard: str, field: str) -> str:
     """Say what to write in place of `wildcard` in a field of `Clients`."""
     if field == "known":
-        return f"name each client, of {', '.join(ENTRIES)}"
+        return f"name each client; there are {', '.join(ENTRIES)}"
     if field != "redirect_uris":
-        return f"write each of them out, or name its client in `known`, of {', '.join(ENTRIES)}"
+        return f"write each of them out, or name its client in `known`, one of {', '.join(ENTRIES)}"
     if wildcard.startswith(("http://127.0.0.1", "http://localhost", "http://[::1]")):
         return (
             "`loopback_redirects` allows every port, and a name in `known`, such as claude-code, those of that client"
@@ -113,7 +143,8 @@ def _instead(wildcard: str, field: str) -> str:
     else:
         owners = [str(owner) for owner in owners_of(wildcard.replace("*", "x"))]
         owners = owners or [name for name, entry in ENTRIES.items() if _host(wildcard) in map(_host, entry.https)]
-    named = f"name its client in `known`, of {', '.join(owners or ENTRIES)}"
+    listed = ", ".join(owners or ENTRIES)
+    named = f"name its client in `known`, {'which is' if len(owners) == 1 else 'one of'} {listed}"
     return f"write the exact address, or {named}"
 
 
@@ -138,7 +169,7 @@ class Configuration(_Part):
 
     public_url: str
     """What chat clients are given, without a path: `https://relay.example.org`. Plain http on loopback alone."""
-    listen: Annotated[str, Field(pattern=r"^(127\.0\.0\.1|\[::1\]):[0-9]{1,5}$")] = "127.0.0.1:8790"
+    listen: str = "127.0.0.1:8790"
     """Port 0 takes a free one."""
     behind_proxy: bool = False
     """A front of ours on this host: its X-Forwarded-For is believed, nobody else's."""
@@ -163,6 +194,13 @@ class Configuration(_Part):
         if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
             raise ValueError("must have no path, query or user")
         return f"{parts.scheme}://{parts.netloc.lower()}"
+
+    @field_validator("listen")
+    @classmethod
+    def _is_loopback(cls, address: str) -> str:
+        if not _LISTEN.fullmatch(address):
+            raise ValueError("must be 127.0.0.1:PORT or [::1]:PORT: a proxy on this host answers from outside")
+        return address
 
     @field_validator("capabilities")
     @classmethod

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _FREE_BYTES: Final = 100 * 1024 * 1024
 _PROVIDER_SECONDS: Final = 5.0
 _DAY: Final = 86400.0
+AGAIN: Final = "Then run `sudo opencode-gateway doctor` again"
+"""What comes after errors that say themselves what helps."""
 _SHOWN: Final = 10
 """Of the refusals of a day."""
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -108,13 +110,15 @@ def disk_has_room(data_dir: Path) -> list[Finding]:
 
 def database_is_sound(store: Store) -> list[Finding]:
     """Have SQLite look at its file."""
-    remedy = f"Stop the service, and put a backup of {FILE_NAME} back: see docs/backup.md"
     try:
         with store.transaction(write=False) as db:
             told = [str(row[0]) for row in db.execute("PRAGMA quick_check(1)")]
     except (GatewayError, sqlite3.Error) as error:
-        return [fault("database", str(error), remedy)]
-    return [ok("database", "it is whole")] if told == ["ok"] else [fault("database", told[0], remedy)]
+        return [fault("database", str(error), AGAIN)]
+    if told == ["ok"]:
+        return [ok("database", "it is whole")]
+    remedy = f"Stop the service, and put a backup of {FILE_NAME} back: see docs/backup.md"
+    return [fault("database", told[0], remedy)]
 
 
 def people_can_log_in(users: Users | None, sign_in: PasswordSignIn | ProviderSignIn) -> list[Finding]:
@@ -164,7 +168,7 @@ def clients_may_come(store: Store, configuration: Configuration, now: float) -> 
             opened = opened_at(db, now)
             switched = switches(configuration.clients, commanded(db))
     except GatewayError as error:
-        return [fault("clients", str(error), "See the database")]
+        return [fault("clients", str(error), AGAIN)]
     on = ", ".join(str(switch.known) for switch in switched if switch.sources)
     admitted = f"{len(known)} admitted; {on or 'no known one'} may come"
     if configuration.clients.enrolment == "open":
@@ -181,7 +185,7 @@ def refused_lately(store: Store, now: float) -> list[Finding]:
     try:
         rows = list_refusals(store, since=now - _DAY)
     except GatewayError as error:
-        return [fault("refusals", str(error), "See the database")]
+        return [fault("refusals", str(error), AGAIN)]
     if not rows:
         return [ok("refusals", "no client was refused in the last day")]
     findings = [

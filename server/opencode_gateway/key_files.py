@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -35,9 +36,9 @@ def load_key(path: Path, *, without: str) -> bytes:
             mode = os.fstat(descriptor).st_mode
             key = file.read(_KEY_BYTES + 1) if stat.S_ISREG(mode) else b""
     except OSError as error:
-        raise StoreError(
-            f"{path} cannot be used: {error.strerror}; see that {path.parent} belongs to the service"
-        ) from error
+        full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+        helps = "make room on its disk" if full else f"see that {path.parent} belongs to the service"
+        raise StoreError(f"{path} cannot be used: {error.strerror}; {helps}") from error
     if not stat.S_ISREG(mode):
         raise StoreError(f"{path} is no regular file: remove it, and {without}")
     if mode & (stat.S_IRWXG | stat.S_IRWXO):

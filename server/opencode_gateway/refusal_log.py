@@ -41,7 +41,7 @@ WRITE_SECONDS: Final = 1.0
 AUDITED: Final = Budget(10, 60)
 """Lines of the audit log for each kind: a storm must not push everything else out of it. The rows count on."""
 _MAX_CLIENT: Final = 80
-_MAX_TEXT: Final = 300
+_MAX_TEXT: Final = 500
 _MAX_ADDRESS: Final = 64
 _WIDE_V4: Final = 16
 _WIDE_V6: Final = 32

@@ -21,7 +21,7 @@ Kind = Literal[
     "request",  # what it asked is not in order
 ]
 _COMMAND: Final = re.compile(r"`((?:sudo )?opencode-[^`]+)`")
-_MAX_TOLD: Final = 300
+_MAX_TOLD: Final = 500
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 

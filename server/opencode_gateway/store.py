@@ -145,7 +145,7 @@ class Store:
                 f"{path} cannot be opened: {error.strerror}; see that {path.parent} belongs to the service"
             ) from error
         except sqlite3.Error as error:
-            raise StoreError(f"{path} cannot be opened: {error}") from error
+            raise StoreError(f"{path} cannot be opened: {error}{_what_helps(error)}") from error
         try:
             self._prepare(self._writer)
             self._reader = self._connect()
@@ -153,7 +153,7 @@ class Store:
             self._reader.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
             self._writer.close()
-            raise StoreError(f"{path} cannot be used: {error}; restore a backup of it") from error
+            raise StoreError(f"{path} cannot be used: {error}{_what_helps(error)}") from error
         except StoreError:
             self._writer.close()
             raise
@@ -238,7 +238,7 @@ class Store:
             except sqlite3.Error as error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                raise StoreError(f"{self.path} does not serve: {error}") from error
+                raise StoreError(f"{self.path} does not serve: {error}{_what_helps(error)}") from error
 
     def _patience(self) -> int:
         """Return for how many milliseconds this thread may wait for the file's lock."""
@@ -287,3 +287,15 @@ class Store:
         with self._writing, self._reading:
             self._reader.close()
             self._writer.close()
+
+
+def _what_helps(error: sqlite3.Error) -> str:
+    """Return the next step as the end of a message. A backup is put back over a damaged file, and over no other."""
+    primary = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+        return "; another program is writing to it: try again in a moment"
+    if primary == sqlite3.SQLITE_FULL:
+        return "; make room on its disk"
+    if primary in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        return "; stop the service, and put a backup of it back"
+    return ""

@@ -109,12 +109,18 @@ async def test_clients_are_listed_and_revoked(server: AuthorizationServer, owner
 
     assert not await server.is_good(tokens["access_token"])
     owner.is_refused("there is no client", "clients", "revoke", client_id)
-    assert "No client is known" in owner.runs("clients", "list")
+    assert "No client was admitted yet" in owner.runs("clients", "list")
 
 
 # Known clients
 
 VSCODE = "https://vscode.dev/redirect"
+
+
+def test_a_window_that_is_closed_where_none_is_needed_is_said_to_be_no_end(owner: Owner) -> None:
+    owner.settings(clients={"enrolment": "open"})
+
+    assert "admitted all the same" in owner.runs("clients", "close")
 
 
 async def test_a_known_client_is_switched_on_and_off_under_a_running_service(

@@ -47,7 +47,7 @@ OIDC = {"mode": "oidc", "client_id": "x", "client_secret_file": "/secret", "user
     [
         ({"public_url": "http://relay.example.org"}, "public_url: must be https://HOST, or http on loopback"),
         ({"public_url": "https://relay.example.org/x"}, "public_url: must have no path, query or user"),
-        ({"listen": "0.0.0.0:8790"}, "listen: String should match pattern"),
+        ({"listen": "0.0.0.0:8790"}, "listen: must be 127.0.0.1:PORT or [::1]:PORT"),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
         ({"tool_timeout_seconds": 0}, "tool_timeout_seconds: Input should be greater than 0"),
         ({"audit": {"max_bytes": 1}}, "audit.max_bytes: Input should be greater than or equal to 100000"),
@@ -55,11 +55,18 @@ OIDC = {"mode": "oidc", "client_id": "x", "client_secret_file": "/secret", "user
         ({"sign_in": OIDC | {"issuer": "http://id.example.org"}}, "sign_in.oidc: `issuer` must be https://…"),
         (
             {"clients": {"known": ["vs-code"]}},
-            "clients.known: no client is known by that name: the nearest are vscode",
+            "clients.known: no client is known as 'vs-code': the nearest are vscode",
         ),
         (
             {"clients": {"known": ["librechat"]}},
             "clients.known: LibreChat lives at your own host: write librechat@HOST",
+        ),
+        # `check` took it, and then no client could register.
+        ({"clients": {"redirect_uris": ["not a uri"]}}, "clients.redirect_uris: 'not a uri' is no address: write"),
+        # It matched no document's host, ever.
+        (
+            {"clients": {"client_id_hosts": ["https://chat.example.org"]}},
+            "clients.client_id_hosts: 'https://chat.example.org' is no host: write HOST",
         ),
     ],
 )
@@ -76,20 +83,20 @@ def test_a_mistake_is_one_line_with_the_keys_path(tmp_path: Path, values: dict[s
 @pytest.mark.parametrize(
     ("clients", "instead"),
     [
-        ({"redirect_uris": ["https://chatgpt.com/connector/oauth/*"]}, "name its client in `known`, of chatgpt"),
+        ({"redirect_uris": ["https://chatgpt.com/connector/oauth/*"]}, "in `known`, which is chatgpt"),
         (
             {"redirect_uris": ["https://chatgpt.com/*"]},
-            "write the exact address, or name its client in `known`, of chatgpt",
+            "write the exact address, or name its client in `known`, which is chatgpt",
         ),
         ({"redirect_uris": ["http://localhost:*/callback"]}, "`loopback_redirects` allows every port"),
         (
             {"redirect_uris": ["https://chat.example.org/api/mcp/*/oauth/callback"]},
-            "name its client in `known`, of librechat@chat.example.org",
+            "name its client in `known`, which is librechat@chat.example.org",
         ),
-        ({"redirect_uris": ["https://*.example.org/api/mcp/x/oauth/callback"]}, "of claude, chatgpt, "),
+        ({"redirect_uris": ["https://*.example.org/api/mcp/x/oauth/callback"]}, "one of claude, chatgpt, "),
         ({"redirect_uris": ["*"]}, "write the exact address"),
         ({"client_id_hosts": ["*.claude.ai"]}, "write each of them out"),
-        ({"known": ["*"]}, "name each client, of claude, chatgpt, "),
+        ({"known": ["*"]}, "name each client; there are claude, chatgpt, "),
         ({"known": ["librechat@*.example.org"]}, "name each client"),
     ],
 )
@@ -103,7 +110,8 @@ def test_a_wildcard_is_refused_with_what_to_write_instead(
 
     (field,) = clients
     assert done.exit_code == 2
-    assert done.stderr.startswith(f"opencode-gateway: {file}: clients.{field}: wildcards are not taken: ")
+    refused = f"wildcards are not taken, as in '{clients[field][0]}': "
+    assert done.stderr.startswith(f"opencode-gateway: {file}: clients.{field}: {refused}")
     assert instead in done.stderr
 
 
@@ -187,7 +195,8 @@ def test_check_asks_servers_that_it_starts_for_their_tools(tmp_path: Path) -> No
     assert gateway("--config", str(config), "check").stderr == ""
     done = gateway("--config", str(config), "check", "--start")
 
-    assert done.returncode == 0
+    assert done.returncode == 1
+    assert "no tools came from broken: see why above" in done.stderr
     assert "lists what no server has: other_x; take it out" in done.stderr
     assert "no capability lists other_instances, other_reply, other_send, other_unlisted, so" in done.stderr
 

@@ -108,6 +108,16 @@ def test_a_gateway_that_does_not_run_and_has_nobody(stopped: ProductGateway) -> 
     assert_fault(found, "people", "nobody can log in", "users add")
 
 
+def test_a_server_that_does_not_start_is_no_reason_to_restart_the_gateway(tmp_path: Path) -> None:
+    gateway = ProductGateway(tmp_path / "gateway")
+    (tmp_path / "gateway" / "servers.json").write_text('{"broken": {"command": "/bin/false"}}')
+    with gateway:
+        _, found = examined(gateway)
+
+    assert_fault(found, "service", "no answer from: broken", "journalctl")
+    assert "restart" not in found["service"][0]["remedy"]
+
+
 def test_settings_that_are_wrong_are_all_that_is_said(stopped: ProductGateway) -> None:
     stopped.config.write_text('{"public_url": "https://relay.example.org", "clients": {"origin": []}}')
 

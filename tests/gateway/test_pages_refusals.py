@@ -300,6 +300,8 @@ async def test_without_users_and_with_a_damaged_file_the_page_says_what_to_do(
     for answer in (await site.http.get(address), await site.send(login, name="ann", password=PASSWORD)):
         assert answer.status_code == 503
         assert "Nobody can log in at the moment" in answer.text
+        # The container's own log is nowhere but in the journal.
+        assert "sudo opencode-gateway doctor" in answer.text
         assert "secret" not in answer.text
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     site.server.users.path.write_text("{}")

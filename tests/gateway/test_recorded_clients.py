@@ -83,6 +83,18 @@ async def test_a_client_that_is_off_is_told_how_to_switch_it_on(
     assert f"clients allow --for {client.name}`" in told
 
 
+@pytest.mark.parametrize("client", CLIENTS, ids=of)
+async def test_without_a_window_a_client_is_told_which_one_lets_it_in(
+    server: AuthorizationServer, client: Recorded
+) -> None:
+    refused = await server.http.post("/register", json=client.registration)
+
+    told = refused.json()["error_description"]
+    # No command holds a host that the client chose: anybody may come as LibreChat.
+    named = "" if client.name == "chatgpt" or "@" in client.name else f" --for {client.name}"
+    assert told.endswith(f"runs `sudo opencode-gateway clients allow{named}`, then connect again"), told
+
+
 async def test_of_several_addresses_those_are_kept_that_are_allowed(tmp_path: Path) -> None:
     server = AuthorizationServer(tmp_path, clients={"redirect_uris": ["https://vscode.dev/redirect"]})
     server.open_window()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from opencode_gateway.audit import Event
 
-OAUTH_TEXT = re.compile(r"[ !#-\[\]-~]{1,300}")
+OAUTH_TEXT = re.compile(r"[ !#-\[\]-~]{1,500}")
 """What RFC 6749 lets `error_description` hold, and no more than a client shows."""
 
 
@@ -134,7 +134,7 @@ def test_what_strangers_write_is_cleaned_and_cut(world: World) -> None:
     (row,) = world.kept()
     assert "\x1b" not in row.client
     assert "\n" not in row.client
-    assert (len(row.client), len(row.address), len(row.reason)) == (80, 64, 300)
+    assert (len(row.client), len(row.address), len(row.reason)) == (80, 64, 500)
 
 
 def test_what_is_old_is_forgotten(world: World) -> None:
@@ -366,7 +366,10 @@ def test_the_owner_lists_what_the_running_service_refused(product: ProductGatewa
     assert "\x1b" not in shown.stdout
     assert "203.0.113.7" in shown.stdout
     assert "clients.origins" in shown.stdout
-    assert len(product.owner("refusals", "--last", "1").stdout.splitlines()) == 2
+    first, reason, remedy = product.owner("refusals", "--last", "1").stdout.splitlines()
+    assert re.match(r"[-\d]+ [:\d]+ UTC  (window|origin|host)  .+ from .+, [12] times?$", first)
+    assert reason.startswith("    ")
+    assert remedy.startswith("    what helps: ")
     assert {line["refusal"] for line in product.audit() if line["event"] == "client-refused"} == set(by_kind)
 
 

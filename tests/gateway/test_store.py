@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import stat
@@ -17,6 +18,7 @@ from opencode_gateway.oauth.enrolment import list_clients, opened_for
 from opencode_gateway.oauth.redirects import commanded
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.store import _MIGRATIONS, Store
+from support.fake_file_system import without_hard_links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,6 +76,21 @@ def test_an_error_of_the_database_is_one_line_and_leaves_it_usable(store: Store)
 
     add(store, "a")
     assert names(store) == ["a"]
+
+
+def test_a_locked_database_is_to_be_waited_for_and_a_damaged_one_to_be_put_back(tmp_path: Path) -> None:
+    path = tmp_path / "gateway.sqlite3"
+    Store(path).close()
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    # A backup that is put back would take sessions away, for nothing.
+    with pytest.raises(StoreError, match=r"database is locked; another program is writing to it: try again"):
+        Store(path)
+    holder.close()
+
+    path.write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError, match=r"is not a database; stop the service, and put a backup of it back"):
+        Store(path)
 
 
 def test_another_process_sees_and_changes_it_at_the_same_time(store: Store) -> None:
@@ -272,6 +289,14 @@ def test_of_two_processes_that_make_the_signing_key_the_faster_ones_counts(
 
     assert signing_key(tmp_path) == b"k" * 32
     assert list(tmp_path.iterdir()) == [key]
+
+
+def test_a_key_that_a_full_disk_does_not_take_asks_for_room(tmp_path: Path) -> None:
+    with (
+        without_hard_links(errno.ENOSPC),
+        pytest.raises(StoreError, match=r"signing\.key cannot be used: .+; make room on its disk"),
+    ):
+        signing_key(tmp_path)
 
 
 def test_a_signing_key_that_is_damaged_is_not_used(tmp_path: Path) -> None:

@@ -28,6 +28,8 @@ class Compared:
     """Listed by a capability, and no server has it."""
     unlisted: tuple[str, ...]
     """A server has it, and no capability lists it: it is nobody's."""
+    silent: tuple[str, ...] = ()
+    """Servers that told none of their tools."""
 
     def about_missing(self) -> str | None:
         """Return a line that says what to do; None if nothing is missing."""
@@ -77,7 +79,7 @@ class Names:
         there = {self._name(server, tool) for server, own in told.items() for tool in own}
         served = {name for server, own in told.items() for name in self.served(server, own).values()}
         missing = {name for name in listed - there if self.server_of(name) not in silent}
-        return Compared(tuple(sorted(missing)), tuple(sorted(served - listed)))
+        return Compared(tuple(sorted(missing)), tuple(sorted(served - listed)), tuple(sorted(silent)))
 
     def _name(self, server: str, tool: str) -> str:
         prefix = self.prefix(server)

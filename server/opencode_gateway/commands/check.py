@@ -13,7 +13,7 @@ from opencode_gateway.calls.names import Names
 from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.commands.clients import describe_switches
 from opencode_gateway.configuration import load_configuration
-from opencode_gateway.errors import ConfigError
+from opencode_gateway.errors import ConfigError, Refused
 from opencode_gateway.oauth.redirects import switches
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def check(config: Path, start: bool) -> None:
     for told in (found.about_missing(), found.about_unlisted()):
         if told is not None:
             click.echo(f"opencode-gateway: warning: {told}", err=True)
+    if start and found.silent:
+        raise Refused(f"no tools came from {', '.join(found.silent)}: see why above, and run its command by hand")
 
 
 def _known(configuration: Configuration, servers: Servers) -> Compared:

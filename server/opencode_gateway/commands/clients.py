@@ -71,7 +71,7 @@ def allow(config: Path, *, minutes: int, known: tuple[Known, ...]) -> None:
     now = time.time()
     with opened_store(config) as store:
         until = enrolment.open_window(store, minutes=minutes, now=now, known=known)
-    click.echo(f"New clients are admitted until {moment(until)}. To end it before: opencode-gateway clients close")
+    click.echo(f"New clients are admitted until {moment(until)}. `sudo opencode-gateway clients close` ends that.")
     if known:
         titles = " and ".join(one.title for one in known)
         click.echo(
@@ -89,7 +89,12 @@ def close(config: Path) -> None:
     """Admit no new client from now on. Those that were admitted stay."""
     with opened_store(config) as store:
         enrolment.close_window(store)
-    click.echo("No new client is admitted now.")
+        always = settings_of(config).clients.enrolment == "open"
+    click.echo(
+        f"The window is closed, but new clients are admitted all the same: `clients.enrolment` of {config} is open."
+        if always
+        else "No new client is admitted now."
+    )
 
 
 @clients.command("list")
@@ -98,9 +103,9 @@ def close(config: Path) -> None:
 def list_(config: Path, *, as_json: bool) -> None:
     """List the clients that were admitted, and say which known clients may be."""
     with opened_store(config) as store:
-        known = enrolment.list_clients(store)
+        admitted = enrolment.list_clients(store)
     if as_json:
-        show_json(known)
+        show_json(admitted)
         return
     show(
         [
@@ -112,9 +117,9 @@ def list_(config: Path, *, as_json: bool) -> None:
                 "RETURNS TO": ", ".join(client.redirect_uris),
                 "ID": shown_id(client.id),
             }
-            for client in known
+            for client in admitted
         ],
-        "No client is known here.",
+        "No client was admitted yet.",
     )
     click.echo(f"Switched on: {describe_switches(_switches(config))}. `clients known` lists all.")
 

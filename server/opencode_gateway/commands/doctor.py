@@ -12,7 +12,7 @@ import click
 from opencode_common.finding import Finding, fault, is_sound, note, ok, to_json
 from opencode_gateway import examination
 from opencode_gateway.calls.servers import load_servers
-from opencode_gateway.commands.health import asked
+from opencode_gateway.commands.health import NothingAnswers, asked
 from opencode_gateway.commands.opened import settings_of
 from opencode_gateway.configuration import PasswordSignIn, load_configuration
 from opencode_gateway.errors import GatewayError
@@ -72,9 +72,12 @@ def _users(configuration: Configuration) -> Users | None:
 def _service(listen: str) -> list[Finding]:
     try:
         asked(listen)
-    except GatewayError as error:
+    except NothingAnswers as error:
         remedy = "`sudo systemctl restart opencode-gateway`; `journalctl -u opencode-gateway` says why it ended"
         return [fault("service", str(error), remedy)]
+    except GatewayError as error:
+        # The gateway tries to start them anew by itself.
+        return [fault("service", str(error), "`journalctl -u opencode-gateway` says why")]
     return [ok("service", "it answers, and so does every server behind it")]
 
 
@@ -86,7 +89,7 @@ def _kept(configuration: Configuration) -> list[Finding]:
     try:
         store = Store(path)
     except GatewayError as error:
-        return [fault("database", str(error), "See the service's log")]
+        return [fault("database", str(error), examination.AGAIN)]
     try:
         now = time.time()
         return [

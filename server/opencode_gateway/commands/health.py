@@ -18,6 +18,10 @@ _SECONDS: Final = 8.0
 _PATH: Final = "/healthz"
 
 
+class NothingAnswers(GatewayError):
+    """The gateway does not run, or does not come to answer."""
+
+
 @click.command()
 @click.pass_obj
 def health(config: Path) -> None:
@@ -29,7 +33,8 @@ def asked(listen: str) -> str:
     """Return what the gateway there says when all is well.
 
     Raises:
-        GatewayError: it does not answer, or names servers that do not.
+        NothingAnswers: it does not.
+        GatewayError: it names servers that do not.
     """
     connection = HTTPConnection(listen, timeout=_SECONDS)
     try:
@@ -37,7 +42,8 @@ def asked(listen: str) -> str:
         answer = connection.getresponse()
         told = answer.read(1000).decode(errors="replace").strip()
     except (OSError, HTTPException) as error:
-        raise GatewayError(f"nothing answers on {listen}: {str(error) or type(error).__name__}") from error
+        why = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+        raise NothingAnswers(f"nothing answers on {listen}: {why}") from error
     finally:
         connection.close()
     if answer.status != 200:

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse
 
 from opencode_gateway.oauth.clients import NotAdmitted
 from opencode_gateway.oauth.documents import DocumentRefused, DocumentUnreachable
-from opencode_gateway.oauth.enrolment import HOW_TO_OPEN
+from opencode_gateway.oauth.enrolment import how_to_open
 from opencode_gateway.store import hashed
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from opencode_gateway.oauth.clients import AdmittedClient, Clients
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-_ANEW: Final = f"remove this relay in the chat client, and connect it anew while {HOW_TO_OPEN}"
+_ANEW: Final = f"remove this relay in the chat client; {how_to_open()}, then connect it anew"
 
 
 class NotAuthenticated(NotAdmitted):

@@ -28,8 +28,9 @@ from opencode_gateway.oauth.client_rows import (
 )
 from opencode_gateway.oauth.credentials import PUBLIC, Credentials, key_set
 from opencode_gateway.oauth.documents import DocumentRefused, Documents, netloc
-from opencode_gateway.oauth.enrolment import HOW_TO_OPEN, opened_at, was_revoked
-from opencode_gateway.oauth.redirects import Allowed, is_registered
+from opencode_gateway.oauth.enrolment import how_to_open, opened_at, was_revoked
+from opencode_gateway.oauth.known_clients import hosts_document
+from opencode_gateway.oauth.redirects import Allowed, is_registered, likeliest
 from opencode_gateway.oauth.registrations import Registrations
 from opencode_gateway.oauth.renewals import may_renew, note_renewal
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
@@ -179,15 +180,16 @@ class Clients:
             client = self.known(client_id)
             if client is None or client.document:
                 raise NotAdmitted(
-                    "unknown", "this client is not registered here", remedy=f"connect it anew while {HOW_TO_OPEN}"
+                    "unknown",
+                    "this client is not registered here",
+                    remedy=f"{how_to_open()}, then connect it anew",
                 )
             return client
         with self._store.transaction(write=False) as db:
             only_login = login if self._closed(db) else None
             if self._closed(db) and not (login and may_renew(db, client_id, login, self._clock())):
-                raise NotAdmitted(
-                    "window", "no new client is admitted now", remedy=f"{HOW_TO_OPEN}, then connect again"
-                )
+                opening = how_to_open(hosts_document(netloc(client_id)))
+                raise NotAdmitted("window", "no new client is admitted now", remedy=f"{opening}, then connect again")
             row = db.execute("SELECT let_in_as FROM clients WHERE id = ?", (client_id,)).fetchone()
             allowed = self._rules.read(db, let_in_as=row["let_in_as"] if row else "")
         try:
@@ -338,15 +340,15 @@ class Clients:
         self, db: sqlite3.Connection, asked: OAuthClientInformationFull, allowed: Allowed
     ) -> NotAdmitted | None:
         name = clean_name(asked.client_name)
+        sent = [allowed.as_written(uri) for uri in asked.redirect_uris or []]
         # The window first, so that a stranger outside it learns nothing.
         if self._closed(db):
             return NotAdmitted(
                 "window",
                 "no new client is admitted now",
-                remedy=f"{HOW_TO_OPEN}, then connect again",
+                remedy=f"{how_to_open(likeliest(sent, name))}, then connect again",
                 client=name,
             )
-        sent = [allowed.as_written(uri) for uri in asked.redirect_uris or []]
         if len(sent) > MAX_REDIRECT_URIS:
             remedy = f"a client registers {MAX_REDIRECT_URIS} at most"
             return NotAdmitted("redirect", "it has too many redirect addresses", remedy=remedy, client=name)
@@ -356,7 +358,7 @@ class Clients:
             return NotAdmitted(
                 "limit",
                 "too many clients are registered",
-                remedy="the owner removes some with `opencode-gateway clients revoke`",
+                remedy="the owner removes some with `sudo opencode-gateway clients revoke ID`",
                 client=name,
             )
         return None

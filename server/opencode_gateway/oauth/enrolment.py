@@ -1,4 +1,4 @@
-"""The short window in which the owner admits new clients, and what is known of those that were admitted.
+"""The short window in which the owner admits new clients, and the list of those that were admitted.
 
 People of one chat service share its callback address, so an address does not say whose client asks. The window does:
 it is the owner who knows when a client of theirs is about to ask.
@@ -16,18 +16,17 @@ from opencode_gateway.oauth.registrations import is_whole, shown_id
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from opencode_gateway.oauth.known_clients import Known
     from opencode_gateway.store import Store
 
 MAX_MINUTES: Final = 60
 _REVOKED_SECONDS: Final = 24 * 3600
-HOW_TO_OPEN: Final = "the owner of this relay opens a window for it with `sudo opencode-gateway clients allow`"
 
 
 @dataclass(frozen=True)
-class KnownClient:
+class ListedClient:
     """A client as lists show it. Times are seconds since the epoch."""
 
     id: str
@@ -39,6 +38,18 @@ class KnownClient:
     sessions: int
     let_in_as: str
     """The known client that it was taken for in a window that was opened for that one; empty for all others."""
+
+
+def how_to_open(owners: Sequence[Known] = ()) -> str:
+    """Return who opens the window with which command, as a clause.
+
+    Args:
+        owners: the known clients whose addresses the one that asks has. Where that is one, and not on by default, the
+            window is opened for it, so that nobody is refused a second time. Whether it is on is not told to
+            strangers, and no command has a host in it that a stranger chose.
+    """
+    named = owners[0] if len(owners) == 1 and not owners[0].entry.default and not owners[0].host else None
+    return f"the owner of this relay runs `sudo opencode-gateway clients allow{f' --for {named}' if named else ''}`"
 
 
 def open_window(store: Store, *, minutes: int, now: float, known: Iterable[Known] = ()) -> float:
@@ -82,7 +93,7 @@ def opened_for(db: sqlite3.Connection, now: float) -> list[Known]:
     return known_clients(row["opened_for"]) if row else []
 
 
-def list_clients(store: Store) -> list[KnownClient]:
+def list_clients(store: Store) -> list[ListedClient]:
     """Return all clients, oldest first."""
     with store.transaction(write=False) as db:
         rows = db.execute(
@@ -90,7 +101,7 @@ def list_clients(store: Store) -> list[KnownClient]:
             " FROM clients ORDER BY created_at, id"
         ).fetchall()
     return [
-        KnownClient(
+        ListedClient(
             id=row["id"],
             name=row["name"],
             document=bool(row["document"]),

@@ -119,7 +119,7 @@ def known_client(text: str) -> Known:
     if entry is None:
         near = get_close_matches(name.lower(), ENTRIES, n=3, cutoff=0.4)
         raise ValueError(
-            f"no client is known by that name: {'the nearest are' if near else 'there are'} "
+            f"no client is known as {text[:80]!r}: {'the nearest are' if near else 'there are'} "
             f"{', '.join(near or ENTRIES)}"
         )
     if not entry.own_host:

@@ -33,6 +33,7 @@ from opencode_gateway.oauth.rechecks import Rechecks
 from opencode_gateway.oauth.redirects import Rules
 from opencode_gateway.oauth.requests import Pending, PendingRequests, signing_key
 from opencode_gateway.pages.browsers import Browsers
+from opencode_gateway.pages.visits import LOGIN_PATH
 from opencode_gateway.sign_in.step import BY_PASSWORD, Ended
 
 if TYPE_CHECKING:
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from opencode_gateway.sign_in.step import Proof, Renewing
     from opencode_gateway.store import Store
 
-LOGIN_PATH: Final = "/login"
 _CHALLENGE: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 # A URL is compared as text by clients: the usual parser would add a slash at the end of an origin.
 _URL: Final = TypeAdapter(AnyHttpUrl, config=ConfigDict(url_preserve_empty_path=True))

@@ -120,17 +120,21 @@ class Allowed:
         )
 
     def _remedy(self, refused: Sequence[str], client_name: str) -> str:
-        found = dict.fromkeys(owner for uri in refused for owner in owners_of(uri, client_name))
-        if found:
-            # A client that lists several addresses is the one to which most of them belong.
-            counts = {owner: sum(map(owner.has, refused)) for owner in found}
-            return _switch_on([owner for owner in found if counts[owner] == max(counts.values())])
+        owners = likeliest(refused, client_name)
+        if owners:
+            return _switch_on(owners)
         if any(map(is_loopback, refused)):
             return f"if it is a program of yours, {_ANY_PROGRAM}"
         if not any(uri.startswith("https://") or _OWN_SCHEME.match(uri) for uri in refused):
             return "it must have an https address, or one on loopback"
         keep = "" if self.replaced else ", and claude and chatgpt to `clients.known` to keep those"
         return f"if you trust it, add its address to `clients.redirect_uris` in gateway.json{keep}"
+
+
+def likeliest(uris: Sequence[str], client_name: str) -> list[Known]:
+    """Return the known clients that one with these addresses is likely to be: those to which most of them belong."""
+    counts = {owner: sum(map(owner.has, uris)) for uri in uris for owner in owners_of(uri, client_name)}
+    return [owner for owner in counts if counts[owner] == max(counts.values())]
 
 
 @dataclass(frozen=True)
@@ -239,12 +243,12 @@ def _switch_on(known: Sequence[Known]) -> str:
     if len(known) == 1:
         whose = f"your {known[0].title}" if known[0].host else known[0].title
         return (
-            f"if it is {whose}, `sudo opencode-gateway clients enable {known[0]}`,"
+            f"if it is {whose}, run `sudo opencode-gateway clients enable {known[0]}`,"
             f" or for one window `sudo opencode-gateway clients allow --for {known[0]}`"
         )
     other = f"; if it is another program of yours, {_ANY_PROGRAM}" if all(one.entry.loopback for one in known) else ""
     return (
-        f"if it is one of {', '.join(map(str, known))}, `sudo opencode-gateway clients enable NAME`,"
+        f"if it is one of {', '.join(map(str, known))}, run `sudo opencode-gateway clients enable NAME`,"
         f" or for one window `sudo opencode-gateway clients allow --for NAME`{other}"
     )
 

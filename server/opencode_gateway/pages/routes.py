@@ -87,8 +87,8 @@ def _answering(handle: Callable[[Request], Awaitable[Response]]) -> Callable[[Re
         except ConfigError:  # logged where it was found
             return problem_page(
                 "Nobody can log in at the moment",
-                "The gateway cannot read its list of users. If this relay is yours, its log says what is wrong:",
-                command="sudo docker logs opencode-gateway",
+                "The gateway cannot read its list of users. If this relay is yours, this command says what is wrong:",
+                command="sudo opencode-gateway doctor",
                 status=503,
             )
         except GatewayError:
