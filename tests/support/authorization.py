@@ -101,6 +101,12 @@ class AuthorizationServer:
     def open_window(self, minutes: int = 10) -> None:
         enrolment.open_window(self.store, minutes=minutes, now=self.clock())
 
+    async def refuses_to_register(self, words: str, **metadata: Any) -> None:
+        """Have it register a client; look that it does not, and says these words."""
+        answer = await self.register(**metadata)
+        assert answer.status_code == 400
+        assert words in answer.json()["error_description"]
+
     async def register(self, **metadata: Any) -> httpx.Response:
         return await self.http.post("/register", json={"redirect_uris": [CALLBACK], **metadata})
 
