@@ -8,7 +8,7 @@ cd "$(dirname "$0")/../.."
 readonly limit=25m
 readonly tests=(
     tests/client tests/gateway/test_commands.py tests/gateway/test_commands_as_root.py tests/relay/test_line.py
-    tests/relay/test_real_firewalls.py
+    tests/debian/test_real_firewalls.py
     tests/server/test_command.py tests/server/test_fleet.py tests/server/test_stdio.py tests/test_support.py
 )
 
