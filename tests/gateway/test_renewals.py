@@ -158,7 +158,7 @@ async def test_a_stranger_needs_the_window_and_makes_nobody_fetch_anything(
         stranger = Browsing(server, http)
 
         await assert_needs_a_window(stranger, client_id)
-        http.cookies.set("__Host-device", browser.http.cookies["__Host-device"][:-1] + "x")
+        http.cookies.set("__Host-device", browser.http.cookies["__Host-device"][:-8] + "forged00")
         await assert_needs_a_window(stranger, client_id)
 
     assert host.asked == []
