@@ -31,5 +31,8 @@ opencodes=()
 for variable in OPENCODE_BIN OPENCODE2_BIN; do
     opencodes+=(--env "$variable" --volume "${!variable}:${!variable}:ro")
 done
-timeout --foreground "$limit" docker run --rm --network none --init "${permissions[@]}" "${opencodes[@]}" "$image" \
-    pytest "$@" "${tests[@]}"
+# What fails is run again alone and must pass then, as in `make test`.
+# shellcheck disable=SC2016 # the shell in the container expands them
+timeout --foreground "$limit" docker run --rm --network none --init "${permissions[@]}" "${opencodes[@]}" \
+    --env "OPTIONS=$(printf '%q ' "$@")" "$image" \
+    sh -c 'PYTEST_ADDOPTS=$OPTIONS pytest "$@" || pytest --last-failed --last-failed-no-failures none "$@"' sh "${tests[@]}"
