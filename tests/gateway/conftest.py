@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.authorization import AuthorizationServer
+from support.fake_documents import DocumentHost, document_host
 from support.gateway import Gateway, fixture_entry
 
 if TYPE_CHECKING:
@@ -27,3 +28,10 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """A running gateway with the fixture server behind it, that tests share: leave it alive."""
     with Gateway(tmp_path_factory.mktemp("gateway"), {"fixture": fixture_entry()}) as running:
         yield running
+
+
+@pytest.fixture
+async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DocumentHost]:
+    """A chat service's host, where clients' documents are."""
+    async with document_host(tmp_path, monkeypatch) as host:
+        yield host

@@ -17,23 +17,18 @@ from opencode_gateway.oauth.enrolment import close_window
 from support.authorization import PUBLIC_URL, AuthorizationServer
 from support.client_keys import ASSERTION_TYPE, ClientKey, signed
 from support.client_requests import ask, basic, form_of, is_refused
-from support.fake_documents import DocumentHost, document_host
 from support.recorded_documents import CHATGPT, CHATGPT_BEFORE, moved
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from support.fake_documents import DocumentHost
+
 TOKEN = f"{PUBLIC_URL}/token"
 KEY = ClientKey()
 OTHER_KEY = ClientKey("key-2")
 EC_KEY = ClientKey("key-3", "ES256")
-
-
-@pytest.fixture
-async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DocumentHost]:
-    async with document_host(tmp_path, monkeypatch) as host:
-        yield host
 
 
 @pytest.fixture

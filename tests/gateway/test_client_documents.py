@@ -20,12 +20,6 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DocumentHost]:
-    async with document_host(tmp_path, monkeypatch) as host:
-        yield host
-
-
-@pytest.fixture
 async def server(tmp_path: Path, host: DocumentHost) -> AsyncIterator[AuthorizationServer]:
     """An authorization server that takes documents of the chat service's host."""
     data_dir = tmp_path / "data"

@@ -27,12 +27,6 @@ OTHER_KEY = ClientKey("key-2")
 EC_KEY = ClientKey("key-3", "ES256")
 
 
-@pytest.fixture
-async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DocumentHost]:
-    async with document_host(tmp_path, monkeypatch) as host:
-        yield host
-
-
 class Now:
     def __init__(self) -> None:
         self.seconds = 1000.0

@@ -15,7 +15,6 @@ from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
 from opencode_gateway.pages.browsers import DEVICE_SECONDS
 from opencode_gateway.sign_in.passwords import Passwords
 from support.authorization import CALLBACK, AuthorizationServer, answer_of, proof
-from support.fake_documents import DocumentHost, document_host
 from support.login_pages import PASSWORD, Form, browser_of, with_pages
 
 if TYPE_CHECKING:
@@ -25,12 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
     from opencode_gateway.audit import Event
-
-
-@pytest.fixture
-async def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[DocumentHost]:
-    async with document_host(tmp_path, monkeypatch) as host:
-        yield host
+    from support.fake_documents import DocumentHost
 
 
 @pytest.fixture
