@@ -78,8 +78,11 @@ class Agent(Protocol):
     async def runs(self) -> Runs:
         """Return only what runs and waits."""
 
-    async def sessions(self, directory: str, limit: int) -> list[Session]:
-        """Return the newest sessions of a directory that are no subagent's and not archived, newest first."""
+    async def sessions(self, directory: str, limit: int, *, title: str = "") -> list[Session]:
+        """Return the newest sessions of a directory that are no subagent's and not archived, newest first.
+
+        `title`: what their titles must have in them; capital letters or not are the same.
+        """
 
     async def session(self, session_id: str) -> Session:
         """Return one session. Raises `NotFound`."""

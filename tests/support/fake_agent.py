@@ -71,6 +71,9 @@ class FakeAgent:
         """What calls of it raise now."""
         self.gate = asyncio.Event()
         self.gate.set()
+        self.telling = asyncio.Event()
+        self.telling.set()
+        """Holds up what asks for lists of sessions."""
         self.takes_in = True
         """Whether posted messages are stored and begun with at once; else they are accepted, and that is all."""
         self.queues = False
@@ -201,10 +204,12 @@ class FakeAgent:
         self._check()
         return Runs(statuses=dict(self.statuses), asks=list(self.open.values()))
 
-    async def sessions(self, directory: str, limit: int) -> list[Session]:
+    async def sessions(self, directory: str, limit: int, *, title: str = "") -> list[Session]:
         """See `Agent.sessions`."""
         self._check()
+        await self.telling.wait()
         found = [s for s in self.made.values() if s.directory == directory and not (s.parent_id or s.is_archived)]
+        found = [session for session in found if title.casefold() in session.title.casefold()]
         return sorted(found, key=lambda session: session.updated, reverse=True)[:limit]
 
     async def session(self, session_id: str) -> Session:

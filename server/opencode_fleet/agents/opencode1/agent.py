@@ -11,6 +11,7 @@ from opencode_fleet.agents.http import LARGE_BODY, TooLarge
 from opencode_fleet.agents.opencode1.decoder import Decoder
 from opencode_fleet.agents.opencode1.wire import Health, Location, Message, Permission, Question, Session, Status
 from opencode_fleet.agents.pages import PageSize
+from opencode_fleet.agents.shapes import searching
 from opencode_fleet.errors import NotFound
 from opencode_fleet.model import Runs, Snapshot, TurnRecord, Workplace, is_id
 
@@ -111,9 +112,9 @@ class OpenCode1:
             self._directory = self._client.one(Location, await self._client.call("GET", "/path")).directory
         return self._directory
 
-    async def sessions(self, directory: str, limit: int) -> list[model.Session]:
+    async def sessions(self, directory: str, limit: int, *, title: str = "") -> list[model.Session]:
         """See `Agent.sessions`."""
-        params = {"directory": directory, "roots": "true", "limit": str(limit)}
+        params = {"directory": directory, "roots": "true", "limit": str(limit)} | searching(title)
         found = self._client.many(Session, await self._client.call("GET", "/session", params=params))
         sessions = [session.domain() for session in found]
         # Without a match the server lists the whole project; a subagent's or an archived one is never ours to drive.

@@ -20,6 +20,7 @@ from opencode_fleet.agents.opencode2.history import MAX_PAGE, History, cursor_of
 from opencode_fleet.agents.opencode2.operations import BUILT_IN_VERSION, KNOWN, Operations
 from opencode_fleet.agents.opencode2.records import Calls, Records
 from opencode_fleet.agents.opencode2.survey import workplaces
+from opencode_fleet.agents.shapes import searching
 from opencode_fleet.errors import BadAnswer, Forbidden, InstanceError, NotFound, Refused, Rejected
 from opencode_fleet.model import Runs, Snapshot, Status, TurnRecord, is_id
 
@@ -158,9 +159,10 @@ class OpenCode2:
         except NotFound:
             return None
 
-    async def sessions(self, directory: str, limit: int) -> list[model.Session]:
+    async def sessions(self, directory: str, limit: int, *, title: str = "") -> list[model.Session]:
         """See `Agent.sessions`."""
-        found, _ = await self._listed({"directory": directory, "limit": str(min(limit, MAX_PAGE))})
+        params = {"directory": directory, "limit": str(min(limit, MAX_PAGE))} | searching(title)
+        found, _ = await self._listed(params)
         return sorted(
             (session for session in found if session.directory == directory),
             key=lambda session: session.updated,

@@ -9,12 +9,14 @@ from pydantic import BeforeValidator, Field
 from opencode_fleet import model as fleet
 from opencode_fleet.agents.shapes import (
     MILLISECONDS,
+    NO_TOKENS,
     Id,
     Mapping,
     Number,
     OptionalNumber,
     Short,
     Text,
+    Tokens,
     Wire,
     telling_argument,
 )
@@ -60,6 +62,8 @@ class Session(Wire):
     model: ModelReference = _ModelReference(id="", providerID="")
     location: _Location
     time: _SessionTime = _SessionTime()
+    cost: Number = 0
+    tokens: Tokens = NO_TOKENS
 
     def domain(self) -> fleet.Session:
         """Return it in the fleet's words."""
@@ -74,6 +78,8 @@ class Session(Wire):
             agent=self.agent,
             model=self.model.name(),
             project=self.project_id,
+            cost=self.cost,
+            tokens=self.tokens.total,
         )
 
 
