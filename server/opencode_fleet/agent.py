@@ -101,6 +101,9 @@ class Agent(Protocol):
         is told how many bytes came, each time.
         """
 
+    async def message(self, session_id: str, message_id: str) -> Message:
+        """Return one message with all that its tool calls told and changed. Raises `NotFound`."""
+
     async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
         """Return what the records say of the turn that a prompt started."""
 

@@ -145,6 +145,8 @@ class ToolCall:
     status: Literal["pending", "running", "completed", "error"] = "running"
     output: str = ""
     error: str = ""
+    diff: str = ""
+    """What it changed, as far as the message was fetched by itself (`Agent.message`): lists leave it out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,7 @@ class FakeAgent:
         self.said: list[list[list[str]]] = []
         self.made: dict[str, Session] = {}
         self.conversations: dict[str, list[Message]] = {}
+        self.whole: dict[str, Message] = {}
         self.statuses: dict[str, Status] = {}
         self.open: dict[str, Ask] = {}
         self.extra = TurnRecord(is_stored=True)
@@ -112,6 +113,11 @@ class FakeAgent:
         )
         self.made[session.id], self.conversations[session.id] = session, []
         return session
+
+    def tell_busy(self, session_id: str, text: str) -> None:
+        """Tell that a session runs, and what it has written so far."""
+        self._set(session_id, Status())
+        self.tell(TextChanged(session_id, f"prt_{session_id}", text, is_whole=True))
 
     def add_ask(self, session_id: str) -> Permission:
         """Let a session wait for a permission, without an event."""
@@ -223,6 +229,13 @@ class FakeAgent:
         """See `Agent.messages`."""
         self._check()
         return self.conversations[session_id][-limit:]
+
+    async def message(self, session_id: str, message_id: str) -> Message:
+        """See `Agent.message`; `whole` has what lists leave out."""
+        self._check()
+        if message_id not in self.whole:
+            raise NotFound(message_id)
+        return self.whole[message_id]
 
     async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
         """See `Agent.turn`."""

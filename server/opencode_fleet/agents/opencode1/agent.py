@@ -99,7 +99,7 @@ class OpenCode1:
         checked = [ask for ask in asks if ask.message_id and ask.session_id in statuses][:MAX_ASKS_CHECKED]
         for ask in checked:
             try:
-                message = await self._message(ask.session_id, ask.message_id)
+                message = await self.message(ask.session_id, ask.message_id)
             except NotFound:
                 dead.add(ask.id)
                 continue
@@ -183,7 +183,8 @@ class OpenCode1:
                 self._page_size.took(_length(page.value), page.seconds)
                 return page
 
-    async def _message(self, session_id: str, message_id: str) -> model.Message:
+    async def message(self, session_id: str, message_id: str) -> model.Message:
+        """See `Agent.message`."""
         path = f"/session/{session_id}/message/{message_id}"
         return self._client.one(Message, await self._client.call("GET", path, limit=LARGE_BODY)).domain()
 

@@ -268,7 +268,12 @@ class _ToolState(Wire):
     output: Text = ""
     error: Text = ""
     title: Text = ""
+    metadata: Mapping = Field(default_factory=dict)
     time: _PartTime = _PartTime()
+
+    def diff(self) -> str:
+        found = self.metadata.get("diff")
+        return found if isinstance(found, str) else ""
 
 
 class Part(Wire):
@@ -294,6 +299,7 @@ class Part(Wire):
             status=status if status in {"pending", "running", "completed"} else "error",  # type: ignore[arg-type] # one of these
             output=self.state.output,
             error=self.state.error,
+            diff=self.state.diff(),
         )
 
     def domain(self) -> fleet.Part | None:

@@ -49,8 +49,8 @@ MAX_LOOKED_UP = 200
 """Running sessions whose records are fetched: a subagent's ask is shown under the session that started it."""
 AT_ONCE = 4
 """Calls at the same time: each opens a connection, which costs two round trips through a tunnel."""
-MAX_LOOKED_THROUGH = 1_000
-"""Entries, for a prompt."""
+MAX_LOOKED_THROUGH = 2_000
+"""Entries, for a prompt or an old message."""
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
@@ -194,11 +194,20 @@ class OpenCode2:
         """See `Agent.messages`."""
         found: list[model.Message] = []
         # Not every entry is a message: each turn leaves a note of its end.
-        async for entries in self._history.newest(session_id, min(2 * limit + 2, MAX_PAGE), arrived):
+        most = min(2 * limit + 2, MAX_LOOKED_THROUGH)
+        async for entries in self._history.newest(session_id, most, arrived):
             found = messages_of(entries[::-1], session_id)[-limit:]
             if len(found) == limit or (until is not None and until(found)):
                 break
         return found
+
+    async def message(self, session_id: str, message_id: str) -> model.Message:
+        """See `Agent.message`. What OpenCode itself put in and says nothing is not found."""
+        told = await self._calls.data("session.message.get", session_id, message_id, limit=LARGE_BODY)
+        found = messages_of([self._client.one(wire.Message, told)], session_id)
+        if not found:
+            raise NotFound(f"{message_id} says nothing")
+        return found[0]
 
     async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
         """See `Agent.turn`."""

@@ -125,11 +125,20 @@ def _contents(value: object) -> object:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+class _Changed(Wire):
+    patch: Text = ""
+
+
+class _ToolMetadata(Wire):
+    files: Annotated[list[_Changed], BeforeValidator(_contents)] = Field(default_factory=list)
+
+
 class _ToolState(Wire):
     status: Text = ""
     input: Mapping = Field(default_factory=dict)
     content: Annotated[list[_Content], BeforeValidator(_contents)] = Field(default_factory=list)
     error: OneProblem = None
+    metadata: Annotated[_ToolMetadata, BeforeValidator(_dict)] = Field(default_factory=_ToolMetadata)
 
 
 class _PartTime(Wire):
@@ -160,6 +169,7 @@ class Part(Wire):
             status=_STATUSES.get(self.state.status, "error"),
             output="\n".join(each.text for each in self.state.content if each.text),
             error=self.state.error.message or self.state.error.type if self.state.error else "",
+            diff="\n".join(each.patch for each in self.state.metadata.files if each.patch),
         )
 
 
