@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
+    from opencode_fleet.changes import FileChange, Todo, WorkingTree
     from opencode_fleet.events import Event
     from opencode_fleet.model import (
         Message,
@@ -106,6 +107,15 @@ class Agent(Protocol):
 
     async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
         """Return what the records say of the turn that a prompt started."""
+
+    async def working_tree(self, directory: str) -> WorkingTree:
+        """Return what version control says of a directory, which is nothing where there is none."""
+
+    async def turn_changes(self, session_id: str) -> tuple[FileChange, ...]:
+        """Return what the turn of the session's newest prompt changed, by file."""
+
+    async def todos(self, session_id: str) -> list[Todo]:
+        """Return what the agent noted down to do in the session; empty too where it keeps no such list."""
 
     async def create(self, directory: str) -> Session:
         """Create an empty session."""

@@ -33,8 +33,13 @@ def a_conversation(agent: FakeAgent, count: int) -> Session:
     session = agent.add_session(HOME, "a title")
     for number in range(count):
         part = Part(id=f"prt_{number}", kind="text", text=f"words {number}")
-        role = "assistant" if number % 2 else "user"
-        message = Message(id=f"msg_{number}", session_id=session.id, role=role, parts=(part,), completed=1.0)
+        message = Message(
+            id=f"msg_{number}",
+            session_id=session.id,
+            role="assistant" if number % 2 else "user",
+            parts=(part,),
+            completed=1.0,
+        )
         agent.conversations[session.id].append(message)
     return session
 

@@ -93,7 +93,7 @@ def test_the_tool_list_is_the_agreed_one_and_at_most_twelve_kilobytes_as_sent(re
 async def test_tools_and_their_results_fit_their_schemas_in_both_eras(fleet_dir: Path, era: Era) -> None:
     async with relay_client(fleet_dir, era=era) as client:
         tools = await client.tools()
-        assert list(tools) == ["instances", "send", "read", "reply", "sessions"]
+        assert list(tools) == ["instances", "send", "read", "reply", "sessions", "changes"]
         for name, tool in tools.items():
             check_description(name, tool)
         calls: list[tuple[str, dict[str, Any]]] = [
@@ -119,7 +119,7 @@ def check_description(name: str, tool: Tool) -> None:
     assert tool.description
     assert tool.annotations is not None
     assert tool.annotations.title
-    assert tool.annotations.read_only_hint is (name in {"instances", "read", "sessions"})
+    assert tool.annotations.read_only_hint is (name in {"instances", "read", "sessions", "changes"})
     assert tool.annotations.open_world_hint is True
     assert bool(tool.annotations.destructive_hint) is (name in {"send", "reply"})
 

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from opencode_fleet.changes import WorkingTree
 from opencode_fleet.credentials import Credentials
 from opencode_fleet.errors import NotFound, Unreachable
 from opencode_fleet.events import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from opencode_fleet.agent import Capability
     from opencode_fleet.agents.http import AgentClient
+    from opencode_fleet.changes import FileChange, Todo
     from opencode_fleet.errors import InstanceError
     from opencode_fleet.events import Event
     from opencode_fleet.instance import Instance
@@ -84,6 +86,11 @@ class FakeAgent:
         self.made: dict[str, Session] = {}
         self.conversations: dict[str, list[Message]] = {}
         self.whole: dict[str, Message] = {}
+        self.trees: dict[str, WorkingTree] = {}
+        self.changed: dict[str, tuple[FileChange, ...]] = {}
+        self.to_do: dict[str, list[Todo]] = {}
+        self.keeps_no_list: InstanceError | None = None
+        """What is raised in place of a to-do list."""
         self.statuses: dict[str, Status] = {}
         self.open: dict[str, Ask] = {}
         self.extra = TurnRecord(is_stored=True)
@@ -246,6 +253,22 @@ class FakeAgent:
             return TurnRecord(is_stored=False, is_queued=queued)
         answers = tuple(m for m in messages[ids.index(prompt_id) :] if m.answers == prompt_id)
         return replace(self.extra, answers=answers)
+
+    async def working_tree(self, directory: str) -> WorkingTree:
+        """See `Agent.working_tree`."""
+        self._check()
+        return self.trees.get(directory, WorkingTree())
+
+    async def turn_changes(self, session_id: str) -> tuple[FileChange, ...]:
+        """See `Agent.turn_changes`."""
+        self._check()
+        return self.changed.get(session_id, ())
+
+    async def todos(self, session_id: str) -> list[Todo]:
+        """See `Agent.todos`."""
+        if self.keeps_no_list is not None:
+            raise self.keeps_no_list
+        return self.to_do.get(session_id, [])
 
     async def create(self, directory: str) -> Session:
         """See `Agent.create`."""

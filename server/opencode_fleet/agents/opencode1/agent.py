@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from opencode_fleet.agent import Capability
 from opencode_fleet.agents.guard import GUARD_CHANGED
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
+from opencode_fleet.agents.opencode1 import changes
 from opencode_fleet.agents.opencode1.decoder import Decoder
 from opencode_fleet.agents.opencode1.wire import Health, Location, Message, Permission, Question, Session, Status
 from opencode_fleet.agents.pages import PageSize
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from opencode_fleet import model
     from opencode_fleet.agents.guard import GuardDocument
     from opencode_fleet.agents.http import AgentClient, Answer
+    from opencode_fleet.changes import FileChange, Todo, WorkingTree
     from opencode_fleet.events import Event
 
 HEARTBEAT_GRACE = 13.0
@@ -204,6 +206,24 @@ class OpenCode1:
         is_shared = next_one < len(messages) and not (answers and answers[-1].ended in {"well", "failed"})
         return TurnRecord(is_stored=True, answers=_answers(messages) if is_shared else answers, is_shared=is_shared)
 
+    # -- changes -------------------------------------------------------------------------------------------------
+
+    async def working_tree(self, directory: str) -> WorkingTree:
+        """See `Agent.working_tree`."""
+        return await changes.working_tree(self._client, directory)
+
+    async def turn_changes(self, session_id: str) -> tuple[FileChange, ...]:
+        """See `Agent.turn_changes`."""
+        messages = await self.messages(
+            session_id, MESSAGES_LOOKED_AT, until=lambda found: any(map(_is_prompt, found))
+        )
+        prompt = next(filter(_is_prompt, reversed(messages)), None)
+        return await changes.turn_changes(self._client, session_id, prompt.id) if prompt else ()
+
+    async def todos(self, session_id: str) -> list[Todo]:
+        """See `Agent.todos`."""
+        return await changes.todos(self._client, session_id)
+
     # -- acting --------------------------------------------------------------------------------------------------
 
     async def create(self, directory: str) -> model.Session:
@@ -288,6 +308,10 @@ class OpenCode1:
 
 def _answers(messages: list[model.Message]) -> tuple[model.Message, ...]:
     return tuple(message for message in messages if message.role == "assistant" and not message.is_summary)
+
+
+def _is_prompt(message: model.Message) -> bool:
+    return message.role == "user"
 
 
 def _tells_manner(message: model.Message) -> bool:

@@ -12,7 +12,7 @@ from opencode_common.text import quote
 from opencode_fleet.agent import Capability
 from opencode_fleet.agents.guard import GUARD_CHANGED, read_guard
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
-from opencode_fleet.agents.opencode2 import wire
+from opencode_fleet.agents.opencode2 import changes, wire
 from opencode_fleet.agents.opencode2.asks import Form, Permission
 from opencode_fleet.agents.opencode2.conversation import messages_of, queued_turn, turn_of
 from opencode_fleet.agents.opencode2.decoder import Decoder
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from opencode_fleet import model
     from opencode_fleet.agents.guard import GuardDocument
     from opencode_fleet.agents.http import AgentClient
+    from opencode_fleet.changes import FileChange, Todo, WorkingTree
     from opencode_fleet.events import Event
 
 HEARTBEAT_GRACE = 40.0
@@ -227,6 +228,21 @@ class OpenCode2:
         except Refused:
             return None
         return next((item for item in self._client.many(wire.InboxItem, told) if item.id == prompt_id), None)
+
+    # -- changes -------------------------------------------------------------------------------------------------
+
+    async def working_tree(self, directory: str) -> WorkingTree:
+        """See `Agent.working_tree`."""
+        return await changes.working_tree(self._calls, directory)
+
+    async def turn_changes(self, session_id: str) -> tuple[FileChange, ...]:
+        """See `Agent.turn_changes`."""
+        return await changes.turn_changes(self._calls, session_id)
+
+    async def todos(self, session_id: str) -> list[Todo]:
+        """See `Agent.todos`. OpenCode 2 keeps no such list."""
+        del session_id
+        return []
 
     # -- acting --------------------------------------------------------------------------------------------------
 
