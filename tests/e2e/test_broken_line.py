@@ -147,6 +147,7 @@ async def test_nothing_is_sent_to_an_instance_that_is_offline(
     laptop: Driven, registry_dir: Path, model: ScriptedModel
 ) -> None:
     async with over_a_line(laptop, registry_dir) as (client, line):
+        await send(client, "heard of before")
         await line.cut()
         await eventually_async(lambda: is_in(client, "offline"))
         refused = await send(client, "to nobody")
