@@ -23,7 +23,7 @@ from opencode_journal.nudges import Nudges
 from opencode_journal.opening import OpenedRows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
     from pathlib import Path
 
 T = TypeVar("T")
@@ -257,13 +257,13 @@ class Journal:
         before = now - self._days * _DAY
         return self._do(lambda: self._opened.rows.prune(before, keep, _PRUNE_BATCH))
 
-    async def changed(self) -> None:
-        """Wait until somebody, here or in another process, may have appended something.
+    def changed(self) -> Coroutine[Any, Any, object]:
+        """Return what to wait for until somebody, here or in another process, may have appended something.
 
-        Whoever looks first, and calls this before anything else is awaited, misses nothing.
-        Other processes are noticed only within `watching`.
+        It counts from this call on, not from when it is awaited: whoever looks and calls this, with nothing awaited
+        in between, misses nothing. Other processes are noticed only within `watching`.
         """
-        await self._news.wait()
+        return self._news.wait()
 
     def _wake(self) -> None:
         self._news.set()
