@@ -143,12 +143,17 @@ def test_a_clock_that_was_wrong_for_a_while_makes_no_holes(journal: Journal, mon
 
 
 def test_a_flood_is_bounded_whatever_its_age(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opencode_journal.journal.MAX_ENTRIES", 3)
+    monkeypatch.setattr("opencode_journal.journal.MAX_BYTES", 100_000)
     monkeypatch.setattr("opencode_journal.journal._PRUNE_BATCH", 4)
-    entries = [journal.append(TURN_ENDED, str(number)) for number in range(10)]
+    entries = [journal.append(TURN_ENDED, str(number), data={"text": "x" * 4000}) for number in range(50)]
 
-    assert [journal.prune(time.time()) for _ in range(3)] == [4, 3, 0]
-    assert journal.since(0, 20) == entries[-3:]
+    assert journal.prune(time.time()) == 4
+    while journal.prune(time.time()):
+        pass
+
+    left = journal.since(0, 100)
+    assert left == entries[-len(left) :]
+    assert 5 < len(left) < 25
 
 
 def test_together_is_whole_or_nothing(journal: Journal) -> None:
@@ -164,6 +169,17 @@ def test_together_is_whole_or_nothing(journal: Journal) -> None:
     assert journal.together(lambda: (journal.append(TURN_ENDED, "a").seq, journal.last_seq)) == (1, 1)
 
 
+def test_a_part_is_not_more_durable_than_the_whole(journal: Journal) -> None:
+    def part() -> None:
+        journal.append(TURN_ENDED, "a", durable=True)
+
+    with pytest.raises(ValueError, match="what it is a part of is not durable"):
+        journal.together(part)
+    assert journal.last_seq == 0
+    journal.together(part, durable=True)
+    assert journal.last_seq == 1
+
+
 def test_what_a_power_cut_may_have_taken_leaves_a_gap_that_no_cursor_falls_into(
     opened: Callable[[], Journal], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +192,19 @@ def test_what_a_power_cut_may_have_taken_leaves_a_gap_that_no_cursor_falls_into(
     shown = Cursor(after.epoch, last.seq + 100)
     entry = after.append(TURN_ENDED, "b")
     assert after.after(shown, 5)[0] == [entry]
+
+
+def test_what_is_durable_is_on_the_disk_before_it_is_told(journal: Journal) -> None:
+    done: list[str] = []
+    journal._opened.rows._db.set_trace_callback(done.append)
+    journal.append(TURN_ENDED, "a", durable=True)
+    durable, done[:] = list(done), []
+    journal.append(TURN_ENDED, "a")
+
+    assert durable[0] == "PRAGMA synchronous = FULL"
+    assert durable.index("COMMIT") < durable.index("PRAGMA synchronous = NORMAL")
+    assert "COMMIT" in done
+    assert not any("synchronous" in statement for statement in done)
 
 
 def test_only_its_owner_can_read_any_of_it(journal: Journal, directory: Path) -> None:

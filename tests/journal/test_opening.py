@@ -13,7 +13,7 @@ from opencode_common import database
 from opencode_journal.cursor import Cursor
 from opencode_journal.entries import ASK_OPENED, TURN_ENDED
 from opencode_journal.errors import AnotherEpoch, NotKept
-from opencode_journal.journal import MAX_ENTRIES_IN_MEMORY, Journal
+from opencode_journal.journal import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -218,6 +218,25 @@ def test_when_there_is_room_again_what_was_in_memory_is_in_the_file(
     assert journal.append(TURN_ENDED, "laptop", durable=True).seq == kept + 2
 
 
+def test_a_file_that_was_removed_to_make_room_gives_no_handle_out_again(
+    opened: Callable[[], Journal], pages: list[int], directory: Path
+) -> None:
+    pages[0] = 40
+    journal = opened()
+    known = journal.handle("s", "laptop", "ses_1")
+    forgotten = journal.handle("s", "laptop", "ses_2")
+    journal._opened.rows._db.execute("DELETE FROM handles WHERE id = 'ses_2'")
+    fill(journal)
+    journal.append(TURN_ENDED, "laptop", data={"text": "y" * 4000})
+    for file in directory.iterdir():
+        file.unlink()
+
+    assert journal._opened.look()
+
+    assert journal.of_handle(known) == ("s", "laptop", "ses_1")
+    assert journal.handle("s", "laptop", "ses_3") not in {known, forgotten}
+
+
 def test_what_fails_in_the_middle_is_done_whole_in_memory(opened: Callable[[], Journal], pages: list[int]) -> None:
     pages[0] = 40
     journal = opened()
@@ -235,12 +254,15 @@ def test_what_fails_in_the_middle_is_done_whole_in_memory(opened: Callable[[], J
 
 
 def test_in_memory_there_is_an_end_to_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opencode_journal.journal._PRUNE_BATCH", 10 * MAX_ENTRIES_IN_MEMORY)
+    monkeypatch.setattr("opencode_journal.journal.MAX_BYTES_IN_MEMORY", 100_000)
     journal = Journal(None)
-    for _ in range(MAX_ENTRIES_IN_MEMORY + 5):
-        journal.append(TURN_ENDED, "a")
+    entries = [journal.append(TURN_ENDED, str(number), data={"text": "x" * 4000}) for number in range(50)]
 
-    assert journal.prune(0) == 5
+    while journal.prune(0):
+        pass
+
+    assert journal.since(0, 100) == []
+    assert journal.pruned_before == entries[-1].seq + 1
     journal.close()
 
 
