@@ -47,10 +47,11 @@ class Rows:
     def __init__(self, connection: sqlite3.Connection, boot: str) -> None:
         self._db = connection
         with database.database_errors():
-            # A reader waits for no writer, and a writer for no disk unless it wants to.
+            # A reader waits for no writer, a writer for no disk unless it wants to, and who opens the file for neither.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            database.migrate(connection, MIGRATIONS)
+            if database.schema_version(connection) != len(MIGRATIONS):
+                database.migrate(connection, MIGRATIONS)
             self.epoch = self._begin(boot)
             self._seen_version = self._data_version()
 

@@ -25,7 +25,7 @@ sys.stdin.readline()
 journal = Journal(Path(sys.argv[1]))
 for number in range({EACH}):
     journal.append("turn-ended", sys.argv[2], str(number))
-    journal.handle("s", "laptop", str(number))
+journal.handles("s", [("laptop", str(number)) for number in range({EACH})])
 print(journal.epoch, journal.trouble)
 """
 APPEND_ONE = f'{OPEN}Journal(Path(sys.argv[1])).append("turn-ended", "other")'
