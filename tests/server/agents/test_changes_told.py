@@ -68,8 +68,8 @@ async def an_agent(generation: int, told: Json) -> AsyncIterator[Agent]:
         async with FakeOpenCode2(told) as fake, opencode2_behind(fake.url, GUARD) as agent:
             yield agent
         return
-    async with FakeHttp(told) as fake:
-        client = client_for(fake.url)
+    async with FakeHttp(told) as first:
+        client = client_for(first.url)
         try:
             yield await OpenCode1.connect(client)
         finally:
