@@ -200,7 +200,7 @@ def enroll(
     _finish(join(settings.load(), join_line, proxy_command=proxy_command, check=check), as_json=as_json)
 
 
-@cli.group(help=_SERVICE_HELP)
+@cli.group(help=_SERVICE_HELP, short_help="Keep this machine reachable in the background.")
 def service() -> None:
     """Keep this machine reachable in the background."""
 

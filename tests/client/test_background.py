@@ -66,9 +66,10 @@ def test_a_value_that_no_service_can_have_is_named() -> None:
         environment.written({"PATH": "/a\udcff"})
 
 
-def test_a_path_that_systemd_would_misread_is_refused(person: Path) -> None:
+@pytest.mark.parametrize("program", ["/a\nExecStart=/bin/x", "/a'b", '/a"b', "/a\\b", "/b "])
+def test_a_path_that_systemd_would_misread_is_refused(person: Path, program: str) -> None:
     with pytest.raises(UsageError, match="systemd cannot be given the path"):
-        Systemd({}).description(Job(Path("/a\nExecStart=/bin/x"), person / "service.env", person))
+        Systemd({}).description(Job(Path(program), person / "service.env", person))
 
 
 @pytest.mark.parametrize("content", [b"[Service]\nExecStart=/bin/true\n", b"\xff", b""])

@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 _NUMBERS = itertools.count()
 _SYSTEMD = Path("/usr/lib/systemd/systemd")
 _GROUPS = Path("/sys/fs/cgroup")
+_UNIFIED = next((top for top in (_GROUPS / "unified", _GROUPS) if (top / "cgroup.procs").exists()), None)
+"""Version 2 of control groups, which systemd goes by also where version 1 is beside it."""
+# A manager takes all processes of its group for its own: never may that be the group of everybody.
 _START = """
-mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system "$XDG_RUNTIME_DIR" && echo $$ >"$1/cgroup.procs" &&
-exec "$2" --user
+mount -t tmpfs tmpfs /run && mkdir -p /run/systemd/system "$XDG_RUNTIME_DIR" &&
+echo $$ >"$1/cgroup.procs" && grep -qx "0::/$(basename "$1")" /proc/self/cgroup && exec "$2" --user
 """
 _COMMAND_SECONDS = 120.0
 
 needs_user_manager = pytest.mark.skipif(
-    os.geteuid() != 0 or not _SYSTEMD.exists() or not os.access(_GROUPS, os.W_OK),
+    os.geteuid() != 0 or not _SYSTEMD.exists() or _UNIFIED is None or not os.access(_UNIFIED, os.W_OK),
     reason="systemd is not there, or only root can start it so",
 )
 
@@ -45,9 +48,8 @@ class UserManager:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        # With version 1 of control groups systemd has a hierarchy of its own.
-        own = _GROUPS / "systemd"
-        group = (own if own.is_dir() else _GROUPS) / self._group
+        assert _UNIFIED is not None, "the test needs a user manager"
+        group = _UNIFIED / self._group
         group.mkdir()
         self._process = subprocess.Popen(
             ["unshare", "--mount", "--propagation=private", "sh", "-c", _START, "sh", group, _SYSTEMD],

@@ -49,6 +49,8 @@ WantedBy=default.target
 """
 _BOOTED = Path("/run/systemd/system")
 """It is there if systemd is what the system was booted with: sd_booted(3)."""
+_NO_PROGRAM = frozenset("\"'\\")
+"""systemd starts nothing whose path has one of these, however it is written."""
 _PROPERTIES = "LoadState,FragmentPath,UnitFileState,ActiveState,SubState,MainPID,Result,ExecMainStatus"
 
 
@@ -185,11 +187,16 @@ def _path(path: Path) -> str:
     """Return a path as directives of one path have it: to the end of the line, with specifiers."""
     text = str(path)
     if not text.isprintable() or text != text.strip():
-        raise UsageError(f"systemd cannot be given the path {text!a}: use a plainer one")
+        raise _refused(text)
     return text.replace("%", "%%")
 
 
 def _word(path: Path) -> str:
-    """Return a path as the first word of a command line has it: variables are not replaced there."""
-    quoted = _path(path).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{quoted}"'
+    """Return the path of a program as a command line begins with it: variables are not replaced there."""
+    if _NO_PROGRAM & set(str(path)):
+        raise _refused(str(path))
+    return f'"{_path(path)}"'
+
+
+def _refused(path: str) -> UsageError:
+    return UsageError(f"systemd cannot be given the path {path!a}: use a plainer one")
