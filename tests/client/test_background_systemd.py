@@ -13,7 +13,7 @@ import pytest
 
 from client.launched import LAUNCHER, Launched
 from support.processes import has_ended
-from support.user_manager import UserManager, needs_user_manager
+from support.user_manager import FAKE_LOGINCTL, UserManager, needs_user_manager
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def logind(tmp_path: Path) -> Path:
     """Where the state of logind is, which does not let the person linger yet."""
     directory = tmp_path / "logind"
     directory.mkdir()
-    shutil.copy(Path(__file__).with_name("fake_loginctl.sh"), directory / "loginctl")
+    shutil.copy(FAKE_LOGINCTL, directory / "loginctl")
     return directory
 
 

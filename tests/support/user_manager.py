@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+FAKE_LOGINCTL = Path(__file__).with_name("fake_loginctl.sh")
+"""There is no logind to ask where there is no more than this manager."""
 _NUMBERS = itertools.count()
 _SYSTEMD = Path("/usr/lib/systemd/systemd")
 _GROUPS = Path("/sys/fs/cgroup")

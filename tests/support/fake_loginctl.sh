@@ -3,7 +3,7 @@
 # lets the person ask to linger, `lingers` notes that it was asked for.
 here=$(dirname "$0")
 case "$*" in
-    "--no-ask-password enable-linger "*) [ -e "$here/allowed" ] && touch "$here/lingers" ;;
+    *"enable-linger "*) [ -e "$here/allowed" ] && touch "$here/lingers" ;;
     "show-user "*" --property=Linger --value") if [ -e "$here/lingers" ]; then echo yes; else echo no; fi ;;
     *) exit 1 ;;
 esac
