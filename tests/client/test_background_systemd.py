@@ -152,6 +152,8 @@ def test_one_that_ends_by_itself_is_started_again_and_says_why(desk: Desk) -> No
     shown = desk.run("status")
     assert shown.returncode == 1
     assert "restarting: it ended with exit code 6" in shown.stdout
+    assert desk.said("uninstall")["changed"] is True
+    assert desk.manager.systemctl("list-units", "--all", "--plain", "--no-legend", UNIT) == ""
 
 
 @pytest.mark.parametrize("verb", ["install", "uninstall", "status"])

@@ -82,7 +82,6 @@ def uninstall(manager: Manager, settings_file: Path) -> bool:
         manager.look()  # refuses a service of that name that is described elsewhere
         manager.end()
         manager.file.unlink(missing_ok=True)
-        manager.forget()
     had_settings = settings_file.exists()
     settings_file.unlink(missing_ok=True)
     return is_installed or had_settings

@@ -97,9 +97,6 @@ class Launchd(Manager):
                 raise LauncherError(f"launchd does not end {LABEL}: see `launchctl print {self._domain}/{LABEL}`")
             time.sleep(_LOOK_SECONDS)
 
-    def forget(self) -> None:
-        """Nothing: launchd reads the file when it loads it."""
-
     def runs_from_boot(self) -> bool:
         """Agents belong to a session."""
         return False

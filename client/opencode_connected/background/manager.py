@@ -89,10 +89,6 @@ class Manager(ABC):
         """End the service, and have it started no more. Nothing happens if it does not run."""
 
     @abstractmethod
-    def forget(self) -> None:
-        """Note that `file` is gone."""
-
-    @abstractmethod
     def runs_from_boot(self) -> bool:
         """Tell whether it runs without anybody logged in."""
 

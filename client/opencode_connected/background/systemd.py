@@ -111,11 +111,6 @@ class Systemd(Manager):
             return
         self._must("disable", "--quiet", "--now", UNIT)
 
-    def forget(self) -> None:
-        """Reload, and leave no trace of how it ended."""
-        self._must("daemon-reload")
-        self._run("reset-failed", UNIT)  # it fails where there is nothing to forget
-
     def runs_from_boot(self) -> bool:
         """Ask whether the person's manager lingers."""
         if self._loginctl() is None:
