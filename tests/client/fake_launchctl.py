@@ -25,7 +25,7 @@ def main(verb: str, target: str, file: str = "") -> int:
     state["asked"].append([verb, target, *([file] if file else [])])
     code = _NOT_FOUND if verb in ("print", "bootout") and state["pid"] is None else 0
     if verb == "print" and code == 0:
-        print(f"{target} = {{\n\tstate = running\n\tpid = {state['pid']}\n}}")
+        print(f"{target} = {{\n\tpath = {state['path']}\n\tstate = running\n\tpid = {state['pid']}\n}}")
     if verb == "bootstrap":
         agent = plistlib.loads(Path(file).read_bytes())
         assert target == f"gui/{os.getuid()}"
@@ -38,7 +38,7 @@ def main(verb: str, target: str, file: str = "") -> int:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        state["pid"] = program.pid
+        state |= {"pid": program.pid, "path": file}
     if verb == "bootout" and code == 0:
         with suppress(ProcessLookupError):
             os.killpg(state["pid"], signal.SIGTERM)

@@ -143,7 +143,7 @@ class Mac:
         fake = commands / "launchctl"
         fake.write_text(f"#!{sys.executable}\n{Path(fake_launchctl.__file__).read_text()}")
         fake.chmod(0o755)
-        self._state = commands / "launchd.json"
+        self.state = commands / "launchd.json"
         self.program = home / ODD.replace("/", "") / "opencode-connected"
         self.program.parent.mkdir()
         self.said = home / "said"
@@ -161,7 +161,7 @@ class Mac:
 
     def asked(self) -> list[list[str]]:
         """Return what launchd was asked to change."""
-        asked: list[list[str]] = json.loads(self._state.read_text())["asked"]
+        asked: list[list[str]] = json.loads(self.state.read_text())["asked"]
         return [words for words in asked if words[0] != "print"]
 
     def agent(self) -> dict[str, Any]:
@@ -211,3 +211,23 @@ def test_an_agent_of_launchd_is_installed_changed_and_removed(mac: Mac) -> None:
     assert list(mac.launchd.file.parent.iterdir()) == [other]
     assert not mac.settings_file.exists()
     assert not installation.uninstall(mac.launchd, mac.settings_file)
+
+
+def test_an_agent_of_that_name_from_another_file_is_left_alone(mac: Mac) -> None:
+    mac.install({})
+    elsewhere = mac.home / "elsewhere.plist"
+    mac.launchd.file.rename(elsewhere)
+    state = json.loads(mac.state.read_text())
+    mac.state.write_text(json.dumps({**state, "path": str(elsewhere)}))
+    with pytest.raises(LauncherError, match=r"launchd has .*elsewhere\.plist as opencode-connected"):
+        mac.install({})
+    assert not mac.launchd.file.exists()
+    assert psutil.pid_exists(state["pid"])
+    mac.state.write_text(json.dumps(state))
+
+
+def test_what_cannot_be_removed_is_said_in_one_line(person: Path) -> None:
+    directory = person / "service.env"
+    directory.mkdir()
+    with pytest.raises(LauncherError, match=r"cannot remove .*service\.env"):
+        installation.uninstall(Systemd({}), directory)

@@ -81,10 +81,8 @@ def uninstall(manager: Manager, settings_file: Path) -> bool:
     if is_installed:
         manager.look()  # refuses a service of that name that is described elsewhere
         manager.end()
-        manager.file.unlink(missing_ok=True)
-    had_settings = settings_file.exists()
-    settings_file.unlink(missing_ok=True)
-    return is_installed or had_settings
+        _remove(manager.file)
+    return _remove(settings_file) or is_installed
 
 
 def since(pid: int | None) -> datetime | None:
@@ -109,6 +107,17 @@ def _started(pid: int | None) -> float | None:
         return None if pid is None else psutil.Process(pid).create_time()
     except psutil.Error:
         return None
+
+
+def _remove(path: Path) -> bool:
+    """Remove a file; tell whether there was one."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise LauncherError(f"cannot remove {path}: {error.strerror}") from error
+    return True
 
 
 def _read(job: Job) -> str | None:

@@ -11,6 +11,7 @@ from xml.parsers.expat import ExpatError
 
 from opencode_connected.background.manager import RESTART_SECONDS, STOP_SECONDS, Manager, Seen, must, run
 from opencode_connected.errors import LauncherError
+from opencode_connected.text import printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,6 +24,7 @@ _MARK = "Written by `opencode-connected service install`"
 _START = 'set -a; . "$0"; exec "$@"'
 """launchd reads no file of settings, and its own description is not the place for a secret."""
 _PID = re.compile(r"^\s*pid = (\d+)$", re.MULTILINE)
+_PATH = re.compile(r"^\s*path = (/.*)$", re.MULTILINE)
 _EXIT_CODE = re.compile(r"^\s*last exit code = ([1-9]\d*)", re.MULTILINE)
 _LOOK_SECONDS = 0.1
 _GONE_SECONDS = STOP_SECONDS + 10.0
@@ -73,6 +75,12 @@ class Launchd(Manager):
         printed = self._printed()
         if printed is None:
             return Seen("stopped" if self.file.exists() else "absent")
+        path = _PATH.search(printed)
+        if path and os.path.realpath(path[1]) != os.path.realpath(self.file):
+            raise LauncherError(
+                f"launchd has {printable(path[1])} as {LABEL}, which is not ours and is left alone: move it away, "
+                "or keep it"
+            )
         if pid := _PID.search(printed):
             return Seen("active", int(pid[1]), starts_by_itself=True)
         code = _EXIT_CODE.search(printed)
