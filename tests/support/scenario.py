@@ -140,7 +140,7 @@ class Machine:
 
     def units(self) -> list[str]:
         """Return the units of its launchers."""
-        script = f"basename -a /home/{self.person}/.config/systemd/user/opencode-connected-*.service"
+        script = f"basename -a /home/{self.person}/.config/systemd/user/opencode-connected*.service"
         return self.host.output("sh", "-c", script).split()
 
     def systemctl(self, *arguments: str) -> None:
