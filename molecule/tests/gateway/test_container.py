@@ -193,3 +193,25 @@ def test_a_client_host_reaches_it_by_https_and_is_told_where_to_log_in(gateway: 
     assert (status, json.loads(body)["issuer"].rstrip("/")) == (200, f"https://{gateway.domain}")
     # The health of what is behind it is nobody's business out there.
     assert ask("/healthz")[0] == 421
+@pytest.mark.timeout(1200)
+def test_settings_whose_run_broke_off_before_the_restart_are_in_use_after_the_next_one(
+    relay: Relay, gateway: Gateway
+) -> None:
+    before = gateway.inspect()["Id"]
+    # The settings are written by then, and the handlers have not run.
+    broken = {"relay_gateway_audit_messages": True, "__relay_gateway_command": "/proc/no-file-can-be-here"}
+
+    played = play("relay.yml", "--tags", "relay_gateway", "--extra-vars", json.dumps(broken))
+
+    assert not played.succeeded
+    assert json.loads(relay.output("cat", "/etc/opencode-gateway/gateway.json"))["audit"] == {"messages": True}
+    assert gateway.inspect()["Id"] == before
+
+    after = play("relay.yml", "--tags", "relay_gateway", "--extra-vars", "{relay_gateway_audit_messages: true}")
+
+    assert after.succeeded, after.said
+    assert gateway.inspect()["Id"] != before
+    usual = play("relay.yml", "--tags", "relay_gateway")
+    assert usual.succeeded, usual.said
+
+
