@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.chain import CONNECT
+from support.chain import CONNECT, CONTAINER
 from support.scenario import play
 from support.waiting import eventually
 
@@ -50,7 +50,7 @@ def test_the_container_may_do_nothing_that_it_does_not_need(container: dict[str,
     assert "noexec" in host["Tmpfs"]["/tmp"]
 
 
-def test_it_can_write_to_its_data_alone_and_has_no_socket_of_the_engine(
+def test_it_can_write_to_its_data_and_the_journal_alone_and_has_no_socket_of_the_engine(
     relay: Relay, gateway: Gateway, container: dict[str, Any]
 ) -> None:
     mounts = {mount["Destination"]: (mount["Source"], mount["RW"]) for mount in container["Mounts"]}
@@ -58,7 +58,23 @@ def test_it_can_write_to_its_data_alone_and_has_no_socket_of_the_engine(
         "/etc/opencode-gateway": ("/etc/opencode-gateway", False),
         "/var/lib/opencode-relay": (relay.registry_dir, False),
         "/var/lib/opencode-gateway": (gateway.data_dir, True),
+        "/var/lib/opencode-relay-state": (relay.state_dir, True),
     }
+
+
+def test_the_server_in_it_shares_the_journal_of_those_that_are_started_over_ssh(relay: Relay) -> None:
+    servers = json.loads(relay.output("cat", "/etc/opencode-gateway/servers.json"))["mcpServers"]
+    environment = servers["opencode"]["env"]
+    assert (environment["RELAY_STATE_DIR"], environment["RELAY_JOURNAL_DAYS"]) == (
+        "/var/lib/opencode-relay-state",
+        "30",
+    )
+    relay.run("docker", "exec", CONTAINER, "touch", "/var/lib/opencode-relay-state/probe")
+    try:
+        probe = relay.infra.file(f"{relay.state_dir}/probe")
+        assert (probe.user, probe.group) == (relay.gateway_user, relay.gateway_user)
+    finally:
+        relay.run("rm", f"{relay.state_dir}/probe")
 
 
 def test_its_process_is_of_the_gateways_account_and_can_gain_nothing(relay: Relay, container: dict[str, Any]) -> None:
@@ -178,21 +194,6 @@ def test_settings_that_it_cannot_use_are_refused_while_it_goes_on(relay: Relay, 
     assert relay.output("ls", "-A", "/etc/opencode-gateway").split() == ["gateway.json", "servers.json"]
 
 
-def test_a_client_host_reaches_it_by_https_and_is_told_where_to_log_in(gateway: Gateway, desktop: Machine) -> None:
-    root = gateway.root_certificate()
-
-    def ask(path: str, method: str = "GET") -> tuple[int, dict[str, str], str]:
-        url = f"https://{gateway.domain}{path}"
-        status, headers, body = json.loads(desktop.host.run("python3", "-c", _ASK, url, method, stdin=root).stdout)
-        return status, {name.lower(): value for name, value in headers.items()}, body
-
-    status, headers, _ = ask("/mcp", "POST")
-    assert status == 401
-    assert f"https://{gateway.domain}/" in headers["www-authenticate"]
-    status, _, body = ask("/.well-known/oauth-authorization-server")
-    assert (status, json.loads(body)["issuer"].rstrip("/")) == (200, f"https://{gateway.domain}")
-    # The health of what is behind it is nobody's business out there.
-    assert ask("/healthz")[0] == 421
 @pytest.mark.timeout(1200)
 def test_settings_whose_run_broke_off_before_the_restart_are_in_use_after_the_next_one(
     relay: Relay, gateway: Gateway
@@ -215,3 +216,18 @@ def test_settings_whose_run_broke_off_before_the_restart_are_in_use_after_the_ne
     assert usual.succeeded, usual.said
 
 
+def test_a_client_host_reaches_it_by_https_and_is_told_where_to_log_in(gateway: Gateway, desktop: Machine) -> None:
+    root = gateway.root_certificate()
+
+    def ask(path: str, method: str = "GET") -> tuple[int, dict[str, str], str]:
+        url = f"https://{gateway.domain}{path}"
+        status, headers, body = json.loads(desktop.host.run("python3", "-c", _ASK, url, method, stdin=root).stdout)
+        return status, {name.lower(): value for name, value in headers.items()}, body
+
+    status, headers, _ = ask("/mcp", "POST")
+    assert status == 401
+    assert f"https://{gateway.domain}/" in headers["www-authenticate"]
+    status, _, body = ask("/.well-known/oauth-authorization-server")
+    assert (status, json.loads(body)["issuer"].rstrip("/")) == (200, f"https://{gateway.domain}")
+    # The health of what is behind it is nobody's business out there.
+    assert ask("/healthz")[0] == 421
