@@ -15,7 +15,7 @@ from opencode_connected.guard.thinning import compact, kept
 from opencode_fleet.agents.opencode1 import wire as wire1
 from opencode_fleet.agents.opencode2 import wire as wire2
 from opencode_fleet.agents.opencode2.conversation import messages_of, turn_of
-from opencode_mcp.render import message_rows, session_problem
+from opencode_mcp.views.conversations import message_rows, session_problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -139,7 +139,7 @@ def requirements(image: Image) -> str:
 
 
 def test_what_it_imports_has_its_bytecode_beside_it(image: Image) -> None:
-    package = "opencode_gateway.service" if "gateway" in image.name else "opencode_mcp.tools"
+    package = "opencode_gateway.service" if "gateway" in image.name else "opencode_mcp.server"
     script = (
         f"import os, sys, {package}\n"
         "cached = [str(getattr(module, '__cached__', '')) for module in sys.modules.values()]\n"

@@ -14,7 +14,11 @@ from opencode_fleet.drive import Driver
 from opencode_fleet.errors import InstanceError, Refused
 from opencode_fleet.events import AskOpened, StatusChanged
 from opencode_fleet.model import Status, Workplace
-from opencode_mcp.tools import Tools
+from opencode_mcp.face import Face
+from opencode_mcp.tools.instances import instances
+from opencode_mcp.tools.read import read
+from opencode_mcp.tools.reply import reply
+from opencode_mcp.tools.send import send
 from support.fake_agent import FakeAgent, fake_fleet
 from support.notes import Notes
 from support.waiting import eventually_async
@@ -74,18 +78,18 @@ async def test_a_message_names_the_agent_model_and_variant_that_its_session_is_i
 async def test_the_tools_need_no_mcp() -> None:
     agent = FakeAgent()
     async with fake_fleet(laptop=agent) as (fleet, _):
-        tools, context = Tools(fleet, Driver(fleet, 30)), Notes().context()
-        sent = (await tools.send(context, "laptop", "hello")).structured_content or {}
+        face, context = Face(fleet, Driver(fleet, 30)), Notes().context()
+        sent = (await send(face, context, "laptop", "hello")).structured_content or {}
         assert (sent["result"], sent["text"]) == ("done", "echo: hello")
-        read = (await tools.read(context, "laptop")).structured_content or {}
-        assert [row["text"] for row in read["messages"]] == ["hello", "echo: hello"]
-        asked = (await tools.send(context, "laptop", "ask me")).structured_content or {}
+        shown = (await read(face, context, "laptop")).structured_content or {}
+        assert [row["text"] for row in shown["messages"]] == ["hello", "echo: hello"]
+        asked = (await send(face, context, "laptop", "ask me")).structured_content or {}
         assert asked["result"] == "needs-permission"
         assert (await states(fleet)) == {"laptop": "needs-permission"}
-        (waits,) = ((await tools.reply(context, "laptop")).structured_content or {})["asks"]
-        settled = (await tools.reply(context, "laptop", "once", waits["id"])).structured_content or {}
+        (waits,) = ((await reply(face, context, "laptop")).structured_content or {})["asks"]
+        settled = (await reply(face, context, "laptop", "once", waits["id"])).structured_content or {}
         assert (settled["result"], settled["text"]) == ("done", "once, echo: ask me")
-        listed = (await tools.instances()).structured_content or {}
+        listed = (await instances(face)).structured_content or {}
         assert listed["instances"][0]["version"] == "7.0"
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_fleet.model import MAX_ASK_SHOWN, Ask, Option, Permission, Question, QuestionItem, Session
-from opencode_mcp.asks import GIST_LENGTH, MAX_REVEALED, ask_row, gist, outline, whole_text
-from opencode_mcp.shown import MAX_LISTED, MAX_REMEMBERED, WHOLE, Shown
+from opencode_mcp.views.asks import GIST_LENGTH, MAX_REVEALED, ask_row, gist, outline, whole_text
+from opencode_mcp.views.shown import MAX_LISTED, MAX_REMEMBERED, WHOLE, Shown
 from support.fake_connection import lone_instance
 
 INSTANCE = lone_instance()

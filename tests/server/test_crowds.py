@@ -16,7 +16,7 @@ from opencode_fleet.drive import Driver
 from opencode_fleet.fleet import Fleet
 from opencode_fleet.settings import Settings
 from opencode_fleet.transports.local_relay import LocalRelay
-from opencode_mcp.render import MAX_LISTING, MAX_ROWS
+from opencode_mcp.views.instances import MAX_LISTING, MAX_ROWS
 from support.fake_agent import FakeAgent, fake_fleet
 from support.fake_fleet import FakeFleet
 from support.mcp_client import relay_client

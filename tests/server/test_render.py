@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_fleet.model import Message, Option, Part, Permission, Question, QuestionItem, Session, ToolCall
-from opencode_mcp.asks import whole_text
-from opencode_mcp.render import OUTPUT_LENGTH, message_rows, session_manner, session_problem
+from opencode_mcp.views.asks import whole_text
+from opencode_mcp.views.conversations import OUTPUT_LENGTH, message_rows, session_manner, session_problem
 from support.fake_agent import an_instance
 
 if TYPE_CHECKING:

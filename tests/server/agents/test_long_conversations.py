@@ -15,7 +15,8 @@ from opencode_fleet.agents.pages import FIRST_PAGE
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import BadAnswer, Unresponsive
 from opencode_mcp import tools as tools_module
-from opencode_mcp.tools import Tools
+from opencode_mcp.face import Face
+from opencode_mcp.tools.read import read
 from support.agents import client_for
 from support.fake_conversation import HOME, FakeConversation, FakeDrip
 from support.fake_slow_line import SlowLine
@@ -72,9 +73,9 @@ async def test_megabytes_come_over_a_slow_line_in_pages_that_fit_it_and_the_inst
     ):
         transport.announce("laptop", f"http://127.0.0.1:{line.port}", directory=HOME)
         instance = await eventually_async(lambda: fleet.find_live("laptop"), "the instance", within=30)
-        read = await Tools(fleet, Driver(fleet, 30)).read(notes.context(), "laptop", 10, max_chars=200_000)
-        assert read.structured_content is not None
-        assert [len(row["text"]) for row in read.structured_content["messages"][-3:]] == [50_000] * 3
+        answer = await read(Face(fleet, Driver(fleet, 30)), notes.context(), "laptop", 10, max_chars=200_000)
+        assert answer.structured_content is not None
+        assert [len(row["text"]) for row in answer.structured_content["messages"][-3:]] == [50_000] * 3
         assert line.carried > 500_000
         # It never was unresponsive: its one stream of events was not opened anew.
         assert len(fake.streams) == 1

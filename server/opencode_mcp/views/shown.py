@@ -6,7 +6,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from opencode_common.text import fence
-from opencode_mcp.asks import ask_row, outline, whole_text
+from opencode_mcp.views.asks import ask_row, outline, whole_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from opencode_common.reveal import reveal
 from opencode_common.text import one_line
 from opencode_fleet.model import MAX_ASK_SHOWN, Permission
-from opencode_mcp.rows import AskRow
+from opencode_mcp.views.rows import Row
 
 if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
@@ -36,6 +36,16 @@ _SHELLS: Final = {
     ),
     "shell": "with any arguments, and its output redirected into any file, also outside of the directory",
 }
+
+
+class AskRow(Row):
+    """What an agent waits for, in one line; the result's text has all of it."""
+
+    id: str
+    kind: str
+    """`permission` or `question`."""
+    session: str
+    summary: str
 
 
 def ask_row(instance: Instance, ask: Ask) -> AskRow:

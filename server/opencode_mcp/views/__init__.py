@@ -1,0 +1,1 @@
+"""What people and programs get: the texts and the structured results of the tools."""

@@ -1,0 +1,96 @@
+"""How a turn stands: the result of whatever starts one or goes on with it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opencode_common.text import clean, cut_head, fence, one_line, quote_name
+from opencode_mcp.views.asks import AskRow, ask_row
+from opencode_mcp.views.rows import MAX_TEXT, OWN_WORDS, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opencode_fleet.instance import Instance
+    from opencode_fleet.model import Ask, Outcome
+    from opencode_mcp.views.shown import Shown
+
+
+class TurnResult(Row):
+    """How a turn stands."""
+
+    instance: str
+    session: str
+    result: str
+    text: str = ""
+    problem: str = ""
+    note: str = ""
+    asks: list[AskRow] = []
+
+
+def turned(instance: Instance, outcome: Outcome, shown: Shown) -> tuple[str, TurnResult]:
+    """Return how a turn stands, for people and for programs."""
+    turn = turn_result(instance, outcome)
+    return turn_text(turn, shown.text(instance, outcome.asks) if outcome.asks else ""), turn
+
+
+def stopped(instance: Instance, session_id: str | None) -> tuple[str, TurnResult]:
+    """Return that a session was stopped, or that there was none to stop."""
+    text = f"stopped session {session_id}" if session_id else "nothing ran, so nothing was stopped"
+    turn = TurnResult(instance=instance.name, session=session_id or "", result="stopped" if session_id else "idle")
+    return f"{instance.quoted}: {text}.", turn
+
+
+def waiting(instance: Instance, asks: Sequence[Ask]) -> TurnResult:
+    """Return what an instance waits for, for programs."""
+    rows = [ask_row(instance, ask) for ask in asks]
+    return TurnResult(instance=instance.name, session="", result="waits" if asks else "idle", asks=rows)
+
+
+def turn_result(instance: Instance, outcome: Outcome) -> TurnResult:
+    """Return a turn's result, its text cut at its beginning: the end matters most."""
+    hint = f"`read` session {outcome.session_id} with a larger max_chars for all of it"
+    problem = one_line(outcome.problem, 500)
+    return TurnResult(
+        instance=instance.name,
+        session=outcome.session_id,
+        result=outcome.result,
+        text=cut_head(clean(outcome.text), MAX_TEXT - OWN_WORDS - len(problem), hint),
+        problem=problem,
+        note=outcome.note,
+        asks=[ask_row(instance, ask) for ask in outcome.asks],
+    )
+
+
+def turn_text(turn: TurnResult, asks: str) -> str:
+    """Return a turn's result for the model: our words outside of the delimiters, the instance's inside.
+
+    `asks`: the text of those that it waits for.
+    """
+    where = f"instance {quote_name(turn.instance)}, session {turn.session}"
+    said = [fence(turn.text)] if turn.text else []
+    note = [f"Note: {turn.note}."] if turn.note else []
+    match turn.result:
+        case "done":
+            lines = [f"{where}: done.", *(said or ["It ended without a text; `read` shows what it did."])]
+        case "running":
+            trouble = [f"Not all is well: {fence(turn.problem)}"] if turn.problem else []
+            lines = [
+                f"{where}: still working; it goes on by itself. So far:",
+                *(said or ["(nothing yet)"]),
+                *trouble,
+                f"Pick it up with `read` (session {turn.session}); do not send the message again.",
+            ]
+        case "lost":
+            lines = [
+                f"{where}: nothing is heard of it any more: {fence(turn.problem)}",
+                *said,
+                f"Once it can be reached, `read` (session {turn.session}) shows what became of it.",
+                "Do not send the message again.",
+            ]
+        case "failed":
+            lines = [f"{where}: the turn failed.", fence(turn.problem), *said]
+        case _:
+            head = "it asks for permission" if turn.result == "needs-permission" else "it asks a question"
+            lines = [f"{where}: {head} and waits.", *said, asks]
+    return "\n".join([*lines, *note])
