@@ -87,6 +87,8 @@ class Connection:
         """Set once the first attempt to connect has ended, either way."""
         self.offline_since: float | None = None
         """Epoch seconds; None while it is registered and listens."""
+        self.lost_at: float | None = None
+        """Epoch seconds; None while it is connected, and before it ever was."""
         self.gone_since: float | None = None
         """Monotonic seconds since which it is registered and nothing listens there, or its agent does not run."""
         self.is_agent_gone = False
@@ -246,7 +248,7 @@ class Connection:
             self._agent, self.agent_version, self.rights = agent, agent.version, agent.rights
             await self._take_snapshot(agent)
             self._transport.report_alive(self.endpoint)
-            self.offline_since, self.gone_since, self.trouble = None, None, ""
+            self.offline_since, self.lost_at, self.gone_since, self.trouble = None, None, None, ""
             self.was_connected = True
             self._connected_at = time.monotonic()
             self.connected.set()
@@ -324,4 +326,5 @@ class Connection:
     def _lost(self) -> None:
         if self.connected.is_set():
             self.connected.clear()
+            self.lost_at = time.time()
             self._places.changed()

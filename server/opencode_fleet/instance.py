@@ -90,6 +90,11 @@ class Instance:
         return self._connection.offline_since
 
     @property
+    def away_since(self) -> float | None:
+        """Epoch seconds: since when nothing is heard of it, so that all that is told of it is as of then."""
+        return self._connection.offline_since or self._connection.lost_at
+
+    @property
     def gone_since(self) -> float | None:
         """Since when (monotonic seconds) it is registered and nothing listens there, or its agent does not run."""
         return self._connection.gone_since
