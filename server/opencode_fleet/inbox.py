@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask
+    from opencode_journal.cursor import Cursor
     from opencode_journal.entries import Entry
     from opencode_journal.journal import Journal
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 ENDS: Final = frozenset({TURN_ENDED, TURN_FAILED, INSTANCE_LOST})
 NEWS: Final = ENDS | {ASK_OPENED}
 """The entries that a person is told of."""
-PAGE: Final = 200
-"""Entries of the journal that are looked at together."""
 SEEN_WITHIN: Final = 3.0
 """Seconds in which an agent must say whether an ask that another copy of the server recorded still waits."""
 
@@ -57,11 +56,11 @@ class Waiting:
 
 
 class News(NamedTuple):
-    """What is new after a number of the journal."""
+    """What is new after a cursor."""
 
     asks: list[Waiting]
     ends: list[Entry]
-    seq: int
+    cursor: Cursor
     """Up to where this has told all."""
     is_all: bool
     """Whether nothing more followed."""
@@ -89,36 +88,33 @@ class Inbox:
                 found += _recorded(name, open_)
         return sorted(found, key=lambda waiting: waiting.since)
 
-    async def news(self, seq: int, limit: int, only: Only | None = None) -> News:
-        """Return at most `limit` of what came after `seq`, of the instances that `only` takes.
+    async def news(self, cursor: Cursor, limit: int, only: Only | None = None) -> News:
+        """Return at most `limit` of what came after `cursor`, of the instances that `only` takes.
 
         An ask that is settled by now is none.
+
+        Raises:
+            CursorError: what came after it is not known; the message says what to do.
         """
-        told = News([], [], seq, is_all=False)
         while True:
-            last = self._journal.last_seq
-            entries = self._journal.since(told.seq, PAGE, NEWS)
+            entries, cursor = self._journal.after(cursor, limit, NEWS)
             ours = [entry for entry in entries if only is None or only(entry.instance)]
             connected = await self._caught_up({entry.instance for entry in ours if entry.kind == ASK_OPENED})
-            for entry in ours:
-                if len(told.asks) + len(told.ends) >= limit:
-                    return told
-                if entry.kind != ASK_OPENED:
-                    told.ends.append(entry)
-                elif waiting := self._still_waiting(entry, connected.get(entry.instance)):
-                    told.asks.append(waiting)
-                told = told._replace(seq=entry.seq)
-            told = told._replace(seq=max(told.seq, entries[-1].seq if entries else last))
-            if len(entries) < PAGE:
-                return told._replace(seq=max(told.seq, last), is_all=True)
+            told = [
+                waiting
+                for entry in ours
+                if entry.kind == ASK_OPENED
+                and (waiting := self._still_waiting(entry, connected.get(entry.instance))) is not None
+            ]
+            ends = [entry for entry in ours if entry.kind != ASK_OPENED]
+            is_all = len(entries) < limit
+            if told or ends or is_all:
+                return News(told, ends, cursor, is_all)
 
-    def ends(self, seq: int, limit: int) -> News:
-        """Return at most `limit` of what ended after `seq`, and no asks."""
-        last = self._journal.last_seq
-        found = self._journal.since(seq, limit + 1, ENDS)
-        if len(found) > limit:
-            return News([], found[:limit], found[limit - 1].seq, is_all=False)
-        return News([], found, last, is_all=True)
+    def ends(self, cursor: Cursor, limit: int) -> News:
+        """Return at most `limit` of what ended after `cursor`, and no asks. Raises `CursorError`, see `news`."""
+        entries, cursor = self._journal.after(cursor, limit, ENDS)
+        return News([], entries, cursor, len(entries) < limit)
 
     def latest_ends(self, limit: int) -> list[Entry]:
         """Return the last of what ended, oldest first."""

@@ -11,71 +11,43 @@ import hashlib
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-from opencode_fleet.errors import Refused
 from opencode_journal.cursor import Cursor
-from opencode_journal.errors import CursorError, NotACursor
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from opencode_journal.journal import Journal
 
 _MARK_CHARACTERS: Final = 6
 _FORM: Final = re.compile(rf"(.+?)(?:\+([0-9]{{1,18}})-([0-9a-f]{{{_MARK_CHARACTERS}}}))?")
 
 
 class Place(NamedTuple):
-    """Everything up to `seq` was told, and what is of the instances with `mark` up to `narrow`."""
+    """Everything up to `told` was told, and what is of the instances with `mark` up to number `narrow`."""
 
-    epoch: str
-    seq: int
+    told: Cursor
     mark: str = ""
     narrow: int = 0
 
     def __str__(self) -> str:
-        cursor = Cursor(self.epoch, self.seq)
-        return f"{cursor}+{self.narrow}-{self.mark}" if self.mark else str(cursor)
+        return f"{self.told}+{self.narrow}-{self.mark}" if self.mark else str(self.told)
 
     @classmethod
-    def parse(cls, text: str, journal: Journal) -> Self:
-        """Return the place that `text`, as made by `str`, means in this journal.
+    def parse(cls, text: str) -> Self:
+        """Read what `str` made.
 
         Raises:
-            Refused: it is no cursor, too old, or of another journal; the message says what to do.
+            NotACursor: it made nothing like it; the message says what to do.
         """
         found = _FORM.fullmatch(text.strip())
-        try:
-            if found is None:
-                raise NotACursor("this is no cursor: give one as it was returned, or none to begin anew")
-            cursor = Cursor.parse(found[1])
-            place = cls(cursor.epoch, cursor.seq, found[3] or "", int(found[2] or 0))
-            place.check(journal)
-        except CursorError as error:
-            raise Refused(str(error)) from None
-        return place
+        told = Cursor.parse(found[1] if found else "")
+        return cls(told, found[3], int(found[2])) if found and found[3] else cls(told)
 
-    @classmethod
-    def now(cls, journal: Journal) -> Self:
-        """Return the place of who has been told everything."""
-        cursor = journal.cursor()
-        return cls(cursor.epoch, cursor.seq)
+    def start(self, mark: str) -> Cursor:
+        """Return after which place something is new for the instances with `mark`; an empty one means all."""
+        return self.told._replace(seq=self.narrow) if mark and mark == self.mark else self.told
 
-    def check(self, journal: Journal) -> None:
-        """See that the journal still has what follows.
-
-        Raises:
-            CursorError: it has not; the message says what to do.
-        """
-        journal.seq_of(Cursor(self.epoch, max(self.seq, self.narrow)))
-        journal.seq_of(Cursor(self.epoch, self.seq))
-
-    def start(self, mark: str) -> int:
-        """Return after which number something is new for the instances with `mark`; an empty one means all."""
-        return max(self.seq, self.narrow) if mark and mark == self.mark else self.seq
-
-    def told(self, mark: str, seq: int) -> Place:
-        """Return the place after all up to `seq` was told of the instances with `mark`."""
-        return self._replace(mark=mark, narrow=seq) if mark else Place(self.epoch, seq)
+    def after(self, mark: str, told: Cursor) -> Place:
+        """Return the place of who was told everything of the instances with `mark` up to `told`."""
+        return Place(self.told, mark, told.seq) if mark else Place(told)
 
 
 def mark_of(names: Iterable[str]) -> str:

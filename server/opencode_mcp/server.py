@@ -18,12 +18,14 @@ from opencode_journal.leader import Leader
 from opencode_mcp.face import Face
 from opencode_mcp.tool import failure
 from opencode_mcp.tools import inbox, instances, read, reply, send, wait
+from opencode_mcp.views.rows import without_titles
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from mcp.server.mcpserver import Context
     from mcp_types import CallToolResult, InputRequiredResult
+    from mcp_types import Tool as OfferedTool
 
     from opencode_fleet.settings import Settings
     from opencode_fleet.transports.base import Transport
@@ -42,7 +44,14 @@ TOOLS = (instances.TOOL, inbox.TOOL, send.TOOL, read.TOOL, reply.TOOL, wait.TOOL
 
 
 class _Server(MCPServer[Fleet]):
-    """An MCP server that refuses bad arguments in plain words, and those that no tool has."""
+    """An MCP server that refuses bad arguments in plain words, and those that no tool has; its schemas are small."""
+
+    async def list_tools(self) -> list[OfferedTool]:
+        """Return the tools, without the titles and defaults that stand in every chat's context and tell nothing."""
+        return [
+            tool.model_copy(update={"input_schema": without_titles(tool.input_schema)})
+            for tool in await super().list_tools()
+        ]
 
     async def call_tool(
         self, name: str, arguments: dict[str, Any], context: Context[Fleet, Any] | None = None

@@ -13,6 +13,7 @@ from opencode_fleet.errors import Refused, Unreachable
 from opencode_fleet.events import AskOpened, StatusChanged, TurnFailed
 from opencode_fleet.model import Permission, Status
 from opencode_journal.entries import ASK_OPENED, TURN_ENDED
+from opencode_journal.errors import CursorError
 from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.reply import reply
 from opencode_mcp.tools.wait import wait
@@ -80,7 +81,8 @@ async def test_asks_of_all_instances_are_listed_oldest_first_and_then_what_ended
         # A subagent's ask stands under its root.
         assert found["asks"][0]["session"] == second
         assert [(row["result"], row["session"]) for row in found["ended"]] == [("done", first)]
-        assert re.search(r"^a\d+ · laptop · s\d+ “Fix the login” · permission, just now$", text_of(result), re.MULTILINE)
+        head = r"^a\d+ · laptop · s\d+ “Fix the login” · permission, just now$"
+        assert re.search(head, text_of(result), re.MULTILINE)
         assert "npm run" in text_of(result)
 
 
@@ -189,7 +191,7 @@ async def test_wait_returns_as_soon_as_something_needs_the_person_or_ends(tmp_pa
         await relay.fleet.find_live("laptop")
         waiting = asyncio.create_task(wait(relay.face))
         agent.tell(StatusChanged(session, Status()))
-        await eventually_async(lambda: relay.told())
+        await eventually_async(relay.told)
         assert not waiting.done()
         agent.tell(AskOpened(ask_of(session, "per_1")))
         told = structured(await waiting)
@@ -269,7 +271,7 @@ async def test_a_wait_for_some_instances_loses_nothing_of_the_others(tmp_path: P
     ("cursor", "said"),
     [
         ("yesterday", "this is no cursor"),
-        ("222222.1", "another journal.*begin anew without a cursor"),
+        ("222222.1", "another journal.*begin anew without it"),
         ("222222.1+5-zzzzzz", "this is no cursor"),
     ],
 )
@@ -278,7 +280,7 @@ async def test_a_cursor_that_means_nothing_here_is_refused_with_what_to_do(
 ) -> None:
     async with fake_relay(tmp_path, laptop=FakeAgent()) as relay:
         for call in (inbox(relay.face, cursor), wait(relay.face, cursor, 1)):
-            with pytest.raises(Refused, match=said):
+            with pytest.raises(CursorError, match=said):
                 await call
 
 
@@ -291,7 +293,7 @@ async def test_a_cursor_that_is_too_old_is_refused_with_what_to_do(tmp_path: Pat
         run_turn(agent, session)
         await recorded(relay, TURN_ENDED, 1)
         relay.journal.prune(relay.entries()[-1].at + 15 * 86_400)
-        with pytest.raises(Refused, match="too old.*begin anew without a cursor"):
+        with pytest.raises(CursorError, match=r"is older: begin anew without it"):
             await inbox(relay.face, old)
 
 

@@ -235,7 +235,7 @@ async def test_a_flood_is_bounded_and_what_is_open_afterwards_is_recorded(
         calm.tell(StatusChanged(other, Status()))
         await eventually_async(lambda: (TURN_STARTED, other) in relay.told(), within=20)
         instance = await relay.fleet.find_live("laptop")
-        await eventually_async(lambda: instance.state.pending_asks())
+        await eventually_async(instance.state.pending_asks)
         assert len([entry for entry in relay.entries() if entry.instance == "laptop"]) == 10
         # What waits is shown all the same.
         assert [waiting.id for waiting in await relay.face.inbox.waiting()] == ["per_1"]

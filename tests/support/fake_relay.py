@@ -47,7 +47,7 @@ class FakeRelay:
 async def fake_relay(
     state_dir: Path | None, *, lost_after: float = 3600.0, **agents: FakeAgent
 ) -> AsyncIterator[FakeRelay]:
-    """Run a copy over `agents`, each registered under its name (with - for _); several may share agents and directory.
+    """Run a copy over `agents`, each registered under its name; several may share agents and directory.
 
     `lost_after`: seconds after which an instance without a connection counts as away.
     """

@@ -28,14 +28,13 @@ async def inbox(face: Face, cursor: Cursor = None) -> Annotated[CallToolResult, 
     """List what needs the person on all instances, and what ended or failed since `cursor`."""
     if cursor is None or not cursor.strip():
         waiting = await face.inbox.waiting()
-        place = Place.now(face.journal)
+        place = Place(face.journal.cursor())
         ends, is_all = face.inbox.latest_ends(LAST_ENDS), True
     else:
-        place = Place.parse(cursor, face.journal)
+        place = Place.parse(cursor)
         waiting = await face.inbox.waiting()
-        news = face.inbox.ends(place.seq, MAX_ENDS)
-        ends, is_all = news.ends, news.is_all
-        place = place.told("", news.seq)
+        news = face.inbox.ends(place.told, MAX_ENDS)
+        ends, is_all, place = news.ends, news.is_all, Place(news.cursor)
     return listed(face, waiting, ends, place, is_all=is_all)
 
 

@@ -10,8 +10,6 @@ from typing import Annotated
 from mcp_types import CallToolResult
 from pydantic import Field
 
-from opencode_fleet.errors import Refused
-from opencode_journal.errors import CursorError
 from opencode_mcp.face import Face
 from opencode_mcp.place import Place, mark_of
 from opencode_mcp.tool import Tool
@@ -36,26 +34,24 @@ async def wait(
     until = time.monotonic() + min(seconds, face.call_seconds)
     if cursor is None or not cursor.strip():
         found = await face.inbox.waiting()
-        place = Place.now(face.journal)
+        place = Place(face.journal.cursor())
         if waiting := [each for each in found if only is None or only(each.instance)]:
-            return listed(face, waiting, [], place.told(mark, place.seq), is_all=True)
+            return listed(face, waiting, [], place.after(mark, place.told), is_all=True)
     else:
-        place = Place.parse(cursor, face.journal)
+        place = Place.parse(cursor)
     while True:
         news = await face.inbox.news(place.start(mark), MAX_ENDS, only)
-        place = place.told(mark, news.seq)
+        place = place.after(mark, news.cursor)
         if news.asks or news.ends:
             return listed(face, news.asks, news.ends, place, is_all=news.is_all)
+        if news.cursor != face.journal.cursor():
+            continue  # something came while an agent was asked
         left = until - time.monotonic()
         if left <= 0:
             return listed(face, [], [], place, is_all=True, nothing=_nothing(face, seconds, names))
         with suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await face.journal.changed()
-        try:
-            place.check(face.journal)
-        except CursorError as error:
-            raise Refused(str(error)) from None
 
 
 def _nothing(face: Face, seconds: int, names: set[str]) -> str:
