@@ -47,6 +47,7 @@ _KINDS: Final[dict[int, type[DatabaseError]]] = {
     sqlite3.SQLITE_BUSY: DatabaseBusy,
     sqlite3.SQLITE_LOCKED: DatabaseBusy,
     sqlite3.SQLITE_FULL: DatabaseFull,
+    sqlite3.SQLITE_IOERR_SHMSIZE: DatabaseFull,
     sqlite3.SQLITE_CORRUPT: DatabaseDamaged,
     sqlite3.SQLITE_NOTADB: DatabaseDamaged,
 }
@@ -152,6 +153,7 @@ def database_errors() -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
         # The lower byte is the error, the others say more about it.
-        primary = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-        raise _KINDS.get(primary, DatabaseError)(str(error)) from error
+        kind = _KINDS.get(code) or _KINDS.get(code & 0xFF, DatabaseError)
+        raise kind(str(error)) from error

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 _KEY: Final = "open/"
 _NAMES: Final = "open"
-MAX_NAMES: Final = 2_000
+MAX_NAMES: Final = 1_000
 """Instances of which it is remembered that something is open there; of more nothing is said while they are away."""
 
 
 @dataclass(slots=True, frozen=True)
 class OpenTurn:
-    """A turn that runs: since when (epoch seconds), and its session's title, not cleaned."""
+    """A turn that runs: since when (epoch seconds), and its session's title."""
 
     at: float
     title: str = ""
@@ -30,7 +30,7 @@ class OpenTurn:
 
 @dataclass(slots=True, frozen=True)
 class OpenAsk:
-    """An ask that waits since `at` (epoch seconds) for root session `root`; `about` says what for, not cleaned."""
+    """An ask that waits since `at` (epoch seconds) for root session `root`; `about` says what for."""
 
     at: float
     root: str

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from opencode_common.bucket import Bucket
+from opencode_common.text import bare, one_line
 from opencode_fleet.agent import Capability
 from opencode_fleet.events import AskOpened, AskSettled, SessionGone, StatusChanged, TurnFailed
 from opencode_fleet.model import Permission
@@ -51,8 +52,9 @@ CHANGES_PER_SECOND: Final = 5.0
 MAX_MACHINES: Final = 1_000
 MAX_PROBLEMS: Final = 1_000
 _TEND_SECONDS: Final = 1.0
-_TITLE: Final = 200
-_ABOUT: Final = 400
+_HOW: Final = 20
+_TITLE: Final = 80
+_ABOUT: Final = 200
 _PROBLEM: Final = 500
 _WHY: Final = 300
 _DECIDED: Final = "decided/"
@@ -110,7 +112,7 @@ class Recorder:
     def _hear(self, instance: Instance, event: Event | None) -> None:
         match event:
             case TurnFailed(session_id, problem):
-                self._fail(instance, session_id, problem[:_PROBLEM])
+                self._fail(instance, session_id, one_line(problem, _PROBLEM))
             case None | StatusChanged() | SessionGone() | AskOpened() | AskSettled():
                 self._look(instance, was_told=event is not None)
                 if isinstance(event, StatusChanged) and event.status is None and instance not in self._due:
@@ -183,7 +185,7 @@ class Recorder:
         waiting = {ask.id for ask in instance.state.pending_asks()}
         for ask_id in [ask_id for ask_id in open_.asks if ask_id not in waiting]:
             ask = open_.asks.pop(ask_id)
-            how = instance.state.settled_how.get(ask_id, "")
+            how = one_line(instance.state.settled_how.get(ask_id, ""), _HOW)
             decision = self._journal.state(_decision_key(instance.name, ask_id))
             data = {**_titled(ask.title), "how": how or decision or "with its turn", "by_us": decision is not None}
             yield _Change(ASK_SETTLED, ask.root, ask_id, data)
@@ -273,7 +275,7 @@ class Recorder:
             return
         now.lost = time.time()
         why = instance.trouble if instance is not None else "it is not registered"
-        data = {"why": why[:_WHY], "turns": len(now.turns), "asks": len(now.asks)}
+        data = {"why": one_line(bare(why), _WHY), "turns": len(now.turns), "asks": len(now.asks)}
         self._write(name, now, [_Change(INSTANCE_LOST, data=data)])
 
 
@@ -291,13 +293,13 @@ def _opened(instance: Instance, open_: Open) -> Iterator[_Change]:
 def _about(ask: Ask) -> str:
     if isinstance(ask, Permission):
         what = dict(ask.details).get("command") or ", ".join(ask.patterns[:3])
-        return f"{ask.action} {what}"[:_ABOUT].strip()
-    return ask.items[0].question[:_ABOUT] if ask.items else ""
+        return one_line(f"{ask.action} {what}", _ABOUT)
+    return one_line(ask.items[0].question, _ABOUT) if ask.items else ""
 
 
 def _title(instance: Instance, root: str) -> str:
     session = instance.state.sessions.get(root)
-    return session.title[:_TITLE] if session else ""
+    return one_line(session.title, _TITLE) if session else ""
 
 
 def _titled(title: str) -> dict[str, Any]:

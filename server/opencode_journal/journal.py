@@ -23,7 +23,7 @@ from opencode_journal.nudges import Nudges
 from opencode_journal.opening import OpenedRows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
     from pathlib import Path
 
 T = TypeVar("T")
@@ -31,11 +31,11 @@ Handled = Literal["a", "s"]
 """What has handles: asks and sessions."""
 MAX_STATE_BYTES: Final = 256 * 1024
 """Of one state's value as JSON."""
-MAX_ENTRIES: Final = 500_000
-"""In the file, whatever their age: some 150 MB."""
-MAX_ENTRIES_IN_MEMORY: Final = 10_000
+MAX_BYTES: Final = 200_000_000
+"""In the file, whatever its age: half a million entries or more."""
+MAX_BYTES_IN_MEMORY: Final = 10_000_000
 _LOOK_SECONDS: Final = 1.0
-_PRUNE_SECONDS: Final = 3600.0
+_PRUNE_SECONDS: Final = 10.0
 _PRUNE_BATCH: Final = 2_000
 """Entries that go at once: others wait for that long, and so does the event loop."""
 _DAY: Final = 86_400
@@ -55,6 +55,7 @@ class Journal:
         self._nudges = Nudges(directory)
         self._days = days
         self._in_transaction = False
+        self._is_durable = False
         self._has_appended = False
         self._news = asyncio.Event()
 
@@ -150,7 +151,7 @@ class Journal:
     def together(self, work: Callable[[], T], *, durable: bool = False) -> T:
         """Run `work`, and write all that it appends, sets and gives handles to, or nothing.
 
-        It may run twice: what it did before was undone then. Within it, nothing more can be made durable.
+        It may run twice: what it did before was undone then. Within it, all is as durable as the whole.
 
         Args:
             work: reads and writes this journal, and does nothing else.
@@ -158,8 +159,13 @@ class Journal:
 
         Raises:
             NotKept: it is durable, and cannot be kept: nothing was written.
+            ValueError: it is a part of something that is not durable.
         """
-        if durable and not self.is_kept and not self._in_transaction:
+        if self._in_transaction:
+            if durable and not self._is_durable:
+                raise ValueError("what it is a part of is not durable")
+            return work()
+        if durable and not self.is_kept:
             raise NotKept(f"this cannot be kept, so it was not done: {self.trouble}")
         if not durable:
             return self._write(work)
@@ -176,7 +182,7 @@ class Journal:
             return work()
         if not self._opened.is_in_place() and self._opened.look():
             self._wake()
-        self._in_transaction, self._has_appended = True, False
+        self._in_transaction, self._is_durable, self._has_appended = True, durable, False
         try:
             with self._opened.rows.transaction(durable=durable):
                 result = work()
@@ -253,17 +259,21 @@ class Journal:
 
     def prune(self, now: float) -> int:
         """Remove what is too old at `now`, a bounded part at a time; return how many entries that were."""
-        keep = MAX_ENTRIES if self.is_kept else MAX_ENTRIES_IN_MEMORY
         before = now - self._days * _DAY
-        return self._do(lambda: self._opened.rows.prune(before, keep, _PRUNE_BATCH))
 
-    async def changed(self) -> None:
-        """Wait until somebody, here or in another process, may have appended something.
+        def prune() -> int:
+            max_bytes = MAX_BYTES if self.is_kept else MAX_BYTES_IN_MEMORY
+            return self._opened.rows.prune(before, max_bytes, _PRUNE_BATCH)
 
-        Whoever looks first, and calls this before anything else is awaited, misses nothing.
-        Other processes are noticed only within `watching`.
+        return self._do(prune)
+
+    def changed(self) -> Coroutine[Any, Any, object]:
+        """Return what to wait for until somebody, here or in another process, may have appended something.
+
+        It counts from this call on, not from when it is awaited: whoever looks and calls this, with nothing awaited
+        in between, misses nothing. Other processes are noticed only within `watching`.
         """
-        await self._news.wait()
+        return self._news.wait()
 
     def _wake(self) -> None:
         self._news.set()
@@ -287,11 +297,11 @@ class Journal:
         while True:
             if self._opened.look():
                 self._wake()
-            is_due = time.monotonic() >= prune_at or not self.is_kept
-            # What one leaves is for the next.
-            if is_due and self.prune(time.time()) < _PRUNE_BATCH:
-                prune_at = time.monotonic() + _PRUNE_SECONDS
-            await asyncio.sleep(_LOOK_SECONDS)
+            is_more = False
+            if time.monotonic() >= prune_at:
+                is_more = self.prune(time.time()) == _PRUNE_BATCH
+                prune_at = time.monotonic() + (0 if is_more else _PRUNE_SECONDS)
+            await asyncio.sleep(0 if is_more else _LOOK_SECONDS)
 
     def close(self) -> None:
         """Close the file; the object is of no use afterwards."""

@@ -24,7 +24,7 @@ from opencode_common.database import (
 from opencode_journal.rows import Rows
 
 FILE_NAME: Final = "journal.sqlite3"
-_PATIENCE: Final = 1.0
+_PATIENCE: Final = 2.0
 """Seconds that the event loop waits for another copy that writes; they do so for milliseconds."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _LOW_IN_MEMORY: Final = 100_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from opencode_common import database
@@ -46,10 +47,11 @@ class Rows:
     def __init__(self, connection: sqlite3.Connection, boot: str) -> None:
         self._db = connection
         with database.database_errors():
-            # A reader waits for no writer, and a writer for no disk unless it wants to.
+            # A reader waits for no writer, a writer for no disk unless it wants to, and who opens the file for neither.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
-            database.migrate(connection, MIGRATIONS)
+            if database.schema_version(connection) != len(MIGRATIONS):
+                database.migrate(connection, MIGRATIONS)
             self.epoch = self._begin(boot)
             self._seen_version = self._data_version()
 
@@ -143,29 +145,28 @@ class Rows:
         )
         return [Entry(**{**row, "data": json.loads(row["data"])}) for row in map(dict, found)]
 
-    def prune(self, before: float, keep: int, batch: int) -> int:
-        """Remove at most `batch` entries that are older than `before` or beyond the newest `keep`; return how many.
+    def prune(self, before: float, max_bytes: int, batch: int) -> int:
+        """Remove at most `batch` entries, which are older than `before` or too much; return how many.
 
         The oldest go first, up to the first that stays: what is left has no holes, though clocks be set.
         Handles that nobody used and states that nobody set since `before` go as well.
         """
         with self.transaction(durable=False):
-            stays = self._db.execute(
-                "SELECT seq FROM entries WHERE at >= ? ORDER BY seq LIMIT 1", (before,)
-            ).fetchone()
-            end = self.last_seq + 1 if stays is None else int(stays["seq"])
-            surplus = self._db.execute(
-                "SELECT seq FROM entries ORDER BY seq DESC LIMIT 1 OFFSET ?", (keep,)
-            ).fetchone()
-            if surplus is not None:
-                end = max(end, int(surplus["seq"]) + 1)
-            gone = self._db.execute(
-                "DELETE FROM entries WHERE seq IN (SELECT seq FROM entries WHERE seq < ? ORDER BY seq LIMIT ?)",
-                (end, batch),
-            ).rowcount
+            is_too_much = self._used_bytes() > max_bytes
+            oldest = self._db.execute("SELECT seq, at FROM entries ORDER BY seq LIMIT ?", (batch,))
+            goes = [row["seq"] for row in takewhile(lambda row: is_too_much or row["at"] < before, oldest)]
+            if goes:
+                self._db.execute("DELETE FROM entries WHERE seq <= ?", (goes[-1],))
             self._db.execute("DELETE FROM handles WHERE used_at < ?", (before,))
             self._db.execute("DELETE FROM states WHERE set_at < ?", (before,))
-        return gone
+        return len(goes)
+
+    def _used_bytes(self) -> int:
+        pages, free, size = (
+            int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size
 
     def number(self, kind: str, instance: str, id_: str, now: float) -> int | None:
         """Return the number of a thing's handle, and note once a day that it is used."""

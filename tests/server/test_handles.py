@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mcp_types import CallToolResult
+
     from opencode_mcp.face import Face
 
 
