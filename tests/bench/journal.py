@@ -52,7 +52,9 @@ async def measure(count: int, events: int) -> list[Figure]:
     with tempfile.TemporaryDirectory() as directory:
         figures = [_appends(Path(directory) / "appends")]
         async with AsyncExitStack() as stack:
-            relay = await stack.enter_async_context(fake_relay(Path(directory) / "state", **agents))
+            relay = await stack.enter_async_context(
+                fake_relay(Path(directory) / "state", lost_after=3600.0, **agents)
+            )
             await eventually_async(lambda: all(each.connected.is_set() for each in relay.fleet.all_instances()))
             figures += await _told(relay, list(agents.values())[-1], events)
             figures += [

@@ -49,7 +49,7 @@ async def test_what_needs_the_person_comes_first_then_what_is_busy_then_the_rest
             agent.add_ask(session)
         if name.endswith("busy"):
             agent.statuses[session] = Status()
-    async with fake_relay(None, **agents) as relay:
+    async with fake_relay(None, lost_after=3600.0, **agents) as relay:
         await settled(relay, 6)
         before = time.time()
         agents["a_away"].fail(Unreachable("the line broke"))
@@ -98,7 +98,7 @@ async def test_five_hundred_instances_are_bounded_in_both_lists() -> None:
         session = agent.add_session(agent.places[0].directory, "A title that is about as long as titles are").id
         if number % 2:
             agent.add_ask(session)
-    async with fake_relay(None, **agents) as relay:
+    async with fake_relay(None, lost_after=3600.0, **agents) as relay:
         await settled(relay, MANY)
         result = await instances(relay.face)
         shown = result.structured_content or {}

@@ -21,6 +21,7 @@ from opencode_journal.entries import (
     TURN_FAILED,
     TURN_STARTED,
 )
+from opencode_mcp.tools.inbox import inbox
 from support.fake_agent import FakeAgent
 from support.fake_relay import FakeRelay, fake_relay
 from support.notes import Notes
@@ -239,3 +240,32 @@ async def test_a_flood_is_bounded_and_what_is_open_afterwards_is_recorded(
         assert len([entry for entry in relay.entries() if entry.instance == "laptop"]) == 10
         # What waits is shown all the same.
         assert [waiting.id for waiting in await relay.face.inbox.waiting()] == ["per_1"]
+
+
+async def test_what_a_hostile_agent_calls_things_is_recorded_short_and_clean(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    session = agent.add_session("/", "half a character \ud800, \x1b[2J and " + "x" * 100_000).id
+    ask = Permission(id="per_1", session_id=session, action="\ud800" * 300, patterns=("\x00" * 100_000,))
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        await relay.fleet.find_live("laptop")
+        agent.tell(AskOpened(ask))
+        agent.tell(TurnFailed(session, "\ud800" * 100_000))
+        agent.tell(StatusChanged(session, None))
+        await eventually_async(lambda: relay.entries(TURN_FAILED), within=20)
+        for entry in relay.entries():
+            told = "".join(map(str, entry.data.values()))
+            assert told.isprintable()
+            assert len(told) < 1_000
+
+
+async def test_a_copy_whose_journal_is_in_memory_records_for_itself_and_says_so(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    agent = FakeAgent()
+    session = agent.add_session("/").id
+    agent.add_ask(session)
+    async with fake_relay(tmp_path, laptop=agent) as one, fake_relay(tmp_path, laptop=agent) as other:
+        for relay in (one, other):
+            await has(relay, (TURN_STARTED, session), (ASK_OPENED, session))
+            result = (await inbox(relay.face)).structured_content or {}
+            assert [row["id"] for row in result["asks"]] == list(agent.open)
+            assert "others may write into it" in result["problem"]
