@@ -87,14 +87,14 @@ class Connection:
         """Set once the first attempt to connect has ended, either way."""
         self.offline_since: float | None = None
         """Epoch seconds; None while it is registered and listens."""
-        self.lost_at: float | None = None
-        """Epoch seconds; None while it is connected, and before it ever was."""
         self.gone_since: float | None = None
         """Monotonic seconds since which it is registered and nothing listens there, or its agent does not run."""
         self.is_agent_gone = False
         """Its machine answers, and says that the agent does not run."""
         self.trouble = ""
         """Why it is not connected, for people."""
+        self.lost_at: float | None = None
+        """Epoch seconds of the last break of the stream, up to which the state is known; None: there was none."""
         self.was_connected = False
         """It answered as an agent does, at least once."""
         self.agent_version = ""
@@ -248,7 +248,7 @@ class Connection:
             self._agent, self.agent_version, self.rights = agent, agent.version, agent.rights
             await self._take_snapshot(agent)
             self._transport.report_alive(self.endpoint)
-            self.offline_since, self.lost_at, self.gone_since, self.trouble = None, None, None, ""
+            self.offline_since, self.gone_since, self.trouble = None, None, ""
             self.was_connected = True
             self._connected_at = time.monotonic()
             self.connected.set()

@@ -90,9 +90,9 @@ class Instance:
         return self._connection.offline_since
 
     @property
-    def away_since(self) -> float | None:
-        """Epoch seconds: since when nothing is heard of it, so that all that is told of it is as of then."""
-        return self._connection.offline_since or self._connection.lost_at
+    def known_until(self) -> float | None:
+        """Epoch seconds up to which its state is known; None: it is known now, or never was."""
+        return None if self.connected.is_set() else self._connection.lost_at
 
     @property
     def gone_since(self) -> float | None:

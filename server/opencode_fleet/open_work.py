@@ -21,14 +21,6 @@ MAX_NAMES: Final = 1_000
 
 
 @dataclass(slots=True, frozen=True)
-class OpenTurn:
-    """A turn that runs: since when (epoch seconds), and its session's title."""
-
-    at: float
-    title: str = ""
-
-
-@dataclass(slots=True, frozen=True)
 class OpenAsk:
     """An ask that waits since `at` (epoch seconds) for root session `root`; `about` says what for."""
 
@@ -41,9 +33,9 @@ class OpenAsk:
 
 @dataclass(slots=True)
 class Open:
-    """What is open at one instance: turns by root session, asks by id. `lost`: since when it is away, if it is."""
+    """What is open at one instance: titles of turns by root session, asks by id. `lost`: since when it is away."""
 
-    turns: dict[str, OpenTurn] = field(default_factory=dict)
+    turns: dict[str, str] = field(default_factory=dict)
     asks: dict[str, OpenAsk] = field(default_factory=dict)
     lost: float | None = None
 

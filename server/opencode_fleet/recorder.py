@@ -19,7 +19,7 @@ from opencode_common.text import bare, one_line
 from opencode_fleet.agent import Capability
 from opencode_fleet.events import AskOpened, AskSettled, SessionGone, StatusChanged, TurnFailed
 from opencode_fleet.model import Permission
-from opencode_fleet.open_work import Open, OpenAsk, OpenTurn, OpenWork
+from opencode_fleet.open_work import Open, OpenAsk, OpenWork
 from opencode_journal.entries import (
     ASK_OPENED,
     ASK_SETTLED,
@@ -163,20 +163,20 @@ class Recorder:
         changes += self._asks(instance, open_)
         running = instance.state.busy_roots()
         for root in [root for root in open_.turns if root not in running]:
-            turn = open_.turns.pop(root)
+            title = open_.turns.pop(root)
             if instance.state.root_of(root) == root:  # else it has turned out to be a subagent's
-                changes.append(self._end(instance, root, turn, was_told=was_told))
+                changes.append(self._end(instance, root, title, was_told=was_told))
         for root in running:
             if root not in open_.turns and len(open_.turns) < MAX_OPEN:
-                open_.turns[root] = OpenTurn(time.time(), _title(instance, root))
-                changes.append(_Change(TURN_STARTED, root, data=_titled(open_.turns[root].title)))
+                title = open_.turns[root] = _title(instance, root)
+                changes.append(_Change(TURN_STARTED, root, data=_titled(title)))
         changes += _opened(instance, open_)
         return changes
 
-    def _end(self, instance: Instance, root: str, turn: OpenTurn, *, was_told: bool) -> _Change:
+    def _end(self, instance: Instance, root: str, title: str, *, was_told: bool) -> _Change:
         problem = self._problems.get((instance.name, root), "")
         # The first turn gets its title while it runs.
-        data = {**_titled(_title(instance, root) or turn.title), "started": turn.at}
+        data = _titled(_title(instance, root) or title)
         if problem:
             return _Change(TURN_FAILED, root, data={**data, "problem": problem})
         return _Change(TURN_ENDED, root, data=data if was_told else {**data, "unseen": True})
@@ -198,8 +198,7 @@ class Recorder:
         data = {"problem": "OpenCode was closed there"}
         changes = [_Change(ASK_SETTLED, ask.root, ask_id, {"how": "closed"}) for ask_id, ask in open_.asks.items()]
         changes += [
-            _Change(TURN_FAILED, root, data={**_titled(turn.title), "started": turn.at, **data})
-            for root, turn in open_.turns.items()
+            _Change(TURN_FAILED, root, data={**_titled(title), **data}) for root, title in open_.turns.items()
         ]
         open_.turns, open_.asks, open_.lost = {}, {}, None
         return changes

@@ -93,7 +93,7 @@ def _appends(directory: Path) -> Figure:
     journal = Journal(directory)
     began = time.perf_counter()
     for number in range(APPENDS):
-        journal.append(TURN_ENDED, "laptop", f"ses_{number}", data={"title": "A title", "started": 1.0})
+        journal.append(TURN_ENDED, "laptop", f"ses_{number}", data={"title": "A title"})
     rate = APPENDS / (time.perf_counter() - began)
     journal.close()
     return Figure("appends a second", rate, "/s")

@@ -81,7 +81,7 @@ async def test_asks_of_all_instances_are_listed_oldest_first_and_then_what_ended
         # A subagent's ask stands under its root.
         assert found["asks"][0]["session"] == second
         assert [(row["result"], row["session"]) for row in found["ended"]] == [("done", first)]
-        head = r"^a\d+ · laptop · s\d+ “Fix the login” · permission, just now$"
+        head = r"^a\d+ · laptop · s\d+ “Fix the login” · permission, now$"
         assert re.search(head, text_of(result), re.MULTILINE)
         assert "npm run" in text_of(result)
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 from opencode_common.text import fence, one_line
 from opencode_journal.entries import INSTANCE_LOST, TURN_FAILED
-from opencode_mcp.views.ages import ago, lasted
 from opencode_mcp.views.asks import GIST_LENGTH, gist
 from opencode_mcp.views.rows import Row
 from opencode_mcp.views.shown import HOW_TO_SETTLE
+from opencode_mcp.views.times import age_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,7 +108,7 @@ class InboxView:
         parts: list[str] = []
         length = 0
         for waiting, row in asks:
-            head = f"{row.handle} · {_where(row)} · {row.kind}, {ago(row.since, self.now)}"
+            head = f"{row.handle} · {_where(row)} · {row.kind}, {age_text(self.now - row.since)}"
             if waiting.place is None or waiting.ask is None:
                 block = f"{head} · its machine is away\n{row.summary}"
             else:
@@ -132,13 +132,10 @@ class InboxView:
             busy = entry.data.get("turns", 0)
             said = "nothing is heard of it any more" + (f", {busy} turns ran" if busy else "")
         else:
-            started = entry.data.get("started")
-            took = f" after {lasted(entry.at - started)}" if isinstance(started, int | float) else ""
-            said = f"{row.result}{took}"
-            if entry.data.get("unseen"):
-                said = "it no longer runs; how it ended was not seen, `read` tells"
+            is_unseen = entry.data.get("unseen", False)
+            said = "it no longer runs; how it ended was not seen, `read` tells" if is_unseen else row.result
         problem = f": {row.problem}" if row.problem else ""
-        return f"{_where(row)} · {said}, {ago(row.at, self.now)}{problem}"
+        return f"{_where(row)} · {said}, {age_text(self.now - row.at)}{problem}"
 
 
 def _where(row: WaitingRow | EndRow) -> str:

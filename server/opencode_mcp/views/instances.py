@@ -103,7 +103,7 @@ class InstanceRows:
             title=one_line(newest.title, TITLE_LENGTH) if newest else "",
             agent=one_line(newest.agent, 40) if newest else "",
             waits_for=waits_for,
-            since=instance.away_since or 0,
+            since=instance.offline_since or instance.known_until or 0,
             remote=_limited(instance.rights),
         )
 
