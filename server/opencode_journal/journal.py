@@ -165,10 +165,11 @@ class Journal:
             if durable and not self._is_durable:
                 raise ValueError("what it is a part of is not durable")
             return work()
-        if durable and not self.is_kept:
-            raise NotKept(f"this cannot be kept, so it was not done: {self.trouble}")
         if not durable:
             return self._write(work)
+        self._look_for_the_file()
+        if not self.is_kept:
+            raise NotKept(f"this cannot be kept, so it was not done: {self.trouble}")
         try:
             return self._transaction(work, durable=True)
         except DatabaseError as error:
@@ -180,8 +181,6 @@ class Journal:
     def _transaction(self, work: Callable[[], T], *, durable: bool) -> T:
         if self._in_transaction:
             return work()
-        if not self._opened.is_in_place() and self._opened.look():
-            self._wake()
         self._in_transaction, self._is_durable, self._has_appended = True, durable, False
         try:
             with self._opened.rows.transaction(durable=durable):
@@ -195,6 +194,8 @@ class Journal:
 
     def _do(self, work: Callable[[], T]) -> T:
         """Run `work`, and once more in memory if the file fails."""
+        if not self._in_transaction:
+            self._look_for_the_file()
         try:
             return work()
         except DatabaseError as error:
@@ -204,6 +205,11 @@ class Journal:
             self._opened.fall_back(error)
             self._wake()
         return work()
+
+    def _look_for_the_file(self) -> None:
+        """Nothing is read from a file that was removed, nor written to it."""
+        if not self._opened.is_in_place() and self._opened.look():
+            self._wake()
 
     def since(self, seq: int, limit: int, kinds: Collection[str] | None = None) -> list[Entry]:
         """Return the first `limit` entries after `seq`, the oldest first; all `kinds` unless some are given."""

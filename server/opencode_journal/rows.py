@@ -47,7 +47,7 @@ class Rows:
     def __init__(self, connection: sqlite3.Connection, boot: str) -> None:
         self._db = connection
         with database.database_errors():
-            # A reader waits for no writer, a writer for no disk unless it wants to, and who opens the file for neither.
+            # Nobody who reads or opens waits for a writer, and no writer for the disk unless it wants to.
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             if database.schema_version(connection) != len(MIGRATIONS):

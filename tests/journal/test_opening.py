@@ -284,6 +284,14 @@ def test_a_file_that_was_removed_is_made_anew_and_no_handle_comes_back(
     assert journal.handle("s", "laptop", "ses_2") != handle
 
 
+def test_what_was_in_a_file_that_was_removed_is_not_read(journal: Journal, directory: Path) -> None:
+    journal.append(TURN_ENDED, "a")
+    (directory / PATH).unlink()
+
+    assert journal.since(0, 5) == []
+    assert journal.is_kept
+
+
 def test_a_file_that_a_newer_version_changes_meanwhile_is_left_to_it(journal: Journal, directory: Path) -> None:
     journal.append(TURN_ENDED, "a")
     make_newer(directory / PATH)
