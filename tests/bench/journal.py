@@ -27,7 +27,7 @@ from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.instances import instances
 from opencode_mcp.tools.wait import wait
 from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay
+from support.fake_relay import FakeRelay, fake_relay, structured
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ async def _told(relay: FakeRelay, agent: FakeAgent, events: int) -> list[Figure]
         await asyncio.sleep(0.01)
         began = time.perf_counter()
         agent.tell(StatusChanged(session, None))
-        told = (await waiting).structured_content or {}
+        told = structured(await waiting)
         took.append((time.perf_counter() - began) * MILLISECONDS)
         assert len(told["ended"]) == 1
         cursor = told["cursor"]
@@ -110,7 +110,7 @@ async def _call(what: str, call: Callable[[], Awaitable[CallToolResult]], limit:
 
 async def _bytes(what: str, rows: str, call: Callable[[], Awaitable[CallToolResult]]) -> Figure:
     result = await call()
-    count = len((result.structured_content or {})[rows])
+    count = len(structured(result)[rows])
     return Figure(f"{what}, a row", len(result.model_dump_json()) / max(1, count), "bytes")
 
 

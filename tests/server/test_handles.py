@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,19 +12,13 @@ from opencode_mcp.tools.read import read
 from opencode_mcp.tools.reply import reply
 from opencode_mcp.tools.send import send
 from support.fake_agent import FakeAgent
-from support.fake_relay import fake_relay
+from support.fake_relay import fake_relay, structured
 from support.notes import Notes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mcp_types import CallToolResult
-
     from opencode_mcp.face import Face
-
-
-def structured(result: CallToolResult) -> dict[str, Any]:
-    return result.structured_content or {}
 
 
 async def handle_of(face: Face, name: str) -> str:

@@ -19,24 +19,14 @@ from opencode_mcp.tools.reply import reply
 from opencode_mcp.tools.wait import wait
 from opencode_mcp.views.inbox import MAX_ASKS, MAX_ENDS, MAX_LISTING
 from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay
+from support.fake_relay import FakeRelay, fake_relay, structured, text_of
 from support.notes import Notes
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mcp_types import CallToolResult
-
     from opencode_mcp.face import Face
-
-
-def structured(result: CallToolResult) -> dict[str, Any]:
-    return result.structured_content or {}
-
-
-def text_of(result: CallToolResult) -> str:
-    return "\n".join(getattr(block, "text", "") for block in result.content)
 
 
 async def looked(face: Face, cursor: str | None = None) -> dict[str, Any]:

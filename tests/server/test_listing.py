@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -13,22 +13,15 @@ from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.instances import instances
 from opencode_mcp.views.instances import MAX_LISTING, MAX_ROWS
 from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay
+from support.fake_relay import FakeRelay, fake_relay, structured, text_of
 from support.waiting import eventually_async
-
-if TYPE_CHECKING:
-    from mcp_types import CallToolResult
 
 MANY = 500
 
 
-def text_of(result: CallToolResult) -> str:
-    return "\n".join(getattr(block, "text", "") for block in result.content)
-
-
 async def listed(relay: FakeRelay, wanted: str = "") -> dict[str, dict[str, Any]]:
     """Return the rows by name, in order."""
-    rows = ((await instances(relay.face, wanted)).structured_content or {})["instances"]
+    rows = structured(await instances(relay.face, wanted))["instances"]
     return {row["name"]: row for row in rows}
 
 
@@ -101,12 +94,12 @@ async def test_five_hundred_instances_are_bounded_in_both_lists() -> None:
     async with fake_relay(None, lost_after=3600.0, **agents) as relay:
         await settled(relay, MANY)
         result = await instances(relay.face)
-        shown = result.structured_content or {}
+        shown = structured(result)
         assert len(shown["instances"]) <= MAX_ROWS
         assert {row["state"] for row in shown["instances"]} == {"needs-permission"}
         assert len(shown["instances"]) + sum(shown["left_out"].values()) == MANY
         assert len(text_of(result)) < MAX_LISTING + 1_000
         waits = await inbox(relay.face)
-        listed_asks = waits.structured_content or {}
+        listed_asks = structured(waits)
         assert len(listed_asks["asks"]) + listed_asks["left_out"] == MANY // 2
         assert len(text_of(waits)) < MAX_LISTING + 5_000

@@ -23,7 +23,7 @@ from opencode_journal.entries import (
 )
 from opencode_mcp.tools.inbox import inbox
 from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay
+from support.fake_relay import FakeRelay, fake_relay, structured
 from support.notes import Notes
 from support.waiting import eventually_async
 
@@ -265,6 +265,6 @@ async def test_a_copy_whose_journal_is_in_memory_records_for_itself_and_says_so(
     async with fake_relay(tmp_path, laptop=agent) as one, fake_relay(tmp_path, laptop=agent) as other:
         for relay in (one, other):
             await has(relay, (TURN_STARTED, session), (ASK_OPENED, session))
-            result = (await inbox(relay.face)).structured_content or {}
+            result = structured(await inbox(relay.face))
             assert [row["id"] for row in result["asks"]] == list(agent.open)
             assert "others may write into it" in result["problem"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from mcp_types import TextContent
 
 from opencode_fleet.drive import Driver
 from opencode_fleet.recorder import Recorder
@@ -16,6 +18,8 @@ from support.fake_agent import fake_fleet
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+    from mcp_types import CallToolResult
 
     from opencode_fleet.fleet import Fleet
     from opencode_journal.entries import Entry
@@ -41,6 +45,16 @@ class FakeRelay:
     def told(self, *kinds: str) -> list[tuple[str, str]]:
         """Return the kinds and sessions of what the journal has, of these kinds or all."""
         return [(entry.kind, entry.session) for entry in self.entries(*kinds)]
+
+
+def structured(result: CallToolResult) -> dict[str, Any]:
+    """Return what programs get of a tool's result."""
+    return result.structured_content or {}
+
+
+def text_of(result: CallToolResult) -> str:
+    """Return what people get of a tool's result."""
+    return "\n".join(block.text for block in result.content if isinstance(block, TextContent))
 
 
 @asynccontextmanager
