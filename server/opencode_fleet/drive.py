@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from opencode_fleet.sessions import Chosen
 
     OnText = Callable[[str], Awaitable[None]]
+    Deciding = Callable[[Instance, str, str], None]
 
 TAKEN_FOR = 10.0
 """Seconds after which a prompt that nobody follows any more no longer holds its session."""
@@ -66,7 +67,9 @@ class _Posted(NamedTuple):
 class Driver:
     """Acts on the instances of a fleet. Times are in seconds."""
 
-    def __init__(self, fleet: Fleet, timeout: float) -> None:
+    def __init__(self, fleet: Fleet, timeout: float, deciding: Deciding | None = None) -> None:
+        """`deciding` hears of each decision, with its instance and ask, before the agent is told of it."""
+        self._deciding = deciding
         self.sessions = Sessions(fleet)
         self._timeout = timeout
         self._repeats = Repeats()
@@ -354,6 +357,8 @@ class Driver:
         return prompts[-1] if prompts else ""
 
     async def _settle(self, instance: Instance, ask: Ask, settlement: Settlement) -> None:
+        if self._deciding is not None:
+            self._deciding(instance, ask.id, settlement.decision)
         try:
             if isinstance(ask, Permission):
                 await instance.agent.reply(ask, settlement.decision, settlement.reason or None)

@@ -55,8 +55,11 @@ async def test_the_newest_of_all_machines_come_first_with_all_that_their_records
     async with fake_fleet(laptop=laptop, desk=desk) as (fleet, _):
         answer = await sessions(face_of(fleet))
     assert [row["id"] for row in rows(answer)] == [newest.id, other.id, old.id]
+    handle = rows(answer)[0]["handle"]
+    assert handle.startswith("s")
     assert rows(answer)[0] == {
         "id": newest.id,
+        "handle": handle,
         "instance": "laptop",
         "title": "newest",
         "state": "idle",
@@ -69,7 +72,7 @@ async def test_the_newest_of_all_machines_come_first_with_all_that_their_records
         "cost": 0.126,
         "tokens": 12_345,
     }
-    line = f"{newest.id}: idle · laptop · “newest” · 5 min ago · agent plan · model a/b · 3 files +10 -2 · $0.13 · "
+    line = f"{handle} {newest.id}: idle · laptop · “newest” · 5 min ago · agent plan · model a/b · 3 files +10 -2 · $0.13 · "
     assert f"{line}12,345 tokens" in text(answer)
     assert (answer.structured_content or {}).get("problems") is None
 

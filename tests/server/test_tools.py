@@ -93,11 +93,14 @@ def test_the_tool_list_is_the_agreed_one_and_at_most_twelve_kilobytes_as_sent(re
 async def test_tools_and_their_results_fit_their_schemas_in_both_eras(fleet_dir: Path, era: Era) -> None:
     async with relay_client(fleet_dir, era=era) as client:
         tools = await client.tools()
-        assert list(tools) == ["instances", "send", "read", "reply", "sessions", "changes"]
+        assert list(tools) == ["instances", "inbox", "send", "read", "reply", "wait", "sessions", "changes"]
         for name, tool in tools.items():
             check_description(name, tool)
         calls: list[tuple[str, dict[str, Any]]] = [
             ("instances", {}),
+            ("instances", {"filter": "office idle"}),
+            ("inbox", {}),
+            ("wait", {"seconds": 1}),
             ("send", {"instance": "office-api", "message": "words"}),
             ("send", {"instance": "office-api", "abort": True}),
             ("read", {"instance": "office-api"}),
@@ -119,7 +122,8 @@ def check_description(name: str, tool: Tool) -> None:
     assert tool.description
     assert tool.annotations is not None
     assert tool.annotations.title
-    assert tool.annotations.read_only_hint is (name in {"instances", "read", "sessions", "changes"})
+    watching = {"instances", "inbox", "read", "wait", "sessions", "changes"}
+    assert tool.annotations.read_only_hint is (name in watching)
     assert tool.annotations.open_world_hint is True
     assert bool(tool.annotations.destructive_hint) is (name in {"send", "reply"})
 
@@ -240,7 +244,7 @@ async def test_without_any_instance_every_tool_says_where_it_looked_and_what_to_
             {"instance": "office-api", "message": "m", "agent": "plan"},
             "`send` takes no agent; it takes: instance, message, abort, session. Nothing was done",
         ),
-        ("instances", {"b\x1b": 1, "a": 2}, "`instances` takes no a, b\\x1b; it takes: nothing. Nothing was done"),
+        ("instances", {"b\x1b": 1, "a": 2}, "`instances` takes no a, b\\x1b; it takes: filter. Nothing was done"),
     ],
 )
 @pytest.mark.asyncio(loop_scope="module")

@@ -31,7 +31,7 @@ async def changes(
 ) -> Annotated[CallToolResult, ChangesResult]:
     """Show what is changed in an instance's git working tree, branch, diffs, and its agent's to-do list."""
     target = await face.fleet.find_live(instance)
-    wanted = (session or "").strip() or None
+    wanted = face.handles.session_id(target, session)
     found = await face.driver.sessions.to_read(target, wanted)
     if wanted and found is not None:
         tree = WorkingTree(files=await target.agent.turn_changes(found.id))

@@ -40,21 +40,22 @@ async def read(
     ctx: Context[Fleet, Any],
     instance: InstanceName,
     message_limit: Annotated[int, Field(ge=1, le=200)] = 10,
-    session: Annotated[str | None, optional_text("ses_… id; default: the current one")] = None,
+    session: Annotated[str | None, optional_text("id or handle; default: the current one")] = None,
     max_chars: Annotated[int, Field(ge=1_000, le=200_000)] = MAX_TEXT,
     before: Annotated[str | None, optional_text("an earlier result's `older`"), Field(max_length=100)] = None,
     details: Annotated[bool, Field(description="with diffs and more of tools' outputs")] = False,
 ) -> Annotated[CallToolResult, ReadResult]:
     """Show the last messages of an instance's conversation, with tool calls and what streams now."""
-    wanted, cursor = (session or "").strip() or None, (before or "").strip()
+    cursor = (before or "").strip()
     try:
         target = await face.fleet.find_live(instance)
     except (Unreachable, Unresponsive):
-        result = last_seen(await face.fleet.find(instance), wanted, max_chars)
+        away = await face.fleet.find(instance)
+        result = last_seen(away, face.handles.session_id(away, session), max_chars)
         if result is None:
             raise
         return answered(read_text(result, ""), result)
-    found = await face.driver.sessions.to_read(target, wanted)
+    found = await face.driver.sessions.to_read(target, face.handles.session_id(target, session))
     if found is None:
         raise Refused(f"{target.quoted} has no session yet; `send` starts one")
     page = await _fetched(ctx, target, found.id, message_limit, cursor)

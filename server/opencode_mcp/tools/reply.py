@@ -28,12 +28,15 @@ async def reply(
     ] = "",
     ask: Annotated[
         str,
-        Field(description="its id; without `answer` it is shown whole, without it all are listed", max_length=100),
+        Field(
+            description="id or handle; without `answer` it is shown whole, without it all are listed", max_length=100
+        ),
     ] = "",
 ) -> Annotated[CallToolResult, TurnResult]:
     """List what an agent waits for; with `ask` and the person's own answer, settle it and go on."""
     target = await face.fleet.find_live(instance)
-    if not ask.strip():
+    ask = face.handles.ask_id(target, ask)
+    if not ask:
         return _listed(face, target, await face.driver.asks(target))
     if isinstance(answer, str) and not answer.strip():
         found = await face.driver.open_ask(target, ask)

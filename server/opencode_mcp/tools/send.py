@@ -23,13 +23,13 @@ async def send(
     instance: InstanceName,
     message: Annotated[str, Field(max_length=MAX_MESSAGE)] = "",
     abort: Annotated[bool, Field(description="first stop what it runs; needs no message")] = False,
-    session: Annotated[str | None, optional_text("ses_… id, or 'new'; default: the current one")] = None,
+    session: Annotated[str | None, optional_text("id, handle, or 'new'; default: the current one")] = None,
 ) -> Annotated[CallToolResult, TurnResult]:
     """Send an instance's agent a message; wait for its answer, question or permission request."""
     if not message.strip() and not abort:
         raise Refused("`message` is empty; nothing was sent")
     target = await face.fleet.find_live(instance)
-    wanted = (session or "").strip() or None
+    wanted = face.handles.session_id(target, session)
     if abort:
         ended = await face.driver.stop(target, wanted)
         if not message.strip():

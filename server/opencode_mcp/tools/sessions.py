@@ -23,7 +23,7 @@ async def sessions(
     wanted, title = (instance or "").strip(), (text or "").strip()
     asked = [await face.fleet.find(wanted)] if wanted else await face.fleet.instances()
     found = await list_sessions(asked, title, limit)
-    result = sessions_result(found)
+    result = sessions_result(found, face.handles)
     return answered(sessions_text(result, found, title) if asked else face.fleet.absence(), result)
 
 

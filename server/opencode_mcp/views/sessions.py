@@ -13,6 +13,7 @@ from opencode_mcp.views.times import age_text, moment_text
 if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
     from opencode_fleet.session_list import Listed, SessionList
+    from opencode_mcp.handles import Handles
 
 MAX_SILENT = 20
 """Instances that did not answer, of which a line is said each; more are counted."""
@@ -23,6 +24,7 @@ class SessionRow(Row):
     """One session. `updated`: epoch seconds. Of what it changed, cost and tokens: 0 is not told."""
 
     id: str
+    handle: str = ""
     instance: str
     title: str
     state: str
@@ -44,12 +46,14 @@ class SessionsResult(Row):
     problems: list[str] = []
 
 
-def sessions_result(found: SessionList) -> SessionsResult:
-    """Return what was found, for programs."""
+def sessions_result(found: SessionList, handles: Handles) -> SessionsResult:
+    """Return what was found, for programs; each session gets a handle."""
     problems = [_silence(instance) for instance in found.silent[:MAX_SILENT]]
     if len(found.silent) > MAX_SILENT:
         problems.append(f"{len(found.silent) - MAX_SILENT} more instances did not tell their sessions")
-    return SessionsResult(sessions=[_row(each) for each in found.sessions], more=found.more, problems=problems)
+    return SessionsResult(
+        sessions=[_row(each, handles) for each in found.sessions], more=found.more, problems=problems
+    )
 
 
 def sessions_text(result: SessionsResult, found: SessionList, title: str) -> str:
@@ -76,10 +80,11 @@ def session_state(instance: Instance, session_id: str) -> str:
     return "busy" if state.family_busy(session_id) else "idle"
 
 
-def _row(listed: Listed) -> SessionRow:
+def _row(listed: Listed, handles: Handles) -> SessionRow:
     instance, session = listed.instance, listed.session
     return SessionRow(
         id=session.id,
+        handle=handles.of_session(instance.name, session.id),
         instance=instance.name,
         title=one_line(session.title, TITLE_LENGTH),
         state="unknown" if listed.is_old else session_state(instance, session.id),
@@ -102,7 +107,7 @@ def _age(instance: Instance, updated: float) -> str:
 
 def _line(row: SessionRow, age: str) -> str:
     parts = [
-        f"{row.id}: {row.state}",
+        f"{row.handle} {row.id}: {row.state}",
         row.instance,
         f"“{row.title}”" if row.title else "",
         age,

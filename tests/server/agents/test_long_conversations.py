@@ -16,6 +16,7 @@ from opencode_fleet.drive import Driver
 from opencode_fleet.errors import BadAnswer, Refused, Unresponsive
 from opencode_fleet.message_pages import newest_page, page_before
 from opencode_mcp.face import Face
+from opencode_mcp.tools import read as read_module
 from opencode_mcp.tools.read import read
 from support.agents import client_for
 from support.fake_conversation import HOME, FakeConversation, FakeDrip
@@ -40,7 +41,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opencode_fleet.agents.pages.PAGE_SECONDS", 0.2)
     monkeypatch.setattr("opencode_fleet.agents.opencode1.agent.HEARTBEAT_GRACE", 1.5)
     monkeypatch.setattr("opencode_fleet.agents.opencode2.agent.HEARTBEAT_GRACE", 1.5)
-    monkeypatch.setattr("opencode_mcp.tools.read.PROGRESS_INTERVAL", 0.2)
+    monkeypatch.setattr(read_module, "PROGRESS_INTERVAL", 0.2)
 
 
 @asynccontextmanager
