@@ -179,8 +179,8 @@ def test_an_old_map_that_lists_abort_is_a_warning_of_check(tmp_path: Path) -> No
     assert done.stderr.splitlines() == [
         "opencode-gateway: warning: `capabilities` of gateway.json lists what no server has: abort; take it out",
         (
-            "opencode-gateway: warning: no capability lists inbox, reply, wait, so nobody may use it; "
-            "what people need belongs into `capabilities` of gateway.json"
+            "opencode-gateway: warning: no capability lists changes, inbox, reply, sessions, wait, so nobody may use "
+            "it; what people need belongs into `capabilities` of gateway.json"
         ),
     ]
 

@@ -72,8 +72,8 @@ async def test_the_newest_of_all_machines_come_first_with_all_that_their_records
         "cost": 0.126,
         "tokens": 12_345,
     }
-    line = f"{handle} {newest.id}: idle · laptop · “newest” · 5 min ago · agent plan · model a/b · 3 files +10 -2 · $0.13 · "
-    assert f"{line}12,345 tokens" in text(answer)
+    line = f"{handle} {newest.id}: idle · laptop · “newest” · 5 min ago · agent plan · model a/b"
+    assert f"{line} · 3 files +10 -2 · $0.13 · 12,345 tokens" in text(answer)
     assert (answer.structured_content or {}).get("problems") is None
 
 
