@@ -36,6 +36,8 @@ class Settings:
     """`RELAY_CREDENTIALS_FILE`: `{"instance": {"username": "opencode", "password": "…"}}`."""
     ports: range = range(1024, 65536)
     """`RELAY_PORT_RANGE`: ports that a registration may name, `LOW-HIGH`."""
+    callers_told: bool = False
+    """`RELAY_CALLERS`: `told` by a parent that says of each call who makes it, as the gateway does."""
 
 
 def _whole_number(value: str) -> int | None:
@@ -73,6 +75,12 @@ def _credentials_file(value: str) -> Path:
     return path
 
 
+def _told(value: str) -> bool:
+    if value != "told":
+        raise ValueError("told, or not be set")
+    return True
+
+
 _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "RELAY_REGISTRY_DIR": ("registry_dir", _directory),
     "DISCOVERY_INTERVAL_MS": ("discovery_interval", _milliseconds(100, 3_600_000)),
@@ -81,6 +89,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "SEND_TIMEOUT_MS": ("send_timeout", _milliseconds(1_000, 86_400_000)),
     "RELAY_CREDENTIALS_FILE": ("credentials_file", _credentials_file),
     "RELAY_PORT_RANGE": ("ports", port_range),
+    "RELAY_CALLERS": ("callers_told", _told),
 }
 assert {name for name, _ in _VARIABLES.values()} == {field.name for field in fields(Settings)}  # noqa: S101 - a guard for whoever adds a setting
 

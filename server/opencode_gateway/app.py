@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from opencode_gateway.calls.audited import AuditCalls
 from opencode_gateway.calls.bounds import Bounds
+from opencode_gateway.calls.callers import TellCallers
 from opencode_gateway.calls.children import Children, Instructions
 from opencode_gateway.calls.permissions import Permissions
 from opencode_gateway.configuration import MCP_PATH
@@ -85,6 +86,7 @@ def build_app(
         middleware=[
             AuditCalls(log, observing, children.server_of),
             Permissions(configuration.capabilities),
+            TellCallers(),
             Bounds(configuration.tool_timeout_seconds, children, observing),
             Instructions(children),
         ],

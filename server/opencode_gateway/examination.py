@@ -44,7 +44,7 @@ def servers_found(servers: Servers, configuration: Configuration, environ: Mappi
     """See that the program of each server is there."""
     findings = []
     for name, server in servers.items():
-        path = server.environment(environ, configuration.tool_timeout_seconds).get("PATH")
+        path = server.environment(name, environ, configuration.tool_timeout_seconds).get("PATH")
         if shutil.which(server.command, path=path) is None:
             where = f"{name}.command of {configuration.servers_file or 'the default'}"
             findings.append(fault("servers", f"{server.command} is not found", f"Install it, or correct {where}"))

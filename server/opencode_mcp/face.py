@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from opencode_mcp.caller import Caller, account
 from opencode_mcp.views.instances import InstanceRows
-from opencode_mcp.views.shown import Shown
+from opencode_mcp.views.shown import Shown, ShownByLogin
 
 if TYPE_CHECKING:
     from opencode_fleet.drive import Driver
@@ -20,4 +21,11 @@ class Face:
     fleet: Fleet
     driver: Driver
     rows: InstanceRows = field(default_factory=InstanceRows)
+    caller: Caller = field(default_factory=account)
     shown: Shown = field(default_factory=Shown)
+    """What the caller was shown."""
+    shown_by_login: ShownByLogin = field(default_factory=ShownByLogin)
+
+    def of(self, caller: Caller) -> Face:
+        """Return the face as this caller has it."""
+        return replace(self, caller=caller, shown=self.shown_by_login.of(caller.login))

@@ -166,7 +166,7 @@ def test_check_says_what_would_be_served_and_no_value_of_a_variable(tmp_path: Pa
         "approve: reply",
         "drive: send",
         "server opencode: opencode-mcp; the tools read",
-        "  its variables: KEY, PATH, SEND_TIMEOUT_MS",
+        "  its variables: KEY, PATH, RELAY_CALLERS, SEND_TIMEOUT_MS",
     ]
 
 

@@ -60,6 +60,7 @@ def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "SEND_TIMEOUT_MS": "45000",
         "RELAY_CREDENTIALS_FILE": str(secrets),
         "RELAY_PORT_RANGE": "10000-19999",
+        "RELAY_CALLERS": "told",
     }
     assert load_settings(environment, TRANSPORTS, NO_RELAY) == Settings(
         registry_dir=tmp_path / "registry",
@@ -69,6 +70,7 @@ def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         send_timeout=45.0,
         credentials_file=secrets,
         ports=range(10_000, 20_000),
+        callers_told=True,
     )
 
 
@@ -89,6 +91,7 @@ def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("RELAY_CREDENTIALS_FILE", "/", "an absolute path of a readable JSON file"),
         ("RELAY_CREDENTIALS_FILE", "/" + "x" * 5000, "an absolute path of a readable JSON file"),
         ("RELAY_PORT_RANGE", "4096", "LOW-HIGH"),
+        ("RELAY_CALLERS", "yes", "told"),
         ("RELAY_PORT_RANGE", "5000-4000", "LOW-HIGH"),
         ("RELAY_PORT_RANGE", "80-4000", "LOW-HIGH"),
         ("RELAY_PORT_RANGE", "1024-65536", "LOW-HIGH"),

@@ -44,7 +44,7 @@ def check(config: Path, start: bool) -> None:
     for capability, tools in configuration.capabilities.items():
         click.echo(f"{capability}: {', '.join(tools) or 'no tool'}")
     for name, server in servers.items():
-        environment = server.environment(os.environ, configuration.tool_timeout_seconds)
+        environment = server.environment(name, os.environ, configuration.tool_timeout_seconds)
         if shutil.which(server.command, path=environment.get("PATH")) is None:
             raise ConfigError(
                 f"{configuration.servers_file or 'the default'}: {name}.command: {server.command} is not found"

@@ -1,4 +1,4 @@
-"""What this process has shown of asks: nothing is approved of which the person has not had the whole."""
+"""What this process has shown of asks, and to whom: nothing is approved of which the person has not had the whole."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ MAX_WHOLE: Final = 12_000
 MAX_LISTED: Final = 24_000
 """Characters of all asks of one answer: up to the first they are whole, up to the second outlined, then one line."""
 MAX_REMEMBERED: Final = 1_000
+MAX_LOGINS: Final = 100
 
 _HOW_TO_SETTLE = (
     "Show this to the person, and only on their word call `reply` with `ask` and `answer`: once, always or reject "
@@ -76,6 +77,21 @@ class Shown:
         self._seen.move_to_end(key)
         while len(self._seen) > MAX_REMEMBERED:
             self._seen.popitem(last=False)
+
+
+class ShownByLogin:
+    """What was shown to each login: what one person has seen, another has not."""
+
+    def __init__(self) -> None:
+        self._shown: OrderedDict[str, Shown] = OrderedDict()
+
+    def of(self, login: str) -> Shown:
+        """Return what was shown to this login. Whoever came longest ago makes room."""
+        shown = self._shown.setdefault(login, Shown())
+        self._shown.move_to_end(login)
+        while len(self._shown) > MAX_LOGINS:
+            self._shown.popitem(last=False)
+        return shown
 
 
 def _block(instance: Instance, ask: Ask, text: str) -> str:
