@@ -67,9 +67,9 @@ def build_app(
     @asynccontextmanager
     async def lifespan(_server: FastMCP[None]) -> AsyncIterator[None]:
         async with children.running():
-            # Older defaults that somebody wrote out are no reason not to serve.
-            if missing := children.compared(configuration.capabilities).about_missing():
-                _log.warning("%s", missing)
+            # Older defaults that somebody wrote out are no reason not to serve, nor to guess who may do what is new.
+            for warning in children.compared(configuration.capabilities).warnings():
+                _log.warning("%s", warning)
             # What was loaded stays. Collections that look at it again and again are near a tenth of a call's time.
             gc.collect()
             gc.freeze()

@@ -57,7 +57,7 @@ def tools_are_listed(servers: Servers, configuration: Configuration) -> list[Fin
     told = names.told_by_nature()
     compared = names.compared(configuration.capabilities, told)
     asking = "`sudo opencode-gateway check --start` asks all servers"
-    warnings = [text for text in (compared.about_missing(), compared.about_unlisted()) if text]
+    warnings = compared.warnings()
     if not warnings and told.keys() == servers.keys():
         return [ok("tools", "capabilities list what the servers have")]
     return [note("tools", text) for text in warnings] or [

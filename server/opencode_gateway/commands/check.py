@@ -53,9 +53,8 @@ def check(config: Path, start: bool) -> None:
         click.echo(f"server {name}: {' '.join((server.command, *server.args))}; {served}")
         click.echo(f"  its variables: {', '.join(sorted(environment))}")
     found = asyncio.run(_asked(configuration, servers)) if start else _known(configuration, servers)
-    for told in (found.about_missing(), found.about_unlisted()):
-        if told is not None:
-            click.echo(f"opencode-gateway: warning: {told}", err=True)
+    for told in found.warnings():
+        click.echo(f"opencode-gateway: warning: {told}", err=True)
     if start and found.silent:
         raise Refused(f"no tools came from {', '.join(found.silent)}: see why above, and run its command by hand")
 
