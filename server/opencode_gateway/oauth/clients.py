@@ -35,7 +35,7 @@ from opencode_gateway.oauth.registrations import Registrations
 from opencode_gateway.oauth.renewals import may_renew, note_renewal
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.refusals import Refusal
-from opencode_gateway.sign_in.throttle import Buckets, Budget
+from opencode_gateway.sign_in.throttle import Buckets, Budget, network
 
 if TYPE_CHECKING:
     import sqlite3
@@ -140,7 +140,7 @@ class Clients:
             allowed = self._rules.read(db, let_in_as=row["let_in_as"])
         return self._client(client_id, row, allowed, is_granted=found is not None)
 
-    async def keys(self, client: AdmittedClient, *, key_id: str | None) -> dict[str, Any]:
+    async def keys(self, client: AdmittedClient, *, key_id: str | None, address: str = "") -> dict[str, Any]:
         """Return the key set that a client's assertions are checked with: a document's as the document says today.
 
         Args:
@@ -150,20 +150,20 @@ class Clients:
         Raises:
             DocumentRefused: it has none, or none that can be had.
         """
-        hosts, credentials = client.allowed.document_hosts, client.credentials
+        hosts, credentials, source = client.allowed.document_hosts, client.credentials, network(address)
         if client.document:
             # Its host was allowed when a person let it in, perhaps in a window for it alone.
             own = {netloc(client.client_id)}
-            return await self._documents.keys_in(client.client_id, hosts=hosts | own, key_id=key_id)
+            return await self._documents.keys_in(client.client_id, hosts=hosts | own, key_id=key_id, source=source)
         if credentials.jwks:
             return key_set(json.loads(credentials.jwks))
-        return await self._documents.keys(credentials.jwks_uri or "", hosts=hosts, key_id=key_id)
+        return await self._documents.keys(credentials.jwks_uri or "", hosts=hosts, key_id=key_id, source=source)
 
     def may_fetch_keys(self, uri: str) -> bool:
         """Tell whether the keys at `uri` are fetched for clients that register now."""
         return self._documents.may_fetch_keys(uri, self._rules.now().document_hosts)
 
-    async def admit(self, client_id: str, *, login: str | None = None) -> AdmittedClient:
+    async def admit(self, client_id: str, *, login: str | None = None, address: str = "") -> AdmittedClient:
         """Return a client that may send a person here now.
 
         A registered one passed the window when it registered. A document's is one for all people of a chat service,
@@ -193,7 +193,7 @@ class Clients:
             row = db.execute("SELECT let_in_as FROM clients WHERE id = ?", (client_id,)).fetchone()
             allowed = self._rules.read(db, let_in_as=row["let_in_as"] if row else "")
         try:
-            document = await self._documents.fetch(client_id, hosts=allowed.document_hosts)
+            document = await self._documents.fetch(client_id, hosts=allowed.document_hosts, source=network(address))
         except DocumentRefused as error:
             remedy = allowed.document_remedy(client_id)
             raise NotAdmitted("document", str(error), remedy=remedy, client=client_id) from error
