@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from opencode_gateway.errors import Refused, StoreError
+from opencode_gateway.errors import Refused, StoreError, StoreLocked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,6 +131,7 @@ class Store:
     """
 
     def __init__(self, path: Path) -> None:
+        StoreLocked: another program is writing to it.
         self.path = path
         self._writing, self._reading = threading.RLock(), threading.RLock()
         self._writers = ThreadPoolExecutor(1, "store")
@@ -145,7 +146,7 @@ class Store:
                 f"{path} cannot be opened: {error.strerror}; see that {path.parent} belongs to the service"
             ) from error
         except sqlite3.Error as error:
-            raise StoreError(f"{path} cannot be opened: {error}{_what_helps(error)}") from error
+            raise _failure(f"{path} cannot be opened", error) from error
         try:
             self._prepare(self._writer)
             self._reader = self._connect()
@@ -153,7 +154,7 @@ class Store:
             self._reader.execute("PRAGMA query_only = ON")
         except sqlite3.Error as error:
             self._writer.close()
-            raise StoreError(f"{path} cannot be used: {error}{_what_helps(error)}") from error
+            raise _failure(f"{path} cannot be used", error) from error
         except StoreError:
             self._writer.close()
             raise
@@ -238,7 +239,7 @@ class Store:
             except sqlite3.Error as error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                raise StoreError(f"{self.path} does not serve: {error}{_what_helps(error)}") from error
+                raise _failure(f"{self.path} does not serve", error) from error
 
     def _patience(self) -> int:
         """Return for how many milliseconds this thread may wait for the file's lock."""
@@ -289,11 +290,12 @@ class Store:
             self._writer.close()
 
 
-def _what_helps(error: sqlite3.Error) -> str:
-    """Return the next step as the end of a message. A backup is put back over a damaged file, and over no other."""
+def _failure(what: str, error: sqlite3.Error) -> StoreError:
+    """Return the error for people, with the next step: a backup is put back over a damaged file, and no other."""
     primary = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
     if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return "; another program is writing to it: try again in a moment"
+        return StoreLocked(f"{what}: {error}; another program is writing to it: try again in a moment")
+    helps = ""
     if primary == sqlite3.SQLITE_FULL:
         return "; make room on its disk"
     if primary in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
