@@ -111,6 +111,10 @@ _MIGRATIONS: Final = (
         remedy TEXT NOT NULL, count INTEGER NOT NULL, first_at REAL NOT NULL, last_at REAL NOT NULL,
         PRIMARY KEY (kind, client, network)) STRICT;
     """,
+    # ends: when the owner last closed the window, with whatever was under way in it
+    """
+    ALTER TABLE enrolment ADD COLUMN closed_at REAL NOT NULL DEFAULT 0;
+    """,
 )
 """`PRAGMA user_version` counts those that a file has had. One that was released is never changed."""
 
@@ -127,11 +131,11 @@ class Store:
         path: made, with mode 0600, if it is missing; its directory must be there.
 
     Raises:
+        StoreLocked: another program is writing to it.
         StoreError: it cannot be opened, or was written by a later version.
     """
 
     def __init__(self, path: Path) -> None:
-        StoreLocked: another program is writing to it.
         self.path = path
         self._writing, self._reading = threading.RLock(), threading.RLock()
         self._writers = ThreadPoolExecutor(1, "store")
@@ -297,7 +301,7 @@ def _failure(what: str, error: sqlite3.Error) -> StoreError:
         return StoreLocked(f"{what}: {error}; another program is writing to it: try again in a moment")
     helps = ""
     if primary == sqlite3.SQLITE_FULL:
-        return "; make room on its disk"
+        helps = "; make room on its disk"
     if primary in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return "; stop the service, and put a backup of it back"
-    return ""
+        helps = "; stop the service, and put a backup of it back"
+    return StoreError(f"{what}: {error}{helps}")

@@ -28,9 +28,9 @@ from opencode_gateway.oauth.client_rows import (
 )
 from opencode_gateway.oauth.credentials import PUBLIC, Credentials, key_set
 from opencode_gateway.oauth.documents import DocumentRefused, Documents, netloc
-from opencode_gateway.oauth.enrolment import how_to_open, opened_at, was_revoked
+from opencode_gateway.oauth.enrolment import how_to_open, opened_at, was_closed_since, was_revoked
 from opencode_gateway.oauth.known_clients import hosts_document
-from opencode_gateway.oauth.redirects import Allowed, is_registered, likeliest
+from opencode_gateway.oauth.redirects import Allowed, is_registered, likeliest, still_let_in
 from opencode_gateway.oauth.registrations import Registrations
 from opencode_gateway.oauth.renewals import may_renew, note_renewal
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
@@ -146,6 +146,7 @@ class Clients:
         Args:
             client: one that is known.
             key_id: of the key that is looked for.
+            address: where the request comes from.
 
         Raises:
             DocumentRefused: it has none, or none that can be had.
@@ -172,6 +173,7 @@ class Clients:
         Args:
             client_id: any text.
             login: who logged in last from the browser that asks.
+            address: where that is.
 
         Raises:
             NotAdmitted: it may not.
@@ -266,7 +268,8 @@ class Clients:
         """Note that this person granted something to this client, which has a row from now on.
 
         Returns:
-            False if it was revoked meanwhile, or what the person had granted it before.
+            False if the client, or what the person had granted it before, was revoked meanwhile, or the owner has
+            closed the window that it came by.
 
         Raises:
             Refused: there are too many clients.
@@ -276,6 +279,10 @@ class Clients:
             return False
         prune(db, now)
         if pending.document:
+            if was_revoked(db, pending.client_id, since=pending.asked_at) or (
+                pending.only_login is None and was_closed_since(db, pending.asked_at)
+            ):
+                return False
             credentials = Credentials(auth_method=pending.auth_method)
             row = row_of(pending.client_name, [pending.redirect_uri], credentials, document=True)
             insert(db, pending.client_id, row, now)
@@ -286,14 +293,19 @@ class Clients:
                 return False
             make_room(db)
             insert(db, pending.client_id, registered, now)
-        if pending.let_in_as:
-            keep_let_in(db, pending)
+        if let_in_as := still_let_in(db, pending.let_in_as, pending.asked_at):
+            keep_let_in(db, pending.client_id, let_in_as)
         return db.execute("UPDATE clients SET granted_at = ? WHERE id = ?", (now, pending.client_id)).rowcount == 1
 
     def _read(self, db: sqlite3.Connection, client_id: str, seconds: float) -> dict[str, Any] | None:
         """Return what a client registered that nobody has granted anything to yet."""
-        row = self._registrations.read(client_id, seconds=seconds)
-        return None if row is None or was_revoked(db, client_id) else row
+        found = self._registrations.read(client_id, seconds=seconds)
+        if found is None:
+            return None
+        row, registered_at = found
+        if was_revoked(db, client_id) or was_closed_since(db, registered_at):
+            return None
+        return row | {"let_in_as": still_let_in(db, row["let_in_as"], registered_at)}
 
     def _client(
         self,
