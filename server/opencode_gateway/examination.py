@@ -82,10 +82,10 @@ def files_are_private(data_dir: Path) -> list[Finding]:
             continue
         if not stat.S_ISLNK(found.st_mode) and found.st_mode & _OTHERS:
             right = "700" if stat.S_ISDIR(found.st_mode) else "600"
-            findings.append(fault("files", f"others may use {path}", f"Run `chmod {right} {path}`"))
+            findings.append(fault("files", f"others may use {path}", f"Run `sudo chmod {right} {path}`"))
         if found.st_uid != owner:
             findings.append(
-                fault("files", f"{path} belongs to uid {found.st_uid}", f"Run `chown {owner}:{owner} {path}`")
+                fault("files", f"{path} belongs to uid {found.st_uid}", f"Run `sudo chown {owner}:{owner} {path}`")
             )
     return findings or [ok("files", f"what is in {data_dir} is the service's alone")]
 
@@ -102,7 +102,7 @@ def disk_has_room(data_dir: Path) -> list[Finding]:
             fault(
                 "disk",
                 f"{data_dir} has {free // 2**20} MB left",
-                "Make room: `docker image prune`, `journalctl --vacuum-size=200M`, `apt-get clean`",
+                "Make room: `sudo docker image prune`, `sudo journalctl --vacuum-size=200M`, `sudo apt-get clean`",
             )
         ]
     return [ok("disk", f"{data_dir} has {free // 2**20} MB left")]

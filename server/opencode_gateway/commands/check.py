@@ -37,7 +37,8 @@ def check(config: Path, start: bool) -> None:
     click.echo(f"{configuration.resource} on {configuration.listen}, sign-in: {configuration.sign_in.mode}")
     clients = configuration.clients
     click.echo(
-        f"clients: {describe_switches(switches(clients, {}))}; `clients known` has what commands switched, too"
+        f"clients: {describe_switches(switches(clients, {}))};"
+        " `sudo opencode-gateway clients known` has what commands switched, too"
     )
     for uri in (*(clients.redirect_uris or ()), *(["any at loopback"] if clients.loopback_redirects else [])):
         click.echo(f"  a redirect address: {uri}")

@@ -76,7 +76,7 @@ def allow(config: Path, *, minutes: int, known: tuple[Known, ...]) -> None:
         titles = " and ".join(one.title for one in known)
         click.echo(
             f"{titles} can connect in this window, whether switched on or not. What connects now goes on working"
-            " afterwards; `clients revoke` ends it."
+            " afterwards; `sudo opencode-gateway clients revoke ID` ends it."
         )
     click.echo(
         f"If the login page says that there were too many attempts, this code lets you in: {window_code(key, now)}"
@@ -124,7 +124,9 @@ def list_(config: Path, *, as_json: bool) -> None:
         ],
         "No client was admitted yet.",
     )
-    click.echo(f"Switched on: {describe_switches(_switches(config))}. `clients known` lists all.")
+    click.echo(
+        f"Switched on: {describe_switches(_switches(config))}. `sudo opencode-gateway clients known` lists all."
+    )
 
 
 @clients.command("known")
