@@ -294,14 +294,17 @@ class Driver:
         answer: str | list[str],
         on_text: OnText,
         is_seen: Callable[[Ask], bool],
+        *,
+        may_prompt: bool = True,
     ) -> Outcome:
         """Settle one ask and follow the turn that waits for it.
 
         `is_seen` tells whether the person had the whole of the ask, as it is now; else it can only be rejected.
+        `may_prompt` tells whether the person may send messages, which a reason can become.
 
         Raises:
-            Refused: no such ask is open (any more), it was not seen, or the answer does not fit it; nothing was
-                settled.
+            Refused: no such ask is open (any more), it was not seen, the answer does not fit it, or its reason would
+                be a message; nothing was settled.
         """
         ask = await self.open_ask(instance, ask_id)
         settlement = settlement_of(ask, answer, instance)
@@ -310,6 +313,11 @@ class Driver:
                 f"{ask.id} was not shown whole, and nothing is approved unseen. Call `reply` with `ask` {ask.id} and "
                 "no `answer`, show the person what comes, and then answer; `reject` is always possible. Nothing was "
                 "settled"
+            )
+        if settlement.reason and not may_prompt and not instance.can(Capability.REASONS):
+            raise Refused(
+                f"the reason would be sent to {instance.quoted} as a message, which needs the capability drive; "
+                "answer `reject` without a reason. Nothing was settled"
             )
         root = instance.state.root_of(ask.session_id)
         prompt = Prompt(root, await self._current_prompt(instance, root), "")

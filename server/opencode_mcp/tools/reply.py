@@ -9,6 +9,7 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from opencode_fleet.fleet import Fleet
+from opencode_mcp.caller import DRIVE
 from opencode_mcp.face import Face
 from opencode_mcp.tool import InstanceName, Tool, answered, progress
 from opencode_mcp.views.turns import TurnResult, turned, waiting
@@ -45,7 +46,8 @@ async def reply(
     def is_seen(found: Ask) -> bool:
         return face.shown.is_seen(target, found)
 
-    outcome = await face.driver.reply(target, ask, answer, progress(ctx), is_seen)
+    may_prompt = DRIVE in face.caller.may
+    outcome = await face.driver.reply(target, ask, answer, progress(ctx), is_seen, may_prompt=may_prompt)
     return answered(*turned(target, outcome, face.shown))
 
 
