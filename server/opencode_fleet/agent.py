@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
+    from opencode_fleet.changes import FileChange, Todo, WorkingTree
     from opencode_fleet.events import Event
     from opencode_fleet.model import (
         Message,
@@ -78,8 +79,11 @@ class Agent(Protocol):
     async def runs(self) -> Runs:
         """Return only what runs and waits."""
 
-    async def sessions(self, directory: str, limit: int) -> list[Session]:
-        """Return the newest sessions of a directory that are no subagent's and not archived, newest first."""
+    async def sessions(self, directory: str, limit: int, *, title: str = "") -> list[Session]:
+        """Return the newest sessions of a directory that are no subagent's and not archived, newest first.
+
+        `title`: what their titles must have in them; capital letters or not are the same.
+        """
 
     async def session(self, session_id: str) -> Session:
         """Return one session. Raises `NotFound`."""
@@ -98,8 +102,20 @@ class Agent(Protocol):
         is told how many bytes came, each time.
         """
 
+    async def message(self, session_id: str, message_id: str) -> Message:
+        """Return one message with all that its tool calls told and changed. Raises `NotFound`."""
+
     async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
         """Return what the records say of the turn that a prompt started."""
+
+    async def working_tree(self, directory: str) -> WorkingTree:
+        """Return what version control says of a directory, which is nothing where there is none."""
+
+    async def turn_changes(self, session_id: str) -> tuple[FileChange, ...]:
+        """Return what the turn of the session's newest prompt changed, by file."""
+
+    async def todos(self, session_id: str) -> list[Todo]:
+        """Return what the agent noted down to do in the session; empty too where it keeps no such list."""
 
     async def create(self, directory: str) -> Session:
         """Create an empty session."""

@@ -38,6 +38,14 @@ class Session:
     variant: str = ""
     """The model's variant, as how much it reasons; empty where it is the usual one."""
     project: str = ""
+    cost: float = 0.0
+    """Dollars, as the agent reckons them; 0 where that is not told."""
+    tokens: int = 0
+    """That went to the model and came from it, without what was cached; 0 where that is not told."""
+    files: int = 0
+    additions: int = 0
+    deletions: int = 0
+    """How many files and lines it changed; 0 where that is not told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +145,8 @@ class ToolCall:
     status: Literal["pending", "running", "completed", "error"] = "running"
     output: str = ""
     error: str = ""
+    diff: str = ""
+    """What it changed, as far as the message was fetched by itself (`Agent.message`): lists leave it out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

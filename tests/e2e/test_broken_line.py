@@ -147,13 +147,14 @@ async def test_nothing_is_sent_to_an_instance_that_is_offline(
     laptop: Driven, registry_dir: Path, model: ScriptedModel
 ) -> None:
     async with over_a_line(laptop, registry_dir) as (client, line):
+        await send(client, "heard of before")
         await line.cut()
         await eventually_async(lambda: is_in(client, "offline"))
         refused = await send(client, "to nobody")
         assert refused.is_error
         assert "“far” is offline since " in refused.text
         assert "nothing was sent" in refused.text
-        assert (await client.call("read", instance="far")).is_error
+        assert ", offline; this was known at 20" in (await client.call("read", instance="far")).text
         await line.mend()
         await eventually_async(lambda: is_in(client, "idle"))
         assert not model.turns("to nobody")

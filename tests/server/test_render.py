@@ -9,7 +9,14 @@ import pytest
 
 from opencode_fleet.model import Message, Option, Part, Permission, Question, QuestionItem, Session, ToolCall
 from opencode_mcp.views.asks import whole_text
-from opencode_mcp.views.conversations import OUTPUT_LENGTH, message_rows, session_manner, session_problem
+from opencode_mcp.views.calls import DETAIL_LENGTH, OUTPUT_LENGTH
+from opencode_mcp.views.conversations import (
+    ReadResult,
+    message_rows,
+    read_text,
+    session_manner,
+    session_problem,
+)
 from support.fake_agent import an_instance
 
 if TYPE_CHECKING:
@@ -107,6 +114,46 @@ def test_errors_retries_and_summaries_are_marked() -> None:
     assert texts(a_message(said, error="APIError: too many")) == ["words\n[error] APIError: too many"]
     assert texts(a_message(said, retry="busy")) == ["words\n[the model is asked again] busy"]
     assert texts(a_message(said, is_summary=True)) == ["[a summary of what was before, made to save room]\nwords"]
+
+
+def test_an_answer_that_was_broken_off_before_a_later_one_is_marked() -> None:
+    said = Part(id="prt_1", kind="text", text="words")
+    broken, well = a_message(said, completed=None), a_message(said)
+    assert texts(broken, well) == ["words\n[broken off here]", "words"]
+    # The newest one may go on, and a prompt that joins a running turn breaks nothing off.
+    assert texts(well, broken) == ["words", "words"]
+    assert texts(broken, a_message(said, role="user"), busy=True) == ["words", "words"]
+    assert texts(a_message(said, completed=None, error="no"), well)[0] == "words\n[error] no"
+
+
+def test_on_request_more_of_outputs_and_what_was_changed_is_shown() -> None:
+    call = a_call(title="t" * 500, output="x" * 3_000 + "the end", diff="-a\n+b\x1b")
+    (text,) = [row.text for row in message_rows([a_message(call)], {}, 12_000, busy=False, details=True)]
+    assert "t" * 500 in text
+    assert text.count("x") > 3_000
+    assert text.endswith("the end\n    -a\n    +b\\x1b")
+    assert "-a" not in texts(a_message(call))[0]
+    long = a_call(output="x" * 10_000, diff="+" * 10_000)
+    (text,) = [row.text for row in message_rows([a_message(long)], {}, 200_000, busy=False, details=True)]
+    assert len(text) < 2 * DETAIL_LENGTH + 200
+    assert "characters cut; `changes` with this file shows more" in text
+
+
+def test_times_stand_on_lines_of_their_own_where_they_change() -> None:
+    said = Part(id="prt_1", kind="text", text="words")
+    rows = message_rows(
+        [a_message(said, role="user", created=at) for at in (0, 1_796_000_520, 1_796_000_530, 1_796_100_000)],
+        {},
+        12_000,
+        busy=False,
+    )
+    read = ReadResult(instance="laptop", session="ses_1", title="t", state="idle", messages=rows)
+    inside = read_text(read, "").split("\n", 2)[2]
+    assert inside.rpartition("\n")[0] == (
+        "“t”\n\nuser: words\n\n[2026-11-30 01:02 UTC]\nuser: words\n\nuser: words\n\n"
+        "[2026-12-01 04:40 UTC]\nuser: words"
+    )
+    assert [row.at for row in rows] == [0, 1_796_000_520, 1_796_000_530, 1_796_100_000]
 
 
 def test_an_idle_session_s_last_turn_that_did_not_end_is_said_and_how_to_go_on() -> None:

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from opencode_fleet.changes import WorkingTree
 from opencode_fleet.credentials import Credentials
 from opencode_fleet.errors import NotFound, Unreachable
 from opencode_fleet.events import (
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
     from opencode_fleet.agent import Capability
     from opencode_fleet.agents.http import AgentClient
+    from opencode_fleet.changes import FileChange, Todo
     from opencode_fleet.errors import InstanceError
     from opencode_fleet.events import Event
     from opencode_fleet.instance import Instance
@@ -71,6 +73,9 @@ class FakeAgent:
         """What calls of it raise now."""
         self.gate = asyncio.Event()
         self.gate.set()
+        self.telling = asyncio.Event()
+        self.telling.set()
+        """Holds up what asks for lists of sessions."""
         self.takes_in = True
         """Whether posted messages are stored and begun with at once; else they are accepted, and that is all."""
         self.queues = False
@@ -80,6 +85,12 @@ class FakeAgent:
         self.said: list[list[list[str]]] = []
         self.made: dict[str, Session] = {}
         self.conversations: dict[str, list[Message]] = {}
+        self.whole: dict[str, Message] = {}
+        self.trees: dict[str, WorkingTree] = {}
+        self.changed: dict[str, tuple[FileChange, ...]] = {}
+        self.to_do: dict[str, list[Todo]] = {}
+        self.keeps_no_list: InstanceError | None = None
+        """What is raised in place of a to-do list."""
         self.statuses: dict[str, Status] = {}
         self.open: dict[str, Ask] = {}
         self.extra = TurnRecord(is_stored=True)
@@ -109,6 +120,11 @@ class FakeAgent:
         )
         self.made[session.id], self.conversations[session.id] = session, []
         return session
+
+    def tell_busy(self, session_id: str, text: str) -> None:
+        """Tell that a session runs, and what it has written so far."""
+        self._set(session_id, Status())
+        self.tell(TextChanged(session_id, f"prt_{session_id}", text, is_whole=True))
 
     def add_ask(self, session_id: str) -> Permission:
         """Let a session wait for a permission, without an event."""
@@ -201,10 +217,12 @@ class FakeAgent:
         self._check()
         return Runs(statuses=dict(self.statuses), asks=list(self.open.values()))
 
-    async def sessions(self, directory: str, limit: int) -> list[Session]:
+    async def sessions(self, directory: str, limit: int, *, title: str = "") -> list[Session]:
         """See `Agent.sessions`."""
         self._check()
+        await self.telling.wait()
         found = [s for s in self.made.values() if s.directory == directory and not (s.parent_id or s.is_archived)]
+        found = [session for session in found if title.casefold() in session.title.casefold()]
         return sorted(found, key=lambda session: session.updated, reverse=True)[:limit]
 
     async def session(self, session_id: str) -> Session:
@@ -219,6 +237,13 @@ class FakeAgent:
         self._check()
         return self.conversations[session_id][-limit:]
 
+    async def message(self, session_id: str, message_id: str) -> Message:
+        """See `Agent.message`; `whole` has what lists leave out."""
+        self._check()
+        if message_id not in self.whole:
+            raise NotFound(message_id)
+        return self.whole[message_id]
+
     async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
         """See `Agent.turn`."""
         messages = await self.messages(session_id, 1000)
@@ -228,6 +253,22 @@ class FakeAgent:
             return TurnRecord(is_stored=False, is_queued=queued)
         answers = tuple(m for m in messages[ids.index(prompt_id) :] if m.answers == prompt_id)
         return replace(self.extra, answers=answers)
+
+    async def working_tree(self, directory: str) -> WorkingTree:
+        """See `Agent.working_tree`."""
+        self._check()
+        return self.trees.get(directory, WorkingTree())
+
+    async def turn_changes(self, session_id: str) -> tuple[FileChange, ...]:
+        """See `Agent.turn_changes`."""
+        self._check()
+        return self.changed.get(session_id, ())
+
+    async def todos(self, session_id: str) -> list[Todo]:
+        """See `Agent.todos`."""
+        if self.keeps_no_list is not None:
+            raise self.keeps_no_list
+        return self.to_do.get(session_id, [])
 
     async def create(self, directory: str) -> Session:
         """See `Agent.create`."""

@@ -18,6 +18,7 @@ from opencode_connected.guard.bodies import (
 from opencode_connected.guard.policy import Right
 from opencode_connected.guard.routes import MAX_PROMPT, Api, Route, Scope, member
 from opencode_connected.guard.thinned1 import MESSAGES, Thinner1
+from opencode_connected.guard.thinning import patches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,6 +50,7 @@ _TOAST = fields(
     "variant",
 )
 _NOTHING = fields({})
+_DIFF = {"mode": one_of("git", "branch"), "context": text(6)}
 _LIST = {"roots": one_of("true", "false"), "limit": text(6), "search": text(400), "start": text(20)}
 
 
@@ -75,6 +77,8 @@ API = Api(
         Route("GET", "/path", "status", answer=filters.own_directory),
         Route("GET", "/session/status", "status", scope=Scope.QUERY),
         Route("GET", "/vcs", "vcs", scope=Scope.QUERY),
+        Route("GET", "/vcs/status", "vcs", scope=Scope.QUERY),
+        Route("GET", "/vcs/diff", "diff", scope=Scope.QUERY, query=_DIFF, shape=patches),
         Route("GET", "/agent", "agent", scope=Scope.QUERY, answer=filters.agents),
         Route("GET", "/command", "commands", scope=Scope.QUERY, answer=filters.commands),
         Route("GET", "/event", "events", scope=Scope.QUERY, is_stream=True),
@@ -92,6 +96,15 @@ API = Api(
             header="x-next-cursor",
         ),
         Route("GET", "/session/{session}/message/{message}", "messages", scope=Scope.SESSION),
+        Route(
+            "GET",
+            "/session/{session}/diff",
+            "diff",
+            scope=Scope.SESSION,
+            query={"messageID": identifier},
+            shape=patches,
+        ),
+        Route("GET", "/session/{session}/todo", "todo", scope=Scope.SESSION),
         Route("POST", "/session", "create", Right.DRIVE, Scope.QUERY, body=fields({"title": text(400)})),
         Route(
             "PATCH",

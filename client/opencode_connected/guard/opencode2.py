@@ -21,6 +21,7 @@ from opencode_connected.guard.bodies import (
 from opencode_connected.guard.policy import MAX_DIRECTORY, Right
 from opencode_connected.guard.routes import MAX_PROMPT, Api, Route, Scope, member
 from opencode_connected.guard.thinned2 import MESSAGES, Thinner2
+from opencode_connected.guard.thinning import WHOLE, patches
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,6 +67,7 @@ _LIST = {
     "cursor": text(2000),
 }
 _PAGE = {"limit": text(6), "order": one_of("asc", "desc"), "cursor": text(2000)}
+_CHANGES = {"location": WHOLE, "data": patches}
 _DIFF = {"from": identifier, "to": identifier, "context": text(6)}
 
 
@@ -120,6 +122,7 @@ API = Api(
             "vcs",
             scope=Scope.QUERY,
             query={"mode": one_of("working", "branch", "committed"), "context": text(6)},
+            shape=_CHANGES,
         ),
         Route("GET", "/api/permission/request", "asks", scope=Scope.QUERY),
         Route("GET", "/api/form", "asks", scope=Scope.QUERY),
@@ -138,7 +141,7 @@ API = Api(
         Route("GET", f"{_SESSION}/form", "asks", scope=Scope.SESSION),
         Route("GET", f"{_SESSION}/permission/{{ask}}", "asks", scope=Scope.SESSION),
         Route("GET", f"{_SESSION}/form/{{ask}}", "asks", scope=Scope.SESSION),
-        Route("GET", f"{_SESSION}/diff", "diff", scope=Scope.SESSION, query=_DIFF),
+        Route("GET", f"{_SESSION}/diff", "diff", scope=Scope.SESSION, query=_DIFF, shape=_CHANGES),
         Route("POST", "/api/session", "create", Right.DRIVE, Scope.BODY, body=_CREATE),
         Route(
             "PATCH",

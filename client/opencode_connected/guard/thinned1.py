@@ -33,7 +33,11 @@ _RUNNING: Final = ("pending", "running")
 
 # Beside its message an error has the provider's whole answer.
 _ERROR: Final[Shape] = {"name": WHOLE, "data": keys("message")}
-_SESSION: Final[Shape] = keys("id", "directory", "title", "parentID", "projectID", "agent", "model", "time")
+_SESSION: Final[Shape] = {
+    **keys("id", "directory", "title", "parentID", "projectID", "agent", "model", "time", "cost"),
+    "tokens": keys("input", "output", "reasoning"),
+    "summary": keys("files", "additions", "deletions"),
+}
 _INFO: Final[Shape] = {
     **keys(
         "id", "sessionID", "role", "parentID", "time", "finish", "agent", "mode", "model", "modelID", "providerID"

@@ -74,6 +74,26 @@ def compact(value: object) -> bytes:
         return json.dumps(value, separators=(",", ":")).encode()
 
 
+MAX_PATCH: Final = 50_000
+MAX_PATCHES: Final = 500_000
+"""Characters of one file's patch, its beginning, and of all of a list together; how much was changed stays."""
+
+
+def patches(files: object) -> object:
+    """Keep of changed files, a list, as much of their patches as somebody may read."""
+    if not isinstance(files, list):
+        return files
+    left = MAX_PATCHES
+    kept_files = []
+    for entry in files:
+        file = kept(entry, keys("file", "status", "additions", "deletions", "patch"))
+        if isinstance(file, dict) and isinstance(patch := file.get("patch"), str):
+            file["patch"] = patch[: min(left, MAX_PATCH)]
+            left -= len(file["patch"])
+        kept_files.append(file)
+    return kept_files
+
+
 class Thinner(Protocol):
     """Thins the events of one stream, in their order."""
 

@@ -39,6 +39,27 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
+class _Tokens(Wire):
+    """What went to the model and came from it, without what was cached."""
+
+    input: Number = 0
+    output: Number = 0
+    reasoning: Number = 0
+
+    @property
+    def total(self) -> int:
+        return int(self.input + self.output + self.reasoning)
+
+
+Tokens = Annotated[_Tokens, BeforeValidator(lambda value: value if isinstance(value, dict) else {})]
+NO_TOKENS: Final = _Tokens()
+
+
+def searching(title: str) -> dict[str, str]:
+    """Return the query's part that finds sessions by their titles."""
+    return {"search": title} if title else {}
+
+
 def telling_argument(arguments: dict[str, Any]) -> str:
     """Return the argument of a tool call that says most of what it is about."""
     for key in ("command", "filePath", "path", "pattern", "url", "description", "query"):

@@ -14,9 +14,11 @@ from aiohttp import web
 from client.guard.fake_agent import fake_agent, session_in
 from client.guard.guarded import guarded, opened
 from opencode_connected.guard.calls import MAX_CALLS, MAX_READ
+from opencode_connected.guard.thinning import MAX_PATCH
 from support.waiting import eventually_async
 
 PATH = "/api/session/ses_a"
+PATH_1 = "/session/ses_a"
 LARGE = json.dumps({"data": ["x" * 1000] * 20_000}).encode()
 
 
@@ -181,3 +183,37 @@ async def test_a_piece_of_an_unknown_kind_leaves_the_rest_of_a_page_as_it_is() -
     async with fake_agent(answer) as fake, guarded(fake.target(), opened("/opened")) as guard:
         page = await guard.client.get(f"{PATH}/message")
         assert page.json() == {"data": [{"id": "msg_a", "content": [{"type": ["text"]}, pieces[1]]}]}
+
+
+@pytest.mark.parametrize(
+    ("generation", "path"),
+    [
+        (1, "/vcs/diff?directory=/opened&mode=git"),
+        (1, f"{PATH_1}/diff?messageID=msg_a"),
+        (2, "/api/vcs/diff?location[directory]=/opened&mode=working"),
+        (2, f"{PATH}/diff"),
+    ],
+)
+async def test_of_changed_files_as_much_is_let_through_as_somebody_reads(generation: int, path: str) -> None:
+    files = [{"file": f"{number}.py", "patch": "x" * 60_000, "additions": 3, "before": "all"} for number in range(20)]
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if not request.path.endswith("/diff"):
+            return session_in("/opened") if generation == 2 else web.json_response({"directory": "/opened"})
+        return web.json_response(files if generation == 1 else {"data": files})
+
+    async with fake_agent(answer) as fake, guarded(fake.target(generation), opened("/opened")) as guard:
+        told = (await guard.client.get(path)).json()
+    entries = told if generation == 1 else told["data"]
+    assert [(entry["file"], entry["additions"]) for entry in entries] == [(f"{n}.py", 3) for n in range(20)]
+    assert [len(entry["patch"]) for entry in entries] == [MAX_PATCH] * 10 + [0] * 10
+    assert not any("before" in entry for entry in entries)
+
+
+@pytest.mark.parametrize("odd", [None, [None, 5, {"patch": 5}], {"data": [[]]}, {"data": 5}])
+async def test_changed_files_of_another_shape_break_nothing(odd: object) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response(odd) if request.path.endswith("/diff") else session_in("/opened")
+
+    async with fake_agent(answer) as fake, guarded(fake.target(), opened("/opened")) as guard:
+        assert (await guard.client.get(f"{PATH}/diff")).status_code == 200

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
 from client.guard.guarded import refusal
@@ -63,9 +64,21 @@ async def test_the_document_says_what_is_let_through(agent: Agent, guard: Guarde
     assert told["generation"] == agent.generation
     assert told["rights"] == ["approve", "drive", "observe"]
     assert told["directories"] == [{"path": str(agent.directory), "name": agent.directory.name, "opened": True}]
-    expected = {"health", "sessions", "session", "messages", "events", "status", "asks", "create", "prompt", "abort"}
-    newer = {"agent", "model", "rename", "inbox", "compact", "fork", "diff", "openapi"}
-    assert expected | ({"screen"} if agent.generation == 1 else newer) | {"reply"} <= set(told["verbs"])
+    expected = {
+        "diff",
+        "health",
+        "sessions",
+        "session",
+        "messages",
+        "events",
+        "status",
+        "asks",
+        "create",
+        "prompt",
+        "abort",
+    }
+    newer = {"agent", "model", "rename", "inbox", "compact", "fork", "openapi"}
+    assert expected | ({"screen", "todo"} if agent.generation == 1 else newer) | {"reply"} <= set(told["verbs"])
 
 
 async def test_health_is_the_agents(agent: Agent, guard: Guarded) -> None:
@@ -77,18 +90,30 @@ async def test_what_the_server_asks_today_is_answered_by_the_real_agent(agent: A
     at = {"location[directory]" if agent.generation == 2 else "directory": str(agent.directory)}
     session = agent.session(agent.directory)
     paths = {
-        1: ["/path", "/session/status", "/permission", "/question", "/vcs", "/agent", "/command"],
+        1: ["/path", "/session/status", "/permission", "/question", "/vcs", "/vcs/status", "/agent", "/command"],
         2: ["/api/info", "/api/session/active", "/openapi.json"],
     }[agent.generation]
     for path in paths:
         answer = await guard.client.get(path)
         assert answer.status_code == 200, (path, answer.text)
         assert answer.headers["content-type"].startswith("application/json")
-    located = {1: ["/agent", "/command", "/permission"], 2: ["/api/agent", "/api/command", "/api/model", "/api/vcs"]}
+    located = {
+        1: ["/agent", "/command", "/permission", "/vcs/status", "/vcs/diff?mode=git&context=3"],
+        2: [
+            "/api/agent",
+            "/api/command",
+            "/api/model",
+            "/api/vcs",
+            "/api/vcs/status",
+            "/api/vcs/diff?mode=working&context=3",
+        ],
+    }
     for path in located[agent.generation]:
-        answer = await guard.client.get(path, params=at)
+        url = httpx.URL(path)
+        answer = await guard.client.get(url.path, params={**url.params, **at})
         assert answer.status_code == 200, (path, answer.text)
-    for below in ["", "/message"] + (["/inbox", "/permission", "/form", "/diff"] if agent.generation == 2 else []):
+    more = {1: ["/todo", "/diff?messageID=msg_none"], 2: ["/inbox", "/permission", "/form", "/diff?context=3"]}
+    for below in ["", "/message", *more[agent.generation]]:
         answer = await guard.client.get(agent.of(session) + below)
         assert answer.status_code == 200, (below, answer.text)
     renamed = await guard.client.patch(agent.of(session), json={"title": "from afar"})

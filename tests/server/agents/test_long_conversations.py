@@ -13,7 +13,8 @@ from opencode_fleet.agents import connect
 from opencode_fleet.agents.http import TooLarge
 from opencode_fleet.agents.pages import FIRST_PAGE
 from opencode_fleet.drive import Driver
-from opencode_fleet.errors import BadAnswer, Unresponsive
+from opencode_fleet.errors import BadAnswer, Refused, Unresponsive
+from opencode_fleet.message_pages import newest_page, page_before
 from opencode_mcp.face import Face
 from opencode_mcp.tools import read as read_module
 from opencode_mcp.tools.read import read
@@ -111,6 +112,30 @@ async def test_on_a_fast_line_pages_grow_until_one_is_enough(generation: int) ->
         fake.pages.clear()
         assert [message.id for message in await agent.messages("ses_1", 60)] == ids(140, 200)
         assert len(fake.pages) == 1
+
+
+@GENERATIONS
+async def test_page_after_page_the_whole_conversation_is_read_back_to_its_beginning(generation: int) -> None:
+    fake = FakeConversation(generation, count=100, size=10)
+    async with agent_of(fake) as agent:
+        page = await newest_page(agent, "ses_1", 30)
+        pages = [page]
+        while page.has_older:
+            page = await page_before(agent, "ses_1", page.messages[0].id, 30)
+            pages.insert(0, page)
+        assert [len(each.messages) for each in pages] == [10, 30, 30, 30]
+        assert [message.id for each in pages for message in each.messages] == ids(0, 100)
+        assert await page_before(agent, "ses_1", "msg_0", 30) == ([], False)
+        with pytest.raises(Refused, match="msg_nobody is no message of session ses_1, or too far back"):
+            await page_before(agent, "ses_1", "msg_nobody", 30)
+
+
+@GENERATIONS
+async def test_an_old_page_is_looked_for_no_further_back_than_it_begins(generation: int) -> None:
+    fake = FakeConversation(generation, count=1_000, size=10)
+    async with agent_of(fake) as agent:
+        assert len((await page_before(agent, "ses_1", "msg_990", 5)).messages) == 5
+        assert sum(fake.pages) < 100
 
 
 @GENERATIONS

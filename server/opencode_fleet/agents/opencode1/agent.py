@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 from opencode_fleet.agent import Capability
 from opencode_fleet.agents.guard import GUARD_CHANGED
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
+from opencode_fleet.agents.opencode1 import changes
 from opencode_fleet.agents.opencode1.decoder import Decoder
 from opencode_fleet.agents.opencode1.wire import Health, Location, Message, Permission, Question, Session, Status
 from opencode_fleet.agents.pages import PageSize
+from opencode_fleet.agents.shapes import searching
 from opencode_fleet.errors import NotFound
 from opencode_fleet.model import Runs, Snapshot, TurnRecord, Workplace, is_id
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from opencode_fleet import model
     from opencode_fleet.agents.guard import GuardDocument
     from opencode_fleet.agents.http import AgentClient, Answer
+    from opencode_fleet.changes import FileChange, Todo, WorkingTree
     from opencode_fleet.events import Event
 
 HEARTBEAT_GRACE = 13.0
@@ -98,7 +101,7 @@ class OpenCode1:
         checked = [ask for ask in asks if ask.message_id and ask.session_id in statuses][:MAX_ASKS_CHECKED]
         for ask in checked:
             try:
-                message = await self._message(ask.session_id, ask.message_id)
+                message = await self.message(ask.session_id, ask.message_id)
             except NotFound:
                 dead.add(ask.id)
                 continue
@@ -111,9 +114,9 @@ class OpenCode1:
             self._directory = self._client.one(Location, await self._client.call("GET", "/path")).directory
         return self._directory
 
-    async def sessions(self, directory: str, limit: int) -> list[model.Session]:
+    async def sessions(self, directory: str, limit: int, *, title: str = "") -> list[model.Session]:
         """See `Agent.sessions`."""
-        params = {"directory": directory, "roots": "true", "limit": str(limit)}
+        params = {"directory": directory, "roots": "true", "limit": str(limit)} | searching(title)
         found = self._client.many(Session, await self._client.call("GET", "/session", params=params))
         sessions = [session.domain() for session in found]
         # Without a match the server lists the whole project; a subagent's or an archived one is never ours to drive.
@@ -182,7 +185,8 @@ class OpenCode1:
                 self._page_size.took(_length(page.value), page.seconds)
                 return page
 
-    async def _message(self, session_id: str, message_id: str) -> model.Message:
+    async def message(self, session_id: str, message_id: str) -> model.Message:
+        """See `Agent.message`."""
         path = f"/session/{session_id}/message/{message_id}"
         return self._client.one(Message, await self._client.call("GET", path, limit=LARGE_BODY)).domain()
 
@@ -201,6 +205,24 @@ class OpenCode1:
         # A prompt that comes while another waits joins its turn, and one answer is to both.
         is_shared = next_one < len(messages) and not (answers and answers[-1].ended in {"well", "failed"})
         return TurnRecord(is_stored=True, answers=_answers(messages) if is_shared else answers, is_shared=is_shared)
+
+    # -- changes -------------------------------------------------------------------------------------------------
+
+    async def working_tree(self, directory: str) -> WorkingTree:
+        """See `Agent.working_tree`."""
+        return await changes.working_tree(self._client, directory)
+
+    async def turn_changes(self, session_id: str) -> tuple[FileChange, ...]:
+        """See `Agent.turn_changes`."""
+        messages = await self.messages(
+            session_id, MESSAGES_LOOKED_AT, until=lambda found: any(map(_is_prompt, found))
+        )
+        prompt = next(filter(_is_prompt, reversed(messages)), None)
+        return await changes.turn_changes(self._client, session_id, prompt.id) if prompt else ()
+
+    async def todos(self, session_id: str) -> list[Todo]:
+        """See `Agent.todos`."""
+        return await changes.todos(self._client, session_id)
 
     # -- acting --------------------------------------------------------------------------------------------------
 
@@ -286,6 +308,10 @@ class OpenCode1:
 
 def _answers(messages: list[model.Message]) -> tuple[model.Message, ...]:
     return tuple(message for message in messages if message.role == "assistant" and not message.is_summary)
+
+
+def _is_prompt(message: model.Message) -> bool:
+    return message.role == "user"
 
 
 def _tells_manner(message: model.Message) -> bool:

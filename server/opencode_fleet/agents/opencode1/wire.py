@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field
 from opencode_fleet import model as fleet
 from opencode_fleet.agents.shapes import (
     MILLISECONDS,
+    NO_TOKENS,
     Id,
     Mapping,
     Number,
@@ -17,6 +18,7 @@ from opencode_fleet.agents.shapes import (
     Short,
     Strings,
     Text,
+    Tokens,
     Wire,
     telling_argument,
 )
@@ -60,6 +62,17 @@ class _SessionTime(Wire):
     archived: OptionalNumber = None
 
 
+class _Summary(Wire):
+    """How much a session changed; before OpenCode 1.18 alone, as later it is told of messages only."""
+
+    files: Number = 0
+    additions: Number = 0
+    deletions: Number = 0
+
+
+OneSummary = Annotated[_Summary, BeforeValidator(lambda value: value if isinstance(value, dict) else {})]
+
+
 class Session(Wire):
     """A session; `parent_id` is set for a subagent's. Times in milliseconds."""
 
@@ -71,6 +84,9 @@ class Session(Wire):
     agent: Short = ""
     model: OneModel = _NO_MODEL
     project_id: Short = Field("", alias="projectID")
+    cost: Number = 0
+    tokens: Tokens = NO_TOKENS
+    summary: OneSummary = _Summary()
 
     def domain(self) -> fleet.Session:
         """Return it in the fleet's words."""
@@ -86,6 +102,11 @@ class Session(Wire):
             model=self.model.name(),
             variant=self.model.chosen_variant(),
             project=self.project_id,
+            cost=self.cost,
+            tokens=self.tokens.total,
+            files=int(self.summary.files),
+            additions=int(self.summary.additions),
+            deletions=int(self.summary.deletions),
         )
 
 
@@ -247,7 +268,12 @@ class _ToolState(Wire):
     output: Text = ""
     error: Text = ""
     title: Text = ""
+    metadata: Mapping = Field(default_factory=dict)
     time: _PartTime = _PartTime()
+
+    def diff(self) -> str:
+        found = self.metadata.get("diff")
+        return found if isinstance(found, str) else ""
 
 
 class Part(Wire):
@@ -273,6 +299,7 @@ class Part(Wire):
             status=status if status in {"pending", "running", "completed"} else "error",  # type: ignore[arg-type] # one of these
             output=self.state.output,
             error=self.state.error,
+            diff=self.state.diff(),
         )
 
     def domain(self) -> fleet.Part | None:

@@ -12,7 +12,7 @@ from opencode_common.text import quote
 from opencode_fleet.agent import Capability
 from opencode_fleet.agents.guard import GUARD_CHANGED, read_guard
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
-from opencode_fleet.agents.opencode2 import wire
+from opencode_fleet.agents.opencode2 import changes, wire
 from opencode_fleet.agents.opencode2.asks import Form, Permission
 from opencode_fleet.agents.opencode2.conversation import messages_of, queued_turn, turn_of
 from opencode_fleet.agents.opencode2.decoder import Decoder
@@ -20,6 +20,7 @@ from opencode_fleet.agents.opencode2.history import MAX_PAGE, History, cursor_of
 from opencode_fleet.agents.opencode2.operations import BUILT_IN_VERSION, KNOWN, Operations
 from opencode_fleet.agents.opencode2.records import Calls, Records
 from opencode_fleet.agents.opencode2.survey import workplaces
+from opencode_fleet.agents.shapes import searching
 from opencode_fleet.errors import BadAnswer, Forbidden, InstanceError, NotFound, Refused, Rejected
 from opencode_fleet.model import Runs, Snapshot, Status, TurnRecord, is_id
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from opencode_fleet import model
     from opencode_fleet.agents.guard import GuardDocument
     from opencode_fleet.agents.http import AgentClient
+    from opencode_fleet.changes import FileChange, Todo, WorkingTree
     from opencode_fleet.events import Event
 
 HEARTBEAT_GRACE = 40.0
@@ -48,8 +50,8 @@ MAX_LOOKED_UP = 200
 """Running sessions whose records are fetched: a subagent's ask is shown under the session that started it."""
 AT_ONCE = 4
 """Calls at the same time: each opens a connection, which costs two round trips through a tunnel."""
-MAX_LOOKED_THROUGH = 1_000
-"""Entries, for a prompt."""
+MAX_LOOKED_THROUGH = 2_000
+"""Entries, for a prompt or an old message."""
 Item = TypeVar("Item")
 Found = TypeVar("Found")
 
@@ -158,9 +160,10 @@ class OpenCode2:
         except NotFound:
             return None
 
-    async def sessions(self, directory: str, limit: int) -> list[model.Session]:
+    async def sessions(self, directory: str, limit: int, *, title: str = "") -> list[model.Session]:
         """See `Agent.sessions`."""
-        found, _ = await self._listed({"directory": directory, "limit": str(min(limit, MAX_PAGE))})
+        params = {"directory": directory, "limit": str(min(limit, MAX_PAGE))} | searching(title)
+        found, _ = await self._listed(params)
         return sorted(
             (session for session in found if session.directory == directory),
             key=lambda session: session.updated,
@@ -192,11 +195,20 @@ class OpenCode2:
         """See `Agent.messages`."""
         found: list[model.Message] = []
         # Not every entry is a message: each turn leaves a note of its end.
-        async for entries in self._history.newest(session_id, min(2 * limit + 2, MAX_PAGE), arrived):
+        most = min(2 * limit + 2, MAX_LOOKED_THROUGH)
+        async for entries in self._history.newest(session_id, most, arrived):
             found = messages_of(entries[::-1], session_id)[-limit:]
             if len(found) == limit or (until is not None and until(found)):
                 break
         return found
+
+    async def message(self, session_id: str, message_id: str) -> model.Message:
+        """See `Agent.message`. What OpenCode itself put in and says nothing is not found."""
+        told = await self._calls.data("session.message.get", session_id, message_id, limit=LARGE_BODY)
+        found = messages_of([self._client.one(wire.Message, told)], session_id)
+        if not found:
+            raise NotFound(f"{message_id} says nothing")
+        return found[0]
 
     async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
         """See `Agent.turn`."""
@@ -216,6 +228,21 @@ class OpenCode2:
         except Refused:
             return None
         return next((item for item in self._client.many(wire.InboxItem, told) if item.id == prompt_id), None)
+
+    # -- changes -------------------------------------------------------------------------------------------------
+
+    async def working_tree(self, directory: str) -> WorkingTree:
+        """See `Agent.working_tree`."""
+        return await changes.working_tree(self._calls, directory)
+
+    async def turn_changes(self, session_id: str) -> tuple[FileChange, ...]:
+        """See `Agent.turn_changes`."""
+        return await changes.turn_changes(self._calls, session_id)
+
+    async def todos(self, session_id: str) -> list[Todo]:
+        """See `Agent.todos`. OpenCode 2 keeps no such list."""
+        del session_id
+        return []
 
     # -- acting --------------------------------------------------------------------------------------------------
 

@@ -9,12 +9,14 @@ from pydantic import BeforeValidator, Field
 from opencode_fleet import model as fleet
 from opencode_fleet.agents.shapes import (
     MILLISECONDS,
+    NO_TOKENS,
     Id,
     Mapping,
     Number,
     OptionalNumber,
     Short,
     Text,
+    Tokens,
     Wire,
     telling_argument,
 )
@@ -60,6 +62,8 @@ class Session(Wire):
     model: ModelReference = _ModelReference(id="", providerID="")
     location: _Location
     time: _SessionTime = _SessionTime()
+    cost: Number = 0
+    tokens: Tokens = NO_TOKENS
 
     def domain(self) -> fleet.Session:
         """Return it in the fleet's words."""
@@ -74,6 +78,8 @@ class Session(Wire):
             agent=self.agent,
             model=self.model.name(),
             project=self.project_id,
+            cost=self.cost,
+            tokens=self.tokens.total,
         )
 
 
@@ -119,11 +125,20 @@ def _contents(value: object) -> object:
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
+class _Changed(Wire):
+    patch: Text = ""
+
+
+class _ToolMetadata(Wire):
+    files: Annotated[list[_Changed], BeforeValidator(_contents)] = Field(default_factory=list)
+
+
 class _ToolState(Wire):
     status: Text = ""
     input: Mapping = Field(default_factory=dict)
     content: Annotated[list[_Content], BeforeValidator(_contents)] = Field(default_factory=list)
     error: OneProblem = None
+    metadata: Annotated[_ToolMetadata, BeforeValidator(_dict)] = Field(default_factory=_ToolMetadata)
 
 
 class _PartTime(Wire):
@@ -154,6 +169,7 @@ class Part(Wire):
             status=_STATUSES.get(self.state.status, "error"),
             output="\n".join(each.text for each in self.state.content if each.text),
             error=self.state.error.message or self.state.error.type if self.state.error else "",
+            diff="\n".join(each.patch for each in self.state.metadata.files if each.patch),
         )
 
 
