@@ -40,6 +40,31 @@ class Capability(Enum):
     """Its turns go on when the person there closes it."""
 
 
+class Controls(Protocol):
+    """What can be done with a session beside its turns.
+
+    Every call raises `Refused`, with the reason, where this kind of agent or its version cannot do it.
+    """
+
+    async def compact(self, session: Session) -> None:
+        """Have what was said so far replaced by a summary. It may still go on when this returns."""
+
+    async def fork(self, session_id: str) -> Session:
+        """Copy a session with all its messages, and return the copy."""
+
+    async def undo(self, session_id: str, message_id: str) -> None:
+        """Take back a person's message and all after it, changes to files too, until the next prompt."""
+
+    async def redo(self, session_id: str) -> None:
+        """Bring back all that `undo` took back."""
+
+    async def rename(self, session_id: str, title: str) -> None:
+        """Give a session another title."""
+
+    async def archive(self, session_id: str) -> None:
+        """Put a session away."""
+
+
 class Agent(Protocol):
     """One agent at one endpoint, which may work in several directories. Close it with `aclose`."""
 
@@ -61,6 +86,10 @@ class Agent(Protocol):
 
         The times in its records are of that clock, and of no other machine's.
         """
+
+    @property
+    def controls(self) -> Controls:
+        """What can be done with its sessions beside their turns."""
 
     async def aclose(self) -> None:
         """Close all connections."""

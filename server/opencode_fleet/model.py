@@ -38,6 +38,8 @@ class Session:
     variant: str = ""
     """The model's variant, as how much it reasons; empty where it is the usual one."""
     project: str = ""
+    undone_from: str = ""
+    """The message from which on all is taken back, until the next prompt; empty where nothing is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,13 @@ CAPABILITIES: Final[tuple[Capability, ...]] = get_args(Capability)
 MEANING: Final[Mapping[Capability, str]] = {
     "observe": "see your OpenCode instances and read their conversations",
     "approve": "answer what agents ask: permissions and questions",
-    "drive": "send agents tasks, and stop them",
+    "drive": "send agents tasks, stop them, and undo, rename or fork their sessions",
 }
 """What a person reads on the consent page."""
 DEFAULT_TOOLS: Final[Mapping[Capability, tuple[str, ...]]] = {
     "observe": ("instances", "read"),
     "approve": ("reply",),
-    "drive": ("send",),
+    "drive": ("send", "control"),
 }
 """All tools of the OpenCode server, by what they need."""
 OPENCODE_TOOLS: Final = frozenset(name for names in DEFAULT_TOOLS.values() for name in names)

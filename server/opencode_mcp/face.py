@@ -9,6 +9,7 @@ from opencode_mcp.views.instances import InstanceRows
 from opencode_mcp.views.shown import Shown
 
 if TYPE_CHECKING:
+    from opencode_fleet.control import Controller
     from opencode_fleet.drive import Driver
     from opencode_fleet.fleet import Fleet
 
@@ -19,5 +20,6 @@ class Face:
 
     fleet: Fleet
     driver: Driver
+    controller: Controller
     rows: InstanceRows = field(default_factory=InstanceRows)
     shown: Shown = field(default_factory=Shown)

@@ -93,4 +93,4 @@ def test_capabilities_are_the_only_way_to_a_tool() -> None:
     assert permitted(DEFAULT_TOOLS, []) == frozenset()
     assert Permissions(DEFAULT_TOOLS)._allowed() == frozenset(), "without a token there are none"
     assert permitted(DEFAULT_TOOLS, ["admin", "*", "send"]) == frozenset()
-    assert permitted(DEFAULT_TOOLS, ["drive", "drive"]) == {"send"}
+    assert permitted(DEFAULT_TOOLS, ["drive", "drive"]) == {"send", "control"}

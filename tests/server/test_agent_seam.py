@@ -10,6 +10,7 @@ import pytest
 
 from opencode_fleet import turn as turn_module
 from opencode_fleet.agent import Agent, Capability
+from opencode_fleet.control import Controller
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import InstanceError, Refused
 from opencode_fleet.events import AskOpened, StatusChanged
@@ -78,7 +79,8 @@ async def test_a_message_names_the_agent_model_and_variant_that_its_session_is_i
 async def test_the_tools_need_no_mcp() -> None:
     agent = FakeAgent()
     async with fake_fleet(laptop=agent) as (fleet, _):
-        face, context = Face(fleet, Driver(fleet, 30)), Notes().context()
+        driver = Driver(fleet, 30)
+        face, context = Face(fleet, driver, Controller(fleet, driver)), Notes().context()
         sent = (await send(face, context, "laptop", "hello")).structured_content or {}
         assert (sent["result"], sent["text"]) == ("done", "echo: hello")
         shown = (await read(face, context, "laptop")).structured_content or {}

@@ -42,6 +42,7 @@ from opencode_fleet.model import (
 from opencode_fleet.registered import Registered
 from opencode_fleet.settings import Settings
 from opencode_fleet.transports.base import Endpoint
+from support.fake_controls import FakeControls
 from support.fake_transport import FakeTransport
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ class FakeAgent:
         self.open: dict[str, Ask] = {}
         self.extra = TurnRecord(is_stored=True)
         """Of it, what records say besides: that they are shared, interrupted, or failed."""
+        self.controls = FakeControls(self)
         self._decided: dict[str, asyncio.Future[str]] = {}
         self._streams: set[asyncio.Queue[Event | InstanceError | None]] = set()
         self._turns: set[asyncio.Task[None]] = set()

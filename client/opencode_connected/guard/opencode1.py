@@ -11,6 +11,7 @@ from opencode_connected.guard.bodies import (
     data_url,
     fields,
     identifier,
+    moment,
     number,
     one_of,
     text,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MODEL = fields({"providerID": text(200), "modelID": text(200)}, "providerID", "modelID")
+_REVERT = fields({"messageID": identifier}, "messageID")
 _TEXT = {"id": identifier, "type": text(4), "text": text(MAX_PROMPT)}
 _FILE = {"id": identifier, "type": text(4), "mime": text(200), "filename": text(400), "url": data_url}
 _PART = by_type({"text": fields(_TEXT, "text"), "file": fields(_FILE, "mime", "url")})
@@ -99,8 +101,12 @@ API = Api(
             "rename",
             Right.DRIVE,
             Scope.SESSION,
-            body=fields({"title": text(400)}, "title"),
+            body=fields({"title": text(400), "time": fields({"archived": moment}, "archived")}),
         ),
+        Route("POST", "/session/{session}/summarize", "compact", Right.DRIVE, Scope.SESSION, body=_MODEL),
+        Route("POST", "/session/{session}/fork", "fork", Right.DRIVE, Scope.SESSION, body=_NOTHING),
+        Route("POST", "/session/{session}/revert", "undo", Right.DRIVE, Scope.SESSION, body=_REVERT),
+        Route("POST", "/session/{session}/unrevert", "undo", Right.DRIVE, Scope.SESSION, body=_NOTHING),
         Route(
             "POST",
             "/session/{session}/prompt_async",

@@ -185,6 +185,15 @@ API = Api(
             Scope.SESSION,
             body=fields({"id": identifier, "delivery": _DELIVERY}),
         ),
+        Route(
+            "POST",
+            f"{_SESSION}/revert/stage",
+            "undo",
+            Right.DRIVE,
+            Scope.SESSION,
+            body=fields({"messageID": identifier, "files": boolean}, "messageID"),
+        ),
+        Route("DELETE", f"{_SESSION}/revert", "undo", Right.DRIVE, Scope.SESSION),
         Route("POST", f"{_SESSION}/fork", "fork", Right.DRIVE, Scope.SESSION, body=fields({"before": identifier})),
         Route(
             "PATCH",

@@ -64,7 +64,8 @@ async def test_the_document_says_what_is_let_through(agent: Agent, guard: Guarde
     assert told["rights"] == ["approve", "drive", "observe"]
     assert told["directories"] == [{"path": str(agent.directory), "name": agent.directory.name, "opened": True}]
     expected = {"health", "sessions", "session", "messages", "events", "status", "asks", "create", "prompt", "abort"}
-    newer = {"agent", "model", "rename", "inbox", "compact", "fork", "diff", "openapi"}
+    expected |= {"rename", "compact", "fork", "undo"}
+    newer = {"agent", "model", "inbox", "diff", "openapi"}
     assert expected | ({"screen"} if agent.generation == 1 else newer) | {"reply"} <= set(told["verbs"])
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from opencode_fleet.agent import Capability
 from opencode_fleet.agents.guard import GUARD_CHANGED
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
+from opencode_fleet.agents.opencode1.controls import Controls1
 from opencode_fleet.agents.opencode1.decoder import Decoder
 from opencode_fleet.agents.opencode1.wire import Health, Location, Message, Permission, Question, Session, Status
 from opencode_fleet.agents.pages import PageSize
@@ -42,6 +43,7 @@ class OpenCode1:
     def __init__(self, client: AgentClient, version: str, guard: GuardDocument | None = None) -> None:
         self.version = version
         self.rights = frozenset(guard.rights) if guard else None
+        self.controls = Controls1(client)
         self._client = client
         self._directory = ""
         self._page_size = PageSize(MAX_PAGE)

@@ -60,6 +60,13 @@ class _SessionTime(Wire):
     archived: OptionalNumber = None
 
 
+class _Revert(Wire):
+    message_id: Short = Field("", alias="messageID")
+
+
+_NO_REVERT = _Revert(messageID="")
+
+
 class Session(Wire):
     """A session; `parent_id` is set for a subagent's. Times in milliseconds."""
 
@@ -71,6 +78,9 @@ class Session(Wire):
     agent: Short = ""
     model: OneModel = _NO_MODEL
     project_id: Short = Field("", alias="projectID")
+    revert: Annotated[_Revert, BeforeValidator(lambda v: v if isinstance(v, dict | _Revert) else _NO_REVERT)] = (
+        _NO_REVERT
+    )
 
     def domain(self) -> fleet.Session:
         """Return it in the fleet's words."""
@@ -86,6 +96,7 @@ class Session(Wire):
             model=self.model.name(),
             variant=self.model.chosen_variant(),
             project=self.project_id,
+            undone_from=self.revert.message_id,
         )
 
 

@@ -14,6 +14,7 @@ from opencode_fleet.agents.guard import GUARD_CHANGED, read_guard
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
 from opencode_fleet.agents.opencode2 import wire
 from opencode_fleet.agents.opencode2.asks import Form, Permission
+from opencode_fleet.agents.opencode2.controls import Controls2
 from opencode_fleet.agents.opencode2.conversation import messages_of, queued_turn, turn_of
 from opencode_fleet.agents.opencode2.decoder import Decoder
 from opencode_fleet.agents.opencode2.history import MAX_PAGE, History, cursor_of
@@ -66,6 +67,7 @@ class OpenCode2:
         self._calls = Calls(client, operations, guard)
         self._records = Records(self._calls)
         self._history = History(self._calls)
+        self.controls = Controls2(self._calls, self._records)
 
     @classmethod
     async def connect(cls, client: AgentClient, guard: GuardDocument | None = None) -> OpenCode2:

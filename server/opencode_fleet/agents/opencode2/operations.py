@@ -53,6 +53,11 @@ KNOWN: Final = (
     Known("session.form.list", "GET", f"{_SESSION}/form", "asks"),
     Known("session.create", "POST", "/api/session", "create", ("location",)),
     Known("session.prompt", "POST", f"{_SESSION}/prompt", "prompt", ("id", "text", "delivery")),
+    Known("session.update", "PATCH", _SESSION, "rename", ("title",)),
+    Known("session.fork", "POST", f"{_SESSION}/fork", "fork"),
+    Known("session.compact", "POST", f"{_SESSION}/compact", "compact", ("id",)),
+    Known("session.revert.stage", "POST", f"{_SESSION}/revert/stage", "undo", ("messageID", "files")),
+    Known("session.revert.clear", "DELETE", f"{_SESSION}/revert", "undo"),
     Known("session.interrupt", "POST", f"{_SESSION}/interrupt", "abort"),
     Known(
         "session.permission.reply",

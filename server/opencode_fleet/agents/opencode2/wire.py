@@ -49,6 +49,10 @@ class _SessionTime(Wire):
     archived: OptionalNumber = None
 
 
+class _Revert(Wire):
+    message_id: Short = Field("", alias="messageID")
+
+
 class Session(Wire):
     """A session; `parent_id` is set for a subagent's. Times in milliseconds."""
 
@@ -60,6 +64,7 @@ class Session(Wire):
     model: ModelReference = _ModelReference(id="", providerID="")
     location: _Location
     time: _SessionTime = _SessionTime()
+    revert: Annotated[_Revert, BeforeValidator(_dict)] = _Revert(messageID="")
 
     def domain(self) -> fleet.Session:
         """Return it in the fleet's words."""
@@ -74,6 +79,7 @@ class Session(Wire):
             agent=self.agent,
             model=self.model.name(),
             project=self.project_id,
+            undone_from=self.revert.message_id,
         )
 
 
