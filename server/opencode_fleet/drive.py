@@ -11,27 +11,28 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from opencode_common.text import one_line, quote
-from opencode_fleet.agent import Capability
-from opencode_fleet.answers import REJECT, settlement_of
+from opencode_common.text import quote
+from opencode_fleet.answers import REJECT
+from opencode_fleet.background import Background
 from opencode_fleet.errors import InstanceError, NotFound, Refused, Unreachable, Unresponsive
-from opencode_fleet.model import Permission, Prompt
+from opencode_fleet.model import Prompt
 from opencode_fleet.prompt_ids import new_prompt_id
 from opencode_fleet.repeats import Call, Repeats
 from opencode_fleet.sessions import NEW_SESSION, Sessions
+from opencode_fleet.settling import Settler
 from opencode_fleet.turn import RECORD_WITHIN, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from opencode_fleet.answers import Settlement
     from opencode_fleet.events import Event
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
-    from opencode_fleet.model import Ask, Message, Outcome
+    from opencode_fleet.model import Ask, Outcome
     from opencode_fleet.sessions import Chosen
+    from opencode_fleet.settling import IsSeen, Replies
 
     OnText = Callable[[str], Awaitable[None]]
 
@@ -70,7 +71,8 @@ class Driver:
         self.sessions = Sessions(fleet)
         self._timeout = timeout
         self._repeats = Repeats()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background()
+        self._settler = Settler(timeout, self._background, self.send)
 
     # -- sending -------------------------------------------------------------------------------------------------
 
@@ -92,7 +94,7 @@ class Driver:
         with instance.listening(turn.hear):
             instance.posting.add(session.id)
             ran = instance.state.ran.get(session.id)
-            post = _Posted(session.id, self._in_background(self._post(instance, prompt, deadline)), ran)
+            post = _Posted(session.id, self._background.start(self._post(instance, prompt, deadline)), ran)
             try:
                 # Shielded: a caller who goes away must not leave it unknown whether the message was sent.
                 await asyncio.shield(post.task)
@@ -100,11 +102,11 @@ class Driver:
             except BaseException as error:
                 if not isinstance(error, Exception):
                     self._repeats.cut(call, prompt)
-                self._in_background(self._release(instance, post, TAKEN_FOR))
+                self._background.start(self._release(instance, post, TAKEN_FOR))
                 raise
             if outcome.result == "running" and turn.is_only_accepted:
                 # It comes later all the same, and must not be overtaken.
-                self._in_background(self._release(instance, post, HELD_FOR))
+                self._background.start(self._release(instance, post, HELD_FOR))
             else:
                 instance.posting.discard(session.id)
             return replace(outcome, note=outcome.note or note)
@@ -119,12 +121,6 @@ class Driver:
                 self._repeats.cut(call, prompt)
                 raise
         return replace(outcome, note=_SENT_BEFORE)
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
 
     async def _release(self, instance: Instance, post: _Posted, longest: float) -> None:
         """Keep the session taken until OpenCode shows it busy: a moment after the prompt, not at once.
@@ -267,7 +263,7 @@ class Driver:
         # OpenCode goes on listing the asks of a stopped turn; they would come up again in the next one.
         for ask in left_over:
             with suppress(InstanceError, Refused):
-                await self._settle(instance, ask, REJECT)
+                await self._settler.settle(instance, ask, REJECT)
 
     def _titled(self, instance: Instance, session_id: str) -> str:
         session = instance.state.sessions.get(session_id)
@@ -276,93 +272,21 @@ class Driver:
     # -- settling asks ---------------------------------------------------------------------------------------------
 
     async def asks(self, instance: Instance) -> list[Ask]:
-        """Return what the instance waits for right now, fetched anew.
-
-        Raises:
-            InstanceError: it did not answer.
-        """
-        await instance.refresh()
-        return instance.state.pending_asks()
-
-    async def reply(
-        self,
-        instance: Instance,
-        ask_id: str,
-        answer: str | list[str],
-        on_text: OnText,
-        is_seen: Callable[[Ask], bool],
-    ) -> Outcome:
-        """Settle one ask and follow the turn that waits for it.
-
-        `is_seen` tells whether the person had the whole of the ask, as it is now; else it can only be rejected.
-
-        Raises:
-            Refused: no such ask is open (any more), it was not seen, or the answer does not fit it; nothing was
-                settled.
-        """
-        ask = await self.open_ask(instance, ask_id)
-        settlement = settlement_of(ask, answer, instance)
-        if settlement.decision != REJECT.decision and not is_seen(ask):
-            raise Refused(
-                f"{ask.id} was not shown whole, and nothing is approved unseen. Call `reply` with `ask` {ask.id} and "
-                "no `answer`, show the person what comes, and then answer; `reject` is always possible. Nothing was "
-                "settled"
-            )
-        root = instance.state.root_of(ask.session_id)
-        prompt = Prompt(root, await self._current_prompt(instance, root), "")
-        turn = Turn(instance, prompt, on_text=on_text, running=True, rejected=settlement.decision == "reject")
-        with instance.listening(turn.hear):
-            # Shielded: a person's word must not be lost because their client went away.
-            await asyncio.shield(self._in_background(self._settle(instance, ask, settlement)))
-            # An `always` releases other asks too, and their own notices may come later.
-            with suppress(InstanceError):
-                await instance.refresh()
-            outcome = await turn.follow(self._timeout)
-        if not settlement.reason or instance.can(Capability.REASONS):
-            return outcome
-        if outcome.result not in {"done", "failed"}:
-            return replace(outcome, note="the reason was not told to the agent, as the turn did not end; send it")
-        # This agent loses the reason of a rejection, so that it follows as a message.
-        return await self.send(instance, settlement.reason, root, on_text)
+        """Return what the instance waits for; see `Settler.asks`."""
+        return await self._settler.asks(instance)
 
     async def open_ask(self, instance: Instance, ask_id: str) -> Ask:
-        """Return an ask that waits right now.
+        """Return an ask that waits right now; see `Settler.open_ask`."""
+        return await self._settler.open_ask(instance, ask_id)
 
-        Raises:
-            Refused: no such ask is open (any more).
-        """
-        ask_id = ask_id.strip()
-        found = next((ask for ask in await self.asks(instance) if ask.id == ask_id), None)
-        if found is not None:
-            return found
-        how = instance.state.settled_how.get(ask_id, "")
-        told = f"it was settled by somebody else ({one_line(how, 20)})" if how else "not (any more)"
-        raise Refused(
-            f"{instance.quoted} does not wait for {one_line(ask_id, 80)!r}: {told}; `reply` without `ask` lists what "
-            "it waits for"
-        )
+    async def reply(
+        self, instance: Instance, ask_id: str, answer: str | list[str], on_text: OnText, is_seen: IsSeen
+    ) -> Outcome:
+        """Settle one ask and follow its turn; see `Settler.reply`."""
+        return await self._settler.reply(instance, ask_id, answer, on_text, is_seen)
 
-    async def _current_prompt(self, instance: Instance, root: str) -> str:
-        """Return the id of the session's newest prompt; empty if it cannot be had at once: the answer comes first."""
-        messages: list[Message] = []
-        with suppress(InstanceError, TimeoutError):
-            async with asyncio.timeout(RECORD_WITHIN):
-                messages = await instance.agent.messages(
-                    root, 50, until=lambda found: any(m.role == "user" for m in found)
-                )
-        prompts = [message.id for message in messages if message.role == "user"]
-        return prompts[-1] if prompts else ""
-
-    async def _settle(self, instance: Instance, ask: Ask, settlement: Settlement) -> None:
-        try:
-            if isinstance(ask, Permission):
-                await instance.agent.reply(ask, settlement.decision, settlement.reason or None)
-            elif settlement.decision == "reject":
-                await instance.agent.decline(ask)
-            else:
-                await instance.agent.answer(ask, settlement.answers)
-        except NotFound:
-            how = instance.state.settled_how.get(ask.id, "")
-            told = f" ({one_line(how, 20)})" if how else ""
-            raise Refused(f"{ask.id} was settled by somebody else meanwhile{told}; see `read`") from None
-        instance.state.settled(ask.id)
+    async def reply_to_several(
+        self, instance: Instance, ask_ids: Sequence[str], answer: str | list[str], on_text: OnText, is_seen: IsSeen
+    ) -> Replies:
+        """Settle several asks and follow their turns, once; see `Settler.reply_to_several`."""
+        return await self._settler.reply_to_several(instance, ask_ids, answer, on_text, is_seen)

@@ -102,6 +102,7 @@ async def test_tools_and_their_results_fit_their_schemas_in_both_eras(fleet_dir:
             ("send", {"instance": "office-api", "abort": True}),
             ("read", {"instance": "office-api"}),
             ("reply", {"instance": "office-api"}),
+            ("reply", {"instance": "office-api", "ask": "all", "answer": "once"}),
             ("control", {"instance": "office-api", "action": "stop"}),
         ]
         for name, arguments in calls:
@@ -233,7 +234,7 @@ async def test_without_any_instance_every_tool_says_where_it_looked_and_what_to_
             {"instance": "x", "message": "m" * 200_001},
             "message: String should have at most 200000 characters",
         ),
-        ("reply", {"instance": "x", "ask": "p" * 101}, "ask: String should have at most 100 characters"),
+        ("reply", {"instance": "x", "ask": "p" * 101}, "ask: Value should have at most 100 items after validation"),
         (
             "send",
             {"instance": "office-api", "message": "m", "agent": "plan"},

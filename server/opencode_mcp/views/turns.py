@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask, Outcome
+    from opencode_fleet.settling import Replies
     from opencode_mcp.views.shown import Shown
 
 
@@ -28,10 +29,40 @@ class TurnResult(Row):
     asks: list[AskRow] = []
 
 
+class SettledRow(Row):
+    """What became of one of several asks: `settled`, `released`, `refused` or settled `elsewhere`."""
+
+    ask: str
+    result: str
+    text: str
+
+
+class ReplyResult(TurnResult):
+    """How the turn stands that waited; of several turns the one that needs the person, else the first."""
+
+    settled: list[SettledRow] = []
+
+
 def turned(instance: Instance, outcome: Outcome, shown: Shown) -> tuple[str, TurnResult]:
     """Return how a turn stands, for people and for programs."""
     turn = turn_result(instance, outcome)
     return turn_text(turn, shown.text(instance, outcome.asks) if outcome.asks else ""), turn
+
+
+def replied(instance: Instance, replies: Replies, shown: Shown, note: str) -> tuple[str, ReplyResult]:
+    """Return what became of several asks, and how the turns stand that waited for them.
+
+    `note`: what the person should know besides.
+    """
+    rows = [SettledRow(ask=each.ask_id, result=each.result, text=clean(each.says)) for each in replies.settled]
+    texts = [f"{row.ask}: {row.result}: {row.text}." for row in rows] or ["Nothing was settled."]
+    texts += [f"Note: {note}."] if note else []
+    turns = [turned(instance, outcome, shown) for outcome in replies.outcomes]
+    told = [turn for _, turn in turns]
+    main = next((turn for turn in told if turn.asks), told[0] if told else waiting(instance, []))
+    notes = "; ".join(each for each in (note, main.note) if each)
+    fields = main.model_dump() | {"asks": [ask for turn in told for ask in turn.asks], "note": notes}
+    return "\n".join([*texts, *(text for text, _ in turns)]), ReplyResult(**fields, settled=rows)
 
 
 def stopped(instance: Instance, session_id: str | None) -> tuple[str, TurnResult]:
