@@ -43,7 +43,7 @@ async def reply(
     """List what an agent waits for; with `ask` and the person's own answer, settle it and go on."""
     target = await face.fleet.find_live(instance)
     asks = [each.strip() for each in ([ask] if isinstance(ask, str) else ask) if each.strip()]
-    is_answered = any(each.strip() for each in ([answer] if isinstance(answer, str) else answer))
+    is_answered = not isinstance(answer, str) or bool(answer.strip())
     if not asks or (not is_answered and (len(asks) > 1 or asks == [ALL])):
         return _listed(face, target, await face.driver.asks(target), is_answered=is_answered)
     if not is_answered:
