@@ -75,6 +75,10 @@ class FakeAgent:
         """Whether posted messages are stored and begun with at once; else they are accepted, and that is all."""
         self.queues = False
         """Whether those that are not taken in stand in a queue that can be seen."""
+        self.offers = {"agents": ["build", "plan"], "models": ["fake/large", "fake/small"]}
+        """What sessions can be in or with."""
+        self.switched: list[tuple[str, str, str]] = []
+        """Sessions, each with the agent and the model that it was told to go on with."""
         self.posted: list[Prompt] = []
         self.decisions: list[tuple[str, str | None]] = []
         self.said: list[list[list[str]]] = []
@@ -228,6 +232,23 @@ class FakeAgent:
             return TurnRecord(is_stored=False, is_queued=queued)
         answers = tuple(m for m in messages[ids.index(prompt_id) :] if m.answers == prompt_id)
         return replace(self.extra, answers=answers)
+
+    async def agents(self, directory: str) -> list[str]:
+        """See `Agent.agents`."""
+        del directory
+        self._check()
+        return self.offers["agents"]
+
+    async def models(self, directory: str) -> list[str]:
+        """See `Agent.models`."""
+        del directory
+        self._check()
+        return self.offers["models"]
+
+    async def switch(self, session_id: str, agent: str, model: str) -> None:
+        """See `Agent.switch`."""
+        self._check()
+        self.switched.append((session_id, agent, model))
 
     async def create(self, directory: str) -> Session:
         """See `Agent.create`."""

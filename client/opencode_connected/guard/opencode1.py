@@ -77,6 +77,7 @@ API = Api(
         Route("GET", "/vcs", "vcs", scope=Scope.QUERY),
         Route("GET", "/agent", "agent", scope=Scope.QUERY, answer=filters.agents),
         Route("GET", "/command", "commands", scope=Scope.QUERY, answer=filters.commands),
+        Route("GET", "/config/providers", "model", scope=Scope.QUERY, answer=filters.providers),
         Route("GET", "/event", "events", scope=Scope.QUERY, is_stream=True),
         Route("GET", "/permission", "asks", scope=Scope.QUERY),
         Route("GET", "/question", "asks", scope=Scope.QUERY),

@@ -9,7 +9,17 @@ from opencode_fleet.agent import Capability
 from opencode_fleet.agents.guard import GUARD_CHANGED
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
 from opencode_fleet.agents.opencode1.decoder import Decoder
-from opencode_fleet.agents.opencode1.wire import Health, Location, Message, Permission, Question, Session, Status
+from opencode_fleet.agents.opencode1.wire import (
+    Choice,
+    Health,
+    Location,
+    Message,
+    Permission,
+    Providers,
+    Question,
+    Session,
+    Status,
+)
 from opencode_fleet.agents.pages import PageSize
 from opencode_fleet.errors import NotFound
 from opencode_fleet.model import Runs, Snapshot, TurnRecord, Workplace, is_id
@@ -42,6 +52,7 @@ class OpenCode1:
     def __init__(self, client: AgentClient, version: str, guard: GuardDocument | None = None) -> None:
         self.version = version
         self.rights = frozenset(guard.rights) if guard else None
+        self._guard = guard
         self._client = client
         self._directory = ""
         self._page_size = PageSize(MAX_PAGE)
@@ -202,12 +213,29 @@ class OpenCode1:
         is_shared = next_one < len(messages) and not (answers and answers[-1].ended in {"well", "failed"})
         return TurnRecord(is_stored=True, answers=_answers(messages) if is_shared else answers, is_shared=is_shared)
 
+    # -- choices -------------------------------------------------------------------------------------------------
+
+    async def agents(self, directory: str) -> list[str]:
+        """See `Agent.agents`."""
+        told = await self._client.call("GET", "/agent", params={"directory": directory})
+        return [each.name for each in self._client.many(Choice, told) if each.is_for_people]
+
+    async def models(self, directory: str) -> list[str]:
+        """See `Agent.models`. The answer tells much of each model, and where no guard is, keys too."""
+        if self._guard is not None:
+            self._guard.require("model")
+        told = await self._client.call("GET", "/config/providers", params={"directory": directory}, limit=LARGE_BODY)
+        return self._client.one(Providers, told).names()
+
     # -- acting --------------------------------------------------------------------------------------------------
 
     async def create(self, directory: str) -> model.Session:
         """See `Agent.create`."""
         answer = await self._client.call("POST", "/session", params={"directory": directory}, body={})
         return self._client.one(Session, answer).domain()
+
+    async def switch(self, session_id: str, agent: str, model: str) -> None:
+        """Do nothing: a session goes on with what its next prompt names."""
 
     async def prompt(self, prompt: model.Prompt) -> None:
         """See `Agent.prompt`. What a prompt does not name is set to its default in the session, for good."""
@@ -223,12 +251,13 @@ class OpenCode1:
     async def _manner(self, prompt: model.Prompt) -> dict[str, Any]:
         """Return the agent, model and variant that the prompt's session is in, as a prompt names them."""
         agent, chosen, variant = prompt.agent, prompt.model, prompt.variant
-        if not agent:
+        if not (agent and chosen):
             # Before 1.18 only the messages tell.
             messages = await self.messages(prompt.session_id, 10, until=lambda found: any(map(_tells_manner, found)))
             message = next(filter(_tells_manner, reversed(messages)), None)
             if message is not None:
-                agent, chosen, variant = message.agent, message.model, message.variant
+                agent = agent or message.agent
+                chosen, variant = (chosen, variant) if chosen else (message.model, message.variant)
         provider, slash, name = chosen.partition("/")
         manner: dict[str, Any] = {"agent": agent} if agent else {}
         if slash:

@@ -35,6 +35,34 @@ class Location(Wire):
     directory: str = Field(min_length=1, max_length=4096)
 
 
+class Choice(Wire):
+    """An agent (mode), as the list of them tells it."""
+
+    name: Short = Field(min_length=1)
+    mode: Short = "primary"
+    hidden: bool = False
+
+    @property
+    def is_for_people(self) -> bool:
+        """Whether a person may have a session go on with it: subagents and OpenCode's own helpers are none."""
+        return self.mode != "subagent" and not self.hidden
+
+
+class _Provider(Wire):
+    id: Short = ""
+    models: Mapping = Field(default_factory=dict)
+
+
+class Providers(Wire):
+    """The models that can be used, by those who serve them."""
+
+    providers: list[_Provider]
+
+    def names(self) -> list[str]:
+        """Return them as `PROVIDER/MODEL`."""
+        return [f"{each.id}/{model}" for each in self.providers if each.id for model in each.models]
+
+
 class _Model(Wire):
     # A session's record calls it `id`, a message `modelID`.
     id: Short = ""

@@ -14,6 +14,7 @@ from opencode_fleet.agents.guard import GUARD_CHANGED, read_guard
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
 from opencode_fleet.agents.opencode2 import wire
 from opencode_fleet.agents.opencode2.asks import Form, Permission
+from opencode_fleet.agents.opencode2.catalogue import Catalogue
 from opencode_fleet.agents.opencode2.conversation import messages_of, queued_turn, turn_of
 from opencode_fleet.agents.opencode2.decoder import Decoder
 from opencode_fleet.agents.opencode2.history import MAX_PAGE, History, cursor_of
@@ -57,7 +58,9 @@ Found = TypeVar("Found")
 class OpenCode2:
     """The API of one OpenCode 2, behind the guard on its machine."""
 
-    capabilities = frozenset({Capability.WAKES, Capability.DIRECTORIES, Capability.OUTLIVES})
+    capabilities = frozenset(
+        {Capability.WAKES, Capability.DIRECTORIES, Capability.QUEUES, Capability.SETTLES, Capability.OUTLIVES}
+    )
 
     def __init__(self, client: AgentClient, guard: GuardDocument, operations: Operations) -> None:
         self.version = guard.version
@@ -66,6 +69,7 @@ class OpenCode2:
         self._calls = Calls(client, operations, guard)
         self._records = Records(self._calls)
         self._history = History(self._calls)
+        self._catalogue = Catalogue(self._calls)
 
     @classmethod
     async def connect(cls, client: AgentClient, guard: GuardDocument | None = None) -> OpenCode2:
@@ -217,6 +221,14 @@ class OpenCode2:
             return None
         return next((item for item in self._client.many(wire.InboxItem, told) if item.id == prompt_id), None)
 
+    async def agents(self, directory: str) -> list[str]:
+        """See `Agent.agents`."""
+        return await self._catalogue.agents(directory)
+
+    async def models(self, directory: str) -> list[str]:
+        """See `Agent.models`."""
+        return await self._catalogue.models(directory)
+
     # -- acting --------------------------------------------------------------------------------------------------
 
     async def create(self, directory: str) -> model.Session:
@@ -227,9 +239,18 @@ class OpenCode2:
             await self._calls.data("session.permission.list", session.id, limit=LARGE_BODY)
         return self._records.note(session)
 
+    async def switch(self, session_id: str, agent: str, model: str) -> None:
+        """See `Agent.switch`. OpenCode 2 takes any name here, and fails at the next prompt."""
+        if agent:
+            await self._calls.call("session.switchAgent", session_id, body={"agent": agent})
+        if model:
+            provider, _, name = model.partition("/")
+            reference = {"id": name, "providerID": provider}
+            await self._calls.call("session.switchModel", session_id, body={"model": reference})
+
     async def prompt(self, prompt: model.Prompt) -> None:
-        """See `Agent.prompt`. It joins a running turn at its next step."""
-        body = {"id": prompt.id, "text": prompt.text, "delivery": "steer"}
+        """See `Agent.prompt`. One that steers joins a running turn at its next step."""
+        body = {"id": prompt.id, "text": prompt.text, "delivery": prompt.delivery}
         known = self._records.known(prompt.session_id)
         with _naming_gone(known.directory if known else ""):
             answer = await self._calls.call("session.prompt", prompt.session_id, body=body)

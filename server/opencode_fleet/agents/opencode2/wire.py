@@ -39,6 +39,27 @@ class _ModelReference(Wire):
 ModelReference = Annotated[_ModelReference, BeforeValidator(_dict)]
 
 
+class OfferedAgent(Wire):
+    """An agent (mode), as the list of them tells it."""
+
+    id: Short = Field(min_length=1)
+    mode: Short = "primary"
+    hidden: bool = False
+
+    @property
+    def is_for_people(self) -> bool:
+        """Whether a person may have a session go on with it: subagents and OpenCode's own helpers are none."""
+        return self.mode != "subagent" and not self.hidden
+
+
+class OfferedModel(_ModelReference):
+    """A model, as the list of them tells it."""
+
+    id: Short = Field(min_length=1)
+    provider_id: Short = Field(min_length=1, alias="providerID")
+    enabled: bool = True
+
+
 class _Location(Wire):
     directory: Text = Field("", max_length=4096)
 
