@@ -57,7 +57,7 @@ class Agent(Protocol):
 
     @property
     def rights(self) -> frozenset[str] | None:
-        """What the owner of its machine lets through (`observe`, `drive`, `approve`, `always`); None: not told."""
+        """What the owner of its machine lets through (words of `docs/contract.md`); None: not told."""
 
     @property
     def clock(self) -> float | None:
@@ -111,6 +111,9 @@ class Agent(Protocol):
     async def models(self, directory: str) -> list[str]:
         """Return the models that a session of the directory can be with, as `PROVIDER/MODEL`."""
 
+    async def commands(self, directory: str) -> list[str]:
+        """Return the names of the commands that a session of the directory can run."""
+
     async def create(self, directory: str) -> Session:
         """Create an empty session."""
 
@@ -119,6 +122,13 @@ class Agent(Protocol):
 
     async def prompt(self, prompt: Prompt) -> None:
         """Post a prompt and return at once; the session's own agent and model are kept."""
+
+    async def run(self, name: str, prompt: Prompt) -> str:
+        """Run one of its commands, at most once, with the prompt's text as arguments.
+
+        Returns, once it is accepted, the id of the message that it became; empty where that is not told. What is
+        raised after it was posted leaves open whether it runs.
+        """
 
     async def interrupt(self, session_id: str) -> None:
         """Stop what a session runs, its subagents included; nothing happens where nothing runs."""

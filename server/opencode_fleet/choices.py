@@ -42,15 +42,21 @@ async def offered(instance: Instance, manner: Manner) -> Manner:
     """
     agent, model = manner.agent, manner.model
     if agent:
-        agent = await _one_offered(instance, agent, instance.agent.agents, "agent")
+        agent = await chosen_from(instance, agent, instance.agent.agents, "agent")
     if model:
-        model = await _one_offered(instance, model, instance.agent.models, "model")
+        model = await chosen_from(instance, model, instance.agent.models, "model")
     return manner._replace(agent=agent, model=model)
 
 
-async def _one_offered(
+async def chosen_from(
     instance: Instance, wanted: str, fetch: Callable[[str], Awaitable[list[str]]], kind: str
 ) -> str:
+    """Return the one that is meant of what `fetch` tells for the instance's directory.
+
+    Raises:
+        Refused: there is none; the message lists the nearest.
+        InstanceError: it could not be fetched.
+    """
     loop = asyncio.get_running_loop()
     give_up = loop.time() + SETTLES_WITHIN
     while True:

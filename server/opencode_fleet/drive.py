@@ -17,6 +17,7 @@ from opencode_common.text import one_line, quote
 from opencode_fleet.agent import Capability
 from opencode_fleet.answers import REJECT, settlement_of
 from opencode_fleet.background import Background
+from opencode_fleet.commands import command_of, is_command
 from opencode_fleet.errors import InstanceError, NotFound, Refused
 from opencode_fleet.model import Permission, Prompt
 from opencode_fleet.sending import AS_IT_IS, Sender
@@ -54,13 +55,18 @@ class Driver:
     async def send(
         self, instance: Instance, message: str, wanted: str | None, on_text: OnText, manner: Manner = AS_IT_IS
     ) -> Outcome:
-        """Send a message and follow its turn; see `Sender.send`."""
+        """Send a message, or run the command that it is, and follow its turn; see `Sender`."""
+        command = await command_of(instance, message)
+        if command is not None:
+            return await self._sender.run(instance, command, wanted, on_text, manner)
         return await self._sender.send(instance, message, wanted, on_text, manner)
 
     async def send_to_all(
         self, instances: Sequence[Instance], message: str, wanted: str | None, manner: Manner = AS_IT_IS
     ) -> list[Outcome | RelayError]:
-        """Send each of them a message and wait for no turn; see `Sender.send_to_all`."""
+        """Send each of them a message and wait for no turn; see `Sender.send_to_all`. Raises `Refused`: a command."""
+        if is_command(message):
+            raise Refused("a command goes to one instance at a time; nothing was sent")
         return await self._sender.send_to_all(instances, message, wanted, manner)
 
     # -- stopping ------------------------------------------------------------------------------------------------
@@ -160,7 +166,7 @@ class Driver:
         if outcome.result not in {"done", "failed"}:
             return replace(outcome, note="the reason was not told to the agent, as the turn did not end; send it")
         # This agent loses the reason of a rejection, so that it follows as a message.
-        return await self.send(instance, settlement.reason, root, on_text)
+        return await self._sender.send(instance, settlement.reason, root, on_text, AS_IT_IS)
 
     async def open_ask(self, instance: Instance, ask_id: str) -> Ask:
         """Return an ask that waits right now.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from opencode_common.text import quote
 from opencode_fleet.agent import Capability
 from opencode_fleet.choices import Manner, offered
+from opencode_fleet.commands import run_once
 from opencode_fleet.errors import NotFound, Refused, RelayError, Unreachable, Unresponsive
 from opencode_fleet.model import Outcome, Prompt
 from opencode_fleet.prompt_ids import new_prompt_id
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from opencode_fleet.background import Background
     from opencode_fleet.choices import When
+    from opencode_fleet.commands import Command
     from opencode_fleet.events import Event
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Result
@@ -118,6 +120,41 @@ class Sender:
             else:
                 instance.posting.discard(prompt.session_id)
             return replace(outcome, note=outcome.note or ready.note, when=ready.when)
+
+    async def run(
+        self, instance: Instance, command: Command, wanted: str | None, on_text: OnText, manner: Manner
+    ) -> Outcome:
+        """Run a command of the agent's, at most once, and follow its turn.
+
+        Raises:
+            Refused: the session is busy, or `manner` asks for more than that; nothing was sent.
+            InstanceError: the message says whether it may run.
+        """
+        if manner != AS_IT_IS:
+            raise Refused(
+                f"/{command.name} is a command: it begins in an idle session, with the session's agent and model. "
+                "Send it without `when`, `agent` and `model`; nothing was sent"
+            )
+        call = Call(instance.name, wanted, f"/{command.name} {command.arguments}")
+        if (sent_before := self._repeats.take(call)) is not None:
+            return Outcome("running", sent_before.session_id, note=_SENT_BEFORE)
+        deadline = time.monotonic() + self._timeout
+        ready = await self._ready(instance, command.arguments, wanted, manner, self._timeout)
+        prompt = ready.prompt
+        instance.posting.add(prompt.session_id)
+        running = self._background.start(run_once(instance, command.name, prompt))
+        running.add_done_callback(lambda _: instance.posting.discard(prompt.session_id))
+        try:
+            prompt_id = await asyncio.shield(running)
+            if not prompt_id:
+                return Outcome("running", prompt.session_id, note=ready.note)
+            turn = Turn(instance, replace(prompt, id=prompt_id), on_text=on_text, running=True)
+            with instance.listening(turn.hear):
+                outcome = await turn.follow(deadline - time.monotonic())
+        except asyncio.CancelledError:
+            self._repeats.cut(call, prompt)
+            raise
+        return replace(outcome, note=outcome.note or ready.note)
 
     async def send_to_all(
         self, instances: Sequence[Instance], message: str, wanted: str | None, manner: Manner

@@ -119,3 +119,32 @@ async def test_all_take_a_message_and_none_is_waited_for(client: RelayClient, la
     assert (row["instance"], row["result"]) == ("laptop", "running")
     answered = ("assistant", "echo: to all")
     await eventually_async(lambda: answered in laptop.messages(row["session"]), "its answer", within=60)
+
+
+@pytest.mark.generations(1)
+async def test_a_message_that_is_a_command_runs_it_and_keeps_the_agent(client: RelayClient, laptop: Driven) -> None:
+    answer = await send(client, "/init in one line", session=laptop.create_with_agent("plan"))
+    assert answer.structured.get("result") == "done", answer.text
+    assert "in one line" in answer.structured["text"]
+    read = await client.call("read", instance="laptop", session=answer.structured["session"])
+    assert read.structured["agent"] == "plan"
+    # What would read a file of the laptop unasked is kept back there.
+    refused = await send(client, "/init @~/.ssh/id_rsa", session="new")
+    assert "does not let `commands-with-shell` through" in refused.text
+
+
+@pytest.mark.generations(2)
+async def test_a_command_whose_template_is_not_told_needs_the_owners_word(client: RelayClient) -> None:
+    refused = await send(client, "/init in one line", session="new")
+    assert refused.is_error
+    assert "does not let `commands-with-shell` through" in refused.text
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [("/revew it", "has no command 'revew'; nearest: "), ("/compact", "a command of OpenCode's own screen")],
+)
+async def test_a_command_that_is_not_there_goes_to_no_model(client: RelayClient, message: str, said: str) -> None:
+    refused = await send(client, message)
+    assert refused.is_error
+    assert said in refused.text

@@ -75,8 +75,10 @@ class FakeAgent:
         """Whether posted messages are stored and begun with at once; else they are accepted, and that is all."""
         self.queues = False
         """Whether those that are not taken in stand in a queue that can be seen."""
-        self.offers = {"agents": ["build", "plan"], "models": ["fake/large", "fake/small"]}
-        """What sessions can be in or with."""
+        self.offers = {"agents": ["build", "plan"], "models": ["fake/large", "fake/small"], "commands": ["greet"]}
+        """What sessions can be in, be with, or run."""
+        self.ran: list[tuple[str, str]] = []
+        """Commands that were run, with their arguments."""
         self.switched: list[tuple[str, str, str]] = []
         """Sessions, each with the agent and the model that it was told to go on with."""
         self.posted: list[Prompt] = []
@@ -245,6 +247,12 @@ class FakeAgent:
         self._check()
         return self.offers["models"]
 
+    async def commands(self, directory: str) -> list[str]:
+        """See `Agent.commands`."""
+        del directory
+        self._check()
+        return self.offers["commands"]
+
     async def switch(self, session_id: str, agent: str, model: str) -> None:
         """See `Agent.switch`."""
         self._check()
@@ -264,6 +272,13 @@ class FakeAgent:
         self.posted.append(prompt)
         if self.takes_in or (again and self.queues):
             self.take_in(prompt)
+
+    async def run(self, name: str, prompt: Prompt) -> str:
+        """See `Agent.run`."""
+        self._check()
+        self.ran.append((name, prompt.text))
+        self.take_in(replace(prompt, text=f"{name}: {prompt.text}"))
+        return prompt.id
 
     async def interrupt(self, session_id: str) -> None:
         """See `Agent.interrupt`."""

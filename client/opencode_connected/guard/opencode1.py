@@ -36,6 +36,18 @@ _PROMPT = fields(
     },
     "parts",
 )
+_COMMAND = fields(
+    {
+        "messageID": identifier,
+        "command": text(200),
+        "arguments": text(MAX_PROMPT),
+        "agent": text(200),
+        "model": text(400),
+        "variant": text(200),
+    },
+    "command",
+    "arguments",
+)
 _REPLY = fields({"reply": one_of("once", "always", "reject"), "message": text(100_000)}, "reply")
 _ANSWERS = fields({"answers": array(array(text(100_000), 100), 100)}, "answers")
 _TOAST = fields(
@@ -67,6 +79,7 @@ API = Api(
     decodes_twice=True,
     own_directory="/path",
     session="/session/{session}",
+    commands="/command",
     session_directory=_session_directory,
     health="/global/health",
     filters_events=False,
@@ -110,6 +123,15 @@ API = Api(
             Scope.SESSION,
             body=_PROMPT,
             max_body=MAX_PROMPT,
+        ),
+        Route(
+            "POST",
+            "/session/{session}/command",
+            "command",
+            Right.DRIVE,
+            Scope.SESSION,
+            command=("command", "arguments"),
+            body=_COMMAND,
         ),
         Route("POST", "/session/{session}/abort", "abort", Right.DRIVE, Scope.SESSION, body=_NOTHING),
         Route("POST", "/permission/{ask}/reply", "reply", _reply_right, Scope.QUERY, body=_REPLY),

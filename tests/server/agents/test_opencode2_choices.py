@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import pytest
+
+from opencode_fleet.errors import NotFound
 from opencode_fleet.model import Prompt
-from support.agents import opencode2_behind
+from opencode_fleet.prompt_ids import new_prompt_id
+from support.agents import listening, opencode2_behind
 from support.fake_opencode2 import GUARD, HOME, FakeOpenCode2
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from opencode_fleet.agents.opencode2 import OpenCode2
 
 PROMPT = "POST /api/session/ses_1/prompt"
 
@@ -40,3 +51,24 @@ async def test_a_message_is_delivered_into_a_turn_or_after_it_and_changes_no_age
         await agent.prompt(Prompt("ses_1", "msg_1", "hello", delivery="queue"))
     same = {"id": "msg_1", "text": "hello"}
     assert fake.bodies(PROMPT) == [{**same, "delivery": "steer"}, {**same, "delivery": "queue"}]
+
+
+async def test_a_command_of_a_real_one_is_run_and_its_message_found(agent: OpenCode2, tmp_path: Path) -> None:
+    session = await agent.create(str(tmp_path))
+    assert "init" in await agent.commands(str(tmp_path))
+    async with listening(agent) as heard:
+        message = await agent.run("init", Prompt(session.id, new_prompt_id(), "in one line"))
+        await heard.until_idle(session.id)
+    (answer,) = (await agent.turn(session.id, message)).answers
+    assert "in one line" in answer.text
+    # The next one is told from it.
+    async with listening(agent) as heard:
+        again = await agent.run("init", Prompt(session.id, new_prompt_id(), "in two lines"))
+        await heard.until_idle(session.id)
+    assert again not in {"", message}
+
+
+async def test_a_command_that_is_not_there_is_refused(agent: OpenCode2, tmp_path: Path) -> None:
+    session = await agent.create(str(tmp_path))
+    with pytest.raises(NotFound):
+        await agent.run("no-such-command", Prompt(session.id, new_prompt_id(), ""))

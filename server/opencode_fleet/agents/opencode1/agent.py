@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,8 @@ from opencode_fleet.agents.guard import GUARD_CHANGED
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
 from opencode_fleet.agents.opencode1.decoder import Decoder
 from opencode_fleet.agents.opencode1.wire import (
-    Choice,
+    Agent,
+    Command,
     Health,
     Location,
     Message,
@@ -38,6 +40,9 @@ SESSIONS_IN_SNAPSHOT = 20
 MAX_LOOKED_UP = 200
 """Running sessions whose records are fetched: a subagent's ask is shown under the session that started it."""
 MESSAGES_LOOKED_AT = 50
+COMMAND_WITHIN = 60.0
+"""Seconds in which a command has run the shells of its template and become a message."""
+COMMAND_LOOKS_APART = 0.25
 MAX_PAGE = 200
 MAX_PAGES = 60
 MAX_ASKS_CHECKED = 50
@@ -218,7 +223,7 @@ class OpenCode1:
     async def agents(self, directory: str) -> list[str]:
         """See `Agent.agents`."""
         told = await self._client.call("GET", "/agent", params={"directory": directory})
-        return [each.name for each in self._client.many(Choice, told) if each.is_for_people]
+        return [each.name for each in self._client.many(Agent, told) if each.is_for_people]
 
     async def models(self, directory: str) -> list[str]:
         """See `Agent.models`. The answer tells much of each model, and where no guard is, keys too."""
@@ -226,6 +231,11 @@ class OpenCode1:
             self._guard.require("model")
         told = await self._client.call("GET", "/config/providers", params={"directory": directory}, limit=LARGE_BODY)
         return self._client.one(Providers, told).names()
+
+    async def commands(self, directory: str) -> list[str]:
+        """See `Agent.commands`."""
+        told = await self._client.call("GET", "/command", params={"directory": directory}, limit=LARGE_BODY)
+        return [each.name for each in self._client.many(Command, told)]
 
     # -- acting --------------------------------------------------------------------------------------------------
 
@@ -247,6 +257,28 @@ class OpenCode1:
             **await self._manner(prompt),
         }
         await self._client.call("POST", f"/session/{prompt.session_id}/prompt_async", body=body)
+
+    async def run(self, name: str, prompt: model.Prompt) -> str:
+        """See `Agent.run`. The call lasts as long as the turn, which does not need it: its message tells sooner."""
+        if self._guard is not None:
+            self._guard.require("command")
+        manner = await self._manner(prompt)
+        if chosen := manner.pop("model", None):
+            manner["model"] = f"{chosen['providerID']}/{chosen['modelID']}"
+        body = {"messageID": prompt.id, "command": name, "arguments": prompt.text, **manner}
+        call = self._client.call(
+            "POST", f"/session/{prompt.session_id}/command", body=body, limit=LARGE_BODY, timeout=COMMAND_WITHIN
+        )
+        posting = asyncio.create_task(call)
+        try:
+            while not (await asyncio.wait({posting}, timeout=COMMAND_LOOKS_APART))[0]:
+                with suppress(NotFound):
+                    await self._message(prompt.session_id, prompt.id)
+                    return prompt.id
+            await posting
+        finally:
+            posting.cancel()
+        return prompt.id
 
     async def _manner(self, prompt: model.Prompt) -> dict[str, Any]:
         """Return the agent, model and variant that the prompt's session is in, as a prompt names them."""

@@ -13,6 +13,7 @@ from opencode_fleet.agents.shapes import (
     Id,
     Mapping,
     Number,
+    OfferedAgent,
     OptionalNumber,
     Short,
     Strings,
@@ -35,17 +36,16 @@ class Location(Wire):
     directory: str = Field(min_length=1, max_length=4096)
 
 
-class Choice(Wire):
-    """An agent (mode), as the list of them tells it."""
+class Agent(OfferedAgent):
+    """An agent (mode)."""
 
     name: Short = Field(min_length=1)
-    mode: Short = "primary"
-    hidden: bool = False
 
-    @property
-    def is_for_people(self) -> bool:
-        """Whether a person may have a session go on with it: subagents and OpenCode's own helpers are none."""
-        return self.mode != "subagent" and not self.hidden
+
+class Command(Wire):
+    """A command."""
+
+    name: Short = Field(min_length=1)
 
 
 class _Provider(Wire):

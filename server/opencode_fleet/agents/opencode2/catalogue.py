@@ -1,4 +1,4 @@
-"""What OpenCode 2 offers in a directory: agents and models.
+"""What OpenCode 2 offers in a directory: agents, models and commands.
 
 It reads a directory's configuration when it is first asked. Until then its lists lack what is configured there.
 """
@@ -23,12 +23,17 @@ class Catalogue:
     async def agents(self, directory: str) -> list[str]:
         """Return the agents that a person may have a session go on with."""
         told = await self._list("agent.list", directory)
-        return [each.id for each in self._calls.client.many(wire.OfferedAgent, told) if each.is_for_people]
+        return [each.id for each in self._calls.client.many(wire.Agent, told) if each.is_for_people]
 
     async def models(self, directory: str) -> list[str]:
         """Return the models that can be used, as `PROVIDER/MODEL`."""
         told = await self._list("model.list", directory)
-        return [each.name() for each in self._calls.client.many(wire.OfferedModel, told) if each.enabled]
+        return [each.name() for each in self._calls.client.many(wire.Model, told) if each.enabled]
+
+    async def commands(self, directory: str) -> list[str]:
+        """Return the names of the commands that can be run."""
+        told = await self._list("command.list", directory)
+        return [each.name for each in self._calls.client.many(wire.Command, told)]
 
     async def _list(self, name: str, directory: str) -> object:
         return await self._calls.data(name, params={"location[directory]": directory}, limit=LARGE_BODY)

@@ -53,6 +53,8 @@ KNOWN: Final = (
     Known("session.form.list", "GET", f"{_SESSION}/form", "asks"),
     Known("agent.list", "GET", "/api/agent", "agent"),
     Known("model.list", "GET", "/api/model", "model"),
+    Known("command.list", "GET", "/api/command", "commands"),
+    Known("session.command", "POST", f"{_SESSION}/command", "command", ("name", "text")),
     Known("session.switchAgent", "POST", f"{_SESSION}/agent", "agent", ("agent",)),
     Known("session.switchModel", "POST", f"{_SESSION}/model", "model", ("model",)),
     Known("session.create", "POST", "/api/session", "create", ("location",)),

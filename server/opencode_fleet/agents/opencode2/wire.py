@@ -12,6 +12,7 @@ from opencode_fleet.agents.shapes import (
     Id,
     Mapping,
     Number,
+    OfferedAgent,
     OptionalNumber,
     Short,
     Text,
@@ -39,21 +40,20 @@ class _ModelReference(Wire):
 ModelReference = Annotated[_ModelReference, BeforeValidator(_dict)]
 
 
-class OfferedAgent(Wire):
-    """An agent (mode), as the list of them tells it."""
+class Agent(OfferedAgent):
+    """An agent (mode)."""
 
     id: Short = Field(min_length=1)
-    mode: Short = "primary"
-    hidden: bool = False
-
-    @property
-    def is_for_people(self) -> bool:
-        """Whether a person may have a session go on with it: subagents and OpenCode's own helpers are none."""
-        return self.mode != "subagent" and not self.hidden
 
 
-class OfferedModel(_ModelReference):
-    """A model, as the list of them tells it."""
+class Command(Wire):
+    """A command."""
+
+    name: Short = Field(min_length=1)
+
+
+class Model(_ModelReference):
+    """A model."""
 
     id: Short = Field(min_length=1)
     provider_id: Short = Field(min_length=1, alias="providerID")
