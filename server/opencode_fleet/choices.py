@@ -22,6 +22,8 @@ SETTLES_WITHIN = 5.0
 LOOKS_APART = 0.25
 MAX_NAMED = 12
 """Names that a refusal lists."""
+MAX_COMPARED = 200
+"""Names, and characters of each, among which the nearest are looked for."""
 
 
 class Manner(NamedTuple):
@@ -87,9 +89,11 @@ def _known(wanted: str, known: Sequence[str]) -> str:
     """Say which names come nearest, or which there are; their own machine chose them."""
     if not known:
         return "it offers none"
-    folded = {name.casefold(): name for name in known}
-    near = get_close_matches(wanted.casefold(), folded, n=5, cutoff=0.5)
-    near += [name for name in folded if wanted.casefold() in name and name not in near]
+    # Comparing takes its time, and another machine says how much there is of it.
+    folded = {name[:MAX_COMPARED].casefold(): name for name in known[:MAX_COMPARED]}
+    sought = wanted[:MAX_COMPARED].casefold()
+    near = get_close_matches(sought, folded, n=5, cutoff=0.5)
+    near += [name for name in folded if sought in name and name not in near]
     if near:
         return f"nearest: {_listed([folded[name] for name in near])}"
     return f"it has: {_listed(known)}"

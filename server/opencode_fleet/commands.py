@@ -64,8 +64,10 @@ async def command_of(instance: Instance, message: str) -> Command | None:
             f"/{name} is a command of OpenCode's own screen, and no message for the agent; nothing was sent. What "
             "it does is done by another tool, if at all, or on the machine itself"
         )
-    known = await chosen_from(instance, name, instance.agent.commands, "command")
-    return Command(known, arguments)
+    try:
+        return Command(await chosen_from(instance, name, instance.agent.commands, "command"), arguments)
+    except Refused as error:
+        raise Refused(f"{error}. A message that is no command begins with another character than /") from None
 
 
 def is_command(message: str) -> bool:

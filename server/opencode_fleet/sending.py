@@ -9,7 +9,7 @@ import asyncio
 import time
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opencode_common.text import quote
 from opencode_fleet.agent import Capability
@@ -50,12 +50,14 @@ _SENT_BEFORE = (
     "To have it done once more, say so in other words"
 )
 
+_NOT_TOLD = "OpenCode took the command and did not tell which message it became; `read` shows it"
+
 
 class _Posted(NamedTuple):
     """A prompt that is being posted, or was."""
 
     session_id: str
-    task: asyncio.Task[None]
+    task: asyncio.Task[Any]
     ran: float | None
     """When its session was last known to run before."""
 
@@ -142,12 +144,13 @@ class Sender:
         ready = await self._ready(instance, command.arguments, wanted, manner, self._timeout)
         prompt = ready.prompt
         instance.posting.add(prompt.session_id)
+        ran = instance.state.ran.get(prompt.session_id)
         running = self._background.start(run_once(instance, command.name, prompt))
-        running.add_done_callback(lambda _: instance.posting.discard(prompt.session_id))
+        self._background.start(self._release(instance, _Posted(prompt.session_id, running, ran), TAKEN_FOR))
         try:
             prompt_id = await asyncio.shield(running)
             if not prompt_id:
-                return Outcome("running", prompt.session_id, note=ready.note)
+                return Outcome("running", prompt.session_id, note=_NOT_TOLD)
             turn = Turn(instance, replace(prompt, id=prompt_id), on_text=on_text, running=True)
             with instance.listening(turn.hear):
                 outcome = await turn.follow(deadline - time.monotonic())

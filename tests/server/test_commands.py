@@ -105,6 +105,33 @@ async def test_a_command_of_which_no_word_came_is_not_run_again(trouble: Instanc
     assert agent.calls == 1
 
 
+class Silent(FakeAgent):
+    """An agent that does not tell which message a command became."""
+
+    async def run(self, name: str, prompt: Prompt) -> str:
+        await super().run(name, prompt)
+        return ""
+
+
+async def test_a_command_whose_message_is_not_told_runs_and_is_not_followed() -> None:
+    agent = Silent()
+    outcome = await sent(agent, "/greet Ann")
+    assert outcome.result == "running"
+    assert "did not tell which message it became" in outcome.note
+    assert len(agent.ran) == 1
+
+
+async def test_a_reason_that_begins_like_a_command_is_sent_as_a_reason() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        instance, driver = await fleet.find_live("laptop"), Driver(fleet, 30)
+        asked = await driver.send(instance, "ask me", None, ignored)
+        (ask,) = asked.asks
+        await driver.reply(instance, ask.id, "reject: /greet is not wanted", ignored, lambda _: True)
+    assert not agent.ran
+    assert agent.posted[-1].text == "/greet is not wanted"
+
+
 async def test_a_call_that_was_cut_off_and_is_repeated_runs_nothing_twice() -> None:
     agent = FakeAgent()
     agent.gate.clear()
