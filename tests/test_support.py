@@ -14,6 +14,7 @@ from support.events import PLAIN_TURN, Session, new_session
 from support.fake_fleet import FakeFleet
 from support.fake_hostile import BEHAVIOURS, HostileInstance
 from support.opencode import OpenCodeHome, ServedOpenCode
+from support.plain_http import NO_TLS
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ async def test_the_fake_instance_agrees_with_the_real_one(opencode: ServedOpenCo
 async def test_a_hung_member_accepts_and_never_answers(tmp_path: Path) -> None:
     with FakeFleet(tmp_path / "registry") as fleet:
         (port,) = fleet.add(1, hung=True).values()
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", verify=NO_TLS) as client:
             with pytest.raises(httpx.ReadTimeout):
                 await client.get("/global/health", timeout=httpx.Timeout(30, read=0.2))
 
@@ -50,7 +51,7 @@ async def test_a_hostile_instance_is_bad_in_its_own_way(behaviour: str) -> None:
 
 def test_a_served_opencode_can_ask_for_a_password(opencode_home: OpenCodeHome, tmp_path: Path) -> None:
     with ServedOpenCode(opencode_home, tmp_path / "project", password="secret") as served:
-        assert httpx.get(f"{served.url}/global/health").status_code == 401
+        assert httpx.get(f"{served.url}/global/health", verify=NO_TLS).status_code == 401
         with served.client() as client:
             assert client.get("/global/health").json()["healthy"] is True
 
@@ -130,7 +131,7 @@ async def symptom(port: int, path: str, patience: float) -> str:
     try:
         async with (
             asyncio.timeout(patience),
-            httpx.AsyncClient(trust_env=False, timeout=120) as client,
+            httpx.AsyncClient(trust_env=False, timeout=120, verify=NO_TLS) as client,
             client.stream("GET", f"http://127.0.0.1:{port}{path}") as response,
         ):
             async for chunk in response.aiter_bytes():

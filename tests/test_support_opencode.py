@@ -13,6 +13,7 @@ import httpx
 
 from support.events import PLAIN_TURN, new_session, session_of
 from support.opencode import OpenCodeHome, ServedOpenCode
+from support.plain_http import NO_TLS
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -246,7 +247,7 @@ async def test_an_event_stream_ends_when_its_instance_is_disposed(
     opencode_home: OpenCodeHome, tmp_path: Path
 ) -> None:
     with ServedOpenCode(opencode_home, tmp_path / "project") as served:
-        async with httpx.AsyncClient(base_url=served.url, timeout=30, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=served.url, timeout=30, trust_env=False, verify=NO_TLS) as client:
 
             async def listen() -> list[str]:
                 async with client.stream("GET", "/event") as stream:

@@ -11,6 +11,7 @@ import pytest
 from support.events2 import new_session2
 from support.opencode import OpenCodeHome, ServedOpenCode, find_on_machine, version_of
 from support.opencode2 import OpenCode2Home, ServedOpenCode2, Service2
+from support.plain_http import NO_TLS
 from support.processes import named, with_home
 from support.waiting import eventually, eventually_async
 
@@ -143,7 +144,7 @@ async def test_without_asks_a_command_runs_at_once(
 
 def test_a_served_one_asks_for_the_password_that_it_was_given(fresh_home: OpenCode2Home, project: Path) -> None:
     with ServedOpenCode2(fresh_home, project, password="open sesame") as served:
-        assert httpx.get(f"{served.url}/api/info", trust_env=False).status_code == 401
+        assert httpx.get(f"{served.url}/api/info", trust_env=False, verify=NO_TLS).status_code == 401
         with served.client() as client:
             assert client.get("/api/info").json()["pid"] == served.pid
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from client.launched import Machine
+from support.plain_http import NO_TLS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,7 +32,7 @@ def guard_of(machine: Machine, *, auth: tuple[str, str] | None = None) -> httpx.
     (registration,) = machine.registrations().values()
     credentials = auth or ("opencode", key_of(machine, registration["name"]))
     url = f"http://127.0.0.1:{registration['port']}"
-    return httpx.Client(base_url=url, auth=credentials, trust_env=False, timeout=30)
+    return httpx.Client(base_url=url, auth=credentials, trust_env=False, timeout=30, verify=NO_TLS)
 
 
 def told(machine: Machine) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import psutil
 
 from client.launched import Launched
 from client.machine2 import guard_of, key_of, told
+from support.plain_http import NO_TLS
 from support.sshd import Sshd
 from support.waiting import eventually
 
@@ -54,7 +55,9 @@ def test_with_a_relay_the_tunnel_leads_to_a_socket_of_the_users_alone(machine: M
         (socket,) = (Path(path) for path in sockets if path.endswith(".sock"))
         assert stat.S_IMODE(socket.stat().st_mode) & 0o077 == 0
         assert stat.S_IMODE(socket.parent.stat().st_mode) == 0o700
-        with httpx.Client(base_url=f"http://127.0.0.1:{state['port']}", trust_env=False, timeout=30) as client:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{state['port']}", trust_env=False, timeout=30, verify=NO_TLS
+        ) as client:
             assert client.get("/global/health").json()["healthy"] is True
             assert client.get("/opencode-relay/guard").json()["generation"] == 1
             assert client.get("/config").status_code == 403
@@ -72,4 +75,4 @@ def test_a_home_with_a_path_too_long_for_a_socket_is_no_obstacle(machine: Machin
             eventually(machine.registrations, "the registration", within=60)
             (registration,) = machine.registrations().values()
             url = f"http://127.0.0.1:{registration['port']}/global/health"
-            assert httpx.get(url, trust_env=False, timeout=30).status_code == 200
+            assert httpx.get(url, trust_env=False, timeout=30, verify=NO_TLS).status_code == 200

@@ -13,6 +13,7 @@ import psutil
 from client.launched import Launched
 from client.machine2 import machine_of
 from support.opencode import OpenCodeHome
+from support.plain_http import NO_TLS
 from support.processes import has_ended
 from support.waiting import eventually
 
@@ -66,7 +67,7 @@ def test_a_headless_instance_ends_its_running_tools_with_it(machine: Machine) ->
         assert all(PASSWORD not in str(process.cmdline()) for process in launched.family())
 
         url = f"http://127.0.0.1:{state['local_port']}"
-        with httpx.Client(base_url=url, auth=("opencode", PASSWORD), trust_env=False) as client:
+        with httpx.Client(base_url=url, auth=("opencode", PASSWORD), trust_env=False, verify=NO_TLS) as client:
             session = client.post("/session", json={"permission": [_ALLOW_BASH]}).json()["id"]
             command = f"sleep 987.{os.getpid()}"  # no other run's
             prompt = {"parts": [{"type": "text", "text": f"[BASH:{command}]"}]}

@@ -24,6 +24,7 @@ from opencode_connected.agents.generation import installed
 from opencode_connected.agents.service import Service
 from opencode_connected.errors import LauncherError, OpenCodeMissing
 from opencode_connected.loopback import Unanswered
+from support.plain_http import NO_TLS
 from support.sshd import Sshd
 from support.waiting import eventually
 
@@ -114,10 +115,12 @@ def test_with_a_relay_the_tunnel_leads_to_the_guard_of_all_directories(
             assert registration["localPort"] == service.port != registration["port"]
             assert registration["cwd"] == str(machine2.project)
             url = f"http://127.0.0.1:{registration['port']}"
-            document = httpx.get(f"{url}/opencode-relay/guard", trust_env=False, timeout=30).json()
+            document = httpx.get(f"{url}/opencode-relay/guard", trust_env=False, timeout=30, verify=NO_TLS).json()
             assert {entry.get("name") for entry in document["directories"]} == {name, None}
-            assert httpx.get(f"{url}/api/session/active", trust_env=False, timeout=30).status_code == 200
-            assert httpx.get(f"{url}/api/config", trust_env=False, timeout=30).status_code == 403
+            assert (
+                httpx.get(f"{url}/api/session/active", trust_env=False, timeout=30, verify=NO_TLS).status_code == 200
+            )
+            assert httpx.get(f"{url}/api/config", trust_env=False, timeout=30, verify=NO_TLS).status_code == 403
             launched.launcher().send_signal(signal.SIGTERM)
             launched.ended()
         eventually(lambda: machine2.registrations() == {}, "the relay has it no more")

@@ -12,6 +12,7 @@ import pexpect
 import pytest
 
 from support.mcp_client import relay_client
+from support.plain_http import NO_TLS
 from support.ports import free_port
 from support.registry import register, registration
 from support.waiting import eventually, eventually_async
@@ -81,7 +82,7 @@ def on_screen(home: OpenCodeHome, cwd: Path, port: int) -> Iterator[Screen]:
 
 def is_healthy(port: int) -> bool:
     try:
-        return httpx.get(f"http://127.0.0.1:{port}/global/health").status_code == 200
+        return httpx.get(f"http://127.0.0.1:{port}/global/health", verify=NO_TLS).status_code == 200
     except httpx.HTTPError:
         return False
 
@@ -109,7 +110,7 @@ async def test_a_new_session_takes_nobodys_screen_and_is_said_there(
 
             # What was typed goes where the person meant it to go.
             screen.type("\r")
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as http:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", verify=NO_TLS) as http:
                 own = await eventually_async(lambda: session_of(http, besides=afar.structured["session"]), within=60)
                 # Until then it may be idle as nothing has begun yet.
                 await eventually_async(lambda: has_answered(http, own), within=60)

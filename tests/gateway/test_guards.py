@@ -16,6 +16,7 @@ from starlette.routing import Route
 from opencode_gateway.door.guards import FORM_BYTES, SlowBodyGuard, guarded
 from opencode_gateway.door.limits import CALL_BYTES
 from support.gateway import Gateway, fixture_entry
+from support.plain_http import NO_TLS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -187,7 +188,9 @@ def call(gateway: Gateway, *forwarded: str) -> str:
         ("Content-Type", "application/json"),
         *(("X-Forwarded-For", value) for value in forwarded),
     ]
-    answer = httpx.post(f"{gateway.url}/mcp", content=json.dumps(message), headers=headers, trust_env=False)
+    answer = httpx.post(
+        f"{gateway.url}/mcp", content=json.dumps(message), headers=headers, trust_env=False, verify=NO_TLS
+    )
     assert answer.status_code == 200, answer.text
     address: str = gateway.audit()[-1]["address"]
     return address

@@ -17,6 +17,7 @@ from opencode_gateway.calls.children import Children
 from opencode_gateway.calls.servers import Server
 from opencode_gateway.door.health import Health
 from support.gateway import Gateway, fixture_entry
+from support.plain_http import NO_TLS
 from support.ports import free_port
 from support.waiting import eventually
 
@@ -55,7 +56,7 @@ async def test_a_child_that_hangs_is_told_and_requests_meanwhile_share_one_quest
         (child,) = gateway.process.children()
         os.kill(child.pid, signal.SIGSTOP)
         try:
-            async with httpx.AsyncClient(base_url=gateway.url, trust_env=False, timeout=30) as client:
+            async with httpx.AsyncClient(base_url=gateway.url, trust_env=False, timeout=30, verify=NO_TLS) as client:
                 answers = await asyncio.gather(*(client.get("/healthz") for _ in range(20)))
         finally:
             os.kill(child.pid, signal.SIGCONT)

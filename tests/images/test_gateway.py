@@ -15,6 +15,7 @@ from mcp.client.streamable_http import streamable_http_client
 
 from images.containers import container_name, docker
 from support.mcp_client import ToolClient
+from support.plain_http import NO_TLS
 from support.ports import free_port, is_open
 from support.registry import register, registration
 from support.waiting import eventually
@@ -83,7 +84,9 @@ class GatewayContainer:
     async def client(self, token: str, era: Era) -> AsyncIterator[ToolClient]:
         """Connect with a bearer token."""
         async with (
-            httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=60.0, trust_env=False) as http,
+            httpx2.AsyncClient(
+                headers={"Authorization": f"Bearer {token}"}, timeout=60.0, trust_env=False, verify=NO_TLS
+            ) as http,
             Client(streamable_http_client(f"{self.url}/mcp", http_client=http), mode=era) as client,
         ):
             yield ToolClient(client)
@@ -126,7 +129,9 @@ async def test_it_drives_a_registered_opencode_for_a_machine_with_a_token(
 
 
 def test_it_lets_nobody_in_without_a_token(gateway: GatewayContainer) -> None:
-    answer = httpx.post(f"{gateway.url}/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "ping"}, trust_env=False)
+    answer = httpx.post(
+        f"{gateway.url}/mcp", json={"jsonrpc": "2.0", "id": 1, "method": "ping"}, trust_env=False, verify=NO_TLS
+    )
     assert answer.status_code == 401
     assert "resource_metadata" in answer.headers["www-authenticate"]
 

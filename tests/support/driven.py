@@ -16,6 +16,7 @@ import httpx
 from support.headless import Headless
 from support.opencode import ServedOpenCode
 from support.opencode2 import Service2
+from support.plain_http import NO_TLS
 from support.registry import register, registration
 from support.waiting import eventually
 
@@ -337,7 +338,9 @@ class Driven2(Driven):
     def through_the_guard(self) -> httpx.Client:
         """Return a client of its guard, which has the key."""
         auth = httpx.BasicAuth("opencode", self.launcher.key().strip())
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", auth=auth, timeout=30, trust_env=False)
+        return httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}", auth=auth, timeout=30, trust_env=False, verify=NO_TLS
+        )
 
     def running(self) -> list[str]:
         """See `Driven`."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from httpx_sse import aconnect_sse
 
+from support.plain_http import NO_TLS
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -108,7 +109,10 @@ class Session:
 @asynccontextmanager
 async def new_session(url: str) -> AsyncIterator[Session]:
     """Make a session in the OpenCode at `url`."""
-    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False) as client, tapped(client) as events:
+    async with (
+        httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, verify=NO_TLS) as client,
+        tapped(client) as events,
+    ):
         session_id = (await client.post("/session", json={})).json()["id"]
         yield Session(client, session_id, events)
 

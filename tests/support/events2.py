@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from httpx_sse import aconnect_sse
 
+from support.plain_http import NO_TLS
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ _ENDS = frozenset(f"session.execution.{how}" for how in ("succeeded", "failed", 
 async def new_session2(url: str, auth: httpx.Auth | None, directory: Path) -> AsyncIterator[Session2]:
     """Make a session for `directory` in the OpenCode 2 at `url`."""
     async with (
-        httpx.AsyncClient(base_url=url, auth=auth, timeout=_WAIT_SECONDS, trust_env=False) as client,
+        httpx.AsyncClient(base_url=url, auth=auth, timeout=_WAIT_SECONDS, trust_env=False, verify=NO_TLS) as client,
         tapped2(client) as events,
     ):
         made = await client.post("/api/session", json={"location": {"directory": str(directory)}})

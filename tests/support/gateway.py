@@ -17,6 +17,7 @@ from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from support.mcp_client import ToolClient
+from support.plain_http import NO_TLS
 from support.ports import free_port
 from support.waiting import eventually
 
@@ -120,9 +121,9 @@ class Gateway:
         """Where chat clients reach it."""
         return self.url
 
-    def trust(self) -> ssl.SSLContext | bool:
+    def trust(self) -> ssl.SSLContext:
         """Return whom those clients trust."""
-        return True
+        return NO_TLS
 
     def start(self) -> None:
         """Start it, and wait until it answers: it listens before it is ready."""
@@ -155,7 +156,7 @@ class Gateway:
         self, method: str, path: str, headers: Mapping[str, str] | None = None, content: bytes | None = None
     ) -> httpx.Response:
         """Send it one HTTP request; `headers` replace those that a client would send."""
-        with httpx.Client(base_url=self.url, trust_env=False, timeout=30.0) as client:
+        with httpx.Client(base_url=self.url, trust_env=False, timeout=30.0, verify=NO_TLS) as client:
             return client.request(method, path, headers=headers, content=content)
 
     def get(self, path: str, **headers: str) -> httpx.Response:

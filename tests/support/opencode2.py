@@ -13,6 +13,7 @@ import psutil
 
 from support.npm import install_from_npm
 from support.opencode import OpenCodeHome, ServedOpenCode, find_on_machine, scripted_provider
+from support.plain_http import NO_TLS
 from support.ports import free_port
 from support.processes import end_all, has_ended, with_home
 from support.waiting import eventually
@@ -132,7 +133,7 @@ class Service2:
 
     def client(self, *, timeout: float = 30.0) -> httpx.Client:
         """Return an HTTP client for the service that runs now: `timeout` in seconds per read."""
-        return httpx.Client(base_url=self.url, auth=self.auth, timeout=timeout, trust_env=False)
+        return httpx.Client(base_url=self.url, auth=self.auth, timeout=timeout, trust_env=False, verify=NO_TLS)
 
     def runs(self) -> bool:
         """Tell whether the service that the registry names answers, and is the one that it names."""

@@ -15,6 +15,7 @@ import httpx
 from opencode_connected.guard.policy import DEFAULT_RIGHTS, OpenedDirectory, Policy, Right
 from opencode_connected.guard.server import Guard
 from opencode_connected.guard.upstream import Target
+from support.plain_http import NO_TLS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -59,7 +60,7 @@ class Agent:
     def straight(self) -> httpx.Client:
         """Return a client that asks the agent itself."""
         auth = httpx.BasicAuth("opencode", self.password) if self.password else None
-        return httpx.Client(base_url=self.served.url, auth=auth, timeout=60, trust_env=False)
+        return httpx.Client(base_url=self.served.url, auth=auth, timeout=60, trust_env=False, verify=NO_TLS)
 
     def session(self, directory: Path) -> str:
         """Make a session straight, and return its id."""

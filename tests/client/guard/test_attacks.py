@@ -18,6 +18,7 @@ from client.guard.fake_agent import FakeAgent, fake_agent, session_in
 from client.guard.guarded import CREDENTIALS, Agent, Guarded, basic, guarded, opened, refusal
 from opencode_connected.guard.gate import DOCUMENT, HEALTH
 from opencode_connected.guard.server import MAX_CONNECTIONS
+from support.plain_http import NO_TLS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -183,7 +184,7 @@ WRONG = [None, "", "x", CREDENTIALS[1] + "x", CREDENTIALS[1][:-1]]
 async def test_on_a_port_the_password_is_asked_for(guard: Guarded, password: str | None) -> None:
     url = f"http://127.0.0.1:{guard.port}"
     headers = {"authorization": sent} if (sent := basic("opencode", password)) else {}
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, verify=NO_TLS) as client:
         for path in (HEALTH, DOCUMENT, "/session", "/api/session"):
             answer = await client.get(path, headers=headers)
             assert answer.status_code == 401
@@ -195,7 +196,7 @@ async def test_on_a_port_the_password_is_asked_for(guard: Guarded, password: str
 
 @pytest.mark.parametrize("header", ["Basic", "Basic !!!", "Bearer x", "Basic " + "A" * 9000])
 async def test_a_broken_password_is_a_wrong_one(guard: Guarded, header: str) -> None:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
         answer = await client.get(f"http://127.0.0.1:{guard.port}{HEALTH}", headers={"authorization": header})
     assert answer.status_code == 401
 

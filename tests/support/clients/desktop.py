@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 import httpx
 
 from support.person import Person
+from support.plain_http import NO_TLS
 from support.processes import descendants, end_all, has_ended, with_home
 from support.waiting import eventually
 
@@ -151,7 +152,7 @@ class Desktop:
         person = Person(self._trust)
         asyncio.run(person.visit(url))
         self.seen += person.seen
-        answer = httpx.get(person.arrived, follow_redirects=True, trust_env=False, timeout=PATIENCE)
+        answer = httpx.get(person.arrived, follow_redirects=True, trust_env=False, timeout=PATIENCE, verify=NO_TLS)
         assert answer.status_code == 200, answer.text
 
     def sweep(self) -> None:
