@@ -42,7 +42,7 @@ async def send(
     face: Face,
     ctx: Context[Fleet, Any],
     instance: Instances,
-    message: Annotated[str, Field(max_length=MAX_MESSAGE)] = "",
+    message: Annotated[str, Field(description="/name runs that command of OpenCode", max_length=MAX_MESSAGE)] = "",
     abort: Annotated[bool, Field(description="first stop what it runs; needs no message")] = False,
     session: Annotated[
         str | None, optional_text("ses_… id, words of its title, or 'new'; default: the current one")
