@@ -36,6 +36,10 @@ class Settings:
     """`RELAY_CREDENTIALS_FILE`: `{"instance": {"username": "opencode", "password": "…"}}`."""
     ports: range = range(1024, 65536)
     """`RELAY_PORT_RANGE`: ports that a registration may name, `LOW-HIGH`."""
+    state_dir: Path | None = None
+    """`RELAY_STATE_DIR`: where the journal lies; None where no home directory is known either."""
+    journal_days: int = 14
+    """`RELAY_JOURNAL_DAYS`: for how long the journal remembers."""
 
 
 def _whole_number(value: str) -> int | None:
@@ -51,6 +55,13 @@ def _milliseconds(low: int, high: int) -> Callable[[str], float]:
         return number / 1000
 
     return parse
+
+
+def _days(value: str) -> int:
+    number = _whole_number(value)
+    if number is None or not 1 <= number <= 365:
+        raise ValueError("a whole number of days from 1 to 365")
+    return number
 
 
 def _directory(value: str) -> Path:
@@ -81,6 +92,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "SEND_TIMEOUT_MS": ("send_timeout", _milliseconds(1_000, 86_400_000)),
     "RELAY_CREDENTIALS_FILE": ("credentials_file", _credentials_file),
     "RELAY_PORT_RANGE": ("ports", port_range),
+    "RELAY_STATE_DIR": ("state_dir", _directory),
+    "RELAY_JOURNAL_DAYS": ("journal_days", _days),
 }
 assert {name for name, _ in _VARIABLES.values()} == {field.name for field in fields(Settings)}  # noqa: S101 - a guard for whoever adds a setting
 
@@ -90,15 +103,16 @@ def load_settings(
 ) -> Settings:
     """Read the settings from `environ`; an empty variable counts as unset.
 
-    On a provisioned relay, which has `relay_json`, that file gives the defaults of registry directory and ports.
-    Whoever names another directory is not served by its agent, so its ports do not bind them either.
+    On a provisioned relay, which has `relay_json`, that file gives the defaults of registry directory, ports, state
+    directory and days. Whoever names another registry is not served by its agent, so the rest does not bind them.
 
     Raises:
         SettingsError: one line that names the variable and the allowed values, or what is wrong with `relay_json`.
     """
-    values: dict[str, object] = {}
+    values: dict[str, object] = {"state_dir": _user_state_dir(environ)}
     if not environ.get("RELAY_REGISTRY_DIR", "").strip() and (relay := load_provisioned(relay_json)):
-        values |= relay._asdict()
+        # A relay of an earlier version leaves some of them out.
+        values |= {name: value for name, value in relay._asdict().items() if value is not None}
     for variable, (field, parse) in _VARIABLES.items():
         raw = environ.get(variable, "").strip()
         if not raw:
@@ -112,3 +126,11 @@ def load_settings(
         known = ", ".join(sorted(transports))
         raise SettingsError(f"TRANSPORT is {settings.transport[:80]!r}; it must be one of: {known}")
     return settings
+
+
+def _user_state_dir(environ: Mapping[str, str]) -> Path | None:
+    """Return where programs of this user keep what they remember."""
+    for base in (Path(environ.get("XDG_STATE_HOME", "")), Path(environ.get("HOME", "")) / ".local" / "state"):
+        if base.is_absolute():
+            return base / "opencode-relay"
+    return None

@@ -13,16 +13,28 @@ import asyncio
 import errno
 import hashlib
 import os
-import sqlite3
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from opencode_common.database import (
+    DatabaseBusy,
+    DatabaseDamaged,
+    DatabaseError,
+    DatabaseFull,
+    DatabaseNewer,
+    connect,
+    database_errors,
+    make_private_file,
+    migrate,
+    transaction,
+)
 from opencode_gateway.errors import Refused, StoreError
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -112,7 +124,7 @@ _MIGRATIONS: Final = (
         PRIMARY KEY (kind, client, network)) STRICT;
     """,
 )
-"""`PRAGMA user_version` counts those that a file has had. One that was released is never changed."""
+"""One that was released is never changed: see `database.migrate`."""
 
 
 def hashed(secret: str) -> bytes:
@@ -137,33 +149,25 @@ class Store:
         self._waiting = 0
         self._deadline = threading.local()
         try:
-            with suppress(FileExistsError):
-                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-            self._writer = self._connect()
+            make_private_file(path)
+            self._writer = connect(path, _BUSY_MILLISECONDS / 1000)
         except OSError as error:
             raise StoreError(
                 f"{path} cannot be opened: {error.strerror}; see that {path.parent} belongs to the service"
             ) from error
-        except sqlite3.Error as error:
+        except DatabaseError as error:
             raise StoreError(f"{path} cannot be opened: {error}{_what_helps(error)}") from error
         try:
-            self._prepare(self._writer)
-            self._reader = self._connect()
-            self._reader.execute(f"PRAGMA busy_timeout = {_READ_MILLISECONDS}")
-            self._reader.execute("PRAGMA query_only = ON")
-        except sqlite3.Error as error:
+            with database_errors():
+                self._prepare(self._writer)
+                self._reader = connect(path, _READ_MILLISECONDS / 1000)
+                self._reader.execute("PRAGMA query_only = ON")
+        except DatabaseNewer as error:
+            self._writer.close()
+            raise StoreError(f"{path} was written by a later version: run that one, or restore a backup") from error
+        except DatabaseError as error:
             self._writer.close()
             raise StoreError(f"{path} cannot be used: {error}{_what_helps(error)}") from error
-        except StoreError:
-            self._writer.close()
-            raise
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self.path, timeout=_BUSY_MILLISECONDS / 1000, isolation_level=None, check_same_thread=False
-        )
-        connection.row_factory = sqlite3.Row
-        return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -172,19 +176,7 @@ class Store:
         connection.execute("PRAGMA foreign_keys = ON")
         # Space that is freed shrinks the file again; what was in it is overwritten.
         connection.execute("PRAGMA secure_delete = ON")
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-            if version > len(_MIGRATIONS):
-                raise StoreError(f"{self.path} was written by a later version: run that one, or restore a backup")
-            for number, migration in enumerate(_MIGRATIONS[version:], version + 1):
-                for statement in migration.split(";"):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {number}")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        connection.execute("COMMIT")
+        migrate(connection, _MIGRATIONS)
 
     async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in a transaction, in the store's thread, and return what it returns: see `transaction`.
@@ -226,18 +218,12 @@ class Store:
         lock, connection = (self._writing, self._writer) if write else (self._reading, self._reader)
         with lock:
             try:
-                if write:
-                    connection.execute(f"PRAGMA busy_timeout = {self._patience()}")
-                connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
-                try:
-                    yield connection
-                except BaseException:
-                    connection.execute("ROLLBACK")
-                    raise
-                connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+                with database_errors():
+                    if write:
+                        connection.execute(f"PRAGMA busy_timeout = {self._patience()}")
+                    with transaction(connection, write=write):
+                        yield connection
+            except DatabaseError as error:
                 raise StoreError(f"{self.path} does not serve: {error}{_what_helps(error)}") from error
 
     def _patience(self) -> int:
@@ -289,13 +275,13 @@ class Store:
             self._writer.close()
 
 
-def _what_helps(error: sqlite3.Error) -> str:
+def _what_helps(error: DatabaseError) -> str:
     """Return the next step as the end of a message. A backup is put back over a damaged file, and over no other."""
-    primary = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if primary in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-        return "; another program is writing to it: try again in a moment"
-    if primary == sqlite3.SQLITE_FULL:
-        return "; make room on its disk"
-    if primary in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
-        return "; stop the service, and put a backup of it back"
-    return ""
+    return next((helps for kind, helps in _HELPS.items() if isinstance(error, kind)), "")
+
+
+_HELPS: Final[dict[type[DatabaseError], str]] = {
+    DatabaseBusy: "; another program is writing to it: try again in a moment",
+    DatabaseFull: "; make room on its disk",
+    DatabaseDamaged: "; stop the service, and put a backup of it back",
+}

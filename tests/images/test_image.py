@@ -27,6 +27,7 @@ PACKAGES = (
     "opencode_connected",
     "opencode_fleet",
     "opencode_gateway",
+    "opencode_journal",
     "opencode_mcp",
     "opencode_relay",
 )

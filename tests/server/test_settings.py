@@ -60,6 +60,8 @@ def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "SEND_TIMEOUT_MS": "45000",
         "RELAY_CREDENTIALS_FILE": str(secrets),
         "RELAY_PORT_RANGE": "10000-19999",
+        "RELAY_STATE_DIR": "~/state",
+        "RELAY_JOURNAL_DAYS": "365",
     }
     assert load_settings(environment, TRANSPORTS, NO_RELAY) == Settings(
         registry_dir=tmp_path / "registry",
@@ -69,7 +71,24 @@ def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         send_timeout=45.0,
         credentials_file=secrets,
         ports=range(10_000, 20_000),
+        state_dir=tmp_path / "state",
+        journal_days=365,
     )
+
+
+@pytest.mark.parametrize(
+    ("environment", "directory"),
+    [
+        ({"XDG_STATE_HOME": "/xdg", "HOME": "/home/me"}, Path("/xdg/opencode-relay")),
+        ({"XDG_STATE_HOME": "xdg", "HOME": "/home/me"}, Path("/home/me/.local/state/opencode-relay")),
+        ({"HOME": "/home/me", "RELAY_STATE_DIR": "/own"}, Path("/own")),
+        ({"HOME": ""}, None),
+    ],
+)
+def test_the_journal_lies_with_what_else_programs_of_the_user_remember(
+    environment: dict[str, str], directory: Path | None
+) -> None:
+    assert load_settings(environment, TRANSPORTS, NO_RELAY).state_dir == directory
 
 
 @pytest.mark.parametrize(
@@ -92,6 +111,10 @@ def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ("RELAY_PORT_RANGE", "5000-4000", "LOW-HIGH"),
         ("RELAY_PORT_RANGE", "80-4000", "LOW-HIGH"),
         ("RELAY_PORT_RANGE", "1024-65536", "LOW-HIGH"),
+        ("RELAY_STATE_DIR", "relative/path", "an absolute path"),
+        ("RELAY_JOURNAL_DAYS", "0", "a whole number of days from 1 to 365"),
+        ("RELAY_JOURNAL_DAYS", "366", "a whole number of days from 1 to 365"),
+        ("RELAY_JOURNAL_DAYS", "14d", "a whole number of days from 1 to 365"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_the_variable_and_the_allowed_values(
@@ -143,6 +166,14 @@ def test_credentials_that_cannot_be_read_are_refused_at_the_start(
 def test_on_a_provisioned_relay_its_directory_and_ports_are_the_defaults(relay_json: Path) -> None:
     settings = load_settings({"RELAY_REGISTRY_DIR": " "}, TRANSPORTS, relay_json)
     assert settings == Settings(registry_dir=Path("/var/lib/opencode-relay"), ports=range(10_000, 20_000))
+
+
+def test_a_relay_that_has_no_state_directory_leaves_the_user_s(relay_json: Path) -> None:
+    assert load_settings({"HOME": "/home/me"}, TRANSPORTS, relay_json) == Settings(
+        registry_dir=Path("/var/lib/opencode-relay"),
+        ports=range(10_000, 20_000),
+        state_dir=Path("/home/me/.local/state/opencode-relay"),
+    )
 
 
 def test_on_a_provisioned_relay_the_environment_wins(relay_json: Path) -> None:

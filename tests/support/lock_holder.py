@@ -1,4 +1,4 @@
-"""Another process that holds the write lock of a gateway's database, as a long command or a stuck one does."""
+"""Another process that holds the write lock of a database, as a long command or a stuck one does."""
 
 from __future__ import annotations
 

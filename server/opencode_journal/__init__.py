@@ -1,0 +1,1 @@
+"""What happened, in order: one file that all copies of the server of one account share."""

@@ -1,0 +1,272 @@
+"""The tables of a journal, in a file or in memory. All methods raise `DatabaseError` where the database fails."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, Final
+
+from opencode_common import database
+from opencode_journal.cursor import new_epoch
+from opencode_journal.entries import Entry
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterator
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE about (one INTEGER PRIMARY KEY CHECK (one = 1), epoch TEXT NOT NULL, boot TEXT NOT NULL) STRICT;
+    CREATE TABLE entries (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL, instance TEXT NOT NULL,
+        session TEXT NOT NULL, ask TEXT NOT NULL, data TEXT NOT NULL) STRICT;
+    CREATE TABLE handles (
+        number INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, instance TEXT NOT NULL, id TEXT NOT NULL,
+        used_at REAL NOT NULL, UNIQUE (kind, instance, id)) STRICT;
+    CREATE TABLE states (key TEXT PRIMARY KEY, value TEXT NOT NULL, set_at REAL NOT NULL) STRICT
+    """,
+)
+"""One that was released is never changed: see `database.migrate`. AUTOINCREMENT gives no number out twice."""
+_AFTER_BOOT: Final = 100_000
+"""Numbers left out: a power cut may take the last entries, and a cursor may stand behind them."""
+_AFTER_REMOVAL: Final = 1_000
+"""Handles left out: another copy may give out some more from a file that was removed."""
+_DAY: Final = 86_400
+_WITHOUT_SEQ: Final = "at, kind, instance, session, ask, data"
+
+
+class Rows:
+    """A journal's tables through one connection, used by one thread.
+
+    Args:
+        connection: see `database.connect`.
+        boot: what tells this boot of the machine from others.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, boot: str) -> None:
+        self._db = connection
+        with database.database_errors():
+            # Nobody who reads or opens waits for a writer, and no writer for the disk unless it wants to.
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            if database.schema_version(connection) != len(MIGRATIONS):
+                database.migrate(connection, MIGRATIONS)
+            self.epoch = self._begin(boot)
+            self._seen_version = self._data_version()
+
+    def _begin(self, boot: str) -> str:
+        """Return the epoch, which is made with the file."""
+        about = self._db.execute("SELECT epoch, boot FROM about").fetchone()
+        if about is not None and about["boot"] == boot:
+            return str(about["epoch"])
+        with database.transaction(self._db):
+            # Meanwhile another process may have done it.
+            about = self._db.execute("SELECT epoch, boot FROM about").fetchone()
+            if about is None:
+                self._db.execute("INSERT INTO about VALUES (1, ?, ?)", (new_epoch(), boot))
+            elif about["boot"] != boot:
+                self._db.execute("UPDATE about SET boot = ?", (boot,))
+                self._skip_to("entries", self.last_seq + _AFTER_BOOT)
+            return str(self._db.execute("SELECT epoch FROM about").fetchone()["epoch"])
+
+    def _skip_to(self, table: str, number: int) -> None:
+        self._db.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+        self._db.execute("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, number))
+
+    def _last_number(self, table: str) -> int:
+        found = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,)).fetchone()
+        return 0 if found is None else int(found["seq"])
+
+    def _data_version(self) -> int:
+        return int(self._db.execute("PRAGMA data_version").fetchone()[0])
+
+    @contextmanager
+    def transaction(self, *, durable: bool) -> Iterator[None]:
+        """Write all that is done meanwhile, or nothing; `durable`: it then survives a power cut."""
+        with database.database_errors():
+            if durable:
+                self._db.execute("PRAGMA synchronous = FULL")
+            try:
+                with database.transaction(self._db):
+                    yield
+            finally:
+                if durable:
+                    self._db.execute("PRAGMA synchronous = NORMAL")
+
+    @contextmanager
+    def view(self) -> Iterator[None]:
+        """Let all that is read meanwhile be of one moment."""
+        if self._db.in_transaction:
+            yield
+            return
+        with database.transaction(self._db, write=False):
+            yield
+
+    @property
+    def last_seq(self) -> int:
+        """The number of the newest entry that there ever was, or one that was left out after it."""
+        with database.database_errors():
+            return self._last_number("entries")
+
+    @property
+    def first_seq(self) -> int:
+        """The number of the oldest entry that is left; of the next one if there is none."""
+        with database.database_errors():
+            found = self._db.execute("SELECT min(seq) FROM entries").fetchone()[0]
+            return self._last_number("entries") + 1 if found is None else int(found)
+
+    def append(self, entry: Entry, data: str) -> int:
+        """Add an entry, whose `seq` does not count, with its data as JSON; return its number."""
+        with database.database_errors():
+            cursor = self._db.execute(
+                f"INSERT INTO entries ({_WITHOUT_SEQ}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608 # a constant
+                (entry.at, entry.kind, entry.instance, entry.session, entry.ask, data),
+            )
+        return int(cursor.lastrowid or 0)
+
+    def since(self, seq: int, limit: int, kinds: Collection[str] | None) -> list[Entry]:
+        """Return the first `limit` entries after `seq`, the oldest first."""
+        return self._entries("seq > ?", (seq,), "seq", limit, kinds)
+
+    def latest(self, limit: int, kinds: Collection[str] | None) -> list[Entry]:
+        """Return the last `limit` entries, the oldest first."""
+        return self._entries("TRUE", (), "seq DESC", limit, kinds)[::-1]
+
+    def _entries(
+        self, which: str, values: tuple[int, ...], order: str, limit: int, kinds: Collection[str] | None
+    ) -> list[Entry]:
+        of_kinds = "" if kinds is None else f"AND kind IN ({','.join('?' * len(kinds))})"
+        found = self.read(
+            f"SELECT * FROM entries WHERE {which} {of_kinds} ORDER BY {order} LIMIT ?",  # noqa: S608 # texts of ours
+            *values,
+            *(kinds or ()),
+            limit,
+        )
+        return [Entry(**{**row, "data": json.loads(row["data"])}) for row in map(dict, found)]
+
+    def prune(self, before: float, max_bytes: int, batch: int) -> int:
+        """Remove at most `batch` entries, which are older than `before` or too much; return how many.
+
+        The oldest go first, up to the first that stays: what is left has no holes, though clocks be set.
+        Handles that nobody used and states that nobody set since `before` go as well.
+        """
+        with self.transaction(durable=False):
+            is_too_much = self._used_bytes() > max_bytes
+            oldest = self._db.execute("SELECT seq, at FROM entries ORDER BY seq LIMIT ?", (batch,))
+            goes = [row["seq"] for row in takewhile(lambda row: is_too_much or row["at"] < before, oldest)]
+            if goes:
+                self._db.execute("DELETE FROM entries WHERE seq <= ?", (goes[-1],))
+            self._db.execute("DELETE FROM handles WHERE used_at < ?", (before,))
+            self._db.execute("DELETE FROM states WHERE set_at < ?", (before,))
+        return len(goes)
+
+    def _used_bytes(self) -> int:
+        pages, free, size = (
+            int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return (pages - free) * size
+
+    def number(self, kind: str, instance: str, id_: str, now: float) -> int | None:
+        """Return the number of a thing's handle, and note once a day that it is used."""
+        thing = (kind, instance, id_)
+        with database.database_errors():
+            found = self._db.execute(
+                "SELECT number, used_at FROM handles WHERE kind = ? AND instance = ? AND id = ?", thing
+            ).fetchone()
+            if found is None:
+                return None
+            if abs(now - found["used_at"]) > _DAY:
+                self._db.execute("UPDATE handles SET used_at = ? WHERE number = ?", (now, found["number"]))
+            return int(found["number"])
+
+    def new_number(self, kind: str, instance: str, id_: str, now: float) -> int:
+        """Give a number to a thing that has none; call it in a transaction in which `number` returned None."""
+        with database.database_errors():
+            cursor = self._db.execute(
+                "INSERT INTO handles (kind, instance, id, used_at) VALUES (?, ?, ?, ?)", (kind, instance, id_, now)
+            )
+        return int(cursor.lastrowid or 0)
+
+    def thing(self, kind: str, number: int) -> tuple[str, str] | None:
+        """Return instance and id of what has this handle."""
+        with database.database_errors():
+            found = self._db.execute(
+                "SELECT instance, id FROM handles WHERE number = ? AND kind = ?", (number, kind)
+            ).fetchone()
+        return None if found is None else (found["instance"], found["id"])
+
+    def state(self, key: str) -> Any:
+        """Return what was set under `key`; None if nothing was."""
+        with database.database_errors():
+            found = self._db.execute("SELECT value FROM states WHERE key = ?", (key,)).fetchone()
+        return None if found is None else json.loads(found["value"])
+
+    def set_state(self, key: str, value: str | None, now: float) -> None:
+        """Set JSON under `key`, or remove it."""
+        with database.database_errors():
+            if value is None:
+                self._db.execute("DELETE FROM states WHERE key = ?", (key,))
+            else:
+                self._db.execute("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", (key, value, now))
+
+    def number_handles_beyond(self, number: int) -> None:
+        """Give out no handle up to `number`, nor of those that another journal may have given out after it."""
+        with self.transaction(durable=False):
+            self._number_handles_beyond(number)
+
+    def _number_handles_beyond(self, number: int) -> None:
+        if self._last_number("handles") < number:
+            self._skip_to("handles", number + _AFTER_REMOVAL)
+
+    def last_handle(self) -> int:
+        """Return the greatest number that a handle ever had, or that was left out."""
+        with database.database_errors():
+            return self._last_number("handles")
+
+    def inherit(self, other: Rows, last_handle: int) -> None:
+        """Take over the states of another journal, and its handles up to a number; new ones go beyond it."""
+        with self.transaction(durable=False):
+            self._inherit(other, last_handle)
+
+    def take_in(self, other: Rows, last_handle: int) -> None:
+        """Inherit from another journal, and append all its entries under new numbers."""
+        with self.transaction(durable=True):
+            self._inherit(other, last_handle)
+            self._db.executemany(
+                f"INSERT INTO entries ({_WITHOUT_SEQ}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608 # a constant
+                other.read(f"SELECT {_WITHOUT_SEQ} FROM entries ORDER BY seq"),  # noqa: S608 # a constant
+            )
+
+    def _inherit(self, other: Rows, last_handle: int) -> None:
+        self._number_handles_beyond(last_handle)
+        self._db.executemany(
+            "INSERT OR IGNORE INTO handles VALUES (?, ?, ?, ?, ?)",
+            other.read("SELECT * FROM handles WHERE number <= ?", last_handle),
+        )
+        self._db.executemany("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", other.read("SELECT * FROM states"))
+
+    def read(self, query: str, *values: object) -> list[sqlite3.Row]:
+        """Return all that a query finds."""
+        with database.database_errors():
+            return self._db.execute(query, values).fetchall()
+
+    def changed_elsewhere(self) -> bool:
+        """Whether another connection has written since this was asked last.
+
+        Raises:
+            DatabaseNewer: a later version of the program has changed the tables.
+        """
+        with database.database_errors():
+            version = self._data_version()
+            if version == self._seen_version:
+                return False
+            self._seen_version = version
+            if database.schema_version(self._db) > len(MIGRATIONS):
+                raise database.DatabaseNewer("a later version of the program has changed it meanwhile")
+        return True
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._db.close()
