@@ -62,7 +62,7 @@ async def command_of(instance: Instance, message: str) -> Command | None:
     if name in _OF_THE_SCREEN and name not in await instance.agent.commands(instance.state.directory):
         raise Refused(
             f"/{name} is a command of OpenCode's own screen, and no message for the agent; nothing was sent. What "
-            "it does is done by another tool, if at all, or on the machine itself"
+            "it does is done by `control`, if at all from afar, else on the machine itself"
         )
     try:
         return Command(await chosen_from(instance, name, instance.agent.commands, "command"), arguments)

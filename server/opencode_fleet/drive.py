@@ -166,7 +166,7 @@ class Driver:
         if outcome.result not in {"done", "failed"}:
             return replace(outcome, note="the reason was not told to the agent, as the turn did not end; send it")
         # This agent loses the reason of a rejection, so that it follows as a message.
-        return await self._sender.send(instance, settlement.reason, root, on_text, AS_IT_IS)
+        return await self._sender.send(instance, settlement.reason, root, on_text)
 
     async def open_ask(self, instance: Instance, ask_id: str) -> Ask:
         """Return an ask that waits right now.

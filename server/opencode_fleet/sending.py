@@ -86,7 +86,7 @@ class Sender:
         self._repeats = Repeats()
 
     async def send(
-        self, instance: Instance, message: str, wanted: str | None, on_text: OnText, manner: Manner
+        self, instance: Instance, message: str, wanted: str | None, on_text: OnText, manner: Manner = AS_IT_IS
     ) -> Outcome:
         """Post `message` and follow its turn; one that is queued behind another turn is not followed.
 
