@@ -36,6 +36,10 @@ class Capability(Enum):
     """A prompt can lie unread in an idle session; posting it again wakes it."""
     DIRECTORIES = auto()
     """It works in several directories, so that a session's own one says whose it is."""
+    QUEUES = auto()
+    """It keeps a prompt for after the running turn (`Prompt.delivery`); else each joins the turn."""
+    SETTLES = auto()
+    """What it offers in a directory may lack some for a moment, when it is asked for the first time."""
     OUTLIVES = auto()
     """Its turns go on when the person there closes it."""
 
@@ -78,7 +82,7 @@ class Agent(Protocol):
 
     @property
     def rights(self) -> frozenset[str] | None:
-        """What the owner of its machine lets through (`observe`, `drive`, `approve`, `always`); None: not told."""
+        """What the owner of its machine lets through (words of `docs/contract.md`); None: not told."""
 
     @property
     def clock(self) -> float | None:
@@ -130,11 +134,30 @@ class Agent(Protocol):
     async def turn(self, session_id: str, prompt_id: str) -> TurnRecord:
         """Return what the records say of the turn that a prompt started."""
 
+    async def agents(self, directory: str) -> list[str]:
+        """Return the agents (modes) that a session of the directory can be in."""
+
+    async def models(self, directory: str) -> list[str]:
+        """Return the models that a session of the directory can be with, as `PROVIDER/MODEL`."""
+
+    async def commands(self, directory: str) -> list[str]:
+        """Return the names of the commands that a session of the directory can run."""
+
     async def create(self, directory: str) -> Session:
         """Create an empty session."""
 
+    async def switch(self, session_id: str, agent: str, model: str) -> None:
+        """Have a session go on with another agent or model, empty: as it is; the next prompt names them too."""
+
     async def prompt(self, prompt: Prompt) -> None:
         """Post a prompt and return at once; the session's own agent and model are kept."""
+
+    async def run(self, name: str, prompt: Prompt) -> str:
+        """Run one of its commands, at most once, with the prompt's text as arguments.
+
+        Returns, once it is accepted, the id of the message that it became; empty where that is not told. What is
+        raised after it was posted leaves open whether it runs.
+        """
 
     async def interrupt(self, session_id: str) -> None:
         """Stop what a session runs, its subagents included; nothing happens where nothing runs."""

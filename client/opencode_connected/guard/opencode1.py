@@ -38,6 +38,18 @@ _PROMPT = fields(
     },
     "parts",
 )
+_COMMAND = fields(
+    {
+        "messageID": identifier,
+        "command": text(200),
+        "arguments": text(MAX_PROMPT),
+        "agent": text(200),
+        "model": text(400),
+        "variant": text(200),
+    },
+    "command",
+    "arguments",
+)
 _REPLY = fields({"reply": one_of("once", "always", "reject"), "message": text(100_000)}, "reply")
 _ANSWERS = fields({"answers": array(array(text(100_000), 100), 100)}, "answers")
 _TOAST = fields(
@@ -69,6 +81,7 @@ API = Api(
     decodes_twice=True,
     own_directory="/path",
     session="/session/{session}",
+    commands="/command",
     session_directory=_session_directory,
     health="/global/health",
     filters_events=False,
@@ -79,6 +92,7 @@ API = Api(
         Route("GET", "/vcs", "vcs", scope=Scope.QUERY),
         Route("GET", "/agent", "agent", scope=Scope.QUERY, answer=filters.agents),
         Route("GET", "/command", "commands", scope=Scope.QUERY, answer=filters.commands),
+        Route("GET", "/config/providers", "model", scope=Scope.QUERY, answer=filters.providers),
         Route("GET", "/event", "events", scope=Scope.QUERY, is_stream=True),
         Route("GET", "/permission", "asks", scope=Scope.QUERY),
         Route("GET", "/question", "asks", scope=Scope.QUERY),
@@ -115,6 +129,15 @@ API = Api(
             Scope.SESSION,
             body=_PROMPT,
             max_body=MAX_PROMPT,
+        ),
+        Route(
+            "POST",
+            "/session/{session}/command",
+            "command",
+            Right.DRIVE,
+            Scope.SESSION,
+            command=("command", "arguments"),
+            body=_COMMAND,
         ),
         Route("POST", "/session/{session}/abort", "abort", Right.DRIVE, Scope.SESSION, body=_NOTHING),
         Route("POST", "/permission/{ask}/reply", "reply", _reply_right, Scope.QUERY, body=_REPLY),

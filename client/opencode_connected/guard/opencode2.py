@@ -52,6 +52,7 @@ _PROMPT = fields(
     },
     "text",
 )
+_COMMAND = fields({"name": text(200), "text": text(MAX_PROMPT)}, "name", "text")
 # Clients of different versions say `reply` or `decision`.
 _DECISION = one_of("once", "always", "reject")
 _REPLY = fields({"decision": _DECISION, "reply": _DECISION, "message": text(100_000)})
@@ -84,6 +85,7 @@ API = Api(
     decodes_twice=False,
     own_directory=None,
     session=_SESSION,
+    commands="/api/command",
     session_directory=_session_directory,
     health="/api/info",
     filters_events=True,
@@ -156,6 +158,15 @@ API = Api(
             Scope.SESSION,
             body=_PROMPT,
             max_body=MAX_PROMPT,
+        ),
+        Route(
+            "POST",
+            f"{_SESSION}/command",
+            "command",
+            Right.DRIVE,
+            Scope.SESSION,
+            command=("name", "text"),
+            body=_COMMAND,
         ),
         Route(
             "POST",

@@ -39,6 +39,18 @@ class Wire(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
+class OfferedAgent(Wire):
+    """An agent (mode), as a list of them tells it."""
+
+    mode: Short = "primary"
+    hidden: bool = False
+
+    @property
+    def is_for_people(self) -> bool:
+        """Whether a person may have a session go on with it: subagents and OpenCode's own helpers are none."""
+        return self.mode != "subagent" and not self.hidden
+
+
 def telling_argument(arguments: dict[str, Any]) -> str:
     """Return the argument of a tool call that says most of what it is about."""
     for key in ("command", "filePath", "path", "pattern", "url", "description", "query"):

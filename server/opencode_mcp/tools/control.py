@@ -11,21 +11,16 @@ from pydantic import Field
 from opencode_fleet.control import Action, Wish
 from opencode_fleet.errors import Refused
 from opencode_mcp.face import Face
-from opencode_mcp.tool import Tool, answered, optional_text
+from opencode_mcp.tool import ALL, Instances, Tool, answered, optional_text
 from opencode_mcp.views.controls import ControlResult, control_result, control_text
 
 if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
 
-ALL = "all"
-MAX_NAMES = 100
-
 
 async def control(
     face: Face,
-    instance: Annotated[
-        str | list[str], Field(description="name, or an unambiguous part of it; to stop also a list, or 'all'")
-    ],
+    instance: Instances,
     action: Action,
     session: Annotated[str | None, optional_text("ses_… id; default: the current one, to stop all that run")] = None,
     value: Annotated[str, Field(description="rename: the title", max_length=1_000)] = "",
@@ -41,7 +36,7 @@ async def control(
         if wish.session and len(instances) != 1:
             raise Refused("a `session` is one instance's; say that one. Nothing was done")
         done = await face.controller.stop(instances, wish)
-    elif instance != ALL and len(instances) == 1:
+    elif instance != [ALL] and len(instances) == 1:
         done = [await face.controller.act(instances[0], wish)]
     else:
         raise Refused(f"only “stop” is done to several instances at once; nothing was done to any ({action})")
@@ -49,14 +44,11 @@ async def control(
     return answered(control_text(result), result)
 
 
-async def _meant(face: Face, names: str | list[str]) -> list[Instance]:
+async def _meant(face: Face, names: list[str]) -> list[Instance]:
     """Return the instances, each once. Raises `NoSuchInstance` or `InstanceError`: nothing is to be done then."""
-    if names == ALL:
+    if names == [ALL]:
         return [instance for instance in await face.fleet.instances() if instance.connected.is_set()]
-    listed = [names] if isinstance(names, str) else names
-    if not 0 < len(listed) <= MAX_NAMES:
-        raise Refused(f"name 1 to {MAX_NAMES} instances; nothing was done")
-    found = await asyncio.gather(*map(face.fleet.find_live, listed))
+    found = await asyncio.gather(*map(face.fleet.find_live, names))
     return list({instance.name: instance for instance in found}.values())
 
 

@@ -85,7 +85,10 @@ async def test_what_the_server_asks_today_is_answered_by_the_real_agent(agent: A
         answer = await guard.client.get(path)
         assert answer.status_code == 200, (path, answer.text)
         assert answer.headers["content-type"].startswith("application/json")
-    located = {1: ["/agent", "/command", "/permission"], 2: ["/api/agent", "/api/command", "/api/model", "/api/vcs"]}
+    located = {
+        1: ["/agent", "/command", "/config/providers", "/permission"],
+        2: ["/api/agent", "/api/command", "/api/model", "/api/vcs"],
+    }
     for path in located[agent.generation]:
         answer = await guard.client.get(path, params=at)
         assert answer.status_code == 200, (path, answer.text)
@@ -115,6 +118,10 @@ async def test_models_agents_and_commands_come_without_keys_and_prompts(agent2: 
         commands = (await guard.client.get("/command")).json()
         assert commands
         assert all("template" not in command for command in commands)
+        providers = (await guard.client.get("/config/providers")).json()
+        assert {"id": "fake", "name": "Fake", "models": {"fake": {"name": "fake"}}} in providers["providers"]
+        assert providers.keys() == {"providers"}
+        assert "apiKey" not in str(providers)
 
 
 async def test_an_answer_has_no_headers_of_the_agents(agent: Agent, guard: Guarded) -> None:

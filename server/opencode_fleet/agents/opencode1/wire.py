@@ -13,6 +13,7 @@ from opencode_fleet.agents.shapes import (
     Id,
     Mapping,
     Number,
+    OfferedAgent,
     OptionalNumber,
     Short,
     Strings,
@@ -33,6 +34,33 @@ class Location(Wire):
     """The answer of `/path`: where this OpenCode works."""
 
     directory: str = Field(min_length=1, max_length=4096)
+
+
+class Agent(OfferedAgent):
+    """An agent (mode)."""
+
+    name: Short = Field(min_length=1)
+
+
+class Command(Wire):
+    """A command."""
+
+    name: Short = Field(min_length=1)
+
+
+class _Provider(Wire):
+    id: Short = ""
+    models: Mapping = Field(default_factory=dict)
+
+
+class Providers(Wire):
+    """The models that can be used, by those who serve them."""
+
+    providers: list[_Provider]
+
+    def names(self) -> list[str]:
+        """Return them as `PROVIDER/MODEL`."""
+        return [f"{each.id}/{model}" for each in self.providers if each.id for model in each.models]
 
 
 class _Model(Wire):

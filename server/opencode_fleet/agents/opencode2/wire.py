@@ -12,6 +12,7 @@ from opencode_fleet.agents.shapes import (
     Id,
     Mapping,
     Number,
+    OfferedAgent,
     OptionalNumber,
     Short,
     Text,
@@ -37,6 +38,26 @@ class _ModelReference(Wire):
 
 
 ModelReference = Annotated[_ModelReference, BeforeValidator(_dict)]
+
+
+class Agent(OfferedAgent):
+    """An agent (mode)."""
+
+    id: Short = Field(min_length=1)
+
+
+class Command(Wire):
+    """A command."""
+
+    name: Short = Field(min_length=1)
+
+
+class Model(_ModelReference):
+    """A model."""
+
+    id: Short = Field(min_length=1)
+    provider_id: Short = Field(min_length=1, alias="providerID")
+    enabled: bool = True
 
 
 class _Location(Wire):
