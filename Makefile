@@ -67,7 +67,7 @@ readmes: $(INSTALLED) ## Write the READMEs of the roles anew
 
 .PHONY: bench
 bench: packages-test $(INSTALLED) opencode ## Print the figures of the server, the gateway, the guard, the launcher, the line and the relay
-	@for part in server.py fleet.py send.py gateway.py guard.py thinning.py launcher.py recovery.py 'recovery.py --provisioned' \
+	@for part in server.py fleet.py journal.py send.py gateway.py guard.py thinning.py launcher.py recovery.py 'recovery.py --provisioned' \
 		uplink.py uplink_real.py scale.py flood.py; do \
 		$(OPENCODES) $(BIN)/python tests/bench/$$part; \
 	done

@@ -65,6 +65,13 @@ A key that was revoked or is damaged is replaced, and the new one enrolled as th
   opencode-connected enroll --new-key
 """
 
+_SERVICE_HELP = """Keep this machine reachable in the background, with OpenCode 2.
+
+A service of your own (systemd's user manager, or launchd on macOS) runs
+`opencode-connected --headless` in your home directory. It takes the settings and the PATH that
+this shell has when you install it: after a change, install it again.
+"""
+
 _COMPLETION_HELP = """Print the completion script for SHELL.
 
 \b
@@ -191,6 +198,41 @@ def enroll(
     if name is not None:
         raise click.UsageError("--name is for making the key: the join line has the name by which the relay knows it")
     _finish(join(settings.load(), join_line, proxy_command=proxy_command, check=check), as_json=as_json)
+
+
+@cli.group(help=_SERVICE_HELP, short_help="Keep this machine reachable in the background.")
+def service() -> None:
+    """Keep this machine reachable in the background."""
+
+
+@service.command("install")
+@click.option("--check", is_flag=True, help="Change nothing; tell whether anything would change.")
+@_json
+def service_install(*, check: bool, as_json: bool) -> None:
+    """Have the launcher run now and from the next boot or login on."""
+    from opencode_connected.commands.service import install  # noqa: PLC0415 - each verb loads its own
+
+    # By the path of the call: where that is a link, an upgrade changes what it leads to.
+    program = Path(os.path.abspath(sys.argv[0]))  # noqa: PTH100 - links are not to be followed
+    _finish(install(settings.load(), program, check=check), as_json=as_json)
+
+
+@service.command("uninstall")
+@_json
+def service_uninstall(*, as_json: bool) -> None:
+    """End the service and remove what `install` wrote."""
+    from opencode_connected.commands.service import uninstall  # noqa: PLC0415 - each verb loads its own
+
+    _finish(uninstall(settings.load()), as_json=as_json)
+
+
+@service.command("status")
+@_json
+def service_status(*, as_json: bool) -> None:
+    """Tell whether the service runs, since when, and where its log is."""
+    from opencode_connected.commands.service import status as run  # noqa: PLC0415 - each verb loads its own
+
+    _finish(run(settings.load()), as_json=as_json)
 
 
 @cli.command(help=_COMPLETION_HELP)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 APP = "opencode-relay"
 DEFAULT_REGISTRY_DIR = "/tmp/opencode-relay"  # noqa: S108 - the agreed place; its owner and mode are checked
 
-_VARIABLES = (
+VARIABLES = (
     "RELAY_SSH_CMD",
     "RELAY_REGISTRY_DIR",
     "INSTANCE_NAME",
@@ -32,6 +32,9 @@ _VARIABLES = (
     "RELAY_CLIENT",
     "RELAY_REMOTE",
 )
+"""By these the environment sets what else stands in the file."""
+PASSWORDS = ("OPENCODE_PASSWORD", "OPENCODE_SERVER_PASSWORD", "OPENCODE_SERVER_USERNAME")
+"""What OpenCode and the guard ask for; in the environment alone."""
 _OTHER_KEYS = {"RELAY_REMOTE": "remote"}
 """What is called otherwise in the file."""
 _DIRECTORIES = "directories"
@@ -87,6 +90,11 @@ class Settings:
     def known_hosts_file(self) -> Path:
         """What the relay proves itself with, where this machine is enrolled."""
         return self.config_file.with_name("relay_known_hosts")
+
+    @property
+    def service_file(self) -> Path:
+        """The environment of the service that runs the launcher in the background."""
+        return self.config_file.with_name("service.env")
 
     @property
     def is_enrolled(self) -> bool:
@@ -168,7 +176,7 @@ def _config(path: Path) -> tuple[dict[str, str], list[object]]:
         raise UsageError(
             f'{path}: {_DIRECTORIES} must be a list of up to {_MAX_DIRECTORIES} strings, such as ["~/work"]; {_MEND}'
         )
-    known = [*map(_key, _VARIABLES), _DIRECTORIES]
+    known = [*map(_key, VARIABLES), _DIRECTORIES]
     for key, value in table.items():
         if key not in known:
             raise UsageError(f"{path}: unknown setting {key!r}; known are {', '.join(known)}; {_MEND}")

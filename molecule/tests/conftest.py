@@ -58,7 +58,7 @@ def relay(hosts: dict[str, dict[str, object]]) -> Relay:
 
 @pytest.fixture(scope="session")
 def laptop(hosts: dict[str, dict[str, object]]) -> Machine:
-    """A managed client host with two instances."""
+    """A managed client host with two instances, and a service for the whole home."""
     return _machine(hosts["laptop"])
 
 
@@ -71,11 +71,14 @@ def desktop(hosts: dict[str, dict[str, object]]) -> Machine:
 def _machine(values: dict[str, object]) -> Machine:
     instances = values["relay_client_instances"]
     assert isinstance(instances, list)
+    names = [one.get("name") or Path(one["directory"]).name for one in instances]
+    if values.get("relay_client_service"):
+        names.append(str(values["relay_client_user"]))  # it works in the home directory
     return Machine(
         host=Host(str(values["inventory_hostname"])),
         person=str(values["relay_client_user"]),
         client=str(values["relay_client_name"]),
-        instances=tuple(one.get("name") or Path(one["directory"]).name for one in instances),
+        instances=tuple(names),
         generation=int(str(values["opencode_generation"])),
         model_port=int(str(values["model_port"])),
     )

@@ -93,6 +93,8 @@ class Connection:
         """Its machine answers, and says that the agent does not run."""
         self.trouble = ""
         """Why it is not connected, for people."""
+        self.lost_at: float | None = None
+        """Epoch seconds of the last break of the stream, up to which the state is known; None: there was none."""
         self.was_connected = False
         """It answered as an agent does, at least once."""
         self.agent_version = ""
@@ -324,4 +326,5 @@ class Connection:
     def _lost(self) -> None:
         if self.connected.is_set():
             self.connected.clear()
+            self.lost_at = time.time()
             self._places.changed()

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask, Outcome
     from opencode_fleet.sending import OnText
-    from opencode_fleet.settling import IsSeen, Replies
+    from opencode_fleet.settling import Deciding, IsSeen, Replies
 
 STOP_TIMEOUT = 15.0
 STOP_LOOK_INTERVAL = 0.25
@@ -41,11 +41,12 @@ STOP_QUIET_LOOKS = 2
 class Driver:
     """Acts on the instances of a fleet. Times are in seconds."""
 
-    def __init__(self, fleet: Fleet, timeout: float) -> None:
+    def __init__(self, fleet: Fleet, timeout: float, deciding: Deciding | None = None) -> None:
+        """`deciding` hears of each decision, with its instance and ask, before the agent is told of it."""
         self.sessions = Sessions(fleet)
         self._background = Background()
         self._sender = Sender(self.sessions, timeout, self._background)
-        self._settler = Settler(timeout, self._background, self._sender.send)
+        self._settler = Settler(timeout, self._background, self._sender.send, deciding)
 
     # -- sending -------------------------------------------------------------------------------------------------
 

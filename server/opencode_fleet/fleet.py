@@ -89,10 +89,11 @@ class Fleet:
         """
         await self._settle()
         oldest = time.time() - OFFLINE_KEPT
-        shown = [i for i in self._all() if i.offline_since is None or i.offline_since >= oldest]
+        shown = [i for i in self.all_instances() if i.offline_since is None or i.offline_since >= oldest]
         return sorted(shown, key=lambda instance: (instance.offline_since is not None, instance.name))
 
-    def _all(self) -> Iterator[Instance]:
+    def all_instances(self) -> Iterator[Instance]:
+        """Return every instance that is known right now, in no order."""
         return itertools.chain.from_iterable(registered.instances for registered in self._registered.values())
 
     def problems(self) -> list[str]:
@@ -164,7 +165,7 @@ class Fleet:
         # One whose line is broken for a moment is alive all the same, and runs what it was last seen to run.
         others = [
             other
-            for other in self._all()
+            for other in self.all_instances()
             if other is not besides
             # Directories of one agent: whoever of them is asked, it is the same that runs it.
             and not other.shares_with(besides)
@@ -233,7 +234,7 @@ class Fleet:
             self._credentials,
             self._settings.health_timeout,
             find_agent=self._find_agent,
-            taken=lambda: {instance.name for instance in self._all()},
+            taken=lambda: {instance.name for instance in self.all_instances()},
             adopt=self._adopt,
             tell=self._tell,
         )

@@ -90,6 +90,11 @@ class Instance:
         return self._connection.offline_since
 
     @property
+    def known_until(self) -> float | None:
+        """Epoch seconds up to which its state is known; None: it is known now, or never was."""
+        return None if self.connected.is_set() else self._connection.lost_at
+
+    @property
     def gone_since(self) -> float | None:
         """Since when (monotonic seconds) it is registered and nothing listens there, or its agent does not run."""
         return self._connection.gone_since

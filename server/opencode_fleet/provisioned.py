@@ -1,6 +1,7 @@
 """What the server takes from `relay.json`, which says that this machine is a provisioned relay.
 
-Two of its keys matter here: `{"portRange":"10000-19999","registryDir":"/var/lib/opencode-relay"}`.
+Of its keys these matter here: `{"portRange":"10000-19999","registryDir":"/var/lib/opencode-relay",
+"stateDir":"/var/lib/opencode-relay-state","journalDays":14}`. A file from before the journal lacks the last two.
 """
 
 from __future__ import annotations
@@ -16,16 +17,26 @@ RELAY_JSON: Final = Path("/etc/opencode-relay/relay.json")
 
 
 class Provisioned(NamedTuple):
-    """Where a provisioned relay keeps its registrations, and the ports that its clients' tunnels have."""
+    """Where a provisioned relay keeps its registrations, and the ports that its clients' tunnels have.
+
+    `state_dir`, `journal_days`: where its journal lies and how many days it keeps; None where the relay does not say.
+    """
 
     registry_dir: Path
     ports: range
+    state_dir: Path | None
+    journal_days: int | None
+
+
+# No control characters: directories are named in what people are shown.
+_Directory = Annotated[str, Field(pattern=r"^/[^\x00-\x1f\x7f]+$", max_length=4096)]
 
 
 class _RelayJson(BaseModel):
-    # No control characters: the directory is named in what people are shown.
-    registry_dir: Annotated[str, Field(alias="registryDir", pattern=r"^/[^\x00-\x1f\x7f]+$", max_length=4096)]
+    registry_dir: Annotated[_Directory, Field(alias="registryDir")]
     port_range: Annotated[str, Field(alias="portRange")]
+    state_dir: Annotated[_Directory | None, Field(alias="stateDir")] = None
+    journal_days: Annotated[int | None, Field(alias="journalDays", ge=1, le=365, strict=True)] = None
 
 
 def load_provisioned(path: Path) -> Provisioned | None:
@@ -36,7 +47,12 @@ def load_provisioned(path: Path) -> Provisioned | None:
     """
     try:
         found = _RelayJson.model_validate_json(path.read_bytes())
-        return Provisioned(Path(found.registry_dir), port_range(found.port_range))
+        return Provisioned(
+            Path(found.registry_dir),
+            port_range(found.port_range),
+            Path(found.state_dir) if found.state_dir is not None else None,
+            found.journal_days,
+        )
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
@@ -68,4 +84,6 @@ _PORT_RANGE: Final = "LOW-HIGH with 1024 <= LOW <= HIGH <= 65535"
 _WRONG: Final = {
     "registryDir": "has no registryDir that is an absolute path",
     "portRange": f"has no portRange {_PORT_RANGE}",
+    "stateDir": "has a stateDir that is no absolute path",
+    "journalDays": "has a journalDays that is no whole number from 1 to 365",
 }

@@ -168,6 +168,7 @@ class Registered:
             instance.state.refresh(_of(runs, lambda i, here=here: directory_of(i) in {None, here}))  # type: ignore[misc] # as above
             instance.state.replay(e for e in events if directory_of(e.session_id) in {None, here})
             instance.version += 1
+            self._tell_fleet(instance, None)
 
     def take(self, event: Event, directory: str | None) -> None:
         """Take over an event of a session in `directory`; None: the agent's only one."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     OnText = Callable[[str], Awaitable[None]]
     IsSeen = Callable[[Ask], bool]
+    Deciding = Callable[[Instance, str, str], None]
     Send = Callable[[Instance, str, str | None, OnText], Awaitable[Outcome]]
 
 MAX_RELEASED: Final = 1_000
@@ -51,11 +52,15 @@ class Replies:
 class Settler:
     """Settles the asks of a fleet's instances. Times are in seconds."""
 
-    def __init__(self, timeout: float, background: Background, send: Send) -> None:
-        """`send`: how a reason that the agent would lose is sent as a message."""
+    def __init__(self, timeout: float, background: Background, send: Send, deciding: Deciding | None) -> None:
+        """`send`: how a reason that the agent would lose is sent as a message.
+
+        `deciding` hears of each decision, with its instance and ask, before the agent is told of it.
+        """
         self._timeout = timeout
         self._background = background
         self._send = send
+        self._deciding = deciding
         self._released: OrderedDict[tuple[str, str], str] = OrderedDict()
         """Asks that an `always` from here released besides, with their root sessions."""
 
@@ -144,6 +149,8 @@ class Settler:
 
     async def settle(self, instance: Instance, ask: Ask, settlement: Settlement) -> None:
         """Tell the agent. Raises `Refused`: somebody else settled it meanwhile."""
+        if self._deciding is not None:
+            self._deciding(instance, ask.id, settlement.decision)
         try:
             if isinstance(ask, Permission):
                 await instance.agent.reply(ask, settlement.decision, settlement.reason or None)

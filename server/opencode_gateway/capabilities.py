@@ -17,7 +17,7 @@ MEANING: Final[Mapping[Capability, str]] = {
 }
 """What a person reads on the consent page."""
 DEFAULT_TOOLS: Final[Mapping[Capability, tuple[str, ...]]] = {
-    "observe": ("instances", "read"),
+    "observe": ("instances", "inbox", "read", "wait"),
     "approve": ("reply",),
     "drive": ("send", "control"),
 }

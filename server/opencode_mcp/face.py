@@ -1,25 +1,36 @@
-"""What the tools work on: one fleet, and what this process remembers of its answers."""
+"""What the tools work on: one fleet, its journal, and what this process remembers of its answers."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from opencode_fleet.control import Controller
+from opencode_fleet.inbox import Inbox
+from opencode_journal.journal import Journal
+from opencode_mcp.handles import Handles
 from opencode_mcp.views.instances import InstanceRows
 from opencode_mcp.views.shown import Shown
 
 if TYPE_CHECKING:
-    from opencode_fleet.control import Controller
     from opencode_fleet.drive import Driver
     from opencode_fleet.fleet import Fleet
 
 
-@dataclass(frozen=True, slots=True)
 class Face:
-    """The fleet, who acts on it, and what was shown."""
+    """The fleet, who acts on it, what happened there, and what was shown.
 
-    fleet: Fleet
-    driver: Driver
-    controller: Controller
-    rows: InstanceRows = field(default_factory=InstanceRows)
-    shown: Shown = field(default_factory=Shown)
+    `journal`: by default one in memory. `call_seconds`: how long a call may take.
+    """
+
+    def __init__(
+        self, fleet: Fleet, driver: Driver, journal: Journal | None = None, *, call_seconds: float = 300.0
+    ) -> None:
+        self.fleet = fleet
+        self.driver = driver
+        self.controller = Controller(fleet, driver)
+        self.journal = journal or Journal(None)
+        self.call_seconds = call_seconds
+        self.inbox = Inbox(fleet, self.journal)
+        self.handles = Handles(self.journal)
+        self.rows = InstanceRows(self.handles)
+        self.shown = Shown()

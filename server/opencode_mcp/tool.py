@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from opencode_common.text import clean
 from opencode_fleet.errors import RelayError
+from opencode_journal.errors import CursorError
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import Context
@@ -72,7 +73,7 @@ class Tool(NamedTuple):
         async def tool(*args: Any, **kwargs: Any) -> CallToolResult:
             try:
                 return await function(face, *args, **kwargs)
-            except RelayError as error:
+            except (RelayError, CursorError) as error:
                 return failure(str(error))
 
         signature = inspect.signature(function, eval_str=True)

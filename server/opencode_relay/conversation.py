@@ -6,9 +6,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
+from opencode_common.bucket import Bucket
 from opencode_relay import protocol
 from opencode_relay.channel import EndlessLine
-from opencode_relay.limits import Bucket
 from opencode_relay.listeners import Listeners
 from opencode_relay.probe import ANSWER_SECONDS, PONG_SECONDS, probe
 from opencode_relay.protocol import Refusal

@@ -6,6 +6,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from opencode_common.bucket import Bucket
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -17,36 +19,6 @@ _LINES: Final = 200
 """At once: the largest block's instances, all of which go and come back, write 192."""
 _LINES_PER_MINUTE: Final = 12.0
 _COUNT_SECONDS: Final = 60.0
-
-
-class Bucket:
-    """Holds `size` of something at first, and is refilled by `per_second`."""
-
-    def __init__(self, size: int, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._size = size
-        self._per_second = per_second
-        self._clock = clock
-        self._left = float(size)
-        self._at = clock()
-
-    def take(self) -> bool:
-        """Take one, if there is one."""
-        self._refill()
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
-
-    def borrow(self) -> float:
-        """Take one in any case; return after how many seconds it would have been there."""
-        self._refill()
-        self._left -= 1
-        return max(0.0, -self._left / self._per_second)
-
-    def _refill(self) -> None:
-        now = self._clock()
-        self._left = min(self._size, self._left + (now - self._at) * self._per_second)
-        self._at = now
 
 
 class ClientLog:

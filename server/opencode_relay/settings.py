@@ -2,7 +2,7 @@
 
 {"portRange":"10000-19999","blockSize":16,"registryDir":"/var/lib/opencode-relay","tunnelUser":"opencode-tunnel",
  "agentUser":"opencode-relay","socket":"/run/opencode-relay.sock","gatewayUser":"opencode-gateway",
- "gatewayDataDir":"/var/lib/opencode-gateway"}
+ "gatewayDataDir":"/var/lib/opencode-gateway","stateDir":"/var/lib/opencode-relay-state","journalDays":14}
 
 What has a default below may be missing.
 """
@@ -50,12 +50,16 @@ class Settings(BaseModel):
     """Who runs the gateway, where there is one."""
     gateway_data_dir: Path = Path("/var/lib/opencode-gateway")
     """Where the gateway keeps people, clients and sessions, as this host sees it."""
+    state_dir: Path | None = None
+    """Where all copies of the server keep their one journal; None in a file from before there was one."""
+    journal_days: Annotated[int, Field(ge=1, le=365, strict=True)] = 14
+    """How long the journal keeps what happened."""
 
-    @field_validator("registry_dir", "socket", "gateway_data_dir")
+    @field_validator("registry_dir", "socket", "gateway_data_dir", "state_dir")
     @classmethod
-    def _plain(cls, path: Path) -> Path:
+    def _plain(cls, path: Path | None) -> Path | None:
         # The socket's stands in a quoted command of authorized_keys.
-        if not _PATH.fullmatch(str(path)):
+        if path is not None and not _PATH.fullmatch(str(path)):
             raise ValueError("must be an absolute path of letters, digits and . _ - /")
         return path
 

@@ -33,7 +33,7 @@ def test_help_names_every_setting_verb_and_exit_code(machine: Machine) -> None:
         "config.toml",
     ):
         assert word in text
-    for verb in ("status", "sessions", "cleanup", "doctor", "enroll", "completion"):
+    for verb in ("status", "sessions", "cleanup", "doctor", "enroll", "service", "completion"):
         assert f"  {verb}" in text
     assert "..." not in text.replace("[COMMAND]...", ""), "no line of help is cut"
     assert all(f"{code} " in text for code in range(7))
@@ -64,6 +64,8 @@ def test_without_a_terminal_the_interface_is_refused_in_one_line(machine: Machin
         (["enroll", "--join", "ocr1:x", "y"], 2, "the join line is one word"),
         (["enroll", "--join", "ocr1:x", "--new-key"], 2, "--new-key comes first"),
         (["enroll", "--join", "x"], 2, "that is no join line"),
+        (["service", "reinstall"], 2, "No such command"),
+        (["service", "install", "--", "x"], 2, "passes nothing on to OpenCode"),
         (["enroll", "--name", "a b"], 2, "--name 'a b' cannot be"),
     ],
 )
@@ -75,8 +77,8 @@ def test_a_wrong_command_line_is_explained(machine: Machine, arguments: list[str
 
 
 def test_a_bad_setting_ends_every_verb_with_exit_code_2(machine: Machine) -> None:
-    for verb in ("status", "sessions", "cleanup", "doctor", "enroll"):
-        ran = machine.run(verb, env={"RELAY_PORTS": "80"})
+    for words in ("status", "sessions", "cleanup", "doctor", "enroll", "service status"):
+        ran = machine.run(*words.split(), env={"RELAY_PORTS": "80"})
         assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
         assert "RELAY_PORTS" in ran.stderr
 

@@ -15,6 +15,7 @@ import pytest
 from opencode_connected.commands.cleanup import CleanupResult
 from opencode_connected.commands.doctor import DoctorResult
 from opencode_connected.commands.enroll import EnrollResult
+from opencode_connected.commands.service import ServiceResult
 from opencode_connected.commands.sessions import SessionsResult
 from opencode_connected.commands.status import StatusResult
 
@@ -29,7 +30,10 @@ RESULTS: dict[str, type[Result]] = {
     "cleanup": CleanupResult,
     "doctor": DoctorResult,
     "enroll": EnrollResult,
+    "service": ServiceResult,
 }
+WORDS = {"service": ("service", "status")}
+"""How a verb is called that is more than one word."""
 
 
 def schema_of(result: type[Result]) -> str:
@@ -44,7 +48,7 @@ def test_the_schema_of_a_verb_is_the_golden_one(verb: str) -> None:
 
 @pytest.mark.parametrize("verb", RESULTS)
 def test_what_a_verb_prints_keeps_to_its_schema_and_is_one_line(verb: str, machine: Machine) -> None:
-    ran = machine.run(verb, "--json")
+    ran = machine.run(*WORDS.get(verb, (verb,)), "--json")
     assert ran.stdout.count("\n") == 1
     printed = json.loads(ran.stdout)
     assert printed["schema"] == 1

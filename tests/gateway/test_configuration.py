@@ -162,7 +162,7 @@ def test_check_says_what_would_be_served_and_no_value_of_a_variable(tmp_path: Pa
     assert done.stdout.splitlines() == [
         "https://relay.example.org/mcp on 127.0.0.1:8790, sign-in: password",
         "clients: claude (default), chatgpt (default); `clients known` has what commands switched, too",
-        "observe: instances, read",
+        "observe: instances, inbox, read, wait",
         "approve: reply",
         "drive: send",
         "server opencode: opencode-mcp; the tools read",
@@ -179,7 +179,7 @@ def test_an_old_map_that_lists_abort_is_a_warning_of_check(tmp_path: Path) -> No
     assert done.stderr.splitlines() == [
         "opencode-gateway: warning: `capabilities` of gateway.json lists what no server has: abort; take it out",
         (
-            "opencode-gateway: warning: no capability lists reply, so nobody may use it; "
+            "opencode-gateway: warning: no capability lists inbox, reply, wait, so nobody may use it; "
             "what people need belongs into `capabilities` of gateway.json"
         ),
     ]

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from opencode_gateway.store import Store as GatewayStore
 
 USERS = '{"ann": {"password": "$argon2id$…"}}'
+WAITS = "a message that waits for a laptop"
 
 
 def people(store: GatewayStore) -> list[str]:
@@ -49,6 +50,7 @@ class Machine:
     relay: ProvisionedRelay
     ssh: Path
     data: Path
+    state: Path
 
     @classmethod
     def of(cls, relay: ProvisionedRelay, directory: Path) -> Machine:
@@ -57,9 +59,9 @@ class Machine:
         for kind in ("ecdsa", "ed25519"):
             command = ["ssh-keygen", "-q", "-t", kind, "-N", "", "-C", "", "-f", str(ssh / f"ssh_host_{kind}_key")]
             subprocess.run(command, check=True)
-        data = relay.etc.parent / "lib" / "gateway"
-        relay.write_settings(gatewayUser=relay.gateway_user, gatewayDataDir=str(data))
-        return cls(relay, ssh, data)
+        data, state = relay.etc.parent / "lib" / "gateway", relay.etc.parent / "lib" / "state"
+        relay.write_settings(gatewayUser=relay.gateway_user, gatewayDataDir=str(data), stateDir=str(state))
+        return cls(relay, ssh, data, state)
 
     def run(self, verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return self.relay.run(verb, "--host-keys", str(self.ssh), *arguments)
@@ -73,7 +75,9 @@ class Machine:
         (self.data / "users.json").write_text(USERS)
         (self.data / "signing.key").write_bytes(bytes(32))
         (self.data / "old-backup.sqlite3").write_bytes(b"x")
-        for path in (self.data, *self.data.iterdir()):
+        self.state.mkdir(mode=0o700)
+        (self.state / "journal.sqlite3").write_text(WAITS)
+        for path in (self.data, *self.data.iterdir(), self.state, *self.state.iterdir()):
             os.chown(path, account.pw_uid, account.pw_gid)
         return store
 
@@ -110,6 +114,7 @@ def test_a_backup_makes_another_host_the_same_relay(old: Machine, new: Machine, 
     assert (made.returncode, made.stderr) == (0, "")
     assert "2 clients, 1 revoked keys" in made.stdout
     assert mode_and_owner(backup) == (0o600, 0, 0)
+    assert WAITS.encode() not in backup.read_bytes()
     add_token(store, "later")
 
     put = new.run("restore", str(backup))

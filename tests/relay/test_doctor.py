@@ -137,6 +137,36 @@ def test_a_damaged_record_is_named(own_relay: ProvisionedRelay) -> None:
     assert "restore FILE --replace" in found.remedy
 
 
+def test_the_directory_of_the_journal_is_the_gateways_alone_or_it_is_said(
+    relay: ProvisionedRelay, tmp_path: Path
+) -> None:
+    there = looked_at(relay)
+    assert inside.check_state(there)[0].state == "note"
+    state = tmp_path / "state"
+    settings = there.settings.model_copy(
+        update={"state_dir": state, "gateway_user": relay.gateway_user, "journal_days": 30}
+    )
+    there = replace(there, settings=settings)
+
+    def said() -> tuple[str, str]:
+        finding = one(inside.check_state(there), "journal")
+        return finding.state, finding.text.removeprefix(str(state))
+
+    assert said() == ("fault", ": No such file or directory, so that the server keeps nothing over its end")
+    state.mkdir(mode=0o700)
+    assert said() == (
+        "fault",
+        f" does not belong to {relay.gateway_user}, so that the server keeps nothing over its end",
+    )
+    shutil.chown(state, relay.gateway_user)
+    assert said() == ("ok", f" is {relay.gateway_user}'s alone, and keeps 30 days")
+    state.chmod(0o750)
+    assert said() == ("fault", " has mode 0750, and what was said lies there")
+    state.rmdir()
+    state.symlink_to(tmp_path)
+    assert said() == ("fault", " is no directory, so that the server keeps nothing over its end")
+
+
 # ---- sshd
 
 

@@ -265,6 +265,8 @@ def test_what_a_person_must_mend_is_one_line(
         ({"tunnelUser": "root; reboot"}, "tunnelUser"),
         ({"socket": '/run/x" y'}, "socket"),
         ({"registryDir": "relative"}, "registryDir"),
+        ({"stateDir": "relative"}, "stateDir"),
+        ({"journalDays": 366}, "journalDays"),
         ({"surprise": 1}, "surprise"),
     ],
 )

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from opencode_common.bucket import Bucket
 from opencode_relay.channel import Channel
 from opencode_relay.clients import Client
 from opencode_relay.conversation import Conversation
-from opencode_relay.limits import Bucket, ClientLog
+from opencode_relay.limits import ClientLog
 from opencode_relay.registrar import Registrar
 from relay.provisioned import ProvisionedRelay
 from relay.raw_client import RawClient, hello

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-import sys
 from contextlib import contextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
 
 from support.netns import TwoHosts
+from support.role_parts import RoleParts
 from support.role_readmes import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root"),
@@ -76,34 +75,12 @@ class Walls:
         self.hosts = hosts
         self.etc = directory / "etc"
         self.etc.mkdir()
-        self._directory = directory
-        for role in ("relay_common", "relay_firewall", "relay_gateway"):
-            (directory / "roles" / role).mkdir(parents=True)
-            # Without what they depend on, which asks for a host with systemd.
-            for part in ("defaults", "tasks", "templates", "vars"):
-                if (source := PROJECT / "roles" / role / part).is_dir():
-                    (directory / "roles" / role / part).symlink_to(source)
+        roles = ("relay_common", "relay_firewall", "relay_gateway")
+        self._parts = RoleParts(directory, *roles, handlers=_HANDLERS, prefix=hosts.relay)
 
     def play(self, *parts: tuple[str, str], **variables: object) -> str:
-        """Run parts of roles there, each with what it notifies; return what was said, up to the recap."""
-        tasks: list[dict[str, Any]] = []
-        for role, part in parts:
-            tasks += [
-                {"ansible.builtin.import_role": {"name": role, "tasks_from": part}},
-                {"ansible.builtin.meta": "flush_handlers"},
-            ]
-        common = PROJECT / "roles/relay_common"
-        play = {
-            "hosts": "localhost",
-            "connection": "local",
-            "gather_facts": False,
-            "vars_files": [str(common / "defaults/main.yml"), str(common / "vars/main.yml")],
-            "tasks": tasks,
-            "handlers": _HANDLERS,
-        }
-        (self._directory / "play.yml").write_text(json.dumps([play]))
+        """Run parts of roles there, each with what it notifies; return what was said, with the recap."""
         values = {
-            "ansible_python_interpreter": sys.executable,
             "__relay_config_dir": str(self.etc),
             "relay_tunnel_user": "daemon",
             "relay_agent_user": "bin",
@@ -112,21 +89,7 @@ class Walls:
             "relay_gateway_port": PORT,
             **variables,
         }
-        done = subprocess.run(
-            [
-                *self.hosts.relay,
-                Path(sys.executable).parent / "ansible-playbook",
-                *("-i", "localhost,", "-e", json.dumps(values), "play.yml"),
-            ],
-            cwd=self._directory,
-            env={**os.environ, "ANSIBLE_HOME": str(self._directory / "home"), "ANSIBLE_NOCOLOR": "1"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
+        return self._parts.play(*parts, **values)
 
     def nft(self, *arguments: str, rules: str | None = None) -> subprocess.CompletedProcess[str]:
         """Run nft there."""

@@ -10,7 +10,6 @@ import pytest
 
 from opencode_fleet import turn as turn_module
 from opencode_fleet.agent import Agent, Capability
-from opencode_fleet.control import Controller
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import InstanceError, Refused
 from opencode_fleet.events import AskOpened, StatusChanged
@@ -80,7 +79,7 @@ async def test_the_tools_need_no_mcp() -> None:
     agent = FakeAgent()
     async with fake_fleet(laptop=agent) as (fleet, _):
         driver = Driver(fleet, 30)
-        face, context = Face(fleet, driver, Controller(fleet, driver)), Notes().context()
+        face, context = Face(fleet, driver), Notes().context()
         sent = (await send(face, context, ["laptop"], "hello")).structured_content or {}
         assert (sent["result"], sent["text"]) == ("done", "echo: hello")
         shown = (await read(face, context, "laptop")).structured_content or {}

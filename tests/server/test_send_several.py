@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opencode_fleet.control import Controller
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import NoSuchInstance, Refused, Unreachable
 from opencode_mcp.face import Face
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def called(fleet: Fleet, driver: Driver, instance: list[str], **more: Any) -> Any:
-    return send(Face(fleet, driver, Controller(fleet, driver)), Notes().context(), instance, "hello", **more)
+    return send(Face(fleet, driver), Notes().context(), instance, "hello", **more)
 
 
 def rows(answer: Any) -> dict[str, str]:

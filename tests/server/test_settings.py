@@ -176,6 +176,14 @@ def test_a_relay_that_has_no_state_directory_leaves_the_user_s(relay_json: Path)
     )
 
 
+def test_a_relay_that_has_a_state_directory_gives_it_to_all_copies_of_its_server(relay_json: Path) -> None:
+    relay_json.write_text(json.dumps({**RELAY_JSON, "stateDir": "/var/lib/opencode-relay-state", "journalDays": 30}))
+    settings = load_settings({"HOME": "/home/me"}, TRANSPORTS, relay_json)
+    assert (settings.state_dir, settings.journal_days) == (Path("/var/lib/opencode-relay-state"), 30)
+    own = load_settings({"RELAY_STATE_DIR": "/own", "RELAY_JOURNAL_DAYS": "7"}, TRANSPORTS, relay_json)
+    assert (own.state_dir, own.journal_days) == (Path("/own"), 7)
+
+
 def test_on_a_provisioned_relay_the_environment_wins(relay_json: Path) -> None:
     own_ports = load_settings({"RELAY_PORT_RANGE": "2000-3000"}, TRANSPORTS, relay_json)
     assert own_ports == Settings(registry_dir=Path("/var/lib/opencode-relay"), ports=range(2000, 3001))
@@ -197,6 +205,11 @@ def test_on_a_provisioned_relay_the_environment_wins(relay_json: Path) -> None:
         ({"portRange": 10_000}, "has no portRange LOW-HIGH with 1024"),
         ({"portRange": "80-90"}, "has no portRange LOW-HIGH with 1024"),
         ({"portRange": "9" * 5000}, "has no portRange LOW-HIGH with 1024"),
+        ({"stateDir": "state"}, "has a stateDir that is no absolute path"),
+        ({"stateDir": "/var/\x1b[2J"}, "has a stateDir that is no absolute path"),
+        ({"journalDays": 0}, "has a journalDays that is no whole number from 1 to 365"),
+        ({"journalDays": "14"}, "has a journalDays that is no whole number from 1 to 365"),
+        ({"journalDays": True}, "has a journalDays that is no whole number from 1 to 365"),
     ],
 )
 def test_damaged_settings_of_a_relay_are_one_line_that_names_the_file_and_the_way_out(

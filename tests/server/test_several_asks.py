@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opencode_fleet.control import Controller
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import Refused
 from opencode_mcp.face import Face
@@ -27,7 +26,7 @@ def seen(_ask: Ask) -> bool:
 
 def face_of(fleet: Fleet) -> Face:
     driver = Driver(fleet, 30)
-    return Face(fleet, driver, Controller(fleet, driver))
+    return Face(fleet, driver)
 
 
 async def asking(driver: Driver, laptop: Instance, *messages: str) -> list[str]:

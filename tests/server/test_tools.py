@@ -93,11 +93,14 @@ def test_the_tool_list_is_the_agreed_one_and_at_most_twelve_kilobytes_as_sent(re
 async def test_tools_and_their_results_fit_their_schemas_in_both_eras(fleet_dir: Path, era: Era) -> None:
     async with relay_client(fleet_dir, era=era) as client:
         tools = await client.tools()
-        assert list(tools) == ["instances", "send", "read", "reply", "control"]
+        assert list(tools) == ["instances", "inbox", "send", "read", "reply", "wait", "control"]
         for name, tool in tools.items():
             check_description(name, tool)
         calls: list[tuple[str, dict[str, Any]]] = [
             ("instances", {}),
+            ("instances", {"filter": "office idle"}),
+            ("inbox", {}),
+            ("wait", {"seconds": 1}),
             ("send", {"instance": "office-api", "message": "words"}),
             ("send", {"instance": "office-api", "abort": True}),
             ("read", {"instance": "office-api"}),
@@ -119,7 +122,7 @@ def check_description(name: str, tool: Tool) -> None:
     assert tool.description
     assert tool.annotations is not None
     assert tool.annotations.title
-    assert tool.annotations.read_only_hint is (name in {"instances", "read"})
+    assert tool.annotations.read_only_hint is (name in {"instances", "inbox", "read", "wait"})
     assert tool.annotations.open_world_hint is True
     assert bool(tool.annotations.destructive_hint) is (name in {"send", "reply", "control"})
 
@@ -242,7 +245,7 @@ async def test_without_any_instance_every_tool_says_where_it_looked_and_what_to_
             {"instance": "office-api", "message": "m", "system": "x"},
             "`send` takes no system; it takes: instance, message, abort, session, when, agent, model. ",
         ),
-        ("instances", {"b\x1b": 1, "a": 2}, "`instances` takes no a, b\\x1b; it takes: nothing. Nothing was done"),
+        ("instances", {"b\x1b": 1, "a": 2}, "`instances` takes no a, b\\x1b; it takes: filter. Nothing was done"),
     ],
 )
 @pytest.mark.asyncio(loop_scope="module")

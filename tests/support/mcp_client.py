@@ -120,7 +120,11 @@ async def relay_client(
         server = StdioServerParameters(
             command="/bin/sh",
             args=["-c", 'echo $$ > "$1"; exec "$2"', "sh", pid_file.name, str(SERVER_COMMAND)],
-            env={"RELAY_REGISTRY_DIR": str(registry_dir), **(env or {})},
+            env={
+                "RELAY_REGISTRY_DIR": str(registry_dir),
+                "RELAY_STATE_DIR": f"{registry_dir}-state",
+                **(env or {}),
+            },
         )
         errlog = cast("TextIO", stderr.file)  # a TextIOWrapper, which typeshed calls IO[str]
         async with Client(stdio_client(server, errlog=errlog), mode=era) as client:

@@ -44,6 +44,7 @@ class Relay(Host):
         self.agent_user: str = values["relay_agent_user"]
         self.gateway_user: str = values["relay_gateway_user"]
         self.registry_dir: str = values["relay_registry_dir"]
+        self.state_dir: str = values["relay_state_dir"]
         self.venv: str = values["relay_install_dir"]
         self.port_range: str = values["relay_port_range"]
         self.block_size: int = values["relay_block_size"]
@@ -113,6 +114,7 @@ class Relay(Host):
             "PYTHONPATH": "/opt/tests",
             "PYTHONDONTWRITEBYTECODE": "1",
             "RELAY_PORT_RANGE": self.port_range,
+            "RELAY_STATE_DIR": self.state_dir,
             # OpenCode may take its time where others have just started.
             "HEALTH_CHECK_TIMEOUT_MS": "20000",
         }
@@ -140,7 +142,7 @@ class Machine:
 
     def units(self) -> list[str]:
         """Return the units of its launchers."""
-        script = f"basename -a /home/{self.person}/.config/systemd/user/opencode-connected-*.service"
+        script = f"basename -a /home/{self.person}/.config/systemd/user/opencode-connected*.service"
         return self.host.output("sh", "-c", script).split()
 
     def systemctl(self, *arguments: str) -> None:

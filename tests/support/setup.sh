@@ -80,7 +80,7 @@ packages() {
         test)
             pairs+=(node:nodejs npm:npm ssh:openssh-client sshd:openssh-server ip:iproute2 nft:nftables)
             pairs+=(fish:fish tcsh:tcsh zsh:zsh dash:dash busybox:busybox tmux:tmux ps:procps git:git)
-            pairs+=(curl:curl wget:wget nc:netcat-openbsd perl:perl caddy:caddy)
+            pairs+=(curl:curl wget:wget nc:netcat-openbsd perl:perl caddy:caddy systemctl:systemd)
             # Without a font it shows boxes.
             command -v chromium >/dev/null || pairs+=(chromium:chromium fonts:fonts-dejavu-core)
             ;;

@@ -28,14 +28,15 @@ _SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 
 
 @contextmanager
-def unix_user(shell: str) -> Iterator[str]:
+def unix_user(shell: str, comment: str = "") -> Iterator[str]:
     """Make a user with this login shell and a home, for as long as the context lasts. Needs root. Yields the name."""
     name = f"oc{secrets.token_hex(5)}"
     where = shutil.which(shell)
     if where is None:
         raise RuntimeError(f"{shell} must be installed for this test")
     # "*": no password fits, but unlike "!" the account is not locked, which sshd would refuse.
-    subprocess.run(["useradd", "--create-home", "--shell", where, "--password", "*", name], check=True)
+    options = ("--create-home", "--shell", where, "--password", "*", "--comment", comment)
+    subprocess.run(["useradd", *options, name], check=True)
     try:
         yield name
     finally:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_PASSED_ON = (
+PASSED_ON = (
     "HOME",
     "PATH",
     "OPENCODE_CONFIG",
@@ -47,7 +47,7 @@ def start_commands(binary: str, environment: Mapping[str, str]) -> list[list[str
         # systemd takes the service, which its starter leaves behind, for the unit's main process.
         "--service-type=forking",
         "--description=OpenCode's service",
-        *(f"--setenv={name}={environment[name]}" for name in _PASSED_ON if environment.get(name)),
+        *(f"--setenv={name}={environment[name]}" for name in PASSED_ON if environment.get(name)),
         "--",
         *(_shell(environment), "-lc", f"exec {shlex.join(start)}"),
     ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.chain import CONNECT
+from support.chain import CONNECT, CONTAINER
 from support.scenario import play
 from support.waiting import eventually
 
@@ -50,7 +50,7 @@ def test_the_container_may_do_nothing_that_it_does_not_need(container: dict[str,
     assert "noexec" in host["Tmpfs"]["/tmp"]
 
 
-def test_it_can_write_to_its_data_alone_and_has_no_socket_of_the_engine(
+def test_it_can_write_to_its_data_and_the_journal_alone_and_has_no_socket_of_the_engine(
     relay: Relay, gateway: Gateway, container: dict[str, Any]
 ) -> None:
     mounts = {mount["Destination"]: (mount["Source"], mount["RW"]) for mount in container["Mounts"]}
@@ -58,7 +58,23 @@ def test_it_can_write_to_its_data_alone_and_has_no_socket_of_the_engine(
         "/etc/opencode-gateway": ("/etc/opencode-gateway", False),
         "/var/lib/opencode-relay": (relay.registry_dir, False),
         "/var/lib/opencode-gateway": (gateway.data_dir, True),
+        "/var/lib/opencode-relay-state": (relay.state_dir, True),
     }
+
+
+def test_the_server_in_it_shares_the_journal_of_those_that_are_started_over_ssh(relay: Relay) -> None:
+    servers = json.loads(relay.output("cat", "/etc/opencode-gateway/servers.json"))["mcpServers"]
+    environment = servers["opencode"]["env"]
+    assert (environment["RELAY_STATE_DIR"], environment["RELAY_JOURNAL_DAYS"]) == (
+        "/var/lib/opencode-relay-state",
+        "30",
+    )
+    relay.run("docker", "exec", CONTAINER, "touch", "/var/lib/opencode-relay-state/probe")
+    try:
+        probe = relay.infra.file(f"{relay.state_dir}/probe")
+        assert (probe.user, probe.group) == (relay.gateway_user, relay.gateway_user)
+    finally:
+        relay.run("rm", f"{relay.state_dir}/probe")
 
 
 def test_its_process_is_of_the_gateways_account_and_can_gain_nothing(relay: Relay, container: dict[str, Any]) -> None:
@@ -176,6 +192,28 @@ def test_settings_that_it_cannot_use_are_refused_while_it_goes_on(relay: Relay, 
     assert gateway.inspect()["Id"] == before
     assert "notes" not in relay.output("cat", "/etc/opencode-gateway/servers.json")
     assert relay.output("ls", "-A", "/etc/opencode-gateway").split() == ["gateway.json", "servers.json"]
+
+
+@pytest.mark.timeout(1200)
+def test_settings_whose_run_broke_off_before_the_restart_are_in_use_after_the_next_one(
+    relay: Relay, gateway: Gateway
+) -> None:
+    before = gateway.inspect()["Id"]
+    # The settings are written by then, and the handlers have not run.
+    broken = {"relay_gateway_audit_messages": True, "__relay_gateway_command": "/proc/no-file-can-be-here"}
+
+    played = play("relay.yml", "--tags", "relay_gateway", "--extra-vars", json.dumps(broken))
+
+    assert not played.succeeded
+    assert json.loads(relay.output("cat", "/etc/opencode-gateway/gateway.json"))["audit"] == {"messages": True}
+    assert gateway.inspect()["Id"] == before
+
+    after = play("relay.yml", "--tags", "relay_gateway", "--extra-vars", "{relay_gateway_audit_messages: true}")
+
+    assert after.succeeded, after.said
+    assert gateway.inspect()["Id"] != before
+    usual = play("relay.yml", "--tags", "relay_gateway")
+    assert usual.succeeded, usual.said
 
 
 def test_a_client_host_reaches_it_by_https_and_is_told_where_to_log_in(gateway: Gateway, desktop: Machine) -> None:

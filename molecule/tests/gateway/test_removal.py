@@ -37,15 +37,23 @@ def test_people_clients_and_tokens_are_roots_alone(relay: Relay, gateway: Gatewa
     assert {"users.json", "gateway.sqlite3"} <= set(relay.output("ls", gateway.data_dir).split())
 
 
-def test_what_stays_is_said_with_what_removes_it(removed: str, gateway: Gateway) -> None:
+def test_the_journal_is_roots_alone(relay: Relay) -> None:
+    directory = relay.infra.file(relay.state_dir)
+    assert (directory.user, directory.group, directory.mode) == ("root", "root", 0o700)
+
+
+def test_what_stays_is_said_with_what_removes_it(removed: str, relay: Relay, gateway: Gateway) -> None:
     end = removed[removed.rindex("TASK [") :]
     assert gateway.data_dir in end
+    assert relay.state_dir in end
     assert "-e relay_gateway_purge=true" in end
     assert "docker.io, caddy, nftables" in end
     assert "~/.config/opencode-relay" in end
 
 
 def test_a_purge_takes_them_too(relay: Relay, gateway: Gateway) -> None:
-    played = play("remove.yml", "--tags", "relay_gateway", "--extra-vars", "relay_gateway_purge=true")
+    tags = "relay_gateway,relay_registry"
+    played = play("remove.yml", "--tags", tags, "--extra-vars", "relay_gateway_purge=true")
     assert played.succeeded, played.said
-    assert not relay.succeeds("test", "-e", gateway.data_dir)
+    for directory in (gateway.data_dir, relay.state_dir):
+        assert not relay.succeeds("test", "-e", directory), directory

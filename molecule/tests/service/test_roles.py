@@ -86,7 +86,7 @@ def test_ports_that_would_move_under_enrolled_clients_are_refused_before_anythin
     assert fleet.items() <= relay.registrations().items()
 
 
-@pytest.mark.parametrize("setting", ["relay_install_dir", "relay_registry_dir"])
+@pytest.mark.parametrize("setting", ["relay_install_dir", "relay_registry_dir", "relay_state_dir"])
 def test_a_directory_that_holds_something_else_is_refused_and_left_alone(relay: Relay, setting: str) -> None:
     relay.output("sh", "-c", "mkdir -p /srv/data/backups && echo precious >/srv/data/backups/db.sql")
     before = relay.output("stat", "-c", "%U:%G %a", "/srv/data")

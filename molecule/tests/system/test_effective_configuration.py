@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
@@ -111,6 +112,7 @@ def test_blocks_do_not_overlap_and_lie_in_the_range(relay: Relay) -> None:
         ("/etc/opencode-relay/authorized_keys", "root", "{tunnel}", 0o640),
         ("{registry}", "{agent}", "{gateway}", 0o2750),
         ("{registry}/..", "root", "root", 0o755),
+        ("{state}", "{gateway}", "{gateway}", 0o700),
         ("/run/opencode-relay.sock", "root", "{tunnel}", 0o660),
     ],
 )
@@ -120,9 +122,19 @@ def test_owner_and_mode_of(relay: Relay, path: str, owner: str, group: str, mode
         "tunnel": relay.tunnel_user,
         "gateway": relay.gateway_user,
         "registry": relay.registry_dir,
+        "state": relay.state_dir,
     }
     file = relay.infra.file(path.format(**names))
     assert (file.user, file.group, file.mode) == (owner.format(**names), group.format(**names), mode)
+
+
+def test_the_server_is_told_where_its_journal_lies_and_no_other_account_writes_there(relay: Relay) -> None:
+    told = json.loads(relay.output("cat", "/etc/opencode-relay/relay.json", user=relay.gateway_user))
+    assert (told["stateDir"], told["journalDays"]) == (relay.state_dir, 30)
+    assert relay.succeeds("test", "-w", relay.state_dir, user=relay.gateway_user)
+    for user in (relay.tunnel_user, relay.agent_user, "ordinary"):
+        assert not relay.succeeds("test", "-w", relay.state_dir, user=user), user
+        assert not relay.succeeds("ls", relay.state_dir, user=user), user
 
 
 @pytest.mark.usefixtures("fleet")

@@ -22,7 +22,9 @@ async def control(
     face: Face,
     instance: Instances,
     action: Action,
-    session: Annotated[str | None, optional_text("ses_… id; default: the current one, to stop all that run")] = None,
+    session: Annotated[
+        str | None, optional_text("id or handle; default: the current one, to stop all that run")
+    ] = None,
     value: Annotated[str, Field(description="rename: the title", max_length=1_000)] = "",
     plan: Annotated[str, Field(description="handle of what an earlier call showed", max_length=40)] = "",
 ) -> Annotated[CallToolResult, ControlResult]:
@@ -30,11 +32,12 @@ async def control(
 
     What destroys is shown first; on the person's word call again with the `plan`.
     """
-    wish = Wish(action, (session or "").strip() or None, value, plan.strip())
     instances = await _meant(face, instance)
+    wanted = (session or "").strip() or None
+    if wanted and len(instances) != 1:
+        raise Refused("a `session` is one instance's; say that one. Nothing was done")
+    wish = Wish(action, face.handles.session_id(instances[0], wanted) if wanted else None, value, plan.strip())
     if action == "stop":
-        if wish.session and len(instances) != 1:
-            raise Refused("a `session` is one instance's; say that one. Nothing was done")
         done = await face.controller.stop(instances, wish)
     elif instance != [ALL] and len(instances) == 1:
         done = [await face.controller.act(instances[0], wish)]

@@ -6,22 +6,35 @@ from collections import Counter
 from typing import Annotated
 
 from mcp_types import CallToolResult
+from pydantic import Field
 
+from opencode_common.text import one_line
 from opencode_mcp.face import Face
 from opencode_mcp.tool import Tool, answered
-from opencode_mcp.views.instances import InstancesResult, fitting, instances_text
+from opencode_mcp.views.instances import MAX_ROWS, InstancesResult, fits, fitting, in_order, instances_text
 
 
-async def instances(face: Face) -> Annotated[CallToolResult, InstancesResult]:
-    """List every OpenCode instance: state, directory, newest session, what it waits for."""
-    listed = [face.rows.of(instance) for instance in await face.fleet.instances()]
-    shown = fitting([line for _, line in listed])
+async def instances(
+    face: Face,
+    filter: Annotated[  # noqa: A002 - the argument's name for clients
+        str, Field(description="words: a state, or part of a name, machine, directory or title", max_length=200)
+    ] = "",
+) -> Annotated[CallToolResult, InstancesResult]:
+    """List the OpenCode instances, what needs the person first: state, directory, newest session."""
+    words = filter.casefold().split()
+    everyone = await face.fleet.instances()
+    listed = in_order(instance for instance in everyone if fits(instance, words))
+    rows = [face.rows.of(instance) for instance in listed[:MAX_ROWS]]
+    shown = fitting([line for _, line in rows])
     result = InstancesResult.model_construct(
-        instances=[row for row, _ in listed[:shown]],
-        left_out=dict(Counter(row.state for row, _ in listed[shown:])),
-        problems=face.fleet.problems(),
+        instances=[row for row, _ in rows[:shown]],
+        left_out=dict(Counter(instance.state_name() for instance in listed[shown:])),
+        problems=[*face.fleet.problems(), *([face.journal.trouble] if face.journal.trouble else [])],
     )
-    return answered(instances_text([line for _, line in listed[:shown]], result, face.fleet.absence()), result)
+    absence = face.fleet.absence()
+    if everyone and not listed:
+        absence = f"none of {len(everyone)} instances fits {one_line(filter, 80)!r}"
+    return answered(instances_text([line for _, line in rows[:shown]], result, absence), result)
 
 
 TOOL = Tool(instances, "List instances", is_read_only=True)

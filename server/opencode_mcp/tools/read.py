@@ -37,12 +37,12 @@ async def read(
     ctx: Context[Fleet, Any],
     instance: InstanceName,
     message_limit: Annotated[int, Field(ge=1, le=200)] = 10,
-    session: Annotated[str | None, optional_text("ses_… id; default: the current one")] = None,
+    session: Annotated[str | None, optional_text("id or handle; default: the current one")] = None,
     max_chars: Annotated[int, Field(ge=1_000, le=200_000)] = MAX_TEXT,
 ) -> Annotated[CallToolResult, ReadResult]:
     """Show the last messages of an instance's conversation, with tool calls and what streams now."""
     target = await face.fleet.find_live(instance)
-    found = await face.driver.sessions.to_read(target, (session or "").strip() or None)
+    found = await face.driver.sessions.to_read(target, face.handles.session_id(target, session))
     if found is None:
         raise Refused(f"{target.quoted} has no session yet; `send` starts one")
     messages = await _fetched(ctx, target, found.id, message_limit)

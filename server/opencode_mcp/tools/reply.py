@@ -34,7 +34,7 @@ async def reply(
     ask: Annotated[
         str | list[str],
         Field(
-            description="its id, several, or 'all' that were listed whole; without `answer` it is shown whole, "
+            description="id or handle, several, or 'all' that were listed whole; without `answer` it is shown whole, "
             "without it all are listed",
             max_length=MAX_ASKS,
         ),
@@ -42,7 +42,7 @@ async def reply(
 ) -> Annotated[CallToolResult, ReplyResult]:
     """List what an agent waits for; with `ask` and the person's own answer, settle it and go on."""
     target = await face.fleet.find_live(instance)
-    asks = [each.strip() for each in ([ask] if isinstance(ask, str) else ask) if each.strip()]
+    asks = [face.handles.ask_id(target, each) for each in ([ask] if isinstance(ask, str) else ask) if each.strip()]
     is_answered = not isinstance(answer, str) or bool(answer.strip())
     if not asks or (not is_answered and (len(asks) > 1 or asks == [ALL])):
         return _listed(face, target, await face.driver.asks(target), is_answered=is_answered)

@@ -29,7 +29,7 @@ async def send(
     message: Annotated[str, Field(description="/name runs that command of OpenCode", max_length=MAX_MESSAGE)] = "",
     abort: Annotated[bool, Field(description="first stop what it runs; needs no message")] = False,
     session: Annotated[
-        str | None, optional_text("ses_… id, words of its title, or 'new'; default: the current one")
+        str | None, optional_text("id, handle, words of its title, or 'new'; default: the current one")
     ] = None,
     when: Annotated[
         When, Field(description="now: refused while it is busy; steer: into the running turn; queue: after it")
@@ -40,11 +40,11 @@ async def send(
     """Send an instance's agent a message; wait for its answer, question or permission request."""
     if not message.strip() and not abort:
         raise Refused("`message` is empty; nothing was sent")
-    wanted = (session or "").strip() or None
     manner = Manner(when, (agent or "").strip(), (model or "").strip())
     if len(instance) > 1 or instance == [ALL]:
-        return await _send_to_all(face, instance, message, wanted, manner, abort=abort)
+        return await _send_to_all(face, instance, message, (session or "").strip() or None, manner, abort=abort)
     target = await face.fleet.find_live(instance[0])
+    wanted = face.handles.session_id(target, session)
     if abort:
         ended = await face.driver.stop(target, wanted)
         if not message.strip():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from opencode_common.text import bare, fence, one_line
@@ -11,7 +11,10 @@ from opencode_mcp.views.asks import gist
 from opencode_mcp.views.rows import Row
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from opencode_fleet.instance import Instance
+    from opencode_mcp.handles import Handles
 
 MAX_ROWS = 200
 MAX_LISTING = 20_000
@@ -19,12 +22,22 @@ MAX_LISTING = 20_000
 DIRECTORY_LENGTH = 120
 TITLE_LENGTH = 60
 WAITS_FOR_LENGTH = 160
+_RANKS: Final = {
+    "needs-permission": 0,
+    "needs-answer": 0,
+    "retry": 1,
+    "busy": 2,
+    "connecting": 4,
+    "unresponsive": 5,
+    "offline": 6,
+}
+_REST: Final = 3
 BY_DEFAULT = frozenset({"observe", "drive", "approve"})
 """What the owner of a machine lets through, unless asked otherwise."""
 
 
 class InstanceRow(Row):
-    """One instance. `since`: epoch seconds when it went offline. `remote`: what may be done from afar, if not all."""
+    """One instance. `since`: when it went away (epoch seconds). `remote`: what may be done from afar, if not all."""
 
     name: str
     state: str
@@ -33,6 +46,7 @@ class InstanceRow(Row):
     client: str = ""
     version: str = ""
     session: str = ""
+    session_handle: str = ""
     title: str = ""
     agent: str = ""
     waits_for: str = ""
@@ -51,46 +65,47 @@ class InstancesResult(Row):
 class InstanceRows:
     """The rows and lines of instances, each made anew only when its instance has changed."""
 
-    def __init__(self) -> None:
+    def __init__(self, handles: Handles) -> None:
+        self._handles = handles
         self._made: WeakKeyDictionary[Instance, tuple[int, InstanceRow, str]] = WeakKeyDictionary()
 
     def of(self, instance: Instance) -> tuple[InstanceRow, str]:
         """Return the instance's row and line."""
         made = self._made.get(instance)
         if made is None or made[0] != instance.version:
-            row = _instance_row(instance)
+            row = self._row(instance)
             made = instance.version, row, _instance_line(row)
             self._made[instance] = made
         return made[1], made[2]
 
-
-def _instance_row(instance: Instance) -> InstanceRow:
-    state = instance.state
-    newest = state.newest_root()
-    asks = state.pending_asks()
-    waits_for = ""
-    if asks:
-        others = len(asks) - 1 + state.asks_left_out
-        more = f" (+{others} more)" if others else ""
-        waits_for = one_line(gist(asks[0]), WAITS_FOR_LENGTH) + more
-    elif retries := state.retries():
-        waits_for = one_line(retries[0].describe(), WAITS_FOR_LENGTH)
-    elif not instance.connected.is_set():
-        waits_for = one_line(bare(instance.trouble), WAITS_FOR_LENGTH)
-    return InstanceRow.model_construct(
-        name=instance.name,
-        state=instance.state_name(),
-        directory=one_line(state.directory or instance.endpoint.directory, DIRECTORY_LENGTH),
-        hostname=one_line(instance.endpoint.hostname, 80),
-        client=one_line(instance.endpoint.client or "", 64),
-        version=one_line(instance.agent_version, 20),
-        session=newest.id if newest else "",
-        title=one_line(newest.title, TITLE_LENGTH) if newest else "",
-        agent=one_line(newest.agent, 40) if newest else "",
-        waits_for=waits_for,
-        since=instance.offline_since or 0,
-        remote=_limited(instance.rights),
-    )
+    def _row(self, instance: Instance) -> InstanceRow:
+        state = instance.state
+        newest = state.newest_root()
+        asks = state.pending_asks()
+        waits_for = ""
+        if asks:
+            others = len(asks) - 1 + state.asks_left_out
+            more = f" (+{others} more)" if others else ""
+            waits_for = one_line(gist(asks[0]), WAITS_FOR_LENGTH) + more
+        elif retries := state.retries():
+            waits_for = one_line(retries[0].describe(), WAITS_FOR_LENGTH)
+        elif not instance.connected.is_set():
+            waits_for = one_line(bare(instance.trouble), WAITS_FOR_LENGTH)
+        return InstanceRow.model_construct(
+            name=instance.name,
+            state=instance.state_name(),
+            directory=one_line(state.directory or instance.endpoint.directory, DIRECTORY_LENGTH),
+            hostname=one_line(instance.endpoint.hostname, 80),
+            client=one_line(instance.endpoint.client or "", 64),
+            version=one_line(instance.agent_version, 20),
+            session=newest.id if newest else "",
+            session_handle=self._handles.of_session(instance.name, newest.id) if newest else "",
+            title=one_line(newest.title, TITLE_LENGTH) if newest else "",
+            agent=one_line(newest.agent, 40) if newest else "",
+            waits_for=waits_for,
+            since=instance.offline_since or instance.known_until or 0,
+            remote=_limited(instance.rights),
+        )
 
 
 def _limited(rights: frozenset[str] | None) -> list[str]:
@@ -100,14 +115,34 @@ def _limited(rights: frozenset[str] | None) -> list[str]:
     return sorted(one_line(right, 20) for right in rights)
 
 
+def in_order(instances: Iterable[Instance]) -> list[Instance]:
+    """Return first what needs the person, then what is busy, then the rest, at last what is away; each by name."""
+    return sorted(instances, key=lambda instance: (_RANKS.get(instance.state_name(), _REST), instance.name))
+
+
+def fits(instance: Instance, words: Iterable[str]) -> bool:
+    """Tell whether each word is its state, or stands in its name, machine, directory or newest title."""
+    state = instance.state_name()
+    newest = instance.state.newest_root()
+    told = [
+        instance.name,
+        instance.endpoint.hostname,
+        instance.endpoint.client or "",
+        instance.state.directory or instance.endpoint.directory,
+        newest.title if newest else "",
+    ]
+    text = "\n".join(told).casefold()
+    return all(word == state or word in text for word in words)
+
+
 def fitting(lines: list[str]) -> int:
     """Return how many of the lines one listing takes."""
     length = 0
-    for count, line in enumerate(lines[:MAX_ROWS]):
+    for count, line in enumerate(lines):
         length += len(line) + 1
         if length > MAX_LISTING:
             return count
-    return min(len(lines), MAX_ROWS)
+    return len(lines)
 
 
 def instances_text(lines: list[str], result: InstancesResult, absence: str) -> str:
@@ -128,7 +163,8 @@ def _instance_line(row: InstanceRow) -> str:
         state += " since " + time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(row.since))
     if row.waits_for:
         state += f" ({row.waits_for})"
-    parts = [f"{row.name}: {state}", row.directory, f"“{row.title}”" if row.title else "", row.session, row.client]
+    session = " ".join(part for part in (row.session_handle, f"“{row.title}”" if row.title else "") if part)
+    parts = [f"{row.name}: {state}", row.directory, session, row.session, row.client]
     if row.agent:
         parts.append(f"agent {row.agent}")
     if row.version:

@@ -12,16 +12,23 @@ OWN_WORDS = 600
 """Of these, what is kept for our own words around the instance's."""
 
 
-def _without_titles(schema: dict[str, Any]) -> None:
-    """Leave out what repeats the field names: the schemas stand in every chat's context."""
-    schema.pop("title", None)
+def without_titles(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return an object's schema without what repeats its fields' names: it stands in every chat's context."""
+    fields = {
+        name: {key: value for key, value in field.items() if key not in {"title", "default"}}
+        for name, field in schema["properties"].items()
+    }
+    return {key: value for key, value in schema.items() if key != "title"} | {"properties": fields}
+
+
+def _small(schema: dict[str, Any]) -> None:
     schema.pop("description", None)
-    for field in schema["properties"].values():
-        field.pop("title", None)
-        field.pop("default", None)
+    small = without_titles(schema)
+    schema.clear()
+    schema.update(small)
 
 
 class Row(BaseModel):
     """Base of structured results."""
 
-    model_config = ConfigDict(frozen=True, json_schema_extra=_without_titles)
+    model_config = ConfigDict(frozen=True, json_schema_extra=_small)

@@ -19,9 +19,11 @@ WHOLE: Final = 6_000
 MAX_WHOLE: Final = 12_000
 MAX_LISTED: Final = 24_000
 """Characters of all asks of one answer: up to the first they are whole, up to the second outlined, then one line."""
+BRIEF: Final = 1_000
+"""Characters of an ask that is shown whole among those of all instances."""
 MAX_REMEMBERED: Final = 1_000
 
-_HOW_TO_SETTLE = (
+HOW_TO_SETTLE = (
     "Show this to the person, and only on their word call `reply` with `ask` and `answer`: once, always or reject "
     "(also `reject: why`) for a permission; a label or text for a question, reject to decline."
 )
@@ -59,6 +61,13 @@ class Shown:
         self._note(instance, ask, is_whole=whole is not None)
         block = _block(instance, ask, outline(instance, ask) if whole is None else whole)
         return _listing([block], [], [ask.id] if whole is None else [])
+
+    def brief(self, instance: Instance, ask: Ask, left: int) -> tuple[str, bool]:
+        """Return one ask, whole if it is short and fits `left` characters, else its gist; and whether it is whole."""
+        whole = whole_text(instance, ask)
+        is_whole = whole is not None and len(whole) <= min(BRIEF, left)
+        self._note(instance, ask, is_whole=is_whole)
+        return (whole, True) if whole is not None and is_whole else (ask_row(instance, ask).summary, False)
 
     def is_seen(self, instance: Instance, ask: Ask) -> bool:
         """Tell whether the ask, as it is now, may be approved: it was shown whole, or is short and was not cut."""
@@ -98,4 +107,4 @@ def _listing(blocks: list[str], parts: list[str], too_large: list[str]) -> str:
         lines.append(
             f"Too large to be shown whole: {', '.join(too_large)}. Reject it, or settle it on the machine itself."
         )
-    return "\n".join([*lines, _HOW_TO_SETTLE])
+    return "\n".join([*lines, HOW_TO_SETTLE])

@@ -26,6 +26,7 @@ CHECKS: Final[Mapping[str, Check]] = {
     "agent": inside.check_agent,
     "tunnels": inside.check_tunnels,
     "record": inside.check_record,
+    "state": inside.check_state,
     "disk": machine.check_disk,
     "clock": machine.check_clock,
 }

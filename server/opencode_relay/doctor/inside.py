@@ -1,13 +1,14 @@
-"""The relay's own parts: the agent, the ports of the tunnels, the record of who is enrolled."""
+"""The relay's own parts: the agent, the tunnels' ports, the record of the enrolled, the directory of the journal."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-from typing import TYPE_CHECKING
+import stat
+from typing import TYPE_CHECKING, Final
 
 from opencode_common.files import read_regular
-from opencode_common.finding import Finding, fault, ok
+from opencode_common.finding import Finding, fault, note, ok
 from opencode_relay.clients import Clients
 from opencode_relay.doctor.asking import SECONDS, reason
 from opencode_relay.errors import ConfigError
@@ -16,6 +17,9 @@ from opencode_relay.settings import account
 
 if TYPE_CHECKING:
     from opencode_relay.doctor.relay import Relay
+
+_OWN_MODE: Final = 0o700
+"""Of a directory that is its owner's alone."""
 
 
 def check_agent(relay: Relay) -> list[Finding]:
@@ -84,3 +88,30 @@ def check_record(relay: Relay) -> list[Finding]:
             )
         ]
     return [ok("clients", f"{len(clients.clients)} are enrolled, {len(clients.revoked)} keys are revoked")]
+
+
+def check_state(relay: Relay) -> list[Finding]:
+    """See that the directory of the journal is the gateway's alone: the server works without it where it is not."""
+    directory = relay.settings.state_dir
+    if directory is None:
+        return [note("journal", "relay.json names no directory for it yet", "Run the playbook relay.yml")]
+    harm = "the server keeps nothing over its end"
+    remedy = "Run the playbook relay.yml"
+    try:
+        found = directory.lstat()
+    except OSError as error:
+        return [fault("journal", f"{directory}: {error.strerror}, so that {harm}", remedy)]
+    user = relay.settings.gateway_user
+    if not stat.S_ISDIR(found.st_mode):
+        return [fault("journal", f"{directory} is no directory, so that {harm}", f"Move it away. {remedy}")]
+    if found.st_uid != account(user).pw_uid:
+        return [fault("journal", f"{directory} does not belong to {user}, so that {harm}", remedy)]
+    if stat.S_IMODE(found.st_mode) != _OWN_MODE:
+        return [
+            fault(
+                "journal",
+                f"{directory} has mode {stat.S_IMODE(found.st_mode):04o}, and what was said lies there",
+                f"`chmod 700 {directory}`",
+            )
+        ]
+    return [ok("journal", f"{directory} is {user}'s alone, and keeps {relay.settings.journal_days} days")]

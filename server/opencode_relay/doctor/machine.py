@@ -43,6 +43,8 @@ def check_disk(relay: Relay) -> list[Finding]:
     places = [*_PLACES, str(relay.etc), str(relay.settings.registry_dir)]
     if relay.gateway is not None:
         places.append(str(relay.settings.gateway_data_dir))
+    if relay.settings.state_dir is not None:
+        places.append(str(relay.settings.state_dir))
     return disk(places)
 
 

@@ -12,11 +12,10 @@ import pytest
 from opencode_fleet.agents import connect
 from opencode_fleet.agents.http import TooLarge
 from opencode_fleet.agents.pages import FIRST_PAGE
-from opencode_fleet.control import Controller
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import BadAnswer, Unresponsive
-from opencode_mcp import tools as tools_module
 from opencode_mcp.face import Face
+from opencode_mcp.tools import read as read_module
 from opencode_mcp.tools.read import read
 from support.agents import client_for
 from support.fake_conversation import HOME, FakeConversation, FakeDrip
@@ -41,7 +40,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opencode_fleet.agents.pages.PAGE_SECONDS", 0.2)
     monkeypatch.setattr("opencode_fleet.agents.opencode1.agent.HEARTBEAT_GRACE", 1.5)
     monkeypatch.setattr("opencode_fleet.agents.opencode2.agent.HEARTBEAT_GRACE", 1.5)
-    monkeypatch.setattr(tools_module, "PROGRESS_INTERVAL", 0.2)
+    monkeypatch.setattr(read_module, "PROGRESS_INTERVAL", 0.2)
 
 
 @asynccontextmanager
@@ -75,9 +74,7 @@ async def test_megabytes_come_over_a_slow_line_in_pages_that_fit_it_and_the_inst
         transport.announce("laptop", f"http://127.0.0.1:{line.port}", directory=HOME)
         instance = await eventually_async(lambda: fleet.find_live("laptop"), "the instance", within=30)
         driver = Driver(fleet, 30)
-        answer = await read(
-            Face(fleet, driver, Controller(fleet, driver)), notes.context(), "laptop", 10, max_chars=200_000
-        )
+        answer = await read(Face(fleet, driver), notes.context(), "laptop", 10, max_chars=200_000)
         assert answer.structured_content is not None
         assert [len(row["text"]) for row in answer.structured_content["messages"][-3:]] == [50_000] * 3
         assert line.carried > 500_000

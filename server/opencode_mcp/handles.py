@@ -1,0 +1,80 @@
+"""Short handles of sessions and asks (`s12`, `a3`), which stand wherever an id may stand."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from opencode_common.text import one_line
+from opencode_fleet.errors import Refused
+
+if TYPE_CHECKING:
+    from opencode_fleet.instance import Instance
+    from opencode_journal.journal import Handled, Journal
+
+_FORM: Final = re.compile(r"[as][0-9]{1,16}", re.IGNORECASE)
+_MAX_CACHED: Final = 5_000
+_WORDS: Final[dict[Handled, tuple[str, str]]] = {"s": ("session", "`instances`"), "a": ("ask", "`inbox`")}
+"""What each kind is called, and the tool that lists them."""
+
+
+class Handles:
+    """Gives handles, and finds what they stand for."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._epoch = ""
+        self._given: OrderedDict[tuple[Handled, str, str], str] = OrderedDict()
+
+    def of_session(self, instance: str, session_id: str) -> str:
+        """Return the session's handle."""
+        return self._of("s", instance, session_id)
+
+    def of_ask(self, instance: str, ask_id: str) -> str:
+        """Return the ask's handle."""
+        return self._of("a", instance, ask_id)
+
+    def session_id(self, instance: Instance, text: str | None) -> str | None:
+        """Return the id of the session that `text` names by handle; any other text as it is, None for a blank one.
+
+        Raises:
+            Refused: no session of the instance has the handle.
+        """
+        text = (text or "").strip()
+        return self._id("s", instance, text) if text else None
+
+    def ask_id(self, instance: Instance, text: str) -> str:
+        """Return the id of the ask that `text` names by handle; any other text as it is.
+
+        Raises:
+            Refused: no ask of the instance has the handle.
+        """
+        return self._id("a", instance, text.strip())
+
+    def _of(self, kind: Handled, instance: str, id_: str) -> str:
+        if self._epoch != self._journal.epoch:
+            self._epoch = self._journal.epoch
+            self._given.clear()
+        key = kind, instance, id_
+        handle = self._given.get(key)
+        if handle is None:
+            handle = self._given[key] = self._journal.handle(kind, instance, id_)
+            while len(self._given) > _MAX_CACHED:
+                self._given.popitem(last=False)
+        return handle
+
+    def _id(self, kind: Handled, instance: Instance, text: str) -> str:
+        if _FORM.fullmatch(text) is None:
+            return text
+        thing, lists = _WORDS[kind]
+        found = self._journal.of_handle(text)
+        if found is None or found[0] != kind:
+            raise Refused(f"no {thing} has the handle {text}; {lists} lists them. Nothing was done")
+        if found[1] != instance.name:
+            # The other name may be one that its machine chose.
+            raise Refused(
+                f"{text} is {'an' if kind == 'a' else 'a'} {thing} of {one_line(found[1], 64)!r}, not of "
+                f"{instance.quoted}. Nothing was done"
+            )
+        return found[2]

@@ -1,0 +1,76 @@
+"""The tool `inbox`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+from mcp_types import CallToolResult
+
+from opencode_mcp.face import Face
+from opencode_mcp.place import Place
+from opencode_mcp.tool import Tool, answered, optional_text
+from opencode_mcp.views.inbox import MAX_ASKS, MAX_ENDS, InboxResult, InboxView
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opencode_fleet.inbox import Waiting
+    from opencode_journal.entries import Entry
+
+LAST_ENDS = 5
+"""What ended that is told without a cursor."""
+
+Cursor = Annotated[str | None, optional_text("as the last result gave it; tells only what is new since")]
+
+
+async def inbox(face: Face, cursor: Cursor = None) -> Annotated[CallToolResult, InboxResult]:
+    """List what needs the person on all instances, and what ended or failed since `cursor`."""
+    if cursor is None or not cursor.strip():
+        waiting = await face.inbox.waiting()
+        place = Place(face.journal.cursor())
+        ends, is_all = face.inbox.latest_ends(LAST_ENDS), True
+    else:
+        place = Place.parse(cursor)
+        waiting = await face.inbox.waiting()
+        news = face.inbox.ends(place.told, MAX_ENDS)
+        ends, is_all, place = news.ends, news.is_all, Place(news.cursor)
+    return listed(face, waiting, ends, place, is_all=is_all)
+
+
+def listed(
+    face: Face, waiting: Sequence[Waiting], ends: Sequence[Entry], place: Place, *, is_all: bool, nothing: str = ""
+) -> CallToolResult:
+    """Return what waits and what ended; `nothing` is said where that is nothing, `is_all` if no more ended."""
+    view = InboxView(face.handles, face.shown, time.time())
+    asks = [(each, view.waiting_row(each)) for each in waiting[:MAX_ASKS]]
+    ended = [(each, view.end_row(each)) for each in ends]
+    result = InboxResult.model_construct(
+        asks=[row for _, row in asks],
+        ended=[row for _, row in ended],
+        cursor=str(place),
+        left_out=len(waiting) - len(asks),
+        more=not is_all,
+        problem=face.journal.trouble,
+    )
+    lines = []
+    if asks:
+        lines += [
+            f"{len(waiting)} {'asks need' if len(waiting) > 1 else 'ask needs'} the person:",
+            view.asks_text(asks),
+        ]
+    if result.left_out:
+        lines.append(f"{result.left_out} more asks wait; they are listed once these are settled.")
+    if ended:
+        lines += ["Over:", view.ends_text(ended)]
+    if result.more:
+        lines.append("More is over; the next call tells of it.")
+    if not asks and not ended:
+        lines.append(nothing or "Nothing needs the person, and nothing ended.")
+    if result.problem:
+        lines.append(f"Note: {result.problem}.")
+    lines.append(f"Cursor: {place}")
+    return answered("\n".join(lines), result)
+
+
+TOOL = Tool(inbox, "What needs you", is_read_only=True)

@@ -1,0 +1,67 @@
+"""The tool `wait`."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Annotated
+
+from mcp_types import CallToolResult
+from pydantic import Field
+
+from opencode_mcp.face import Face
+from opencode_mcp.place import Place, mark_of
+from opencode_mcp.tool import Tool
+from opencode_mcp.tools.inbox import Cursor, listed
+from opencode_mcp.views.inbox import MAX_ENDS, InboxResult
+
+LONGEST = 40
+"""Seconds: chat clients and the gateway end a call after 45, and an answer must be on its way before."""
+
+
+async def wait(
+    face: Face,
+    cursor: Cursor = None,
+    seconds: Annotated[int, Field(ge=1, le=LONGEST)] = LONGEST,
+    instances: Annotated[list[str], Field(description="only these; default: all", max_length=50)] = [],  # noqa: B006 - never changed
+) -> Annotated[CallToolResult, InboxResult]:
+    """Wait until something needs the person, or ends or fails, after `cursor`; without one, from now on."""
+    names = {(await face.fleet.find(name)).name for name in instances}
+    mark = mark_of(names)
+    only = names.__contains__ if names else None
+    # A caller whose calls end earlier has said so for `send`.
+    until = time.monotonic() + min(seconds, face.call_seconds)
+    if cursor is None or not cursor.strip():
+        found = await face.inbox.waiting()
+        place = Place(face.journal.cursor())
+        if waiting := [each for each in found if only is None or only(each.instance)]:
+            return listed(face, waiting, [], place.after(mark, place.told), is_all=True)
+    else:
+        place = Place.parse(cursor)
+    while True:
+        news = await face.inbox.news(place.start(mark), MAX_ENDS, only)
+        place = place.after(mark, news.cursor)
+        if news.asks or news.ends:
+            return listed(face, news.asks, news.ends, place, is_all=news.is_all)
+        if news.cursor != face.journal.cursor():
+            continue  # something came while an agent was asked
+        left = until - time.monotonic()
+        if left <= 0:
+            return listed(face, [], [], place, is_all=True, nothing=_nothing(face, seconds, names))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(left):
+                await face.journal.changed()
+
+
+def _nothing(face: Face, seconds: int, names: set[str]) -> str:
+    everyone = face.fleet.all_instances()
+    busy = sum(
+        bool(each.state.statuses) and each.connected.is_set() for each in everyone if not names or each.name in names
+    )
+    return (
+        f"Nothing needs the person, and nothing ended, within {seconds} s; {busy} busy. `wait` again with the cursor."
+    )
+
+
+TOOL = Tool(wait, "Wait for something", is_read_only=True)

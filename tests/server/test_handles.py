@@ -1,0 +1,72 @@
+"""Handles stand for one thing for ever, wherever its id may stand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from opencode_fleet.errors import Refused
+from opencode_mcp.tools.instances import instances
+from opencode_mcp.tools.read import read
+from opencode_mcp.tools.reply import reply
+from opencode_mcp.tools.send import send
+from support.fake_agent import FakeAgent
+from support.fake_relay import fake_relay, structured
+from support.notes import Notes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from opencode_mcp.face import Face
+
+
+async def handle_of(face: Face, name: str) -> str:
+    """Return the handle of an instance's newest session."""
+    rows = structured(await instances(face))["instances"]
+    (handle,) = [row["session_handle"] for row in rows if row["name"] == name]
+    return str(handle)
+
+
+async def test_a_session_is_read_sent_to_and_stopped_by_its_handle_in_any_case(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    session = agent.add_session("/", "Fix the login").id
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        face, context = relay.face, Notes().context()
+        handle = await handle_of(face, "laptop")
+        agent.add_session("/", "the newest one")
+        assert structured(await read(face, context, "laptop", session=f" {handle.upper()} "))["session"] == session
+        assert structured(await send(face, context, ["laptop"], "hello", session=handle))["session"] == session
+        assert structured(await send(face, context, ["laptop"], abort=True, session=handle))["result"] == "idle"
+
+
+async def test_a_handle_outlives_the_server_and_is_given_to_nothing_else(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    first = agent.add_session("/").id
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        handle = await handle_of(relay.face, "laptop")
+    second = agent.add_session("/").id
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        assert await handle_of(relay.face, "laptop") == relay.face.handles.of_session("laptop", second) != handle
+        assert relay.face.handles.of_session("laptop", first) == handle
+        instance = await relay.fleet.find_live("laptop")
+        assert relay.face.handles.session_id(instance, handle) == first
+
+
+async def test_handles_of_nothing_of_another_kind_or_of_another_instance_are_refused(tmp_path: Path) -> None:
+    laptop, desktop = FakeAgent(), FakeAgent()
+    laptop.add_session("/")
+    desktop.add_ask(desktop.add_session("/").id)
+    async with fake_relay(tmp_path, laptop=laptop, desktop=desktop) as relay:
+        face, context = relay.face, Notes().context()
+        handle = await handle_of(face, "laptop")
+        with pytest.raises(Refused, match=f"^{handle} is a session of 'laptop', not of “desktop”. Nothing was done$"):
+            await read(face, context, "desktop", session=handle)
+        with pytest.raises(Refused, match=r"^no session has the handle s999; `instances` lists them"):
+            await send(face, context, ["laptop"], "hello", session="s999")
+        for forged in ("a999", handle.replace("s", "a")):
+            with pytest.raises(Refused, match=f"no ask has the handle {forged}; `inbox` lists them"):
+                await reply(face, context, "desktop", "once", forged)
+        with pytest.raises(Refused, match=f"no session has the handle {handle.replace('s', 'a')}"):
+            await read(face, context, "laptop", session=handle.replace("s", "a"))
+        assert (laptop.posted, desktop.decisions) == ([], [])
