@@ -125,13 +125,29 @@ class Driver:
         return await self._settler.open_ask(instance, ask_id)
 
     async def reply(
-        self, instance: Instance, ask_id: str, answer: str | list[str], on_text: OnText, is_seen: IsSeen
+        self,
+        instance: Instance,
+        ask_id: str,
+        answer: str | list[str],
+        on_text: OnText,
+        is_seen: IsSeen,
+        *,
+        may_prompt: bool = True,
     ) -> Outcome:
         """Settle one ask and follow its turn; see `Settler.reply`."""
-        return await self._settler.reply(instance, ask_id, answer, on_text, is_seen)
+        return await self._settler.reply(instance, ask_id, answer, on_text, is_seen, may_prompt=may_prompt)
 
     async def reply_to_several(
-        self, instance: Instance, ask_ids: Sequence[str], answer: str | list[str], on_text: OnText, is_seen: IsSeen
+        self,
+        instance: Instance,
+        ask_ids: Sequence[str],
+        answer: str | list[str],
+        on_text: OnText,
+        is_seen: IsSeen,
+        *,
+        may_prompt: bool = True,
     ) -> Replies:
         """Settle several asks and follow their turns, once; see `Settler.reply_to_several`."""
-        return await self._settler.reply_to_several(instance, ask_ids, answer, on_text, is_seen)
+        return await self._settler.reply_to_several(
+            instance, ask_ids, answer, on_text, is_seen, may_prompt=may_prompt
+        )

@@ -40,6 +40,8 @@ class Settings:
     """`RELAY_STATE_DIR`: where the journal lies; None where no home directory is known either."""
     journal_days: int = 14
     """`RELAY_JOURNAL_DAYS`: for how long the journal remembers."""
+    callers_told: bool = False
+    """`RELAY_CALLERS`: `told` by a parent that says of each call who makes it, as the gateway does."""
 
 
 def _whole_number(value: str) -> int | None:
@@ -84,6 +86,12 @@ def _credentials_file(value: str) -> Path:
     return path
 
 
+def _told(value: str) -> bool:
+    if value != "told":
+        raise ValueError("told, or not be set")
+    return True
+
+
 _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "RELAY_REGISTRY_DIR": ("registry_dir", _directory),
     "DISCOVERY_INTERVAL_MS": ("discovery_interval", _milliseconds(100, 3_600_000)),
@@ -94,6 +102,7 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "RELAY_PORT_RANGE": ("ports", port_range),
     "RELAY_STATE_DIR": ("state_dir", _directory),
     "RELAY_JOURNAL_DAYS": ("journal_days", _days),
+    "RELAY_CALLERS": ("callers_told", _told),
 }
 assert {name for name, _ in _VARIABLES.values()} == {field.name for field in fields(Settings)}  # noqa: S101 - a guard for whoever adds a setting
 

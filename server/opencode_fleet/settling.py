@@ -90,15 +90,23 @@ class Settler:
         )
 
     async def reply(
-        self, instance: Instance, ask_id: str, answer: str | list[str], on_text: OnText, is_seen: IsSeen
+        self,
+        instance: Instance,
+        ask_id: str,
+        answer: str | list[str],
+        on_text: OnText,
+        is_seen: IsSeen,
+        *,
+        may_prompt: bool,
     ) -> Outcome:
         """Settle one ask and follow the turn that waits for it.
 
         `is_seen` tells whether the person had the whole of the ask, as it is now; else it can only be rejected.
+        `may_prompt` tells whether the person may send messages, which a reason can become.
 
         Raises:
-            Refused: no such ask is open (any more), it was not seen, or the answer does not fit it; nothing was
-                settled.
+            Refused: no such ask is open (any more), it was not seen, the answer does not fit it, or its reason would
+                be a message; nothing was settled.
         """
         released = self._released.get((instance.name, ask_id.strip()))
         if released is not None:
@@ -107,7 +115,7 @@ class Settler:
                 outcome = await turn.follow(self._timeout)
             return replace(outcome, note=f"that ask needed no answer: {_RELEASED}")
         ask = await self.open_ask(instance, ask_id)
-        settlement = _settlement(instance, ask, answer, is_seen)
+        settlement = _settlement(instance, ask, answer, is_seen, may_prompt=may_prompt)
         root = instance.state.root_of(ask.session_id)
         turn = await self._turn(instance, root, on_text, rejected=settlement.decision == REJECT.decision)
         with instance.listening(turn.hear):
@@ -116,7 +124,14 @@ class Settler:
             return await self._followed(instance, turn, root, settlement.reason, on_text)
 
     async def reply_to_several(
-        self, instance: Instance, ask_ids: Sequence[str], answer: str | list[str], on_text: OnText, is_seen: IsSeen
+        self,
+        instance: Instance,
+        ask_ids: Sequence[str],
+        answer: str | list[str],
+        on_text: OnText,
+        is_seen: IsSeen,
+        *,
+        may_prompt: bool,
     ) -> Replies:
         """Settle each of the asks with the same answer, then follow the turns that waited for them, once.
 
@@ -136,7 +151,14 @@ class Settler:
                 listening.enter_context(instance.listening(turn.hear))
             settled: list[Settled] = []
             reasons: dict[str, str] = {}
-            work = self._settle_each(instance, [(each, found.get(each)) for each in wanted], answer, is_seen, settled)
+            work = self._settle_each(
+                instance,
+                [(each, found.get(each)) for each in wanted],
+                answer,
+                is_seen,
+                settled,
+                may_prompt=may_prompt,
+            )
             await asyncio.shield(self._background.start(work))
             for row in settled:
                 if row.result in {"settled", "released"}:
@@ -173,12 +195,21 @@ class Settler:
         answer: str | list[str],
         is_seen: IsSeen,
         settled: list[Settled],
+        *,
+        may_prompt: bool,
     ) -> None:
         for ask_id, ask in asks:
-            settled.append(await self._settled(instance, ask_id, ask, answer, is_seen))
+            settled.append(await self._settled(instance, ask_id, ask, answer, is_seen, may_prompt=may_prompt))
 
     async def _settled(
-        self, instance: Instance, ask_id: str, ask: Ask | None, answer: str | list[str], is_seen: IsSeen
+        self,
+        instance: Instance,
+        ask_id: str,
+        ask: Ask | None,
+        answer: str | list[str],
+        is_seen: IsSeen,
+        *,
+        may_prompt: bool,
     ) -> Settled:
         if (instance.name, ask_id) in self._released and ask is not None:
             return Settled(ask_id, "released", _RELEASED)
@@ -186,7 +217,7 @@ class Settler:
             told = _settled_by(instance, ask_id) or "it is not open (any more)"
             return Settled(one_line(ask_id, 80), "elsewhere", told)
         try:
-            settlement = _settlement(instance, ask, answer, is_seen)
+            settlement = _settlement(instance, ask, answer, is_seen, may_prompt=may_prompt)
             await self._settle_and_look(instance, ask, settlement)
         except (Refused, InstanceError) as error:
             return Settled(ask_id, "refused", str(error))
@@ -237,7 +268,9 @@ class Settler:
         return prompts[-1] if prompts else ""
 
 
-def _settlement(instance: Instance, ask: Ask, answer: str | list[str], is_seen: IsSeen) -> Settlement:
+def _settlement(
+    instance: Instance, ask: Ask, answer: str | list[str], is_seen: IsSeen, *, may_prompt: bool
+) -> Settlement:
     """Return what the answer means for the ask. Raises `Refused`: it does not fit, or the ask was not seen whole."""
     settlement = settlement_of(ask, answer, instance)
     if settlement.decision != REJECT.decision and not is_seen(ask):
@@ -245,6 +278,11 @@ def _settlement(instance: Instance, ask: Ask, answer: str | list[str], is_seen: 
             f"{ask.id} was not shown whole, and nothing is approved unseen. Call `reply` with `ask` {ask.id} and "
             "no `answer`, show the person what comes, and then answer; `reject` is always possible. Nothing was "
             "settled"
+        )
+    if settlement.reason and not may_prompt and not instance.can(Capability.REASONS):
+        raise Refused(
+            f"the reason would be sent to {instance.quoted} as a message, which needs the capability drive; "
+            "answer `reject` without a reason. Nothing was settled"
         )
     return settlement
 

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from opencode_gateway.calls.audited import AuditCalls
 from opencode_gateway.calls.bounds import Bounds
+from opencode_gateway.calls.callers import TellCallers
 from opencode_gateway.calls.children import Children, Instructions
 from opencode_gateway.calls.permissions import Permissions
 from opencode_gateway.configuration import MCP_PATH
@@ -66,9 +67,9 @@ def build_app(
     @asynccontextmanager
     async def lifespan(_server: FastMCP[None]) -> AsyncIterator[None]:
         async with children.running():
-            # Older defaults that somebody wrote out are no reason not to serve.
-            if missing := children.compared(configuration.capabilities).about_missing():
-                _log.warning("%s", missing)
+            # Older defaults that somebody wrote out are no reason not to serve, nor to guess who may do what is new.
+            for warning in children.compared(configuration.capabilities).warnings():
+                _log.warning("%s", warning)
             # What was loaded stays. Collections that look at it again and again are near a tenth of a call's time.
             gc.collect()
             gc.freeze()
@@ -85,6 +86,7 @@ def build_app(
         middleware=[
             AuditCalls(log, observing, children.server_of),
             Permissions(configuration.capabilities),
+            TellCallers(),
             Bounds(configuration.tool_timeout_seconds, children, observing),
             Instructions(children),
         ],

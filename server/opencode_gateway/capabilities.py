@@ -11,18 +11,20 @@ Capability = Literal["observe", "approve", "drive"]
 CAPABILITIES: Final[tuple[Capability, ...]] = get_args(Capability)
 """In the order in which people are shown them: from what changes nothing to what changes most."""
 MEANING: Final[Mapping[Capability, str]] = {
-    "observe": "see your OpenCode instances and read their conversations",
+    "observe": "see your OpenCode instances, their conversations and what they changed",
     "approve": "answer what agents ask: permissions and questions",
-    "drive": "send agents tasks, stop them, and undo, rename or fork their sessions",
+    "drive": "send agents tasks, start and stop them, and undo what they did",
 }
 """What a person reads on the consent page."""
 DEFAULT_TOOLS: Final[Mapping[Capability, tuple[str, ...]]] = {
-    "observe": ("instances", "inbox", "read", "wait"),
+    "observe": ("instances", "inbox", "read", "sessions", "changes", "wait"),
     "approve": ("reply",),
     "drive": ("send", "control"),
 }
 """All tools of the OpenCode server, by what they need."""
-OPENCODE_TOOLS: Final = frozenset(name for names in DEFAULT_TOOLS.values() for name in names)
+OPENCODE_TOOLS: Final[Mapping[str, Capability]] = {
+    name: capability for capability, names in DEFAULT_TOOLS.items() for name in names
+}
 
 
 def permitted(tools: Mapping[Capability, Iterable[str]], granted: Iterable[str]) -> frozenset[str]:

@@ -3,6 +3,7 @@
 GatewayError
 ├── ConfigError   gateway.json, servers.json or a secrets file is missing, unreadable or wrong
 ├── StoreError    the database cannot be opened, read or written
+│   └── StoreLocked  another program is writing to it
 └── Refused       what a command asked for is not possible; nothing was changed
 """
 
@@ -19,6 +20,10 @@ class ConfigError(GatewayError):
 
 class StoreError(GatewayError):
     """The database does not serve."""
+
+
+class StoreLocked(StoreError):
+    """Another program has the database's lock, and has not let go of it in time."""
 
 
 class Refused(GatewayError):

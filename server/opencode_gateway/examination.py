@@ -44,7 +44,7 @@ def servers_found(servers: Servers, configuration: Configuration, environ: Mappi
     """See that the program of each server is there."""
     findings = []
     for name, server in servers.items():
-        path = server.environment(environ, configuration.tool_timeout_seconds).get("PATH")
+        path = server.environment(name, environ, configuration.tool_timeout_seconds).get("PATH")
         if shutil.which(server.command, path=path) is None:
             where = f"{name}.command of {configuration.servers_file or 'the default'}"
             findings.append(fault("servers", f"{server.command} is not found", f"Install it, or correct {where}"))
@@ -57,7 +57,7 @@ def tools_are_listed(servers: Servers, configuration: Configuration) -> list[Fin
     told = names.told_by_nature()
     compared = names.compared(configuration.capabilities, told)
     asking = "`sudo opencode-gateway check --start` asks all servers"
-    warnings = [text for text in (compared.about_missing(), compared.about_unlisted()) if text]
+    warnings = compared.warnings()
     if not warnings and told.keys() == servers.keys():
         return [ok("tools", "capabilities list what the servers have")]
     return [note("tools", text) for text in warnings] or [
@@ -82,10 +82,10 @@ def files_are_private(data_dir: Path) -> list[Finding]:
             continue
         if not stat.S_ISLNK(found.st_mode) and found.st_mode & _OTHERS:
             right = "700" if stat.S_ISDIR(found.st_mode) else "600"
-            findings.append(fault("files", f"others may use {path}", f"Run `chmod {right} {path}`"))
+            findings.append(fault("files", f"others may use {path}", f"Run `sudo chmod {right} {path}`"))
         if found.st_uid != owner:
             findings.append(
-                fault("files", f"{path} belongs to uid {found.st_uid}", f"Run `chown {owner}:{owner} {path}`")
+                fault("files", f"{path} belongs to uid {found.st_uid}", f"Run `sudo chown {owner}:{owner} {path}`")
             )
     return findings or [ok("files", f"what is in {data_dir} is the service's alone")]
 
@@ -102,7 +102,7 @@ def disk_has_room(data_dir: Path) -> list[Finding]:
             fault(
                 "disk",
                 f"{data_dir} has {free // 2**20} MB left",
-                "Make room: `docker image prune`, `journalctl --vacuum-size=200M`, `apt-get clean`",
+                "Make room: `sudo docker image prune`, `sudo journalctl --vacuum-size=200M`, `sudo apt-get clean`",
             )
         ]
     return [ok("disk", f"{data_dir} has {free // 2**20} MB left")]

@@ -42,7 +42,9 @@ def load_key(path: Path, *, without: str) -> bytes:
     if not stat.S_ISREG(mode):
         raise StoreError(f"{path} is no regular file: remove it, and {without}")
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise StoreError(f"{path} is open to others here: `chmod 600 {path}`, and remove it if they are not trusted")
+        raise StoreError(
+            f"{path} is open to others here: `sudo chmod 600 {path}`, and remove it if they are not trusted"
+        )
     if len(key) != _KEY_BYTES:
         raise StoreError(f"{path} is damaged: remove it, and {without}")
     return key

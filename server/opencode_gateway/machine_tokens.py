@@ -108,7 +108,7 @@ def revoke(store: Store, name: str) -> None:
     """
     with store.transaction() as db:
         if db.execute("DELETE FROM machine_tokens WHERE name = ?", (name,)).rowcount == 0:
-            raise Refused(f"there is no token {name[:200]!r}: see `opencode-gateway tokens list`")
+            raise Refused(f"there is no token {name[:200]!r}: see `sudo opencode-gateway tokens list`")
 
 
 def list_tokens(store: Store) -> list[MachineToken]:

@@ -17,13 +17,14 @@ from opencode_gateway.audit import AuditLog
 from opencode_gateway.authentication import build_auth
 from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.door.draining import Draining
-from opencode_gateway.errors import GatewayError
+from opencode_gateway.errors import GatewayError, StoreLocked
 from opencode_gateway.logs import LineFormatter, NoContent, Sparing
 from opencode_gateway.oauth.redirects import Rules
 from opencode_gateway.refusal_log import Refusals
 from opencode_gateway.store import FILE_NAME, Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from types import FrameType
 
     from starlette.types import ASGIApp
@@ -39,19 +40,24 @@ CONNECTIONS: Final = 512
 HEADER_BYTES: Final = 32 * 1024
 _LOOPBACK: Final = ["127.0.0.1", "::1"]
 
+_log = logging.getLogger(__name__)
+
 
 def run(configuration: Configuration) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until SIGTERM or SIGINT, which also end a start that takes long.
 
     Raises:
         GatewayError: it cannot start, and a person can mend why.
     """
     os.umask(0o077)
+    # Without handlers, the first process of a container is deaf to them. Ending when told to is no failure.
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: sys.exit(0))
+    log_to_stderr()
     servers = load_servers(configuration.servers_file)
     log = AuditLog(configuration.audit)
-    store = Store(configuration.data_dir / FILE_NAME)
-    refusals = Refusals(Store(configuration.data_dir / FILE_NAME), on_event=log.write)
-    log_to_stderr()
+    store = opened(configuration.data_dir / FILE_NAME)
+    refusals = Refusals(opened(configuration.data_dir / FILE_NAME), on_event=log.write)
     try:
         auth = build_auth(configuration, store, log.write, refusals.record)
         app = build_app(
@@ -67,6 +73,22 @@ def run(configuration: Configuration) -> None:
     finally:
         refusals.close()
         log.close()
+
+
+def opened(path: Path) -> Store:
+    """Open the database. Whoever has it locked is waited for: a start that fails would be no earlier start.
+
+    Raises:
+        StoreError: it cannot be opened, and waiting would not help.
+    """
+    waits = False
+    while True:
+        try:
+            return Store(path)
+        except StoreLocked:
+            if not waits:
+                _log.warning("%s is locked by another program, such as a command: the service waits for it", path)
+            waits = True
 
 
 def serve(app: ASGIApp, configuration: Configuration) -> None:

@@ -31,7 +31,7 @@ from opencode_common.database import (
     migrate,
     transaction,
 )
-from opencode_gateway.errors import Refused, StoreError
+from opencode_gateway.errors import Refused, StoreError, StoreLocked
 
 if TYPE_CHECKING:
     import sqlite3
@@ -123,6 +123,10 @@ _MIGRATIONS: Final = (
         remedy TEXT NOT NULL, count INTEGER NOT NULL, first_at REAL NOT NULL, last_at REAL NOT NULL,
         PRIMARY KEY (kind, client, network)) STRICT;
     """,
+    # ends: when the owner last closed the window, with whatever was under way in it
+    """
+    ALTER TABLE enrolment ADD COLUMN closed_at REAL NOT NULL DEFAULT 0;
+    """,
 )
 """One that was released is never changed: see `database.migrate`."""
 
@@ -139,6 +143,7 @@ class Store:
         path: made, with mode 0600, if it is missing; its directory must be there.
 
     Raises:
+        StoreLocked: another program is writing to it.
         StoreError: it cannot be opened, or was written by a later version.
     """
 
@@ -156,7 +161,7 @@ class Store:
                 f"{path} cannot be opened: {error.strerror}; see that {path.parent} belongs to the service"
             ) from error
         except DatabaseError as error:
-            raise StoreError(f"{path} cannot be opened: {error}{_what_helps(error)}") from error
+            raise _failure(f"{path} cannot be opened", error) from error
         try:
             with database_errors():
                 self._prepare(self._writer)
@@ -167,7 +172,7 @@ class Store:
             raise StoreError(f"{path} was written by a later version: run that one, or restore a backup") from error
         except DatabaseError as error:
             self._writer.close()
-            raise StoreError(f"{path} cannot be used: {error}{_what_helps(error)}") from error
+            raise _failure(f"{path} cannot be used", error) from error
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
@@ -224,7 +229,7 @@ class Store:
                     with transaction(connection, write=write):
                         yield connection
             except DatabaseError as error:
-                raise StoreError(f"{self.path} does not serve: {error}{_what_helps(error)}") from error
+                raise _failure(f"{self.path} does not serve", error) from error
 
     def _patience(self) -> int:
         """Return for how many milliseconds this thread may wait for the file's lock."""
@@ -275,13 +280,13 @@ class Store:
             self._writer.close()
 
 
-def _what_helps(error: DatabaseError) -> str:
-    """Return the next step as the end of a message. A backup is put back over a damaged file, and over no other."""
-    return next((helps for kind, helps in _HELPS.items() if isinstance(error, kind)), "")
-
-
-_HELPS: Final[dict[type[DatabaseError], str]] = {
-    DatabaseBusy: "; another program is writing to it: try again in a moment",
-    DatabaseFull: "; make room on its disk",
-    DatabaseDamaged: "; stop the service, and put a backup of it back",
-}
+def _failure(what: str, error: DatabaseError) -> StoreError:
+    """Return the error for people, with the next step: a backup is put back over a damaged file, and no other."""
+    if isinstance(error, DatabaseBusy):
+        return StoreLocked(f"{what}: {error}; another program is writing to it: try again in a moment")
+    helps = ""
+    if isinstance(error, DatabaseFull):
+        helps = "; make room on its disk"
+    if isinstance(error, DatabaseDamaged):
+        helps = "; stop the service, and put a backup of it back"
+    return StoreError(f"{what}: {error}{helps}")

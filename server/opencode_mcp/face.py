@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING
 
 from opencode_fleet.control import Controller
 from opencode_fleet.inbox import Inbox
 from opencode_journal.journal import Journal
+from opencode_mcp.caller import account
 from opencode_mcp.handles import Handles
 from opencode_mcp.views.instances import InstanceRows
-from opencode_mcp.views.shown import Shown
+from opencode_mcp.views.shown import Shown, ShownByLogin
 
 if TYPE_CHECKING:
     from opencode_fleet.drive import Driver
     from opencode_fleet.fleet import Fleet
+    from opencode_mcp.caller import Caller
 
 
 class Face:
@@ -33,4 +36,13 @@ class Face:
         self.inbox = Inbox(fleet, self.journal)
         self.handles = Handles(self.journal)
         self.rows = InstanceRows(self.handles)
+        self.caller = account()
         self.shown = Shown()
+        """What the caller was shown."""
+        self._shown_by_login = ShownByLogin()
+
+    def of(self, caller: Caller) -> Face:
+        """Return the face as this caller has it."""
+        own = copy(self)
+        own.caller, own.shown = caller, self._shown_by_login.of(caller.login)
+        return own

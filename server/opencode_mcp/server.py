@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.mcpserver import MCPServer
@@ -15,6 +16,7 @@ from opencode_fleet.fleet import Fleet
 from opencode_fleet.recorder import Recorder
 from opencode_journal.journal import Journal
 from opencode_journal.leader import Leader
+from opencode_mcp.caller import caller_of
 from opencode_mcp.face import Face
 from opencode_mcp.tool import failure
 from opencode_mcp.tools import control, inbox, instances, read, reply, send, wait
@@ -92,6 +94,7 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
     server = _Server(
         "opencode-mcp", title="OpenCode relay", instructions=INSTRUCTIONS, version=version, lifespan=lifespan
     )
+    who = partial(caller_of, told=settings.callers_told)
     for tool in TOOLS:
-        server.tool(name=tool.name, annotations=tool.annotations())(tool.over(face))
+        server.tool(name=tool.name, annotations=tool.annotations())(tool.over(face, who))
     return server

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
+from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
@@ -14,13 +15,15 @@ from opencode_fleet.errors import RelayError
 from opencode_journal.errors import CursorError
 
 if TYPE_CHECKING:
-    from mcp.server.mcpserver import Context
     from pydantic import BaseModel
 
     from opencode_fleet.fleet import Fleet
+    from opencode_mcp.caller import Caller
     from opencode_mcp.face import Face
 
 PROGRESS_LENGTH = 4_000
+_CONTEXT = "ctx"
+"""The parameter for what the SDK knows of a call; a tool need not have it."""
 
 ToolFunction = Callable[..., Awaitable[CallToolResult]]
 InstanceName = Annotated[str, Field(description="name, or an unambiguous part of it", max_length=200)]
@@ -63,21 +66,26 @@ class Tool(NamedTuple):
             open_world_hint=True,
         )
 
-    def over(self, face: Face) -> ToolFunction:
-        """Return the function over `face`, with the signature that clients see.
+    def over(self, face: Face, caller_of: Callable[[Context[Fleet, Any]], Caller]) -> ToolFunction:
+        """Return the function over `face` as its caller has it, with the signature that clients see.
 
         What a person can mend becomes a tool error in its own words; the SDK would put a prefix before them.
         """
         function = self.function
+        signature = inspect.signature(function, eval_str=True)
+        parameters = list(signature.parameters.values())[1:]
+        takes_context = _CONTEXT in signature.parameters
+        if not takes_context:
+            parameters.append(inspect.Parameter(_CONTEXT, inspect.Parameter.KEYWORD_ONLY, annotation=Context))
 
-        async def tool(*args: Any, **kwargs: Any) -> CallToolResult:
+        async def tool(**arguments: Any) -> CallToolResult:
+            ctx = arguments[_CONTEXT] if takes_context else arguments.pop(_CONTEXT)
             try:
-                return await function(face, *args, **kwargs)
+                return await function(face.of(caller_of(ctx)), **arguments)
             except (RelayError, CursorError) as error:
                 return failure(str(error))
 
-        signature = inspect.signature(function, eval_str=True)
-        shown = signature.replace(parameters=list(signature.parameters.values())[1:])
+        shown = signature.replace(parameters=parameters)
         tool.__signature__ = shown  # type: ignore[attr-defined] # what `inspect.signature` documents for it
         tool.__annotations__ = {each.name: each.annotation for each in shown.parameters.values()}
         tool.__annotations__["return"] = shown.return_annotation

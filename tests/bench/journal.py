@@ -21,7 +21,7 @@ import psutil
 from bench.figures import Figure, show
 from opencode_fleet.events import StatusChanged
 from opencode_fleet.model import Status
-from opencode_journal.entries import TURN_ENDED
+from opencode_journal.entries import ASK_OPENED, TURN_ENDED
 from opencode_journal.journal import Journal
 from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.instances import instances
@@ -56,6 +56,8 @@ async def measure(count: int, events: int) -> list[Figure]:
                 fake_relay(Path(directory) / "state", lost_after=3600.0, **agents)
             )
             await eventually_async(lambda: all(each.connected.is_set() for each in relay.fleet.all_instances()))
+            asking = sum(bool(agent.open) for agent in agents.values())
+            await eventually_async(lambda: len(relay.entries(ASK_OPENED)) == asking)
             figures += await _told(relay, list(agents.values())[-1], events)
             figures += [
                 await _call(f"inbox at {count}", lambda: inbox(relay.face), 20.0),

@@ -71,7 +71,7 @@ async def test_chatgpt_gets_in_by_its_assertion_whether_or_not_the_form_names_it
     client_id = await chatgpt(server, host, document)
     form = await form_of(server, client_id, CHATGPT["redirect_uris"][0])
     who = {"client_id": client_id} if named else {}
-    close_window(server.store)
+    close_window(server.store, now=server.clock())
 
     given = await ask(server, form | who | signed(KEY.assertion(client_id, TOKEN)))
 

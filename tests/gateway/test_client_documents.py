@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from opencode_gateway.oauth import documents
-from opencode_gateway.oauth.documents import MAX_CACHED, MAX_DOCUMENT_BYTES, MAX_FETCHES, DocumentRefused, Documents
+from opencode_gateway.oauth.documents import (
+    MAX_CACHED,
+    MAX_DOCUMENT_BYTES,
+    MAX_FETCHES,
+    MAX_OF_ONE,
+    DocumentRefused,
+    Documents,
+)
 from opencode_gateway.oauth.enrolment import close_window, list_clients, revoke_client
+from opencode_gateway.oauth.places import Places
 from opencode_gateway.oauth.sessions import revoke_sessions
 from support.authorization import CALLBACK, AuthorizationServer, answer_of, proof
 from support.fake_documents import NAME, DocumentHost, document_host
@@ -62,7 +70,7 @@ async def test_each_authorization_of_a_stranger_needs_the_window_and_nothing_is_
     server.open_window()
     await server.tokens(client_id)
     asked = list(host.asked)
-    close_window(server.store)
+    close_window(server.store, now=server.clock())
 
     after = await server.authorize(client_id, proof().challenge)
 
@@ -71,13 +79,13 @@ async def test_each_authorization_of_a_stranger_needs_the_window_and_nothing_is_
     assert asked == host.asked == ["/client.json"]
 
 
-async def test_who_came_in_time_is_not_turned_away_when_the_window_closes_while_they_log_in(
+async def test_who_came_in_time_is_not_turned_away_when_the_window_closes_itself_while_they_log_in(
     server: AuthorizationServer, host: DocumentHost
 ) -> None:
     pkce, client_id = proof(), host.put_client("/client.json")
-    server.open_window()
+    server.open_window(minutes=1)
     asked = await server.authorize(client_id, pkce.challenge)
-    close_window(server.store)
+    server.clock.advance(61)
 
     code = server.consent(asked.headers["location"])["code"]
 
@@ -90,7 +98,7 @@ async def test_a_session_goes_on_outside_the_window_without_another_fetch(
     client_id = host.put_client("/client.json", token_endpoint_auth_method="none")
     server.open_window()
     tokens = await server.tokens(client_id)
-    close_window(server.store)
+    close_window(server.store, now=server.clock())
     fetched = len(host.asked)
 
     refreshed = await server.refresh(client_id, tokens["refresh_token"])
@@ -118,6 +126,7 @@ async def test_a_revoked_client_that_connects_anew_does_not_bring_its_old_sessio
     before = await server.tokens(client_id)
 
     assert revoke_client(server.store, client_id) == 1
+    server.clock.advance(60)
     await server.tokens(client_id)
 
     assert not await server.is_good(before["access_token"])
@@ -295,7 +304,10 @@ async def test_only_a_few_are_fetched_at_once_and_others_wait_for_a_place(
     await fetcher.fetch(known)
     for number in range(MAX_FETCHES):
         host.responses[f"/{number}.json"] = None
-    held = [asyncio.create_task(fetcher.fetch(host.url(f"/{number}.json"))) for number in range(MAX_FETCHES)]
+    held = [
+        asyncio.create_task(fetcher.fetch(host.url(f"/{number}.json"), source=f"203.0.113.{number}"))
+        for number in range(MAX_FETCHES)
+    ]
     await host.holding.wait()
     client_id = host.put_client("/client.json")
 
@@ -312,6 +324,46 @@ async def test_only_a_few_are_fetched_at_once_and_others_wait_for_a_place(
         task.cancel()
     await asyncio.gather(*held, return_exceptions=True)
     assert str((await waiting).client_id) == client_id
+
+
+async def test_one_network_cannot_take_all_places(fetcher: Documents, host: DocumentHost) -> None:
+    client_id = host.put_client("/client.json")
+    for number in range(MAX_FETCHES + 1):
+        host.responses[f"/{number}.json"] = None
+    held = [
+        asyncio.create_task(fetcher.fetch(host.url(f"/{number}.json"), source="203.0.113.7"))
+        for number in range(MAX_FETCHES + 1)
+    ]
+    await host.holding.wait()
+
+    assert str((await fetcher.fetch(client_id, source="198.51.100.1")).client_id) == client_id
+    waiting = asyncio.create_task(fetcher.fetch(host.put_client("/own.json"), source="203.0.113.7"))
+    await asyncio.sleep(0)
+
+    assert "/own.json" not in host.asked
+    for task in held:
+        task.cancel()
+    await asyncio.gather(*held, return_exceptions=True)
+    assert (await waiting).client_name == "Chat"
+    assert 0 < len([path for path in host.asked if path[1].isdigit()]) <= MAX_OF_ONE
+
+
+async def test_who_asks_is_told_apart_by_where_the_request_comes_from(
+    server: AuthorizationServer, host: DocumentHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources: list[str] = []
+    really: Any = Places.one
+
+    def one(self: Places, source: str) -> object:
+        sources.append(source)
+        return really(self, source)
+
+    monkeypatch.setattr(Places, "one", one)
+    server.open_window()
+
+    assert (await server.authorize(host.put_client("/client.json"), proof().challenge)).status_code == 302
+
+    assert sources == ["127.0.0.1"]
 
 
 async def test_a_document_is_kept_for_a_while_and_only_so_many(fetcher: Documents, host: DocumentHost) -> None:

@@ -10,7 +10,6 @@ import pytest
 
 from opencode_gateway.oauth import credentials, documents
 from opencode_gateway.oauth.documents import DocumentRefused, Documents
-from opencode_gateway.oauth.enrolment import close_window
 from support.authorization import PUBLIC_URL, AuthorizationServer
 from support.client_keys import ClientKey, signed
 from support.client_requests import ask, form_of, is_refused
@@ -210,7 +209,7 @@ async def test_nobody_is_asked_for_the_keys_of_a_client_that_nobody_has_granted_
 ) -> None:
     client_id = await remote_client(server, host)
     host.put("/jwks.json", KEY.key_set())
-    close_window(server.store)
+    server.clock.advance(601)
     form = {"grant_type": "refresh_token", "refresh_token": "x"}
 
     refused = await ask(server, form | signed(KEY.assertion(client_id, TOKEN)))

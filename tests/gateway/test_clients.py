@@ -38,14 +38,14 @@ async def test_the_window_closes_itself(server: AuthorizationServer) -> None:
 
 async def test_the_owner_closes_the_window(server: AuthorizationServer) -> None:
     server.open_window()
-    close_window(server.store)
+    close_window(server.store, now=server.clock())
 
     await server.refuses_to_register("clients allow")
 
 
 async def test_a_client_that_registered_needs_no_window_to_log_in(server: AuthorizationServer) -> None:
     client_id = await server.registered()
-    close_window(server.store)
+    server.clock.advance(601)
 
     await server.tokens(client_id)
 

@@ -161,17 +161,24 @@ def test_check_says_what_would_be_served_and_no_value_of_a_variable(tmp_path: Pa
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines() == [
         "https://relay.example.org/mcp on 127.0.0.1:8790, sign-in: password",
-        "clients: claude (default), chatgpt (default); `clients known` has what commands switched, too",
-        "observe: instances, inbox, read, wait",
+        (
+            "clients: claude (default), chatgpt (default); "
+            "`sudo opencode-gateway clients known` has what commands switched, too"
+        ),
+        "observe: instances, inbox, read, sessions, changes, wait",
         "approve: reply",
-        "drive: send",
+        "drive: send, control",
         "server opencode: opencode-mcp; the tools read",
-        "  its variables: KEY, PATH, SEND_TIMEOUT_MS",
+        "  its variables: KEY, PATH, RELAY_CALLERS, SEND_TIMEOUT_MS",
     ]
 
 
-def test_an_old_map_that_lists_abort_is_a_warning_of_check(tmp_path: Path) -> None:
-    config = written(tmp_path, capabilities={"observe": ["instances", "read"], "drive": ["send", "abort"]})
+OLD_MAP = {"observe": ["instances", "read"], "approve": ["reply"], "drive": ["send", "abort"]}
+"""As people wrote one out before there were more tools."""
+
+
+def test_an_old_map_is_told_by_check_with_what_it_has_too_much_and_too_little(tmp_path: Path) -> None:
+    config = written(tmp_path, capabilities=OLD_MAP)
 
     done = gateway("--config", str(config), "check")
 
@@ -179,8 +186,9 @@ def test_an_old_map_that_lists_abort_is_a_warning_of_check(tmp_path: Path) -> No
     assert done.stderr.splitlines() == [
         "opencode-gateway: warning: `capabilities` of gateway.json lists what no server has: abort; take it out",
         (
-            "opencode-gateway: warning: no capability lists inbox, reply, wait, so nobody may use it; "
-            "what people need belongs into `capabilities` of gateway.json"
+            "opencode-gateway: warning: no capability lists changes, control, inbox, sessions, wait, so nobody may "
+            "use it; add what people need to `capabilities` of gateway.json: changes, inbox, sessions, wait to "
+            "observe; control to drive"
         ),
     ]
 

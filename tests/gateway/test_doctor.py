@@ -163,6 +163,18 @@ def test_a_server_that_is_not_installed_is_named(tmp_path: Path) -> None:
     assert_fault(found, "servers", "no-such-program", "notes.command")
 
 
+def test_tools_that_a_map_from_before_hides_are_named_with_where_they_belong(tmp_path: Path) -> None:
+    old = {"observe": ["instances", "read"], "approve": ["reply"], "drive": ["send"]}
+    gateway = ProductGateway(tmp_path / "gateway", capabilities=old)
+    (tmp_path / "gateway" / "servers.json").write_text('{"opencode": {"command": "opencode-mcp"}}')
+
+    (finding,) = examined(gateway)[1]["tools"]
+
+    assert finding["state"] == "note"
+    assert "no capability lists changes, control, inbox, sessions, wait, so" in finding["text"]
+    assert finding["text"].endswith(": changes, inbox, sessions, wait to observe; control to drive")
+
+
 def test_a_provider_that_is_not_reached_is_named(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("\n")

@@ -18,6 +18,8 @@ from support.authorization import CHEAP_HASH
 from support.chat_client import Memory, signing_in
 from support.lock_holder import locked
 from support.person import Person
+from support.product_gateway import ProductGateway
+from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     import sqlite3
@@ -154,3 +156,38 @@ async def test_a_store_that_is_closed_says_so(server: AuthorizationServer) -> No
 async def test_nothing_is_changed_through_a_read(server: AuthorizationServer) -> None:
     with pytest.raises(StoreError, match="readonly"), server.store.transaction(write=False) as db:
         db.execute("INSERT INTO revoked_clients VALUES ('x', 0)")
+
+
+@pytest.fixture
+def starting(tmp_path: Path) -> ProductGateway:
+    """A gateway that has its database, and has not been started."""
+    gateway = ProductGateway(tmp_path / "gateway")
+    store.Store(gateway.data_dir / store.FILE_NAME).close()
+    gateway.stderr.touch()
+    return gateway
+
+
+def waits(gateway: ProductGateway) -> bool:
+    return f"{gateway.data_dir / store.FILE_NAME} is locked by another program" in gateway.log
+
+
+async def test_a_database_that_is_locked_at_the_start_is_named_and_waited_for(starting: ProductGateway) -> None:
+    with locked(starting.data_dir / store.FILE_NAME) as holder:
+        start = asyncio.create_task(asyncio.to_thread(starting.start))
+        await eventually_async(lambda: waits(starting), "it says that it waits")
+        await asyncio.to_thread(holder.let_go)
+        await start
+
+    assert starting.get("/healthz").status_code == 200
+    assert starting.log.count("is locked by another program") == 1
+    assert await asyncio.to_thread(starting.stop) == 0
+
+
+async def test_a_start_that_waits_ends_when_it_is_told_to(starting: ProductGateway) -> None:
+    with locked(starting.data_dir / store.FILE_NAME):
+        start = asyncio.create_task(asyncio.to_thread(starting.start))
+        await eventually_async(lambda: waits(starting), "it says that it waits")
+        starting.process.terminate()
+
+        with pytest.raises(RuntimeError, match="the gateway ended with 0"):
+            await start

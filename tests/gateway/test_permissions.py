@@ -66,22 +66,35 @@ async def test_a_tool_cannot_be_called_by_another_name(gateway: Gateway) -> None
     ]
 
 
-async def test_the_default_map_has_the_tools_of_the_opencode_server_and_no_others(registry_dir: Path) -> None:
+async def test_the_default_map_has_every_tool_of_the_opencode_server(registry_dir: Path) -> None:
     async with relay_client(registry_dir) as client:
-        assert set(await client.tools()) == OPENCODE_TOOLS
-    listed = [name for names in DEFAULT_TOOLS.values() for name in names]
-    assert sorted(listed) == sorted(OPENCODE_TOOLS)
+        assert set(await client.tools()) <= set(OPENCODE_TOOLS)
 
 
-def test_an_old_map_that_lists_abort_is_a_warning_at_the_start(tmp_path: Path) -> None:
+def test_each_tool_of_the_default_map_needs_one_capability() -> None:
+    assert {
+        **dict.fromkeys(("instances", "inbox", "read", "sessions", "changes", "wait"), "observe"),
+        "reply": "approve",
+        **dict.fromkeys(("send", "control"), "drive"),
+    } == OPENCODE_TOOLS
+    assert sum(map(len, DEFAULT_TOOLS.values())) == len(OPENCODE_TOOLS)
+
+
+def test_an_old_map_is_told_at_the_start_with_what_it_has_too_much_and_too_little(tmp_path: Path) -> None:
     tools = {"observe": ["instances", "read"], "drive": ["send", "abort"]}
     with Gateway(tmp_path, {"fixture": fixture_entry()}, capabilities=tools) as gateway:
         assert gateway.get("/healthz").status_code == 200
 
-    warning = (
-        "WARNING opencode_gateway.app: `capabilities` of gateway.json lists what no server has: abort; take it out"
-    )
-    assert warning in gateway.log
+    told = "WARNING opencode_gateway.app: "
+    assert f"{told}`capabilities` of gateway.json lists what no server has: abort; take it out" in gateway.log
+    assert f"{told}no capability lists reply, unlisted, so nobody may use it; what people need" in gateway.log
+
+
+def test_our_own_map_is_nothing_that_the_owner_could_mend(tmp_path: Path) -> None:
+    with Gateway(tmp_path, {"fixture": fixture_entry()}) as gateway:
+        assert gateway.get("/healthz").status_code == 200
+
+    assert "lists what no server has" not in gateway.log
 
 
 def test_without_a_token_nothing_is_served(gateway: Gateway) -> None:

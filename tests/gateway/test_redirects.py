@@ -302,7 +302,7 @@ async def test_the_next_window_is_for_whom_it_is_opened(server: AuthorizationSer
     opened(server, "vscode", "cursor")
     assert (await server.register(redirect_uris=[VSCODE])).status_code == 201
     assert (await server.register(redirect_uris=[CURSOR])).status_code == 201
-    close_window(server.store)
+    close_window(server.store, now=server.clock())
     assert (await server.register(redirect_uris=[VSCODE])).status_code == 400
 
 

@@ -15,7 +15,7 @@ from opencode_gateway.audit import AuditLog
 from opencode_gateway.configuration import Audit
 from opencode_gateway.errors import Refused
 from opencode_gateway.oauth import client_rows
-from opencode_gateway.oauth.enrolment import close_window, list_clients, revoke_client
+from opencode_gateway.oauth.enrolment import list_clients, revoke_client
 from opencode_gateway.oauth.registrations import shown_id
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from support.authorization import CALLBACK, AuthorizationServer, proof
@@ -110,10 +110,10 @@ async def test_an_id_of_another_gateway_is_none(server: AuthorizationServer, tmp
 
 async def test_an_id_outlives_a_restart_and_the_window(server: AuthorizationServer, tmp_path: Path) -> None:
     client_id = await server.registered()
-    close_window(server.store)
     await server.close()
 
     again = AuthorizationServer(tmp_path)
+    again.clock.advance(601)
 
     await again.tokens(client_id)
     await again.close()

@@ -95,7 +95,7 @@ async def connected(server: AuthorizationServer, browser: Browsing, host: Docume
     client_id = host.put_client("/client.json")
     server.open_window()
     await browser.connects(client_id, name)
-    close_window(server.store)
+    close_window(server.store, now=server.clock())
     return client_id
 
 
@@ -136,7 +136,7 @@ async def test_a_client_that_ended_its_session_can_be_connected_anew(
     client_id = host.put_client("/client.json")
     server.open_window()
     tokens = await browser.connects(client_id)
-    close_window(server.store)
+    close_window(server.store, now=server.clock())
     await server.http.post("/revoke", data={"client_id": client_id, "token": tokens["access_token"]})
     server.clock.advance(25 * 3600)
 
@@ -176,7 +176,7 @@ async def test_what_another_person_let_in_needs_the_window(
     other = host.put_client("/other.json")
     server.open_window()
     await browser.connects(other, "ben")  # who is from now on the last who logged in here
-    close_window(server.store)
+    close_window(server.store, now=server.clock())
 
     await assert_needs_a_window(browser, client_id)
     await browser.connects(other, "ben")
@@ -251,7 +251,7 @@ async def test_only_so_much_is_remembered_and_the_oldest_makes_room(
     for client_id in ids:
         await browser.connects(client_id)
         server.clock.advance(1)
-    close_window(server.store)
+    close_window(server.store, now=server.clock())
 
     await assert_needs_a_window(browser, ids[0])
     for client_id in ids[1:]:

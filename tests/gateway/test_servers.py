@@ -109,7 +109,7 @@ def test_a_missing_file_is_named_with_the_next_step(tmp_path: Path) -> None:
 
 
 def environment(environ: dict[str, str], **entry: Any) -> dict[str, str]:
-    return Server(**{"command": "x", **entry}).environment(environ, 45.0)
+    return Server(**{"command": "x", **entry}).environment("notes", environ, 45.0)
 
 
 def test_a_child_gets_what_its_entry_lists_and_little_else() -> None:
@@ -141,6 +141,13 @@ def test_the_opencode_server_ends_its_calls_before_chat_clients_cut_them(command
     assert environment({}, command=command)["SEND_TIMEOUT_MS"] == "45000"
     assert environment({}, command=command, env={"SEND_TIMEOUT_MS": "9000"})["SEND_TIMEOUT_MS"] == "9000"
     assert "SEND_TIMEOUT_MS" not in environment({}, command="another")
+
+
+def test_the_opencode_server_alone_is_told_who_calls() -> None:
+    server = Server(command="opencode-mcp")
+
+    assert server.environment("opencode", {}, 45.0)["RELAY_CALLERS"] == "told"
+    assert "RELAY_CALLERS" not in server.environment("notes", {}, 45.0)
 
 
 async def test_the_running_child_has_that_environment(tmp_path: Path) -> None:

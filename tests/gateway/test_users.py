@@ -132,7 +132,7 @@ def test_a_link_to_the_file_stays_one(users: Users) -> None:
 @pytest.mark.parametrize("mode", [0o604, 0o620, 0o602, 0o777])
 def test_a_file_that_others_may_read_or_write_lets_nobody_in(users: Users, mode: int) -> None:
     write(users, {"ann": GOOD}, mode)
-    with pytest.raises(ConfigError, match="must be closed to other users: chmod 600 "):
+    with pytest.raises(ConfigError, match="must be closed to other users: `sudo chmod 600 "):
         users.load()
     users.path.chmod(0o600)
     assert "ann" in users.load()

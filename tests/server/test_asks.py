@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from opencode_fleet.model import MAX_ASK_SHOWN, Ask, Option, Permission, Question, QuestionItem, Session
 from opencode_mcp.views.asks import GIST_LENGTH, MAX_REVEALED, ask_row, gist, outline, whole_text
-from opencode_mcp.views.shown import MAX_LISTED, MAX_REMEMBERED, WHOLE, Shown
+from opencode_mcp.views.shown import MAX_LISTED, MAX_LOGINS, MAX_REMEMBERED, WHOLE, Shown, ShownByLogin
 from support.fake_connection import lone_instance
 
 INSTANCE = lone_instance()
@@ -191,6 +191,25 @@ def test_an_ask_that_is_too_large_to_be_shown_is_never_approved(command: str) ->
         assert len(text) < WHOLE
         assert "Too large to be shown whole: per_1. Reject it" in text
         assert not shown.is_seen(INSTANCE, ask)
+
+
+def test_what_one_login_was_shown_another_was_not() -> None:
+    shown, ask = ShownByLogin(), edit(1_500)
+    shown.of("ann").whole(INSTANCE, ask)
+
+    assert shown.of("ann").is_seen(INSTANCE, ask)
+    assert not shown.of("ben").is_seen(INSTANCE, ask)
+
+
+def test_only_so_many_logins_are_remembered() -> None:
+    shown, ask = ShownByLogin(), edit(1_500)
+    for login in ("ann", "ben"):
+        shown.of(login).whole(INSTANCE, ask)
+    shown.of("ann")
+    for number in range(MAX_LOGINS - 1):
+        shown.of(f"token:{number}")
+
+    assert [shown.of(login).is_seen(INSTANCE, ask) for login in ("ann", "ben")] == [True, False]
 
 
 def test_what_was_shown_is_remembered_within_bounds() -> None:

@@ -62,6 +62,7 @@ def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "RELAY_PORT_RANGE": "10000-19999",
         "RELAY_STATE_DIR": "~/state",
         "RELAY_JOURNAL_DAYS": "365",
+        "RELAY_CALLERS": "told",
     }
     assert load_settings(environment, TRANSPORTS, NO_RELAY) == Settings(
         registry_dir=tmp_path / "registry",
@@ -73,6 +74,7 @@ def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ports=range(10_000, 20_000),
         state_dir=tmp_path / "state",
         journal_days=365,
+        callers_told=True,
     )
 
 
@@ -108,6 +110,7 @@ def test_the_journal_lies_with_what_else_programs_of_the_user_remember(
         ("RELAY_CREDENTIALS_FILE", "/", "an absolute path of a readable JSON file"),
         ("RELAY_CREDENTIALS_FILE", "/" + "x" * 5000, "an absolute path of a readable JSON file"),
         ("RELAY_PORT_RANGE", "4096", "LOW-HIGH"),
+        ("RELAY_CALLERS", "yes", "told"),
         ("RELAY_PORT_RANGE", "5000-4000", "LOW-HIGH"),
         ("RELAY_PORT_RANGE", "80-4000", "LOW-HIGH"),
         ("RELAY_PORT_RANGE", "1024-65536", "LOW-HIGH"),

@@ -6,6 +6,7 @@ Run as a program it serves on standard input and output.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -25,9 +26,12 @@ def send(instance: str, message: str = "", session: str = "") -> dict[str, str]:
 
 
 @server.tool()
-def read(instance: str) -> dict[str, str]:
-    """Answer with the process's id."""
-    return {"instance": instance, "pid": str(os.getpid())}
+def read(ctx: Context[Any, Any], instance: str) -> dict[str, str]:
+    """Answer with the process's id, and with what came beside the arguments under keys of this project."""
+    ours = {
+        key: value for key, value in (ctx.request_context.meta or {}).items() if key.startswith("opencode-relay/")
+    }
+    return {"instance": instance, "pid": str(os.getpid()), "meta": json.dumps(ours)}
 
 
 @server.tool()

@@ -36,9 +36,9 @@ _START_SECONDS = 90.0
 _STOP_SECONDS = 60.0
 
 
-def token(name: str, *capabilities: str) -> dict[str, Any]:
+def token(name: str, *capabilities: str, kind: str = "token") -> dict[str, Any]:
     """Return what a token of that person may do, as `StaticTokenVerifier` takes it."""
-    claims = {"login": name, "client_name": f"{name}'s chat", "kind": "token"}
+    claims = {"login": name, "client_name": f"{name}'s chat", "kind": kind}
     return {
         "client_id": f"client-of-{name}",
         "scopes": list(capabilities),
@@ -53,6 +53,7 @@ TOKENS = {
     "observe-token": token("olga", "observe"),
     "approve-token": token("arno", "approve"),
     "nothing-token": token("nemo"),
+    "person-token": token("ann", "observe", "approve", kind="password"),
 }
 
 

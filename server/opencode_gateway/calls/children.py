@@ -214,7 +214,7 @@ class Children:
 
     def __init__(self, servers: Servers, environ: Mapping[str, str], tool_timeout: float, release: str) -> None:
         self.all = [
-            Child(name, server, server.environment(environ, tool_timeout), release)
+            Child(name, server, server.environment(name, environ, tool_timeout), release)
             for name, server in servers.items()
         ]
         self._by_name = {child.name: child for child in self.all}

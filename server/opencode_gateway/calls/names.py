@@ -6,12 +6,12 @@ One server's tools keep their names. Of several, those of the server called `ope
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from opencode_gateway.calls.servers import OPENCODE, OPENCODE_COMMAND
-from opencode_gateway.capabilities import OPENCODE_TOOLS
+from opencode_gateway.capabilities import CAPABILITIES, DEFAULT_TOOLS, OPENCODE_TOOLS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -25,11 +25,17 @@ class Compared:
     """Where the map and the servers do not agree: names as the gateway serves them, sorted."""
 
     missing: tuple[str, ...]
-    """Listed by a capability, and no server has it."""
+    """Listed by a capability of `gateway.json`, and no server has it."""
     unlisted: tuple[str, ...]
     """A server has it, and no capability lists it: it is nobody's."""
     silent: tuple[str, ...] = ()
     """Servers that told none of their tools."""
+    ours: Mapping[str, Capability] = field(default_factory=dict)
+    """Of `unlisted` those of the OpenCode server, as after an update, with where our own map has them."""
+
+    def warnings(self) -> list[str]:
+        """Return a line about each kind of difference, which says what to do."""
+        return [line for line in (self.about_missing(), self.about_unlisted()) if line is not None]
 
     def about_missing(self) -> str | None:
         """Return a line that says what to do; None if nothing is missing."""
@@ -41,10 +47,15 @@ class Compared:
         """Return a line that says what to do; None if all are listed."""
         if not self.unlisted:
             return None
-        return (
-            f"no capability lists {', '.join(self.unlisted)}, so nobody may use it; "
-            "what people need belongs into `capabilities` of gateway.json"
-        )
+        told = f"no capability lists {', '.join(self.unlisted)}, so nobody may use it; "
+        whose = {
+            capability: ", ".join(name for name, needs in self.ours.items() if needs == capability)
+            for capability in CAPABILITIES
+        }
+        places = "; ".join(f"{names} to {capability}" for capability, names in whose.items() if names)
+        if not places:
+            return f"{told}what people need belongs into `capabilities` of gateway.json"
+        return f"{told}add what people need to `capabilities` of gateway.json: {places}"
 
 
 class Names:
@@ -79,7 +90,21 @@ class Names:
         there = {self._name(server, tool) for server, own in told.items() for tool in own}
         served = {name for server, own in told.items() for name in self.served(server, own).values()}
         missing = {name for name in listed - there if self.server_of(name) not in silent}
-        return Compared(tuple(sorted(missing)), tuple(sorted(served - listed)), tuple(sorted(silent)))
+        if tools == DEFAULT_TOOLS:
+            # Nobody wrote that, so that nobody can take anything out of it.
+            missing = set()
+        unlisted = sorted(served - listed)
+        ours = {
+            self._name(server, tool): capability
+            for server in self.told_by_nature()
+            for tool, capability in OPENCODE_TOOLS.items()
+        }
+        return Compared(
+            tuple(sorted(missing)),
+            tuple(unlisted),
+            tuple(sorted(silent)),
+            {name: ours[name] for name in unlisted if name in ours},
+        )
 
     def _name(self, server: str, tool: str) -> str:
         prefix = self.prefix(server)
@@ -88,7 +113,7 @@ class Names:
     def told_by_nature(self) -> dict[str, frozenset[str]]:
         """Return the tools of those servers that need not be asked: the OpenCode server is part of this release."""
         return {
-            name: OPENCODE_TOOLS
+            name: frozenset(OPENCODE_TOOLS)
             for name, server in self._servers.items()
             if Path(server.command).name == OPENCODE_COMMAND
         }

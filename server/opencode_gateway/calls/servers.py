@@ -74,12 +74,21 @@ class Server(BaseModel):
             raise ValueError('must be "*", or a list of names')
         return tools
 
-    def environment(self, environ: Mapping[str, str], tool_timeout: float) -> dict[str, str]:
-        """Return the child's whole environment, `environ` being the gateway's and `tool_timeout` in seconds."""
+    def environment(self, name: str, environ: Mapping[str, str], tool_timeout: float) -> dict[str, str]:
+        """Return the child's whole environment.
+
+        Args:
+            name: of this entry.
+            environ: the gateway's own.
+            tool_timeout: in seconds.
+        """
         found = {name: environ[name] for name in INHERITED if name in environ}
         if Path(self.command).name == OPENCODE_COMMAND:
             # It then ends its calls itself, with an answer that says what goes on.
             found["SEND_TIMEOUT_MS"] = str(max(1000, int(tool_timeout * 1000)))
+        if name == OPENCODE:
+            # It then believes what `callers` says.
+            found["RELAY_CALLERS"] = "told"
         found |= {name: environ[name] for name in self.env_keys if name in environ}
         return found | self.env
 

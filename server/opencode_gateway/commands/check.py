@@ -37,14 +37,15 @@ def check(config: Path, start: bool) -> None:
     click.echo(f"{configuration.resource} on {configuration.listen}, sign-in: {configuration.sign_in.mode}")
     clients = configuration.clients
     click.echo(
-        f"clients: {describe_switches(switches(clients, {}))}; `clients known` has what commands switched, too"
+        f"clients: {describe_switches(switches(clients, {}))};"
+        " `sudo opencode-gateway clients known` has what commands switched, too"
     )
     for uri in (*(clients.redirect_uris or ()), *(["any at loopback"] if clients.loopback_redirects else [])):
         click.echo(f"  a redirect address: {uri}")
     for capability, tools in configuration.capabilities.items():
         click.echo(f"{capability}: {', '.join(tools) or 'no tool'}")
     for name, server in servers.items():
-        environment = server.environment(os.environ, configuration.tool_timeout_seconds)
+        environment = server.environment(name, os.environ, configuration.tool_timeout_seconds)
         if shutil.which(server.command, path=environment.get("PATH")) is None:
             raise ConfigError(
                 f"{configuration.servers_file or 'the default'}: {name}.command: {server.command} is not found"
@@ -53,9 +54,8 @@ def check(config: Path, start: bool) -> None:
         click.echo(f"server {name}: {' '.join((server.command, *server.args))}; {served}")
         click.echo(f"  its variables: {', '.join(sorted(environment))}")
     found = asyncio.run(_asked(configuration, servers)) if start else _known(configuration, servers)
-    for told in (found.about_missing(), found.about_unlisted()):
-        if told is not None:
-            click.echo(f"opencode-gateway: warning: {told}", err=True)
+    for told in found.warnings():
+        click.echo(f"opencode-gateway: warning: {told}", err=True)
     if start and found.silent:
         raise Refused(f"no tools came from {', '.join(found.silent)}: see why above, and run its command by hand")
 

@@ -76,7 +76,7 @@ def allow(config: Path, *, minutes: int, known: tuple[Known, ...]) -> None:
         titles = " and ".join(one.title for one in known)
         click.echo(
             f"{titles} can connect in this window, whether switched on or not. What connects now goes on working"
-            " afterwards; `clients revoke` ends it."
+            " afterwards; `sudo opencode-gateway clients revoke ID` ends it."
         )
     click.echo(
         f"If the login page says that there were too many attempts, this code lets you in: {window_code(key, now)}"
@@ -86,14 +86,17 @@ def allow(config: Path, *, minutes: int, known: tuple[Known, ...]) -> None:
 @clients.command()
 @click.pass_obj
 def close(config: Path) -> None:
-    """Admit no new client from now on. Those that were admitted stay."""
+    """Admit no new client from now on, nor one that began to connect and that nobody has consented to yet.
+
+    Those that somebody has consented to stay.
+    """
     with opened_store(config) as store:
-        enrolment.close_window(store)
+        enrolment.close_window(store, now=time.time())
         always = settings_of(config).clients.enrolment == "open"
     click.echo(
         f"The window is closed, but new clients are admitted all the same: `clients.enrolment` of {config} is open."
         if always
-        else "No new client is admitted now."
+        else "No new client is admitted now, nor one that began to connect and that nobody has consented to yet."
     )
 
 
@@ -121,7 +124,9 @@ def list_(config: Path, *, as_json: bool) -> None:
         ],
         "No client was admitted yet.",
     )
-    click.echo(f"Switched on: {describe_switches(_switches(config))}. `clients known` lists all.")
+    click.echo(
+        f"Switched on: {describe_switches(_switches(config))}. `sudo opencode-gateway clients known` lists all."
+    )
 
 
 @clients.command("known")
@@ -180,10 +185,11 @@ def enable(config: Path, *, known: Known) -> None:
 @_named
 @click.pass_obj
 def disable(config: Path, *, known: Known) -> None:
-    """Switch a known client off: it can neither register nor log in anew.
+    """Switch a known client off: it can neither register nor log in anew, nor finish a login that it has begun.
 
-    It counts at once, and against the default, too. What gateway.json switches on stays on until it is removed
-    there. Sessions that it has go on: `clients revoke` and `sessions revoke` end them.
+    It counts at once, against the default, and for those that a window was opened for, too. What gateway.json
+    switches on stays on until it is removed there. Sessions that it has go on: `clients revoke` and `sessions revoke`
+    end them.
     """
     with opened_store(config) as store:
         switch(store, known, enabled=False, now=time.time())
@@ -194,7 +200,8 @@ def disable(config: Path, *, known: Known) -> None:
             " service"
         )
     click.echo(
-        f"{known.title} is off. Sessions that it has go on: see `clients list`, and end them with `clients revoke`."
+        f"{known.title} is off. Sessions that it has go on: see `sudo opencode-gateway clients list`, and end them"
+        " with `sudo opencode-gateway clients revoke ID`."
     )
     for address in known.addresses():
         if allowed.allows(address.replace("PORT", "1").replace(ID, "x")):

@@ -73,11 +73,11 @@ def _service(listen: str) -> list[Finding]:
     try:
         asked(listen)
     except NothingAnswers as error:
-        remedy = "`sudo systemctl restart opencode-gateway`; `journalctl -u opencode-gateway` says why it ended"
+        remedy = "`sudo systemctl restart opencode-gateway`; `sudo journalctl -u opencode-gateway` says why it ended"
         return [fault("service", str(error), remedy)]
     except GatewayError as error:
         # The gateway tries to start them anew by itself.
-        return [fault("service", str(error), "`journalctl -u opencode-gateway` says why")]
+        return [fault("service", str(error), "`sudo journalctl -u opencode-gateway` says why")]
     return [ok("service", "it answers, and so does every server behind it")]
 
 

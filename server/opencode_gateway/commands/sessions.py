@@ -57,5 +57,5 @@ def revoke(config: Path, *, session_id: str | None, login: str | None, everybody
     with opened_store(config) as store:
         ended = revoke_sessions(store, session_id=session_id, login=login)
     if session_id is not None and not ended:
-        raise Refused(f"there is no session {session_id[:200]!r}: see `opencode-gateway sessions list`")
+        raise Refused(f"there is no session {session_id[:200]!r}: see `sudo opencode-gateway sessions list`")
     click.echo(f"{ended} session{'' if ended == 1 else 's'} ended.")

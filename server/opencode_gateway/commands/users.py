@@ -143,7 +143,7 @@ def list_(config: Path, *, as_json: bool) -> None:
             }
             for user in people
         ],
-        "Nobody can log in yet: `opencode-gateway users add NAME`.",
+        "Nobody can log in yet: `sudo opencode-gateway users add NAME`.",
     )
 
 

@@ -24,6 +24,7 @@ from starlette.responses import JSONResponse
 from opencode_gateway.oauth.clients import NotAdmitted
 from opencode_gateway.oauth.documents import DocumentRefused, DocumentUnreachable
 from opencode_gateway.oauth.enrolment import how_to_open
+from opencode_gateway.pages.visits import address_of
 from opencode_gateway.store import hashed
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class ClientAuthentication:
         name = client.client_name or ""
         credentials = client.credentials
         if sent.claims is not None:
-            await self._check_assertion(client, sent)
+            await self._check_assertion(client, sent, address_of(request))
         elif credentials.has_secret:
             if sent.secret is None or credentials.secret_hash is None:
                 raise NotAuthenticated("the client has a secret, and does not send it", client=name)
@@ -124,7 +125,7 @@ class ClientAuthentication:
             raise NotAuthenticated("the client signs its requests, and this one is not signed", client=name)
         return client
 
-    async def _check_assertion(self, client: AdmittedClient, sent: _Sent) -> None:
+    async def _check_assertion(self, client: AdmittedClient, sent: _Sent, address: str) -> None:
         assert sent.claims is not None  # noqa: S101 # for the type: the caller has looked
         assert sent.assertion is not None  # noqa: S101 # it holds the claims
         name = client.client_name or ""
@@ -140,7 +141,7 @@ class ClientAuthentication:
         if not sent.claims.iss == sent.claims.sub == client.client_id:
             raise NotAuthenticated("the client's assertion is about another client", client=name)
         try:
-            keys = await self._clients.keys(client, key_id=sent.key_id)
+            keys = await self._clients.keys(client, key_id=sent.key_id, address=address)
         except DocumentUnreachable as error:
             raise NotAuthenticated(str(error), client=name, later=True) from error
         except DocumentRefused as error:

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from opencode_gateway.oauth.credentials import Credentials
-    from opencode_gateway.oauth.requests import Pending
 
 MAX_CLIENTS: Final = 200
 """That registered, and that somebody granted something. Of those without a session the oldest makes room."""
@@ -24,11 +23,11 @@ _IN_USE: Final = (
 )
 
 
-def keep_let_in(db: sqlite3.Connection, pending: Pending) -> None:
-    """Add what the request was let in as to what its client was let in as before."""
-    row = db.execute("SELECT let_in_as FROM clients WHERE id = ?", (pending.client_id,)).fetchone()
-    names = dict.fromkeys([*(row["let_in_as"].split() if row else ()), *pending.let_in_as.split()])
-    db.execute("UPDATE clients SET let_in_as = ? WHERE id = ?", (" ".join(names), pending.client_id))
+def keep_let_in(db: sqlite3.Connection, client_id: str, let_in_as: str) -> None:
+    """Add what a client is let in as to what it was let in as before."""
+    row = db.execute("SELECT let_in_as FROM clients WHERE id = ?", (client_id,)).fetchone()
+    names = dict.fromkeys([*(row["let_in_as"].split() if row else ()), *let_in_as.split()])
+    db.execute("UPDATE clients SET let_in_as = ? WHERE id = ?", (" ".join(names), client_id))
 
 
 def is_full(db: sqlite3.Connection) -> bool:
@@ -46,7 +45,9 @@ def make_room(db: sqlite3.Connection) -> None:
     if over <= 0:
         return
     if is_full(db):
-        raise Refused(f"{MAX_CLIENTS} clients have sessions here: remove some with `opencode-gateway clients revoke`")
+        raise Refused(
+            f"{MAX_CLIENTS} clients have sessions here: remove some with `sudo opencode-gateway clients revoke ID`"
+        )
     db.execute(
         f"DELETE FROM clients WHERE id IN (SELECT id FROM clients WHERE document = 0 AND NOT ({_IN_USE})"  # noqa: S608 # of this file
         " ORDER BY granted_at LIMIT ?)",

@@ -28,14 +28,14 @@ from opencode_gateway.oauth.client_rows import (
 )
 from opencode_gateway.oauth.credentials import PUBLIC, Credentials, key_set
 from opencode_gateway.oauth.documents import DocumentRefused, Documents, netloc
-from opencode_gateway.oauth.enrolment import how_to_open, opened_at, was_revoked
+from opencode_gateway.oauth.enrolment import how_to_open, opened_at, was_closed_since, was_revoked
 from opencode_gateway.oauth.known_clients import hosts_document
-from opencode_gateway.oauth.redirects import Allowed, is_registered, likeliest
+from opencode_gateway.oauth.redirects import Allowed, is_registered, likeliest, still_let_in
 from opencode_gateway.oauth.registrations import Registrations
 from opencode_gateway.oauth.renewals import may_renew, note_renewal
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.refusals import Refusal
-from opencode_gateway.sign_in.throttle import Buckets, Budget
+from opencode_gateway.sign_in.throttle import Buckets, Budget, network
 
 if TYPE_CHECKING:
     import sqlite3
@@ -140,30 +140,31 @@ class Clients:
             allowed = self._rules.read(db, let_in_as=row["let_in_as"])
         return self._client(client_id, row, allowed, is_granted=found is not None)
 
-    async def keys(self, client: AdmittedClient, *, key_id: str | None) -> dict[str, Any]:
+    async def keys(self, client: AdmittedClient, *, key_id: str | None, address: str = "") -> dict[str, Any]:
         """Return the key set that a client's assertions are checked with: a document's as the document says today.
 
         Args:
             client: one that is known.
             key_id: of the key that is looked for.
+            address: where the request comes from.
 
         Raises:
             DocumentRefused: it has none, or none that can be had.
         """
-        hosts, credentials = client.allowed.document_hosts, client.credentials
+        hosts, credentials, source = client.allowed.document_hosts, client.credentials, network(address)
         if client.document:
             # Its host was allowed when a person let it in, perhaps in a window for it alone.
             own = {netloc(client.client_id)}
-            return await self._documents.keys_in(client.client_id, hosts=hosts | own, key_id=key_id)
+            return await self._documents.keys_in(client.client_id, hosts=hosts | own, key_id=key_id, source=source)
         if credentials.jwks:
             return key_set(json.loads(credentials.jwks))
-        return await self._documents.keys(credentials.jwks_uri or "", hosts=hosts, key_id=key_id)
+        return await self._documents.keys(credentials.jwks_uri or "", hosts=hosts, key_id=key_id, source=source)
 
     def may_fetch_keys(self, uri: str) -> bool:
         """Tell whether the keys at `uri` are fetched for clients that register now."""
         return self._documents.may_fetch_keys(uri, self._rules.now().document_hosts)
 
-    async def admit(self, client_id: str, *, login: str | None = None) -> AdmittedClient:
+    async def admit(self, client_id: str, *, login: str | None = None, address: str = "") -> AdmittedClient:
         """Return a client that may send a person here now.
 
         A registered one passed the window when it registered. A document's is one for all people of a chat service,
@@ -172,6 +173,7 @@ class Clients:
         Args:
             client_id: any text.
             login: who logged in last from the browser that asks.
+            address: where that is.
 
         Raises:
             NotAdmitted: it may not.
@@ -193,7 +195,7 @@ class Clients:
             row = db.execute("SELECT let_in_as FROM clients WHERE id = ?", (client_id,)).fetchone()
             allowed = self._rules.read(db, let_in_as=row["let_in_as"] if row else "")
         try:
-            document = await self._documents.fetch(client_id, hosts=allowed.document_hosts)
+            document = await self._documents.fetch(client_id, hosts=allowed.document_hosts, source=network(address))
         except DocumentRefused as error:
             remedy = allowed.document_remedy(client_id)
             raise NotAdmitted("document", str(error), remedy=remedy, client=client_id) from error
@@ -266,7 +268,8 @@ class Clients:
         """Note that this person granted something to this client, which has a row from now on.
 
         Returns:
-            False if it was revoked meanwhile, or what the person had granted it before.
+            False if the client, or what the person had granted it before, was revoked meanwhile, or the owner has
+            closed the window that it came by.
 
         Raises:
             Refused: there are too many clients.
@@ -276,6 +279,10 @@ class Clients:
             return False
         prune(db, now)
         if pending.document:
+            if was_revoked(db, pending.client_id, since=pending.asked_at) or (
+                pending.only_login is None and was_closed_since(db, pending.asked_at)
+            ):
+                return False
             credentials = Credentials(auth_method=pending.auth_method)
             row = row_of(pending.client_name, [pending.redirect_uri], credentials, document=True)
             insert(db, pending.client_id, row, now)
@@ -286,14 +293,19 @@ class Clients:
                 return False
             make_room(db)
             insert(db, pending.client_id, registered, now)
-        if pending.let_in_as:
-            keep_let_in(db, pending)
+        if let_in_as := still_let_in(db, pending.let_in_as, pending.asked_at):
+            keep_let_in(db, pending.client_id, let_in_as)
         return db.execute("UPDATE clients SET granted_at = ? WHERE id = ?", (now, pending.client_id)).rowcount == 1
 
     def _read(self, db: sqlite3.Connection, client_id: str, seconds: float) -> dict[str, Any] | None:
         """Return what a client registered that nobody has granted anything to yet."""
-        row = self._registrations.read(client_id, seconds=seconds)
-        return None if row is None or was_revoked(db, client_id) else row
+        found = self._registrations.read(client_id, seconds=seconds)
+        if found is None:
+            return None
+        row, registered_at = found
+        if was_revoked(db, client_id) or was_closed_since(db, registered_at):
+            return None
+        return row | {"let_in_as": still_let_in(db, row["let_in_as"], registered_at)}
 
     def _client(
         self,

@@ -24,6 +24,7 @@ from fastmcp.server.auth.ssrf import SSRFError, SSRFFetchError, ssrf_safe_fetch
 
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.credentials import key_set
+from opencode_gateway.oauth.places import Places
 from opencode_gateway.oauth.requests import MAX_CLIENT_ID
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ FETCH_SECONDS: Final = 5.0
 MAX_DOCUMENT_BYTES: Final = 64 * 1024
 MAX_CACHED: Final = 16
 MAX_FETCHES: Final = 4
+MAX_OF_ONE: Final = 2
+"""Of these for one network: whoever asks for what comes slowly leaves places to others."""
 KEPT_SECONDS: Final = 300.0
 """For which a document or a key set is not asked for again, whatever its host says."""
 NEW_KEY_SECONDS: Final = 30.0
@@ -75,7 +78,7 @@ class Documents:
         self._hosts = frozenset(hosts)
         self._seconds = seconds
         self._clock = clock
-        self._places = asyncio.Semaphore(MAX_FETCHES)
+        self._places = Places(MAX_FETCHES, MAX_OF_ONE)
         self._kept: dict[tuple[str, str], _Kept] = {}
         """By what it is, and its address."""
 
@@ -88,7 +91,7 @@ class Documents:
         parts = _plain(uri)
         return parts is not None and parts.netloc in self._hosts.union(hosts)
 
-    async def fetch(self, client_id: str, *, hosts: Iterable[str] = ()) -> CIMDDocument:
+    async def fetch(self, client_id: str, *, hosts: Iterable[str] = (), source: str = "") -> CIMDDocument:
         """Return the document at `client_id`.
 
         Its `token_endpoint_auth_method` is what the client must do at least: `none` if it offers that among others,
@@ -97,6 +100,7 @@ class Documents:
         Args:
             client_id: an address.
             hosts: from which now, besides.
+            source: the network of whoever makes us ask.
 
         Raises:
             DocumentRefused: the id is not in the one spelling that we take, its host is not listed, or the document
@@ -115,38 +119,47 @@ class Documents:
                 self._check_keys(document, hosts)
             return document
 
-        return await self._fetch(client_id, "document", read)
+        return await self._fetch(client_id, "document", read, source=source)
 
-    async def keys_in(self, client_id: str, *, hosts: Iterable[str], key_id: str | None) -> dict[str, Any]:
+    async def keys_in(
+        self, client_id: str, *, hosts: Iterable[str], key_id: str | None, source: str = ""
+    ) -> dict[str, Any]:
         """Return the key set that the document at `client_id` holds or names; see `fetch` and `keys`."""
-        document = await self.fetch(client_id, hosts=hosts)
+        document = await self.fetch(client_id, hosts=hosts, source=source)
         if document.jwks is None:
-            return await self.keys(str(document.jwks_uri or ""), hosts=hosts, key_id=key_id)
+            return await self.keys(str(document.jwks_uri or ""), hosts=hosts, key_id=key_id, source=source)
         try:
             return key_set(document.jwks)
         except ValueError as error:
             raise DocumentRefused(f"the client's document holds a key set that is not valid: {error}") from error
 
-    async def keys(self, uri: str, *, hosts: Iterable[str], key_id: str | None) -> dict[str, Any]:
+    async def keys(self, uri: str, *, hosts: Iterable[str], key_id: str | None, source: str = "") -> dict[str, Any]:
         """Return the key set at `uri`.
 
         Args:
             uri: where.
             hosts: as for `may_fetch_keys`.
             key_id: one that should be in it; if it is not, the set is asked for anew, at most every half minute.
+            source: as for `fetch`.
 
         Raises:
             DocumentRefused: it is on another host, cannot be had within the limits, or is none.
         """
         if not self.may_fetch_keys(uri, hosts):
             raise DocumentRefused("the client names no key, or one on a host from which none are fetched here")
-        found = await self._fetch(uri, "key set", key_set)
+        found = await self._fetch(uri, "key set", key_set, source=source)
         if key_id is not None and all(key.get("kid") != key_id for key in found["keys"]):
-            found = await self._fetch(uri, "key set", key_set, not_older=NEW_KEY_SECONDS)
+            found = await self._fetch(uri, "key set", key_set, source=source, not_older=NEW_KEY_SECONDS)
         return found
 
     async def _fetch(
-        self, url: str, what: str, read: Callable[[object], _Content], *, not_older: float = KEPT_SECONDS
+        self,
+        url: str,
+        what: str,
+        read: Callable[[object], _Content],
+        *,
+        source: str,
+        not_older: float = KEPT_SECONDS,
     ) -> _Content:
         content: _Content
         key = what, url  # as one address can be named as either
@@ -156,7 +169,7 @@ class Documents:
             return content
         waiting = True
         try:
-            async with asyncio.timeout(self._seconds), self._places:
+            async with asyncio.timeout(self._seconds), self._places.one(source):
                 waiting = False
                 # Many may have waited for the same: strangers can ask for a key that is in no set all at once.
                 kept = self._fresh(key, not_older)

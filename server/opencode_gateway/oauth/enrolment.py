@@ -69,16 +69,30 @@ def open_window(store: Store, *, minutes: int, now: float, known: Iterable[Known
     until = now + minutes * 60
     with store.transaction() as db:
         db.execute(
-            "INSERT OR REPLACE INTO enrolment (one, opened_at, open_until, opened_for) VALUES (1, ?, ?, ?)",
+            "INSERT INTO enrolment (one, opened_at, open_until, opened_for) VALUES (1, ?, ?, ?) ON CONFLICT (one)"
+            " DO UPDATE SET opened_at = excluded.opened_at, open_until = excluded.open_until,"
+            " opened_for = excluded.opened_for",
             (now, until, " ".join(map(str, known))),
         )
     return until
 
 
-def close_window(store: Store) -> None:
-    """Admit no new client from now on. Those that were admitted stay."""
+def close_window(store: Store, *, now: float) -> None:
+    """Admit no new client from now on, nor one that began to connect and that nobody has consented to yet.
+
+    Those that somebody has consented to stay. A window that closes itself ends nothing that began in it.
+    """
     with store.transaction() as db:
-        db.execute("DELETE FROM enrolment")
+        db.execute(
+            "INSERT INTO enrolment (one, opened_at, open_until, closed_at) VALUES (1, 0, 0, ?) ON CONFLICT (one)"
+            " DO UPDATE SET opened_at = 0, open_until = 0, opened_for = '', closed_at = excluded.closed_at",
+            (now,),
+        )
+
+
+def was_closed_since(db: sqlite3.Connection, began_at: float) -> bool:
+    """Tell whether the owner has closed the window since then, and thereby ended what began to connect then."""
+    return db.execute("SELECT 1 FROM enrolment WHERE closed_at > ?", (began_at,)).fetchone() is not None
 
 
 def opened_at(db: sqlite3.Connection, now: float) -> float | None:
@@ -132,7 +146,7 @@ def revoke_client(store: Store, client_id: str) -> int:
         # One that nobody has granted anything to is known by its own id alone, which is in the audit log.
         carries_itself = is_whole(client_id) and not was_revoked(db, client_id)
         if found is None and not carries_itself:
-            raise Refused(f"there is no client {client_id[:200]!r}: see `opencode-gateway clients list`")
+            raise Refused(f"there is no client {client_id[:200]!r}: see `sudo opencode-gateway clients list`")
         whole = found or client_id
         sessions = int(db.execute("SELECT count(*) FROM sessions WHERE client_id = ?", (whole,)).fetchone()[0])
         db.execute("DELETE FROM clients WHERE id = ?", (whole,))
@@ -142,6 +156,7 @@ def revoke_client(store: Store, client_id: str) -> int:
     return sessions
 
 
-def was_revoked(db: sqlite3.Connection, client_id: str) -> bool:
+def was_revoked(db: sqlite3.Connection, client_id: str, *, since: float = 0.0) -> bool:
     """Tell whether a client was revoked, which is remembered for as long as its registration could be good."""
-    return db.execute("SELECT 1 FROM revoked_clients WHERE id = ?", (client_id,)).fetchone() is not None
+    found = db.execute("SELECT 1 FROM revoked_clients WHERE id = ? AND at >= ?", (client_id, since))
+    return found.fetchone() is not None

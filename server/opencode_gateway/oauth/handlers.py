@@ -48,6 +48,7 @@ from opencode_gateway.oauth.refused import (
 )
 from opencode_gateway.oauth.requests import MAX_REDIRECT_URI, MAX_REGISTERED_ID, MAX_STATE
 from opencode_gateway.pages.rendering import unavailable_page
+from opencode_gateway.pages.visits import address_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -197,7 +198,9 @@ class _Authorization:
         if problem:
             raise NotAdmitted("request", problem, remedy=CLIENTS_AFFAIR)
         client_id = str(parameters.get("client_id", ""))
-        client = await self._provider.clients.admit(client_id, login=self._last_login(request))
+        client = await self._provider.clients.admit(
+            client_id, login=self._last_login(request), address=address_of(request)
+        )
         name = client.client_name or client.client_id
         redirect_uri = parameters.get("redirect_uri")
         mine = [client.allowed.as_written(uri) for uri in client.redirect_uris or []]
@@ -265,7 +268,7 @@ class _Registration:
                 body = json.dumps(asked | {"token_endpoint_auth_method": "none", "jwks_uri": None}).encode()
         except (ValueError, RecursionError):
             pass  # which the SDK's handler says
-        registering = _Registering(self._provider, asked, request.client.host if request.client else "")
+        registering = _Registering(self._provider, asked, address_of(request))
         handler = RegistrationHandler(cast("Provider", registering), ClientRegistrationOptions(enabled=True))
         return await handler.handle(_with_body(request, body))
 

@@ -30,7 +30,7 @@ from opencode_gateway.oauth.clients import AdmittedClient, Clients
 from opencode_gateway.oauth.documents import Documents
 from opencode_gateway.oauth.grants import Grants, Pair
 from opencode_gateway.oauth.rechecks import Rechecks
-from opencode_gateway.oauth.redirects import Rules
+from opencode_gateway.oauth.redirects import Rules, still_let_in
 from opencode_gateway.oauth.requests import Pending, PendingRequests, signing_key
 from opencode_gateway.pages.browsers import Browsers
 from opencode_gateway.pages.visits import LOGIN_PATH
@@ -170,10 +170,12 @@ class Provider(OAuthProvider):
 
     def _still_allowed(self, db: sqlite3.Connection, pending: Pending) -> None:
         """Look at the address again: the configuration may be another one since the request was signed."""
-        allowed = self._rules.read(db, let_in_as=pending.let_in_as)
+        let_in_as = still_let_in(db, pending.let_in_as, pending.asked_at)
+        allowed = self._rules.read(db, let_in_as=let_in_as)
         if not allowed.allows(pending.redirect_uri):
             raise Refused(
-                f"{pending.redirect_host} is not an address that this relay allows any longer: see `clients`"
+                f"{pending.redirect_host} is not an address that this relay allows any longer: "
+                "see `sudo opencode-gateway clients known`"
             )
 
     def _answer(self, pending: Pending, **answer: str) -> str:
@@ -210,6 +212,7 @@ class Provider(OAuthProvider):
             redirect_uri_explicit=params.redirect_uri_provided_explicitly,
             state=params.state,
             challenge=params.code_challenge,
+            asked_at=self._clock(),
             capabilities=tuple(capability for capability in CAPABILITIES if capability in asked),
             resource=self.resource,
             only_login=client.only_login,
@@ -220,9 +223,11 @@ class Provider(OAuthProvider):
     async def load_authorization_code(
         self, client: OAuthClientInformationFull, authorization_code: str
     ) -> AuthorizationCode | None:
-        """Return a code that was not used and is not over."""
+        """Return a code that was not used and is not over, and whose address is allowed still."""
         code = await self._grants.code(authorization_code, client.client_id)
         if code is None or code.resource != self.resource or code.kind != self._kind:
+            return None
+        if not isinstance(client, AdmittedClient) or not client.allowed.allows(code.redirect_uri):
             return None
         return AuthorizationCode(
             code=authorization_code,

@@ -3,7 +3,8 @@
 It fails closed: while the provider does not answer, nobody can say whether the token is good. Of each session one
 question is under way at a time, and whoever waits for it gets its answer. One that was begun is brought to its end:
 many providers take a refresh token once, and the next one must not be lost. While it cannot be written down, it is
-kept in memory.
+kept in memory. Within a round of refreshes (see `rounds`) one answer counts for all: a hundred windows of a client
+ask the provider once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from opencode_gateway.errors import GatewayError
+from opencode_gateway.oauth.rounds import ROUND_SECONDS
 from opencode_gateway.sign_in.step import Ended, ProviderFailed
 
 if TYPE_CHECKING:
@@ -42,13 +44,15 @@ class Rechecks:
         """By session."""
         self._unwritten: dict[str, bytes] = {}
         """By session: with what the provider must be asked from now on, where the store has not taken it yet."""
+        self._answered: dict[str, float] = {}
+        """By session: when the provider last vouched for it, for as long as a round takes."""
 
     async def check(self, token: Token, *, at_once: bool = False) -> None:
         """Return if the login of this token's session still counts.
 
         Args:
             token: one that is good otherwise.
-            at_once: ask even if the last answer still counts.
+            at_once: ask even if the last answer still counts, unless it came in this round.
 
         Raises:
             Ended: it does not count any longer, and the session has ended.
@@ -57,6 +61,8 @@ class Rechecks:
         if token.recheck_at is None or (self._clock() < token.recheck_at and not at_once):
             return
         session_id = token.session_id
+        if at_once and self._clock() < token.recheck_at and self._was_just_answered(session_id):
+            return
         if session_id not in self._asking:
             asking = asyncio.create_task(self._ask(session_id, token.login))
             self._asking[session_id] = asking
@@ -64,6 +70,12 @@ class Rechecks:
         problem = await asyncio.shield(self._asking[session_id])
         if problem is not None:
             raise problem
+
+    def _was_just_answered(self, session_id: str) -> bool:
+        now = self._clock()
+        # Nor what would be of the future, after a clock was set back.
+        self._answered = {each: at for each, at in self._answered.items() if 0 <= now - at <= ROUND_SECONDS}
+        return session_id in self._answered
 
     async def _ask(self, session_id: str, login: str) -> Ended | GatewayError | None:
         """Return what is raised for all who wait."""
@@ -88,6 +100,7 @@ class Rechecks:
                 return failure
             if not await self._keep(session_id, proof.renewal, proof.recheck_at):
                 return Ended("ended", "this session was ended")
+            self._answered[session_id] = self._clock()
         except GatewayError as error:
             return error
         return None

@@ -227,12 +227,35 @@ def switches(settings: Clients, commands: Mapping[Known, bool]) -> list[Switch]:
 
 
 def switch(store: Store, known: Known, *, enabled: bool, now: float) -> None:
-    """Switch a known client on or off, from the next request on."""
+    """Switch a known client on or off, from the next request on.
+
+    One that is switched off is off for those of them, too, that a window was opened for, or let in.
+    """
     with store.transaction() as db:
         db.execute(
             "INSERT OR REPLACE INTO known_clients (name, enabled, changed_at) VALUES (?, ?, ?)",
             (str(known), int(enabled), now),
         )
+        if not enabled:
+            for row in db.execute("SELECT opened_for FROM enrolment").fetchall():
+                db.execute("UPDATE enrolment SET opened_for = ?", (_without(known, row["opened_for"]),))
+            for row in db.execute("SELECT id, let_in_as FROM clients WHERE let_in_as != ''").fetchall():
+                left = _without(known, row["let_in_as"])
+                db.execute("UPDATE clients SET let_in_as = ? WHERE id = ?", (left, row["id"]))
+
+
+def still_let_in(db: sqlite3.Connection, let_in_as: str, since: float) -> str:
+    """Return those known clients, as kept text, that no command has switched off since then.
+
+    It is for what the database does not hold: what a client or a browser carries.
+    """
+    rows = db.execute("SELECT name FROM known_clients WHERE enabled = 0 AND changed_at > ?", (since,)).fetchall()
+    off = {row["name"] for row in rows}
+    return " ".join(name for name in let_in_as.split() if name not in off)
+
+
+def _without(known: Known, names: str) -> str:
+    return " ".join(name for name in names.split() if name != str(known))
 
 
 def _defaults(commands: Mapping[Known, bool]) -> list[Known]:

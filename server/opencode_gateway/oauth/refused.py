@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlsplit
 from starlette.responses import JSONResponse, Response
 
 from opencode_gateway.pages.rendering import problem_page
+from opencode_gateway.pages.visits import address_of
 from opencode_gateway.refusals import Refusal
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ async def asked_by(request: Request, refusal: Refusal, named: Callable[[str], Aw
         named: returns the name of the client of an id, or the id.
     """
     client = refusal.client or await _client_of(request, named)
-    return replace(refusal, client=client, address=request.client.host if request.client else "")
+    return replace(refusal, client=client, address=address_of(request))
 
 
 async def _client_of(request: Request, named: Callable[[str], Awaitable[str]]) -> str:

@@ -62,15 +62,22 @@ class Registrations:
         signed = str(self._serializer.dumps([secrets.token_urlsafe(_NONCE_BYTES), *values]))
         return signed if len(signed) <= MAX_REGISTERED_ID else None
 
-    def read(self, client_id: str, *, seconds: float) -> dict[str, Any] | None:
-        """Return the row that was signed; None if it was not signed here, was changed, or is older than that."""
+    def read(self, client_id: str, *, seconds: float) -> tuple[dict[str, Any], float] | None:
+        """Return the row that was signed, and when; None if it was not signed here, was changed, or is too old.
+
+        Args:
+            client_id: any text.
+            seconds: since it was signed, at most.
+        """
         if len(client_id) > MAX_REGISTERED_ID or not self._is_as_signed(client_id):
             return None
         try:
-            _, *values = self._serializer.loads(client_id, max_age=int(seconds))
+            (_, *values), signed_at = self._serializer.loads(client_id, max_age=int(seconds), return_timestamp=True)
         except BadSignature:
             return None
-        return dict(zip(COLUMNS, values, strict=True)) if len(values) == len(COLUMNS) else None
+        if len(values) != len(COLUMNS):
+            return None
+        return dict(zip(COLUMNS, values, strict=True)), signed_at.timestamp()
 
     def _is_as_signed(self, client_id: str) -> bool:
         """Tell whether an id ends in its signature as we write it, which has more than one spelling in base64.

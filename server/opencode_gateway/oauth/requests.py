@@ -51,6 +51,8 @@ class Pending(BaseModel):
     state: Annotated[str, Field(max_length=MAX_STATE)] | None = None
     challenge: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")]
     """PKCE, S256."""
+    asked_at: float = 0.0
+    """In seconds since the epoch: what the owner took back later does not count for it."""
     capabilities: Annotated[tuple[Capability, ...], Field(min_length=1, max_length=3)]
     """What the client asks for; a person grants all or part of it."""
     resource: Annotated[str, Field(max_length=512)]

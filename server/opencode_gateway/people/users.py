@@ -46,14 +46,14 @@ def _argon2id(encoded: str) -> str:
             return encoded
     except InvalidHashError:
         pass
-    raise ValueError("must be an argon2id hash, as `opencode-gateway users` writes it")
+    raise ValueError("must be an argon2id hash, as `sudo opencode-gateway users` writes it")
 
 
 def _secret(base32: str) -> str:
     try:
         pyotp.TOTP(base32).at(0)
     except ValueError:
-        raise ValueError("must be base32, as `opencode-gateway users` writes it") from None
+        raise ValueError("must be base32, as `sudo opencode-gateway users` writes it") from None
     return base32
 
 
@@ -214,7 +214,7 @@ class Users:
     def _read(self) -> dict[str, _Entry]:
         try:
             if self.path.stat().st_mode & _SHARED:
-                raise ConfigError(f"{self.path} must be closed to other users: chmod 600 {self.path}")
+                raise ConfigError(f"{self.path} must be closed to other users: `sudo chmod 600 {self.path}`")
             return _FILE.validate_json(read_regular(self.path))
         except FileNotFoundError:
             return {}
@@ -237,5 +237,5 @@ def _entry(**values: object) -> _Entry:
 
 def _known(people: dict[str, _Entry], name: str) -> _Entry:
     if name not in people:
-        raise Refused(f"there is no user {name[:MAX_NAME]!r}: `opencode-gateway users list` names them")
+        raise Refused(f"there is no user {name[:MAX_NAME]!r}: `sudo opencode-gateway users list` names them")
     return people[name]

@@ -265,7 +265,7 @@ def _secret(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise ConfigError(f"sign_in.client_secret_file: {path} holds no secret of ASCII characters") from error
     if mode & stat.S_IRWXO:
-        raise ConfigError(f"sign_in.client_secret_file: {path} is open to everybody here: `chmod o= {path}`")
+        raise ConfigError(f"sign_in.client_secret_file: {path} is open to everybody here: `sudo chmod o= {path}`")
     if not 1 <= len(text) <= 4096 or not text.isprintable():
         raise ConfigError(f"sign_in.client_secret_file: {path} must hold one line, the secret alone")
     return text

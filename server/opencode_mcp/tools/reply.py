@@ -9,6 +9,7 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from opencode_fleet.fleet import Fleet
+from opencode_mcp.caller import DRIVE
 from opencode_mcp.face import Face
 from opencode_mcp.tool import InstanceName, Tool, answered, progress
 from opencode_mcp.views.turns import ReplyResult, replied, turned, waiting
@@ -53,8 +54,9 @@ async def reply(
     def is_seen(found: Ask) -> bool:
         return face.shown.is_seen(target, found)
 
+    may_prompt = DRIVE in face.caller.may
     if len(asks) == 1 and asks != [ALL]:
-        outcome = await face.driver.reply(target, asks[0], answer, progress(ctx), is_seen)
+        outcome = await face.driver.reply(target, asks[0], answer, progress(ctx), is_seen, may_prompt=may_prompt)
         return answered(*turned(target, outcome, face.shown))
     note = ""
     if asks == [ALL]:
@@ -62,7 +64,7 @@ async def reply(
         asks = [each.id for each in waits if face.shown.is_listed(target, each)][:MAX_ASKS]
         if others := [each.id for each in waits if each.id not in asks]:
             note = f"not decided, as they were not listed whole before: {', '.join(others[:MAX_ASKS])}"
-    replies = await face.driver.reply_to_several(target, asks, answer, progress(ctx), is_seen)
+    replies = await face.driver.reply_to_several(target, asks, answer, progress(ctx), is_seen, may_prompt=may_prompt)
     return answered(*replied(target, replies, face.shown, note))
 
 

@@ -1,4 +1,4 @@
-"""What this process has shown of asks: nothing is approved of which the person has not had the whole."""
+"""What this process has shown of asks, and to whom: nothing is approved of which the person has not had the whole."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ MAX_LISTED: Final = 24_000
 BRIEF: Final = 1_000
 """Characters of an ask that is shown whole among those of all instances."""
 MAX_REMEMBERED: Final = 1_000
+MAX_LOGINS: Final = 100
 
 HOW_TO_SETTLE = (
     "Show this to the person, and only on their word call `reply` with `ask` and `answer`: once, always or reject "
@@ -89,6 +90,21 @@ class Shown:
         self._seen.move_to_end(key)
         while len(self._seen) > MAX_REMEMBERED:
             self._seen.popitem(last=False)
+
+
+class ShownByLogin:
+    """What was shown to each login: what one person has seen, another has not."""
+
+    def __init__(self) -> None:
+        self._shown: OrderedDict[str, Shown] = OrderedDict()
+
+    def of(self, login: str) -> Shown:
+        """Return what was shown to this login. Whoever came longest ago makes room."""
+        shown = self._shown.setdefault(login, Shown())
+        self._shown.move_to_end(login)
+        while len(self._shown) > MAX_LOGINS:
+            self._shown.popitem(last=False)
+        return shown
 
 
 def _block(instance: Instance, ask: Ask, text: str) -> str:

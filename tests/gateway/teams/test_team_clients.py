@@ -108,7 +108,7 @@ async def test_a_client_known_by_its_document_needs_the_window_each_time(
             closed = await running.visit(running.asking(client_id))
             running.open_window()
             _, tokens = await running.log_in(client_id)
-            enrolment.close_window(running.store)
+            enrolment.close_window(running.store, now=running.clock())
             again = await running.visit(running.asking(client_id))
 
             assert (closed.status_code, again.status_code) == (400, 400)

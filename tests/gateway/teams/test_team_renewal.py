@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opencode_gateway.oauth.rounds import ROUND_SECONDS
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
 from opencode_gateway.sign_in import provider as sign_in
 from opencode_gateway.sign_in.asking import TIMEOUT_SECONDS
@@ -254,6 +255,7 @@ async def test_one_question_at_a_time_serves_all_calls_of_a_session(
 async def test_many_windows_of_a_client_may_refresh_at_once(gateway: Make, provider: FakeIdentityProvider) -> None:
     async with gateway() as running:
         client_id, tokens = await running.log_in()
+        provider.called.clear()
 
         answers = await asyncio.gather(*(running.refresh(client_id, tokens["refresh_token"]) for _ in range(8)))
 
@@ -261,6 +263,25 @@ async def test_many_windows_of_a_client_may_refresh_at_once(gateway: Make, provi
         for answer in answers:
             assert await running.status(answer.json()["access_token"]) == 200
         assert ended(running) == []
+        assert provider.called.count("/token") == 1
+
+
+async def test_the_provider_is_asked_once_a_round_also_by_those_that_come_one_after_the_other(
+    gateway: Make, provider: FakeIdentityProvider
+) -> None:
+    async with gateway() as running:
+        client_id, tokens = await running.log_in()
+        provider.called.clear()
+
+        for _ in range(3):
+            latest = await running.refresh(client_id, tokens["refresh_token"])
+            assert latest.status_code == 200
+            running.clock.advance(10)
+        assert provider.called.count("/token") == 1
+
+        running.clock.advance(ROUND_SECONDS)
+        assert (await running.refresh(client_id, latest.json()["refresh_token"])).status_code == 200
+        assert provider.called.count("/token") == 2
 
 
 async def test_a_session_that_ends_while_the_provider_is_asked_stays_ended(

@@ -75,7 +75,7 @@ class Front(PublicGateway):
     def close_window(self) -> None:
         """Close it."""
         with self._store() as store:
-            close_window(store)
+            close_window(store, now=time.time())
 
     def sessions(self) -> list[Session]:
         """Return who is logged in."""
