@@ -41,7 +41,7 @@ configuration directory:
   RELAY_PORTS         ports to use on the relay, e.g. 10000-10009 [any]
   RELAY_CLIENT        what names of an enrolled machine begin with instead of HOSTNAME
   RELAY_REMOTE        what may come from afar, `remote` in config.toml: words of observe,
-                      drive, approve, always [observe drive approve]
+                      drive, approve, always, commands-with-shell [observe drive approve]
   directories         in config.toml alone, a list: where, with everything below, OpenCode 2
                       may be worked with from afar besides the directories it was started in
                       here [with --headless the home directory, else none]

@@ -37,8 +37,37 @@ class Capability(Enum):
     """A prompt can lie unread in an idle session; posting it again wakes it."""
     DIRECTORIES = auto()
     """It works in several directories, so that a session's own one says whose it is."""
+    QUEUES = auto()
+    """It keeps a prompt for after the running turn (`Prompt.delivery`); else each joins the turn."""
+    SETTLES = auto()
+    """What it offers in a directory may lack some for a moment, when it is asked for the first time."""
     OUTLIVES = auto()
     """Its turns go on when the person there closes it."""
+
+
+class Controls(Protocol):
+    """What can be done with a session beside its turns.
+
+    Every call raises `Refused`, with the reason, where this kind of agent or its version cannot do it.
+    """
+
+    async def compact(self, session: Session) -> None:
+        """Have what was said so far replaced by a summary. It may still go on when this returns."""
+
+    async def fork(self, session_id: str) -> Session:
+        """Copy a session with all its messages, and return the copy."""
+
+    async def undo(self, session_id: str, message_id: str) -> None:
+        """Take back a person's message and all after it, changes to files too, until the next prompt."""
+
+    async def redo(self, session_id: str) -> None:
+        """Bring back all that `undo` took back."""
+
+    async def rename(self, session_id: str, title: str) -> None:
+        """Give a session another title."""
+
+    async def archive(self, session_id: str) -> None:
+        """Put a session away."""
 
 
 class Agent(Protocol):
@@ -54,7 +83,7 @@ class Agent(Protocol):
 
     @property
     def rights(self) -> frozenset[str] | None:
-        """What the owner of its machine lets through (`observe`, `drive`, `approve`, `always`); None: not told."""
+        """What the owner of its machine lets through (words of `docs/contract.md`); None: not told."""
 
     @property
     def clock(self) -> float | None:
@@ -62,6 +91,10 @@ class Agent(Protocol):
 
         The times in its records are of that clock, and of no other machine's.
         """
+
+    @property
+    def controls(self) -> Controls:
+        """What can be done with its sessions beside their turns."""
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -117,11 +150,30 @@ class Agent(Protocol):
     async def todos(self, session_id: str) -> list[Todo]:
         """Return what the agent noted down to do in the session; empty too where it keeps no such list."""
 
+    async def agents(self, directory: str) -> list[str]:
+        """Return the agents (modes) that a session of the directory can be in."""
+
+    async def models(self, directory: str) -> list[str]:
+        """Return the models that a session of the directory can be with, as `PROVIDER/MODEL`."""
+
+    async def commands(self, directory: str) -> list[str]:
+        """Return the names of the commands that a session of the directory can run."""
+
     async def create(self, directory: str) -> Session:
         """Create an empty session."""
 
+    async def switch(self, session_id: str, agent: str, model: str) -> None:
+        """Have a session go on with another agent or model, empty: as it is; the next prompt names them too."""
+
     async def prompt(self, prompt: Prompt) -> None:
         """Post a prompt and return at once; the session's own agent and model are kept."""
+
+    async def run(self, name: str, prompt: Prompt) -> str:
+        """Run one of its commands, at most once, with the prompt's text as arguments.
+
+        Returns, once it is accepted, the id of the message that it became; empty where that is not told. What is
+        raised after it was posted leaves open whether it runs.
+        """
 
     async def interrupt(self, session_id: str) -> None:
         """Stop what a session runs, its subagents included; nothing happens where nothing runs."""

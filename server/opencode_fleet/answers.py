@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from opencode_common.text import one_line
 from opencode_fleet.errors import Refused
@@ -12,6 +12,9 @@ from opencode_fleet.model import MAX_ASK_SHOWN, Permission
 if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask, Question, QuestionItem
+
+MAX_REASON: Final = 1_000
+"""Characters of why something was rejected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ def permission_decision(answer: str | list[str]) -> tuple[str, str | None]:
     word, colon, reason = text.strip().partition(":")
     decision = word.strip().lower()
     if decision == "reject":
+        if len(reason.strip()) > MAX_REASON:
+            raise Refused(f"a rejection's reason has at most {MAX_REASON:,} characters; nothing was settled")
         return decision, reason.strip() or None
     if decision in {"once", "always"} and not colon:
         return decision, None

@@ -1,6 +1,6 @@
-"""What a person can have an instance do: send it a prompt, stop it, settle what it asks.
+"""What a person can have an instance do: send it a message, stop it, settle what it asks.
 
-Which session a message is for is chosen in `sessions`.
+How a message gets there is in `sending`, how asks are settled in `settling`, which session it is for in `sessions`.
 
 All of it is safe to interrupt: the agent's work goes on when a caller goes away.
 """
@@ -10,58 +10,32 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
-from opencode_common.text import one_line, quote
-from opencode_fleet.agent import Capability
-from opencode_fleet.answers import REJECT, settlement_of
-from opencode_fleet.errors import InstanceError, NotFound, Refused, Unreachable, Unresponsive
-from opencode_fleet.model import Permission, Prompt
-from opencode_fleet.prompt_ids import new_prompt_id
-from opencode_fleet.repeats import Call, Repeats
+from opencode_common.text import quote
+from opencode_fleet.answers import REJECT
+from opencode_fleet.background import Background
+from opencode_fleet.commands import command_of, is_command
+from opencode_fleet.errors import InstanceError, Refused
+from opencode_fleet.sending import AS_IT_IS, Sender
 from opencode_fleet.sessions import NEW_SESSION, Sessions
-from opencode_fleet.turn import RECORD_WITHIN, Turn
+from opencode_fleet.settling import Settler
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Sequence
 
-    from opencode_fleet.answers import Settlement
-    from opencode_fleet.events import Event
+    from opencode_fleet.choices import Manner
+    from opencode_fleet.errors import RelayError
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
-    from opencode_fleet.model import Ask, Message, Outcome
-    from opencode_fleet.sessions import Chosen
+    from opencode_fleet.model import Ask, Outcome
+    from opencode_fleet.sending import OnText
+    from opencode_fleet.settling import Deciding, IsSeen, Replies
 
-    OnText = Callable[[str], Awaitable[None]]
-    Deciding = Callable[[Instance, str, str], None]
-
-TAKEN_FOR = 10.0
-"""Seconds after which a prompt that nobody follows any more no longer holds its session."""
-HELD_FOR = 120.0
-"""The same for one that was accepted and not begun, as where a hook of a plugin takes its time."""
 STOP_TIMEOUT = 15.0
 STOP_LOOK_INTERVAL = 0.25
 STOP_QUIET_LOOKS = 2
 """Looks in a row that must find it idle: a parent may begin one more step when its subagent is stopped."""
-_SENT_BEFORE = (
-    "this very message was sent before, by a call that was cut off; this is its turn, and nothing was sent again. "
-    "To have it done once more, say so in other words"
-)
-
-
-class _Posted(NamedTuple):
-    """A prompt that is being posted, or was."""
-
-    session_id: str
-    task: asyncio.Task[None]
-    ran: float | None
-    """When its session was last known to run before."""
-
-    def began(self, instance: Instance) -> bool:
-        """Whether the session was seen to run since, however shortly."""
-        state = instance.state
-        return state.is_busy(self.session_id) or state.ran.get(self.session_id) != self.ran
 
 
 class Driver:
@@ -69,165 +43,29 @@ class Driver:
 
     def __init__(self, fleet: Fleet, timeout: float, deciding: Deciding | None = None) -> None:
         """`deciding` hears of each decision, with its instance and ask, before the agent is told of it."""
-        self._deciding = deciding
         self.sessions = Sessions(fleet)
-        self._timeout = timeout
-        self._repeats = Repeats()
-        self._background: set[asyncio.Task[None]] = set()
+        self._background = Background()
+        self._sender = Sender(self.sessions, timeout, self._background)
+        self._settler = Settler(timeout, self._background, self._sender.send, deciding)
 
     # -- sending -------------------------------------------------------------------------------------------------
 
-    async def send(self, instance: Instance, message: str, wanted: str | None, on_text: OnText) -> Outcome:
-        """Post `message` and follow the turn.
+    async def send(
+        self, instance: Instance, message: str, wanted: str | None, on_text: OnText, manner: Manner = AS_IT_IS
+    ) -> Outcome:
+        """Send a message, or run the command that it is, and follow its turn; see `Sender`."""
+        command = await command_of(instance, message)
+        if command is not None:
+            return await self._sender.run(instance, command, wanted, on_text, manner)
+        return await self._sender.send(instance, message, wanted, on_text, manner)
 
-        Raises:
-            Refused: the session is busy; nothing was sent.
-            InstanceError: it could not be posted; the message says whether it may have arrived.
-        """
-        call = Call(instance.name, wanted, message)
-        sent_before = self._repeats.take(call)
-        if sent_before is not None:
-            return await self._take_up(instance, call, sent_before, on_text)
-        deadline = time.monotonic() + self._timeout
-        session, note = await self._free_session(instance, wanted)
-        prompt = Prompt(session.id, new_prompt_id(), message, session.agent, session.model, session.variant)
-        turn = Turn(instance, prompt, on_text=on_text)
-        with instance.listening(turn.hear):
-            instance.posting.add(session.id)
-            ran = instance.state.ran.get(session.id)
-            post = _Posted(session.id, self._in_background(self._post(instance, prompt, deadline)), ran)
-            try:
-                # Shielded: a caller who goes away must not leave it unknown whether the message was sent.
-                await asyncio.shield(post.task)
-                outcome = await turn.follow(deadline - time.monotonic())
-            except BaseException as error:
-                if not isinstance(error, Exception):
-                    self._repeats.cut(call, prompt)
-                self._in_background(self._release(instance, post, TAKEN_FOR))
-                raise
-            if outcome.result == "running" and turn.is_only_accepted:
-                # It comes later all the same, and must not be overtaken.
-                self._in_background(self._release(instance, post, HELD_FOR))
-            else:
-                instance.posting.discard(session.id)
-            return replace(outcome, note=outcome.note or note)
-
-    async def _take_up(self, instance: Instance, call: Call, prompt: Prompt, on_text: OnText) -> Outcome:
-        """Follow the turn of a call that was cut off: the same call again asks for its answer."""
-        turn = Turn(instance, prompt, on_text=on_text, running=True)
-        with instance.listening(turn.hear):
-            try:
-                outcome = await turn.follow(self._timeout)
-            except asyncio.CancelledError:
-                self._repeats.cut(call, prompt)
-                raise
-        return replace(outcome, note=_SENT_BEFORE)
-
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return task
-
-    async def _release(self, instance: Instance, post: _Posted, longest: float) -> None:
-        """Keep the session taken until OpenCode shows it busy: a moment after the prompt, not at once.
-
-        `longest`: seconds after which it is free in any case.
-        """
-        await asyncio.wait([post.task])
-        began = asyncio.Event()
-
-        def look(_event: Event | None) -> None:
-            if post.began(instance):
-                began.set()
-
-        with instance.listening(look), suppress(TimeoutError):
-            look(None)
-            if not post.task.cancelled() and post.task.exception() is None:
-                async with asyncio.timeout(longest):
-                    await began.wait()
-        instance.posting.discard(post.session_id)
-
-    async def _post(self, instance: Instance, prompt: Prompt, deadline: float) -> None:
-        """Post the prompt once. A post whose answer was lost is looked for before it is posted again."""
-        session_id = prompt.session_id
-        doubtful = False
-        while True:
-            try:
-                async with asyncio.timeout(max(RECORD_WITHIN, deadline - time.monotonic())):
-                    if doubtful and await self._has_arrived(instance, prompt):
-                        return
-                    await instance.agent.prompt(prompt)
-            except TimeoutError:
-                raise Unresponsive(
-                    f"{instance.quoted} did not say in time that it took the message: it may have arrived. "
-                    f"Use `read` on session {session_id} before sending it again"
-                ) from None
-            except NotFound:
-                instance.state.forget(session_id)
-                sent = "the message may have arrived before" if doubtful else "nothing was sent"
-                raise NotFound(f"session {session_id} is gone from {instance.quoted}; {sent}") from None
-            except (Unreachable, Unresponsive) as error:
-                if not doubtful and isinstance(error, Unreachable) and error.refused:
-                    raise Unreachable(f"{error}; nothing was sent") from None
-                doubtful = True
-                try:
-                    async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                        await self._reconnected(instance)
-                except TimeoutError:
-                    raise Unreachable(
-                        f"the connection to {instance.quoted} broke while the message was sent, and did not come "
-                        f"back: it may have arrived. Use `read` on session {session_id} before sending it again"
-                    ) from None
-            else:
-                return
-
-    async def _reconnected(self, instance: Instance) -> None:
-        # The request may have broken before the stream noticed: let it notice.
-        await asyncio.sleep(0.2)
-        await instance.connected.wait()
-
-    async def _has_arrived(self, instance: Instance, prompt: Prompt) -> bool:
-        record = await instance.agent.turn(prompt.session_id, prompt.id)
-        return record.is_stored or record.is_queued
-
-    async def _free_session(self, instance: Instance, wanted: str | None) -> Chosen:
-        """Return the session to post to. Raises `InstanceError`: there is none, or it took too long to find out."""
-        try:
-            async with asyncio.timeout(max(RECORD_WITHIN, self._timeout)):
-                chosen = await self.sessions.to_drive(instance, wanted)
-                await self._check_free(instance, chosen.session.id)
-        except TimeoutError:
-            raise Unresponsive(f"the records of {instance.quoted} did not come in time; nothing was sent") from None
-        return chosen
-
-    async def _check_free(self, instance: Instance, session_id: str) -> None:
-        if instance.state.family_busy(session_id):
-            # That it ended may have been told and lost.
-            await instance.refresh()
-        if instance.state.family_busy(session_id) or session_id in instance.posting:
-            raise Refused(self._busy(instance, session_id))
-
-    def _busy(self, instance: Instance, session_id: str) -> str:
-        live = instance.state.live(session_id)
-        asks = instance.state.pending_asks(session_id)
-        status = instance.state.statuses.get(session_id)
-        if asks:
-            doing = "it waits for a person: see `reply`"
-        elif status is not None and status.kind == "retry":
-            doing = f"the model's service failed, it tries again: {quote(status.message, 160)}"
-        elif live.tool:
-            doing = f"it runs {quote(live.tool, 100)}"
-        elif live.text:
-            doing = f"it is writing {quote(live.text[-160:], 160)}"
-        elif session_id in instance.posting and not instance.state.family_busy(session_id):
-            doing = "it has accepted a message and not begun with it"
-        else:
-            doing = "it is thinking"
-        return (
-            f"{instance.quoted} is busy in session {session_id} ({doing}); nothing was sent. Wait (`read` shows how "
-            f"far it is), stop it with abort=true, or send with session={NEW_SESSION!r} to work beside it"
-        )
+    async def send_to_all(
+        self, instances: Sequence[Instance], message: str, wanted: str | None, manner: Manner = AS_IT_IS
+    ) -> list[Outcome | RelayError]:
+        """Send each of them a message and wait for no turn; see `Sender.send_to_all`. Raises `Refused`: a command."""
+        if is_command(message):
+            raise Refused("a command goes to one instance at a time; nothing was sent")
+        return await self._sender.send_to_all(instances, message, wanted, manner)
 
     # -- stopping ------------------------------------------------------------------------------------------------
 
@@ -270,7 +108,7 @@ class Driver:
         # OpenCode goes on listing the asks of a stopped turn; they would come up again in the next one.
         for ask in left_over:
             with suppress(InstanceError, Refused):
-                await self._settle(instance, ask, REJECT)
+                await self._settler.settle(instance, ask, REJECT)
 
     def _titled(self, instance: Instance, session_id: str) -> str:
         session = instance.state.sessions.get(session_id)
@@ -279,13 +117,12 @@ class Driver:
     # -- settling asks ---------------------------------------------------------------------------------------------
 
     async def asks(self, instance: Instance) -> list[Ask]:
-        """Return what the instance waits for right now, fetched anew.
+        """Return what the instance waits for; see `Settler.asks`."""
+        return await self._settler.asks(instance)
 
-        Raises:
-            InstanceError: it did not answer.
-        """
-        await instance.refresh()
-        return instance.state.pending_asks()
+    async def open_ask(self, instance: Instance, ask_id: str) -> Ask:
+        """Return an ask that waits right now; see `Settler.open_ask`."""
+        return await self._settler.open_ask(instance, ask_id)
 
     async def reply(
         self,
@@ -293,89 +130,24 @@ class Driver:
         ask_id: str,
         answer: str | list[str],
         on_text: OnText,
-        is_seen: Callable[[Ask], bool],
+        is_seen: IsSeen,
         *,
         may_prompt: bool = True,
     ) -> Outcome:
-        """Settle one ask and follow the turn that waits for it.
+        """Settle one ask and follow its turn; see `Settler.reply`."""
+        return await self._settler.reply(instance, ask_id, answer, on_text, is_seen, may_prompt=may_prompt)
 
-        `is_seen` tells whether the person had the whole of the ask, as it is now; else it can only be rejected.
-        `may_prompt` tells whether the person may send messages, which a reason can become.
-
-        Raises:
-            Refused: no such ask is open (any more), it was not seen, the answer does not fit it, or its reason would
-                be a message; nothing was settled.
-        """
-        ask = await self.open_ask(instance, ask_id)
-        settlement = settlement_of(ask, answer, instance)
-        if settlement.decision != REJECT.decision and not is_seen(ask):
-            raise Refused(
-                f"{ask.id} was not shown whole, and nothing is approved unseen. Call `reply` with `ask` {ask.id} and "
-                "no `answer`, show the person what comes, and then answer; `reject` is always possible. Nothing was "
-                "settled"
-            )
-        if settlement.reason and not may_prompt and not instance.can(Capability.REASONS):
-            raise Refused(
-                f"the reason would be sent to {instance.quoted} as a message, which needs the capability drive; "
-                "answer `reject` without a reason. Nothing was settled"
-            )
-        root = instance.state.root_of(ask.session_id)
-        prompt = Prompt(root, await self._current_prompt(instance, root), "")
-        turn = Turn(instance, prompt, on_text=on_text, running=True, rejected=settlement.decision == "reject")
-        with instance.listening(turn.hear):
-            # Shielded: a person's word must not be lost because their client went away.
-            await asyncio.shield(self._in_background(self._settle(instance, ask, settlement)))
-            # An `always` releases other asks too, and their own notices may come later.
-            with suppress(InstanceError):
-                await instance.refresh()
-            outcome = await turn.follow(self._timeout)
-        if not settlement.reason or instance.can(Capability.REASONS):
-            return outcome
-        if outcome.result not in {"done", "failed"}:
-            return replace(outcome, note="the reason was not told to the agent, as the turn did not end; send it")
-        # This agent loses the reason of a rejection, so that it follows as a message.
-        return await self.send(instance, settlement.reason, root, on_text)
-
-    async def open_ask(self, instance: Instance, ask_id: str) -> Ask:
-        """Return an ask that waits right now.
-
-        Raises:
-            Refused: no such ask is open (any more).
-        """
-        ask_id = ask_id.strip()
-        found = next((ask for ask in await self.asks(instance) if ask.id == ask_id), None)
-        if found is not None:
-            return found
-        how = instance.state.settled_how.get(ask_id, "")
-        told = f"it was settled by somebody else ({one_line(how, 20)})" if how else "not (any more)"
-        raise Refused(
-            f"{instance.quoted} does not wait for {one_line(ask_id, 80)!r}: {told}; `reply` without `ask` lists what "
-            "it waits for"
+    async def reply_to_several(
+        self,
+        instance: Instance,
+        ask_ids: Sequence[str],
+        answer: str | list[str],
+        on_text: OnText,
+        is_seen: IsSeen,
+        *,
+        may_prompt: bool = True,
+    ) -> Replies:
+        """Settle several asks and follow their turns, once; see `Settler.reply_to_several`."""
+        return await self._settler.reply_to_several(
+            instance, ask_ids, answer, on_text, is_seen, may_prompt=may_prompt
         )
-
-    async def _current_prompt(self, instance: Instance, root: str) -> str:
-        """Return the id of the session's newest prompt; empty if it cannot be had at once: the answer comes first."""
-        messages: list[Message] = []
-        with suppress(InstanceError, TimeoutError):
-            async with asyncio.timeout(RECORD_WITHIN):
-                messages = await instance.agent.messages(
-                    root, 50, until=lambda found: any(m.role == "user" for m in found)
-                )
-        prompts = [message.id for message in messages if message.role == "user"]
-        return prompts[-1] if prompts else ""
-
-    async def _settle(self, instance: Instance, ask: Ask, settlement: Settlement) -> None:
-        if self._deciding is not None:
-            self._deciding(instance, ask.id, settlement.decision)
-        try:
-            if isinstance(ask, Permission):
-                await instance.agent.reply(ask, settlement.decision, settlement.reason or None)
-            elif settlement.decision == "reject":
-                await instance.agent.decline(ask)
-            else:
-                await instance.agent.answer(ask, settlement.answers)
-        except NotFound:
-            how = instance.state.settled_how.get(ask.id, "")
-            told = f" ({one_line(how, 20)})" if how else ""
-            raise Refused(f"{ask.id} was settled by somebody else meanwhile{told}; see `read`") from None
-        instance.state.settled(ask.id)

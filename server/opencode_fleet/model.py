@@ -46,6 +46,8 @@ class Session:
     additions: int = 0
     deletions: int = 0
     """How many files and lines it changed; 0 where that is not told."""
+    undone_from: str = ""
+    """The message from which on all is taken back, until the next prompt; empty where nothing is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +205,9 @@ class Prompt:
     agent: str = ""
     model: str = ""
     variant: str = ""
-    """The agent, model and variant that the session is in, which the message must not change; empty if not told."""
+    """The agent, model and variant that the session is in or was just switched to; empty if not told."""
+    delivery: Literal["steer", "queue"] = "steer"
+    """Into a session that runs: into its turn, or after it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,8 +256,8 @@ class Snapshot:
     """The newest of each workplace, newest first, and all that run."""
 
 
-Result = Literal["done", "needs-permission", "needs-answer", "running", "lost", "failed"]
-"""`lost`: nothing is heard of the turn, which may go on or not."""
+Result = Literal["done", "needs-permission", "needs-answer", "running", "queued", "lost", "failed"]
+"""`queued`: it begins after the turn that runs. `lost`: nothing is heard of the turn, which may go on or not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,3 +274,5 @@ class Outcome:
     asks: tuple[Ask, ...] = ()
     note: str = ""
     """What the person should know besides, in our own words."""
+    when: Literal["now", "steer", "queue"] = "now"
+    """At which moment its message came: into an idle session, into the turn that ran, or after it."""

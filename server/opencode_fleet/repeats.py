@@ -6,6 +6,8 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, NamedTuple
 
+from opencode_fleet.choices import Manner
+
 if TYPE_CHECKING:
     from opencode_fleet.model import Prompt
 
@@ -20,6 +22,7 @@ class Call(NamedTuple):
     instance: str
     session: str | None
     message: str
+    manner: Manner = Manner()
 
 
 class Repeats:

@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
-from opencode_common.text import one_line
+from opencode_common.text import one_line, quote
 from opencode_fleet.agent import Capability
 from opencode_fleet.errors import BadAnswer, InstanceError, NotFound, Refused
 
@@ -28,6 +28,13 @@ GROWS_WITHIN = 60.0
 LOOKS_APART = 2.0
 """Seconds between two looks at a turn that has not ended: one that goes on has a writer."""
 CANDIDATES = 20
+SEARCHED = 100
+"""A directory's newest sessions, among whose titles words are looked for."""
+MIN_WORDS = 4
+"""Characters of a title's words: fewer fit by accident."""
+MAX_NAMED = 8
+"""Sessions that a refusal lists."""
+_ID_PREFIX = "ses_"
 _SESSION_ID = re.compile(r"ses_[A-Za-z0-9]{1,76}")
 """What may stand in a URL."""
 
@@ -69,11 +76,12 @@ class Sessions:
         return sessions[0] if sessions else None
 
     async def named(self, instance: Instance, wanted: str) -> Session:
-        """Return the session of that id, from memory if this process ran it just now.
+        """Return the session of that id or of those words, from memory if this process ran it just now.
 
         Raises:
             Refused, NotFound: it is not one of this instance.
         """
+        wanted = await self._meant(instance, wanted)
         with _naming(instance, wanted):
             known, ran = instance.state.sessions.get(wanted), instance.state.ran.get(wanted)
             is_fresh = ran is not None and time.monotonic() - ran < FRESH_FOR
@@ -90,6 +98,7 @@ class Sessions:
         """
         if wanted == NEW_SESSION:
             return Chosen(await self._create(instance))
+        wanted = await self._meant(instance, wanted) if wanted else None
         seen = await self._wanted(instance, wanted) if wanted else await self._at_hand(instance)
         if seen is None:
             return Chosen(await self._create(instance))
@@ -103,6 +112,33 @@ class Sessions:
             )
         note = f"session {session.id} is being run by another OpenCode on that machine, so a new one was begun"
         return Chosen(await self._create(instance), note)
+
+    async def _meant(self, instance: Instance, wanted: str) -> str:
+        """Return the id that `wanted` is, or the id of the one session whose title has all of its words.
+
+        A title that is just these words comes before those that have more.
+
+        Raises:
+            Refused: there is no such session, or there are several; the message lists them.
+        """
+        if wanted.startswith(_ID_PREFIX):
+            return wanted
+        words = wanted.casefold().split()
+        if len("".join(words)) < MIN_WORDS:
+            raise Refused(
+                f"{one_line(wanted, 80)!r} is no session id (ses_…), and too short for words of a title: give at "
+                f"least {MIN_WORDS} characters, or {NEW_SESSION!r}. Nothing was done"
+            )
+        known = await instance.agent.sessions(instance.state.directory, SEARCHED)
+        found = [session for session in known if all(word in session.title.casefold() for word in words)]
+        exact = [session for session in found if session.title.casefold().split() == words]
+        if len(exact) == 1 or len(found) == 1:
+            return (exact or found)[0].id
+        which = "fits several sessions" if found else "is in no session's title"
+        listed = _listed(found or known, instance.agent.clock or time.time())
+        raise Refused(
+            f"{one_line(wanted, 80)!r} {which} of {instance.quoted}: {listed}. Say which by its id; nothing was done"
+        )
 
     async def _wanted(self, instance: Instance, wanted: str) -> _Seen:
         with _naming(instance, wanted):
@@ -171,6 +207,26 @@ class Sessions:
             with suppress(InstanceError):  # a convenience for whoever sits there; nobody may
                 await instance.agent.show(session)
         return session
+
+
+def _listed(sessions: list[Session], now: float) -> str:
+    """Return the newest of the sessions with title and age; `now` is of their own machine's clock."""
+    if not sessions:
+        return "it has none"
+    shown = [
+        f"{session.id} {quote(session.title, 60)}, {_age(now - session.updated)} old"
+        for session in sessions[:MAX_NAMED]
+    ]
+    more = len(sessions) - MAX_NAMED
+    return "; ".join(shown) + (f"; and {more} more" if more > 0 else "")
+
+
+def _age(seconds: float) -> str:
+    """Return how long ago something was, in its largest unit."""
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit}"
+    return "less than 1 min"
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING
 
+from opencode_fleet.control import Controller
 from opencode_fleet.inbox import Inbox
 from opencode_journal.journal import Journal
 from opencode_mcp.caller import account
@@ -29,6 +30,7 @@ class Face:
     ) -> None:
         self.fleet = fleet
         self.driver = driver
+        self.controller = Controller(fleet, driver)
         self.journal = journal or Journal(None)
         self.call_seconds = call_seconds
         self.inbox = Inbox(fleet, self.journal)

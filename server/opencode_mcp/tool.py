@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult, TextContent, ToolAnnotations
-from pydantic import Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from opencode_common.text import clean
 from opencode_fleet.errors import RelayError
@@ -27,6 +27,22 @@ _CONTEXT = "ctx"
 
 ToolFunction = Callable[..., Awaitable[CallToolResult]]
 InstanceName = Annotated[str, Field(description="name, or an unambiguous part of it", max_length=200)]
+MAX_INSTANCES = 50
+"""Instances that one call is about at most."""
+ALL = "all"
+"""What stands for every instance that is there."""
+_NAME = {"type": "string"}
+Instances = Annotated[
+    list[InstanceName],
+    Field(min_length=1, max_length=MAX_INSTANCES),
+    BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    WithJsonSchema(
+        {
+            "anyOf": [_NAME, {"type": "array", "items": _NAME}],
+            "description": f"name, or an unambiguous part of it; several as a list, or {ALL!r}",
+        }
+    ),
+]
 
 
 class Tool(NamedTuple):

@@ -45,7 +45,9 @@ async def test_without_an_ask_it_only_lists(client: RelayClient, laptop: Driven)
     ask = await asked(client, "[BASH:echo listed; echo twice]")
     for _ in range(2):
         listed = await client.call("reply", instance="laptop", answer="once")
-        assert listed.structured == {"instance": "laptop", "session": "", "result": "waits", "asks": [ask]}
+        note = "Nothing was answered: say with `ask` which one it is for."
+        expected = {"instance": "laptop", "session": "", "result": "waits", "asks": [ask], "note": note}
+        assert listed.structured == expected
         assert ask["summary"] == f"{laptop.shell} echo listed; echo twice"
         assert "command: echo listed; echo twice" in listed.text
         assert laptop.always in listed.text

@@ -57,7 +57,7 @@ async def test_a_subagents_session_is_passed_over(laptop: Driven) -> None:
     ("session", "said"),
     [
         ("ses_0000000000000000000000000", "has no session ses_0000000000000000000000000"),
-        ("../../global/dispose", "is no session id"),
+        ("../../global/dispose", "is in no session's title"),
         ("ses_x/../../global/dispose", "is no session id"),
         ("ses_" + "x" * 5000, "is no session id"),
         ("New", "is no session id"),
@@ -68,7 +68,7 @@ async def test_what_is_no_session_of_the_instance_is_refused(client: RelayClient
         refused = await client.call(tool, on_progress=None, instance="laptop", session=session, **more)
         assert refused.is_error
         assert said in refused.text
-        assert len(refused.text) < 400
+        assert len(refused.text) < 2_000
 
 
 async def test_new_always_means_a_fresh_session(client: RelayClient) -> None:

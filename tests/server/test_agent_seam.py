@@ -78,12 +78,13 @@ async def test_a_message_names_the_agent_model_and_variant_that_its_session_is_i
 async def test_the_tools_need_no_mcp() -> None:
     agent = FakeAgent()
     async with fake_fleet(laptop=agent) as (fleet, _):
-        face, context = Face(fleet, Driver(fleet, 30)), Notes().context()
-        sent = (await send(face, context, "laptop", "hello")).structured_content or {}
+        driver = Driver(fleet, 30)
+        face, context = Face(fleet, driver), Notes().context()
+        sent = (await send(face, context, ["laptop"], "hello")).structured_content or {}
         assert (sent["result"], sent["text"]) == ("done", "echo: hello")
         shown = (await read(face, context, "laptop")).structured_content or {}
         assert [row["text"] for row in shown["messages"]] == ["hello", "echo: hello"]
-        asked = (await send(face, context, "laptop", "ask me")).structured_content or {}
+        asked = (await send(face, context, ["laptop"], "ask me")).structured_content or {}
         assert asked["result"] == "needs-permission"
         assert (await states(fleet)) == {"laptop": "needs-permission"}
         (waits,) = ((await reply(face, context, "laptop")).structured_content or {})["asks"]

@@ -36,8 +36,8 @@ async def test_a_session_is_read_sent_to_and_stopped_by_its_handle_in_any_case(t
         handle = await handle_of(face, "laptop")
         agent.add_session("/", "the newest one")
         assert structured(await read(face, context, "laptop", session=f" {handle.upper()} "))["session"] == session
-        assert structured(await send(face, context, "laptop", "hello", session=handle))["session"] == session
-        assert structured(await send(face, context, "laptop", abort=True, session=handle))["result"] == "idle"
+        assert structured(await send(face, context, ["laptop"], "hello", session=handle))["session"] == session
+        assert structured(await send(face, context, ["laptop"], abort=True, session=handle))["result"] == "idle"
 
 
 async def test_a_handle_outlives_the_server_and_is_given_to_nothing_else(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ async def test_handles_of_nothing_of_another_kind_or_of_another_instance_are_ref
         with pytest.raises(Refused, match=f"^{handle} is a session of 'laptop', not of “desktop”. Nothing was done$"):
             await read(face, context, "desktop", session=handle)
         with pytest.raises(Refused, match=r"^no session has the handle s999; `instances` lists them"):
-            await send(face, context, "laptop", "hello", session="s999")
+            await send(face, context, ["laptop"], "hello", session="s999")
         for forged in ("a999", handle.replace("s", "a")):
             with pytest.raises(Refused, match=f"no ask has the handle {forged}; `inbox` lists them"):
                 await reply(face, context, "desktop", "once", forged)

@@ -93,7 +93,10 @@ def test_the_tool_list_is_the_agreed_one_and_at_most_twelve_kilobytes_as_sent(re
 async def test_tools_and_their_results_fit_their_schemas_in_both_eras(fleet_dir: Path, era: Era) -> None:
     async with relay_client(fleet_dir, era=era) as client:
         tools = await client.tools()
-        assert list(tools) == ["instances", "inbox", "send", "read", "reply", "wait", "sessions", "changes"]
+        assert list(tools) == [
+            *("instances", "inbox", "send", "read", "reply"),
+            *("wait", "sessions", "changes", "control"),
+        ]
         for name, tool in tools.items():
             check_description(name, tool)
         calls: list[tuple[str, dict[str, Any]]] = [
@@ -107,6 +110,8 @@ async def test_tools_and_their_results_fit_their_schemas_in_both_eras(fleet_dir:
             ("reply", {"instance": "office-api"}),
             ("sessions", {}),
             ("sessions", {"instance": "office-api", "text": "session"}),
+            ("reply", {"instance": "office-api", "ask": "all", "answer": "once"}),
+            ("control", {"instance": "office-api", "action": "stop"}),
         ]
         for name, arguments in calls:
             answer = await client.call(name, on_progress=None, **arguments)
@@ -125,7 +130,7 @@ def check_description(name: str, tool: Tool) -> None:
     watching = {"instances", "inbox", "read", "wait", "sessions", "changes"}
     assert tool.annotations.read_only_hint is (name in watching)
     assert tool.annotations.open_world_hint is True
-    assert bool(tool.annotations.destructive_hint) is (name in {"send", "reply"})
+    assert bool(tool.annotations.destructive_hint) is (name in {"send", "reply", "control"})
 
 
 async def test_what_a_session_is_in_is_told_and_its_id_stands_in_the_listing(fleet_dir: Path) -> None:
@@ -232,17 +237,19 @@ async def test_without_any_instance_every_tool_says_where_it_looked_and_what_to_
     ("tool", "arguments", "said"),
     [
         ("send", {"message": "no instance"}, "instance: Field required; nothing was done"),
-        ("send", {"instance": "x" * 201, "message": "m"}, "instance: String should have at most 200 characters"),
+        ("send", {"instance": "x" * 201, "message": "m"}, "instance.0: String should have at most 200 characters"),
+        ("send", {"instance": [], "message": "m"}, "instance: List should have at least 1 item"),
+        ("send", {"instance": ["x"] * 51, "message": "m"}, "instance: List should have at most 50 items"),
         (
             "send",
             {"instance": "x", "message": "m" * 200_001},
             "message: String should have at most 200000 characters",
         ),
-        ("reply", {"instance": "x", "ask": "p" * 101}, "ask: String should have at most 100 characters"),
+        ("reply", {"instance": "x", "ask": "p" * 101}, "ask: Value should have at most 100 items after validation"),
         (
             "send",
-            {"instance": "office-api", "message": "m", "agent": "plan"},
-            "`send` takes no agent; it takes: instance, message, abort, session. Nothing was done",
+            {"instance": "office-api", "message": "m", "system": "x"},
+            "`send` takes no system; it takes: instance, message, abort, session, when, agent, model. ",
         ),
         ("instances", {"b\x1b": 1, "a": 2}, "`instances` takes no a, b\\x1b; it takes: filter. Nothing was done"),
     ],

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opencode_fleet import drive as drive_module
 from opencode_fleet import fleet as fleet_module
 from opencode_fleet import repeats as repeats_module
+from opencode_fleet import sending as sending_module
 from opencode_fleet import turn as turn_module
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import AgentGone, Refused, Unreachable
@@ -190,7 +190,7 @@ async def test_what_is_accepted_and_not_begun_is_not_failed_and_its_session_stay
 
 
 async def test_a_session_is_not_taken_for_ever_by_what_never_begins(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drive_module, "HELD_FOR", 0.1)
+    monkeypatch.setattr(sending_module, "HELD_FOR", 0.1)
     agent = FakeAgent()
     agent.takes_in = False
     async with fake_fleet(laptop=agent) as (fleet, _):

@@ -43,6 +43,7 @@ from opencode_fleet.model import (
 from opencode_fleet.registered import Registered
 from opencode_fleet.settings import Settings
 from opencode_fleet.transports.base import Endpoint
+from support.fake_controls import FakeControls
 from support.fake_transport import FakeTransport
 
 if TYPE_CHECKING:
@@ -80,6 +81,12 @@ class FakeAgent:
         """Whether posted messages are stored and begun with at once; else they are accepted, and that is all."""
         self.queues = False
         """Whether those that are not taken in stand in a queue that can be seen."""
+        self.offers = {"agents": ["build", "plan"], "models": ["fake/large", "fake/small"], "commands": ["greet"]}
+        """What sessions can be in, be with, or run."""
+        self.ran: list[tuple[str, str]] = []
+        """Commands that were run, with their arguments."""
+        self.switched: list[tuple[str, str, str]] = []
+        """Sessions, each with the agent and the model that it was told to go on with."""
         self.posted: list[Prompt] = []
         self.decisions: list[tuple[str, str | None]] = []
         self.said: list[list[list[str]]] = []
@@ -95,6 +102,7 @@ class FakeAgent:
         self.open: dict[str, Ask] = {}
         self.extra = TurnRecord(is_stored=True)
         """Of it, what records say besides: that they are shared, interrupted, or failed."""
+        self.controls = FakeControls(self)
         self._decided: dict[str, asyncio.Future[str]] = {}
         self._streams: set[asyncio.Queue[Event | InstanceError | None]] = set()
         self._turns: set[asyncio.Task[None]] = set()
@@ -270,6 +278,29 @@ class FakeAgent:
             raise self.keeps_no_list
         return self.to_do.get(session_id, [])
 
+    async def agents(self, directory: str) -> list[str]:
+        """See `Agent.agents`."""
+        del directory
+        self._check()
+        return self.offers["agents"]
+
+    async def models(self, directory: str) -> list[str]:
+        """See `Agent.models`."""
+        del directory
+        self._check()
+        return self.offers["models"]
+
+    async def commands(self, directory: str) -> list[str]:
+        """See `Agent.commands`."""
+        del directory
+        self._check()
+        return self.offers["commands"]
+
+    async def switch(self, session_id: str, agent: str, model: str) -> None:
+        """See `Agent.switch`."""
+        self._check()
+        self.switched.append((session_id, agent, model))
+
     async def create(self, directory: str) -> Session:
         """See `Agent.create`."""
         self._check()
@@ -284,6 +315,13 @@ class FakeAgent:
         self.posted.append(prompt)
         if self.takes_in or (again and self.queues):
             self.take_in(prompt)
+
+    async def run(self, name: str, prompt: Prompt) -> str:
+        """See `Agent.run`."""
+        self._check()
+        self.ran.append((name, prompt.text))
+        self.take_in(replace(prompt, text=f"{name}: {prompt.text}"))
+        return prompt.id
 
     async def interrupt(self, session_id: str) -> None:
         """See `Agent.interrupt`."""

@@ -54,6 +54,12 @@ def number(value: object) -> str | None:
     return None if fits else "must be a whole number of milliseconds"
 
 
+def moment(value: object) -> str | None:
+    """Take a moment of this century or the next, in milliseconds since 1970."""
+    fits = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 1 << 43
+    return None if fits else "must be a time in whole milliseconds since 1970"
+
+
 def one_of(*words: str) -> Check:
     """Take one of `words`."""
 

@@ -16,6 +16,7 @@ _AGENT = ("id", "name", "description", "mode", "hidden", "color", "native")
 _AGENT_MODEL = ("id", "modelID", "providerID", "variant")
 _COMMAND = ("name", "description", "agent", "source", "subtask", "hints")
 _MODEL = ("id", "providerID", "name", "enabled")
+_PROVIDER = ("id", "name")
 _INFO = ("version", "pid")
 
 
@@ -74,6 +75,17 @@ async def commands(answer: object, _reach: Reach) -> object:
 async def models(answer: object, _reach: Reach) -> object:
     """Keep what a person chooses by: settings, headers and bodies hold keys."""
     return _each(answer, _model)
+
+
+async def providers(answer: object, _reach: Reach) -> object:
+    """Keep the names of who serves models, and of these: all else of them may hold keys."""
+    return {"providers": [_provider(entry) for entry in _entries(member(answer, "providers"))]}
+
+
+def _provider(entry: object) -> object:
+    told = member(entry, "models")
+    models = told if isinstance(told, dict) else {}
+    return {**only(entry, _PROVIDER), "models": {key: only(value, ("name",)) for key, value in models.items()}}
 
 
 def _agent(entry: object) -> object:

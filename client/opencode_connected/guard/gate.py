@@ -15,6 +15,8 @@ from aiohttp import web
 from opencode_connected.guard.apis import api_of
 from opencode_connected.guard.bodies import read_object
 from opencode_connected.guard.calls import Calls, parse, read, read_beginning
+from opencode_connected.guard.commands import acts_unasked
+from opencode_connected.guard.policy import Right
 from opencode_connected.guard.reach import GuardedReach
 from opencode_connected.guard.refusals import Refused, Unavailable
 from opencode_connected.guard.routes import Api, Route, Scope, member
@@ -143,7 +145,18 @@ class Gate:
         self, request: web.BaseRequest, api: Api, route: Route, ids: Mapping[str, str], raw_query: str
     ) -> web.StreamResponse:
         asked = await _read_request(request, api, route, ids, raw_query)
-        right = route.needs(asked.body or {})
+        self._require(route.needs(asked.body or {}))
+        if missing := await self._place(asked):
+            return missing
+        if route.command is not None:
+            await self._check_command(asked, *route.command)
+        path = route.path.format(**ids)
+        if route.is_stream:
+            return await self._stream(request, api, path, asked.query)
+        async with self._calls.call(request.method, path, asked.query, asked.body) as response:
+            return await self._answer(request, route, response)
+
+    def _require(self, right: Right) -> None:
         if right not in self._reach.policy().rights:
             raise Refused(
                 f"right {right}",
@@ -151,13 +164,17 @@ class Gate:
                 "add it to `remote` in config.toml there, if you are the owner",
                 right=right,
             )
-        if missing := await self._place(asked):
-            return missing
-        path = route.path.format(**ids)
-        if route.is_stream:
-            return await self._stream(request, api, path, asked.query)
-        async with self._calls.call(request.method, path, asked.query, asked.body) as response:
-            return await self._answer(request, route, response)
+
+    async def _check_command(self, asked: _Asked, name_key: str, arguments_key: str) -> None:
+        """Require a right of its own for a command that may act before anybody is asked."""
+        if Right.COMMANDS_WITH_SHELL in self._reach.policy().rights:
+            return
+        told: object = None
+        if (directory := await self._reach.directory(asked.ids["session"])) is not None:
+            self._check_directory(asked.api, directory)
+            _, told = await self._calls.fetch(asked.api.commands, {asked.api.directory_key: directory})
+        if acts_unasked(member(asked.body, name_key), member(asked.body, arguments_key), told):
+            self._require(Right.COMMANDS_WITH_SHELL)
 
     async def _place(self, asked: _Asked) -> web.Response | None:
         """Check the directory that a request is about, and write it where the agent looks for it.

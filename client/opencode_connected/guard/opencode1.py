@@ -11,6 +11,7 @@ from opencode_connected.guard.bodies import (
     data_url,
     fields,
     identifier,
+    moment,
     number,
     one_of,
     text,
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _MODEL = fields({"providerID": text(200), "modelID": text(200)}, "providerID", "modelID")
+_REVERT = fields({"messageID": identifier}, "messageID")
 _TEXT = {"id": identifier, "type": text(4), "text": text(MAX_PROMPT)}
 _FILE = {"id": identifier, "type": text(4), "mime": text(200), "filename": text(400), "url": data_url}
 _PART = by_type({"text": fields(_TEXT, "text"), "file": fields(_FILE, "mime", "url")})
@@ -36,6 +38,18 @@ _PROMPT = fields(
         "parts": array(_PART, 100),
     },
     "parts",
+)
+_COMMAND = fields(
+    {
+        "messageID": identifier,
+        "command": text(200),
+        "arguments": text(MAX_PROMPT),
+        "agent": text(200),
+        "model": text(400),
+        "variant": text(200),
+    },
+    "command",
+    "arguments",
 )
 _REPLY = fields({"reply": one_of("once", "always", "reject"), "message": text(100_000)}, "reply")
 _ANSWERS = fields({"answers": array(array(text(100_000), 100), 100)}, "answers")
@@ -69,6 +83,7 @@ API = Api(
     decodes_twice=True,
     own_directory="/path",
     session="/session/{session}",
+    commands="/command",
     session_directory=_session_directory,
     health="/global/health",
     filters_events=False,
@@ -81,6 +96,7 @@ API = Api(
         Route("GET", "/vcs/diff", "diff", scope=Scope.QUERY, query=_DIFF, shape=patches),
         Route("GET", "/agent", "agent", scope=Scope.QUERY, answer=filters.agents),
         Route("GET", "/command", "commands", scope=Scope.QUERY, answer=filters.commands),
+        Route("GET", "/config/providers", "model", scope=Scope.QUERY, answer=filters.providers),
         Route("GET", "/event", "events", scope=Scope.QUERY, is_stream=True),
         Route("GET", "/permission", "asks", scope=Scope.QUERY),
         Route("GET", "/question", "asks", scope=Scope.QUERY),
@@ -112,8 +128,12 @@ API = Api(
             "rename",
             Right.DRIVE,
             Scope.SESSION,
-            body=fields({"title": text(400)}, "title"),
+            body=fields({"title": text(400), "time": fields({"archived": moment}, "archived")}),
         ),
+        Route("POST", "/session/{session}/summarize", "compact", Right.DRIVE, Scope.SESSION, body=_MODEL),
+        Route("POST", "/session/{session}/fork", "fork", Right.DRIVE, Scope.SESSION, body=_NOTHING),
+        Route("POST", "/session/{session}/revert", "undo", Right.DRIVE, Scope.SESSION, body=_REVERT),
+        Route("POST", "/session/{session}/unrevert", "undo", Right.DRIVE, Scope.SESSION, body=_NOTHING),
         Route(
             "POST",
             "/session/{session}/prompt_async",
@@ -122,6 +142,15 @@ API = Api(
             Scope.SESSION,
             body=_PROMPT,
             max_body=MAX_PROMPT,
+        ),
+        Route(
+            "POST",
+            "/session/{session}/command",
+            "command",
+            Right.DRIVE,
+            Scope.SESSION,
+            command=("command", "arguments"),
+            body=_COMMAND,
         ),
         Route("POST", "/session/{session}/abort", "abort", Right.DRIVE, Scope.SESSION, body=_NOTHING),
         Route("POST", "/permission/{ask}/reply", "reply", _reply_right, Scope.QUERY, body=_REPLY),

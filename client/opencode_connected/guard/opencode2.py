@@ -53,6 +53,7 @@ _PROMPT = fields(
     },
     "text",
 )
+_COMMAND = fields({"name": text(200), "text": text(MAX_PROMPT)}, "name", "text")
 # Clients of different versions say `reply` or `decision`.
 _DECISION = one_of("once", "always", "reject")
 _REPLY = fields({"decision": _DECISION, "reply": _DECISION, "message": text(100_000)})
@@ -86,6 +87,7 @@ API = Api(
     decodes_twice=False,
     own_directory=None,
     session=_SESSION,
+    commands="/api/command",
     session_directory=_session_directory,
     health="/api/info",
     filters_events=True,
@@ -162,6 +164,15 @@ API = Api(
         ),
         Route(
             "POST",
+            f"{_SESSION}/command",
+            "command",
+            Right.DRIVE,
+            Scope.SESSION,
+            command=("name", "text"),
+            body=_COMMAND,
+        ),
+        Route(
+            "POST",
             f"{_SESSION}/interrupt",
             "abort",
             Right.DRIVE,
@@ -188,6 +199,15 @@ API = Api(
             Scope.SESSION,
             body=fields({"id": identifier, "delivery": _DELIVERY}),
         ),
+        Route(
+            "POST",
+            f"{_SESSION}/revert/stage",
+            "undo",
+            Right.DRIVE,
+            Scope.SESSION,
+            body=fields({"messageID": identifier, "files": boolean}, "messageID"),
+        ),
+        Route("DELETE", f"{_SESSION}/revert", "undo", Right.DRIVE, Scope.SESSION),
         Route("POST", f"{_SESSION}/fork", "fork", Right.DRIVE, Scope.SESSION, body=fields({"before": identifier})),
         Route(
             "PATCH",

@@ -17,6 +17,7 @@ class Right(StrEnum):
     DRIVE = "drive"
     APPROVE = "approve"
     ALWAYS = "always"
+    COMMANDS_WITH_SHELL = "commands-with-shell"
 
 
 DEFAULT_RIGHTS: frozenset[Right] = frozenset({Right.OBSERVE, Right.DRIVE, Right.APPROVE})

@@ -65,6 +65,7 @@ class Route:
         verb: what the guard calls it to whom asks what it can do.
         right: what the laptop's owner must have given; a function tells it from the body.
         scope: by what the directory is found.
+        command: the body's keys for name and arguments, where it runs one of OpenCode's commands.
         directory_key: the query parameter that names the directory, where it is another than the agent's usual one.
         query: the parameters that are known, beside the directory's.
         body: what the body may be; None: there is none.
@@ -81,6 +82,7 @@ class Route:
     verb: str
     right: Right | Callable[[Mapping[str, object]], Right] = Right.OBSERVE
     scope: Scope = Scope.NONE
+    command: tuple[str, str] | None = None
     directory_key: str | None = None
     query: Mapping[str, Check] = field(default_factory=dict)
     body: Check | None = None
@@ -114,6 +116,7 @@ class Api:
         decodes_twice: whether the agent decodes that parameter once more than it should.
         own_directory: where the agent tells its own directory; None where it has none that counts.
         session: where a session is told, `{session}` being its id.
+        commands: where it lists its commands.
         session_directory: takes a session's directory out of the agent's answer.
         health: where the agent tells that it lives.
         filters_events: whether its event stream is of the whole machine.
@@ -127,6 +130,7 @@ class Api:
     decodes_twice: bool
     own_directory: str | None
     session: str
+    commands: str
     session_directory: Callable[[object], str | None]
     health: str
     filters_events: bool

@@ -60,6 +60,18 @@ def searching(title: str) -> dict[str, str]:
     return {"search": title} if title else {}
 
 
+class OfferedAgent(Wire):
+    """An agent (mode), as a list of them tells it."""
+
+    mode: Short = "primary"
+    hidden: bool = False
+
+    @property
+    def is_for_people(self) -> bool:
+        """Whether a person may have a session go on with it: subagents and OpenCode's own helpers are none."""
+        return self.mode != "subagent" and not self.hidden
+
+
 def telling_argument(arguments: dict[str, Any]) -> str:
     """Return the argument of a tool call that says most of what it is about."""
     for key in ("command", "filePath", "path", "pattern", "url", "description", "query"):

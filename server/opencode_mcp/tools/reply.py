@@ -12,11 +12,16 @@ from opencode_fleet.fleet import Fleet
 from opencode_mcp.caller import DRIVE
 from opencode_mcp.face import Face
 from opencode_mcp.tool import InstanceName, Tool, answered, progress
-from opencode_mcp.views.turns import TurnResult, turned, waiting
+from opencode_mcp.views.turns import ReplyResult, replied, turned, waiting
 
 if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask
+
+ALL = "all"
+MAX_ASKS = 100
+"""Asks of one call; an id too is at most so long."""
+_NOTHING_ANSWERED = "Nothing was answered: say with `ask` which one it is for."
 
 
 async def reply(
@@ -28,34 +33,49 @@ async def reply(
         Field(description="permission: once, always, reject or 'reject: why'; question: label or text"),
     ] = "",
     ask: Annotated[
-        str,
+        str | list[str],
         Field(
-            description="id or handle; without `answer` it is shown whole, without it all are listed", max_length=100
+            description="id or handle, several, or 'all' that were listed whole; without `answer` it is shown whole, "
+            "without it all are listed",
+            max_length=MAX_ASKS,
         ),
     ] = "",
-) -> Annotated[CallToolResult, TurnResult]:
+) -> Annotated[CallToolResult, ReplyResult]:
     """List what an agent waits for; with `ask` and the person's own answer, settle it and go on."""
     target = await face.fleet.find_live(instance)
-    ask = face.handles.ask_id(target, ask)
-    if not ask:
-        return _listed(face, target, await face.driver.asks(target))
-    if isinstance(answer, str) and not answer.strip():
-        found = await face.driver.open_ask(target, ask)
+    asks = [face.handles.ask_id(target, each) for each in ([ask] if isinstance(ask, str) else ask) if each.strip()]
+    is_answered = not isinstance(answer, str) or bool(answer.strip())
+    if not asks or (not is_answered and (len(asks) > 1 or asks == [ALL])):
+        return _listed(face, target, await face.driver.asks(target), is_answered=is_answered)
+    if not is_answered:
+        found = await face.driver.open_ask(target, asks[0])
         return answered(face.shown.whole(target, found), waiting(target, [found]))
 
     def is_seen(found: Ask) -> bool:
         return face.shown.is_seen(target, found)
 
     may_prompt = DRIVE in face.caller.may
-    outcome = await face.driver.reply(target, ask, answer, progress(ctx), is_seen, may_prompt=may_prompt)
-    return answered(*turned(target, outcome, face.shown))
+    if len(asks) == 1 and asks != [ALL]:
+        outcome = await face.driver.reply(target, asks[0], answer, progress(ctx), is_seen, may_prompt=may_prompt)
+        return answered(*turned(target, outcome, face.shown))
+    note = ""
+    if asks == [ALL]:
+        waits = await face.driver.asks(target)
+        asks = [each.id for each in waits if face.shown.is_listed(target, each)][:MAX_ASKS]
+        if others := [each.id for each in waits if each.id not in asks]:
+            note = f"not decided, as they were not listed whole before: {', '.join(others[:MAX_ASKS])}"
+    replies = await face.driver.reply_to_several(target, asks, answer, progress(ctx), is_seen, may_prompt=may_prompt)
+    return answered(*replied(target, replies, face.shown, note))
 
 
-def _listed(face: Face, target: Instance, asks: list[Ask]) -> CallToolResult:
+def _listed(face: Face, target: Instance, asks: list[Ask], *, is_answered: bool) -> CallToolResult:
     text = face.shown.text(target, asks) if asks else f"{target.quoted} waits for nothing."
     if target.state.asks_left_out:
         text += f"\n{target.state.asks_left_out} more asks are open than can be listed; settle these first."
-    return answered(text, waiting(target, asks))
+    if is_answered:
+        text = f"{_NOTHING_ANSWERED}\n{text}"
+    note = _NOTHING_ANSWERED if is_answered else ""
+    return answered(text, waiting(target, asks).model_copy(update={"note": note}))
 
 
 TOOL = Tool(reply, "Settle what an agent asks")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from opencode_common.text import clean, cut_tail, fence, one_line, quote, quote_name
 from opencode_fleet.errors import Refused
-from opencode_mcp.views.rows import OWN_WORDS, Row
+from opencode_mcp.views.rows import OWN_WORDS, Result, Row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ class TodoRow(Row):
     status: str = ""
 
 
-class ChangesResult(Row):
+class ChangesResult(Result):
     """What was changed. `session`: whose list it is, and whose changes if they were asked for by it."""
 
     instance: str

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from opencode_common.text import clean, cut_tail, fence, one_line, quote_name
 from opencode_mcp.views.asks import AskRow
 from opencode_mcp.views.calls import ARGUMENT_LENGTH, call_text
-from opencode_mcp.views.rows import OWN_WORDS, Row
+from opencode_mcp.views.rows import OWN_WORDS, Result, Row
 from opencode_mcp.views.times import age_text, moment_text
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class MessageRow(Row):
     text: str
 
 
-class ReadResult(Row):
+class ReadResult(Result):
     """A piece of a conversation. `known`: epoch seconds when it was so; 0: now. `older`: what leads further back."""
 
     instance: str

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from opencode_common.text import fence, one_line
 from opencode_journal.entries import INSTANCE_LOST, TURN_FAILED
 from opencode_mcp.views.asks import GIST_LENGTH, gist
-from opencode_mcp.views.rows import Row
+from opencode_mcp.views.rows import Result, Row
 from opencode_mcp.views.shown import HOW_TO_SETTLE
 from opencode_mcp.views.times import age_text
 
@@ -55,7 +55,7 @@ class EndRow(Row):
     at: float
 
 
-class InboxResult(Row):
+class InboxResult(Result):
     """What needs the person, and what ended. `left_out`: asks that are not listed. `more`: more ended than is."""
 
     asks: list[WaitingRow]

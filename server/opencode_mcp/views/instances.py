@@ -8,7 +8,7 @@ from weakref import WeakKeyDictionary
 
 from opencode_common.text import bare, fence, one_line
 from opencode_mcp.views.asks import gist
-from opencode_mcp.views.rows import Row
+from opencode_mcp.views.rows import Result, Row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,7 +54,7 @@ class InstanceRow(Row):
     remote: list[str] = []
 
 
-class InstancesResult(Row):
+class InstancesResult(Result):
     """The fleet. `left_out`: how many more there are, by state."""
 
     instances: list[InstanceRow]

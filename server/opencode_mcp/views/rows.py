@@ -21,6 +21,23 @@ def without_titles(schema: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in schema.items() if key != "title"} | {"properties": fields}
 
 
+def inlined(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return a schema with each row's own in place of a reference to it: shorter, as hardly any stands twice."""
+    rows = schema.get("$defs", {})
+
+    def inline(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inline(each) for each in node]
+        if not isinstance(node, dict):
+            return node
+        if reference := node.get("$ref"):
+            return inline(rows[reference.removeprefix("#/$defs/")])
+        return {key: inline(value) for key, value in node.items() if key != "$defs"}
+
+    found: dict[str, Any] = inline(schema)
+    return found
+
+
 def _small(schema: dict[str, Any]) -> None:
     schema.pop("description", None)
     small = without_titles(schema)
@@ -28,7 +45,18 @@ def _small(schema: dict[str, Any]) -> None:
     schema.update(small)
 
 
-class Row(BaseModel):
-    """Base of structured results."""
+def _smaller(schema: dict[str, Any]) -> None:
+    _small(schema)
+    schema.pop("required", None)
+
+
+class Result(BaseModel):
+    """Base of a tool's whole structured result."""
 
     model_config = ConfigDict(frozen=True, json_schema_extra=_small)
+
+
+class Row(BaseModel):
+    """Base of what results list. To be short, its schema does not say which fields are always there."""
+
+    model_config = ConfigDict(frozen=True, json_schema_extra=_smaller)

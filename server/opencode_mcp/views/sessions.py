@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from opencode_common.text import bare, fence, one_line
 from opencode_mcp.views.instances import TITLE_LENGTH
-from opencode_mcp.views.rows import Row
+from opencode_mcp.views.rows import Result, Row
 from opencode_mcp.views.times import age_text, moment_text
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class SessionRow(Row):
     tokens: int = 0
 
 
-class SessionsResult(Row):
+class SessionsResult(Result):
     """Sessions, newest first. `more`: how many others there are, at least."""
 
     sessions: list[SessionRow]

@@ -79,6 +79,10 @@ class Shown:
         whole = whole_text(instance, ask)
         return whole is not None and len(whole) <= WHOLE
 
+    def is_listed(self, instance: Instance, ask: Ask) -> bool:
+        """Tell whether this process wrote the ask whole, as it is now."""
+        return self._seen.get((instance.name, ask.id)) == hash(ask)
+
     def _note(self, instance: Instance, ask: Ask, *, is_whole: bool) -> None:
         key, content = (instance.name, ask.id), hash(ask)
         if is_whole or self._seen.get(key) != content:

@@ -4,28 +4,65 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opencode_common.text import clean, cut_head, fence, one_line, quote_name
+from opencode_common.text import bare, clean, cut_head, fence, one_line, quote_name
+from opencode_fleet.errors import Refused, RelayError
 from opencode_mcp.views.asks import AskRow, ask_row
-from opencode_mcp.views.rows import MAX_TEXT, OWN_WORDS, Row
+from opencode_mcp.views.rows import MAX_TEXT, OWN_WORDS, Result, Row
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask, Outcome
+    from opencode_fleet.settling import Replies
     from opencode_mcp.views.shown import Shown
 
 
-class TurnResult(Row):
-    """How a turn stands."""
+NOT_TAKEN = frozenset({"refused", "failed"})
+"""Results of instances that did not take a message, or of which that is not known."""
+
+
+class SentRow(Row):
+    """What became of a message at one of several instances."""
+
+    instance: str
+    result: str
+    session: str = ""
+    problem: str = ""
+    note: str = ""
+
+
+class TurnResult(Result):
+    """How a turn stands. `when`: at which moment its message came."""
 
     instance: str
     session: str
     result: str
+    when: str = "now"
     text: str = ""
     problem: str = ""
     note: str = ""
     asks: list[AskRow] = []
+
+
+class SettledRow(Row):
+    """What became of one of several asks: `settled`, `released`, `refused` or settled `elsewhere`."""
+
+    ask: str
+    result: str
+    text: str
+
+
+class ReplyResult(TurnResult):
+    """How the turn stands that waited; of several turns the one that needs the person, else the first."""
+
+    settled: list[SettledRow] = []
+
+
+class SendResult(TurnResult):
+    """How a turn stands, or, where a message went to several instances, each of them."""
+
+    sent: list[SentRow] = []
 
 
 def turned(instance: Instance, outcome: Outcome, shown: Shown) -> tuple[str, TurnResult]:
@@ -34,11 +71,53 @@ def turned(instance: Instance, outcome: Outcome, shown: Shown) -> tuple[str, Tur
     return turn_text(turn, shown.text(instance, outcome.asks) if outcome.asks else ""), turn
 
 
+def replied(instance: Instance, replies: Replies, shown: Shown, note: str) -> tuple[str, ReplyResult]:
+    """Return what became of several asks, and how the turns stand that waited for them.
+
+    `note`: what the person should know besides.
+    """
+    rows = [SettledRow(ask=each.ask_id, result=each.result, text=clean(each.says)) for each in replies.settled]
+    texts = [f"{row.ask}: {row.result}: {row.text}." for row in rows] or ["Nothing was settled."]
+    texts += [f"Note: {note}."] if note else []
+    turns = [turned(instance, outcome, shown) for outcome in replies.outcomes]
+    told = [turn for _, turn in turns]
+    main = next((turn for turn in told if turn.asks), told[0] if told else waiting(instance, []))
+    notes = "; ".join(each for each in (note, main.note) if each)
+    fields = main.model_dump() | {"asks": [ask for turn in told for ask in turn.asks], "note": notes}
+    return "\n".join([*texts, *(text for text, _ in turns)]), ReplyResult(**fields, settled=rows)
+
+
 def stopped(instance: Instance, session_id: str | None) -> tuple[str, TurnResult]:
     """Return that a session was stopped, or that there was none to stop."""
     text = f"stopped session {session_id}" if session_id else "nothing ran, so nothing was stopped"
     turn = TurnResult(instance=instance.name, session=session_id or "", result="stopped" if session_id else "idle")
     return f"{instance.quoted}: {text}.", turn
+
+
+def sent_to_all(sent: Sequence[tuple[Instance, Outcome | RelayError]]) -> tuple[str, SendResult]:
+    """Return which of several instances took a message; their turns go on by themselves."""
+    rows = [_sent_row(instance, outcome) for instance, outcome in sent]
+    took = sum(row.result not in NOT_TAKEN for row in rows)
+    lines = [f"{quote_name(row.instance)}: {_sent_text(row)}" for row in rows]
+    head = f"{took} of {len(rows)} took the message."
+    text = [head, *lines, *(["`instances` and `read` show how far they are; do not send it again."] if took else [])]
+    return "\n".join(text), SendResult(instance="", session="", result="sent" if took else "refused", sent=rows)
+
+
+def _sent_row(instance: Instance, outcome: Outcome | RelayError) -> SentRow:
+    if isinstance(outcome, RelayError):
+        result = "refused" if isinstance(outcome, Refused) else "failed"
+        return SentRow(instance=instance.name, result=result, problem=one_line(bare(str(outcome)), 300))
+    return SentRow(
+        instance=instance.name, result=outcome.result, session=outcome.session_id, note=one_line(outcome.note, 300)
+    )
+
+
+def _sent_text(row: SentRow) -> str:
+    if row.problem:
+        return f"{row.result}: {fence(row.problem)}"
+    note = f" Note: {row.note}." if row.note else ""
+    return f"{row.result}, session {row.session}.{note}"
 
 
 def waiting(instance: Instance, asks: Sequence[Ask]) -> TurnResult:
@@ -58,6 +137,7 @@ def turn_result(instance: Instance, outcome: Outcome) -> TurnResult:
         text=cut_head(clean(outcome.text), MAX_TEXT - OWN_WORDS - len(problem), hint),
         problem=problem,
         note=outcome.note,
+        when=outcome.when,
         asks=[ask_row(instance, ask) for ask in outcome.asks],
     )
 
@@ -68,6 +148,8 @@ def turn_text(turn: TurnResult, asks: str) -> str:
     `asks`: the text of those that it waits for.
     """
     where = f"instance {quote_name(turn.instance)}, session {turn.session}"
+    if turn.when == "steer":
+        where += " (sent into the running turn)"
     said = [fence(turn.text)] if turn.text else []
     note = [f"Note: {turn.note}."] if turn.note else []
     match turn.result:
@@ -80,6 +162,11 @@ def turn_text(turn: TurnResult, asks: str) -> str:
                 *(said or ["(nothing yet)"]),
                 *trouble,
                 f"Pick it up with `read` (session {turn.session}); do not send the message again.",
+            ]
+        case "queued":
+            lines = [
+                f"{where}: queued; it begins after what runs there now.",
+                f"Pick its answer up with `read` (session {turn.session}); do not send the message again.",
             ]
         case "lost":
             lines = [

@@ -50,6 +50,12 @@ async def test_a_session_of_another_directory_can_neither_be_read_nor_driven(
         ("PATCH", "", {"title": "x"}),
         ("POST", prompt[0], prompt[1]),
         ("POST", "/interrupt" if agent.generation == 2 else "/abort", {}),
+        ("POST", "/fork", {}),
+        ("POST", "/revert/stage" if agent.generation == 2 else "/revert", {"messageID": "msg_a"}),
+        ("DELETE", "/revert", None) if agent.generation == 2 else ("POST", "/unrevert", {}),
+        ("POST", "/compact", {})
+        if agent.generation == 2
+        else ("POST", "/summarize", {"providerID": "a", "modelID": "b"}),
     ]
     for method, below, body in calls:
         assert "not opened" in refusal(await guard.client.request(method, path + below, json=body))

@@ -64,20 +64,9 @@ async def test_the_document_says_what_is_let_through(agent: Agent, guard: Guarde
     assert told["generation"] == agent.generation
     assert told["rights"] == ["approve", "drive", "observe"]
     assert told["directories"] == [{"path": str(agent.directory), "name": agent.directory.name, "opened": True}]
-    expected = {
-        "diff",
-        "health",
-        "sessions",
-        "session",
-        "messages",
-        "events",
-        "status",
-        "asks",
-        "create",
-        "prompt",
-        "abort",
-    }
-    newer = {"agent", "model", "rename", "inbox", "compact", "fork", "openapi"}
+    expected = {"health", "sessions", "session", "messages", "events", "status", "asks", "create", "prompt", "abort"}
+    expected |= {"diff", "rename", "compact", "fork", "undo"}
+    newer = {"agent", "model", "inbox", "openapi"}
     assert expected | ({"screen", "todo"} if agent.generation == 1 else newer) | {"reply"} <= set(told["verbs"])
 
 
@@ -98,7 +87,7 @@ async def test_what_the_server_asks_today_is_answered_by_the_real_agent(agent: A
         assert answer.status_code == 200, (path, answer.text)
         assert answer.headers["content-type"].startswith("application/json")
     located = {
-        1: ["/agent", "/command", "/permission", "/vcs/status", "/vcs/diff?mode=git&context=3"],
+        1: ["/agent", "/command", "/config/providers", "/permission", "/vcs/status", "/vcs/diff?mode=git&context=3"],
         2: [
             "/api/agent",
             "/api/command",
@@ -139,6 +128,10 @@ async def test_models_agents_and_commands_come_without_keys_and_prompts(agent2: 
         commands = (await guard.client.get("/command")).json()
         assert commands
         assert all("template" not in command for command in commands)
+        providers = (await guard.client.get("/config/providers")).json()
+        assert {"id": "fake", "name": "Fake", "models": {"fake": {"name": "fake"}}} in providers["providers"]
+        assert providers.keys() == {"providers"}
+        assert "apiKey" not in str(providers)
 
 
 async def test_an_answer_has_no_headers_of_the_agents(agent: Agent, guard: Guarded) -> None:

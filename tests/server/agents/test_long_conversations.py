@@ -74,7 +74,8 @@ async def test_megabytes_come_over_a_slow_line_in_pages_that_fit_it_and_the_inst
     ):
         transport.announce("laptop", f"http://127.0.0.1:{line.port}", directory=HOME)
         instance = await eventually_async(lambda: fleet.find_live("laptop"), "the instance", within=30)
-        answer = await read(Face(fleet, Driver(fleet, 30)), notes.context(), "laptop", 10, max_chars=200_000)
+        driver = Driver(fleet, 30)
+        answer = await read(Face(fleet, driver), notes.context(), "laptop", 10, max_chars=200_000)
         assert answer.structured_content is not None
         assert [len(row["text"]) for row in answer.structured_content["messages"][-3:]] == [50_000] * 3
         assert line.carried > 500_000

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opencode_fleet.agents.guard import GuardDocument
 from opencode_fleet.agents.opencode1 import OpenCode1
+from opencode_fleet.errors import Refused, Rejected
 from opencode_fleet.model import Prompt
 from support.agents import client_for
 from support.fake_http import FakeHttp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
+
+    from aiohttp import web
 
 HOME = "/home/ann/api"
 SESSION: dict[str, Any] = {"id": "ses_1", "directory": HOME, "time": {"created": 1, "updated": 2}}
@@ -203,3 +208,73 @@ async def test_a_snapshot_leaves_out_what_is_not_of_its_directory_and_looks_up_w
         "ses_gone": "retry",
     }
     assert [place.directory for place in snapshot.workplaces] == [HOME]
+
+
+# -- choices --------------------------------------------------------------------------------------------------------
+
+
+async def test_an_agent_and_a_model_that_were_chosen_go_with_the_message_and_the_rest_stays() -> None:
+    first = message("msg_1", "user", "x", agent="review", model={"providerID": "c", "modelID": "d", "variant": "low"})
+    async with opencode1({"GET /session/ses_1/message": [first]}) as (agent, server):
+        await agent.switch("ses_1", "plan", "")
+        await agent.prompt(Prompt("ses_1", "msg_8", "hello", agent="plan"))
+        await agent.prompt(Prompt("ses_1", "msg_9", "hello", model="a/b/c"))
+    plan, other = server.bodies("POST /session/ses_1/prompt_async")
+    assert (plan["agent"], plan["model"], plan["variant"]) == ("plan", {"providerID": "c", "modelID": "d"}, "low")
+    # A variant is of its model alone.
+    assert (other["agent"], other["model"]) == ("review", {"providerID": "a", "modelID": "b/c"})
+    assert "variant" not in other
+
+
+async def test_what_a_person_can_choose_is_told_without_subagents_and_helpers() -> None:
+    agents = [{"name": "build"}, {"name": "general", "mode": "subagent"}, {"name": "title", "hidden": True}, {}, 5]
+    providers = {"providers": [{"id": "a", "models": {"b": {}, "c/d": {"x": 1}}}, {"id": "none", "models": 7}]}
+    async with opencode1({"GET /agent": agents, "GET /config/providers": providers}) as (agent, _):
+        assert await agent.agents(HOME) == ["build"]
+        assert await agent.models(HOME) == ["a/b", "a/c/d"]
+
+
+async def test_an_older_guard_that_does_not_tell_models_is_said_to_be_old() -> None:
+    guard = GuardDocument.model_validate({"guard": 1, "generation": 1, "verbs": ["agent"]})
+    client = client_for("http://127.0.0.1:9")
+    try:
+        with pytest.raises(Refused, match="the guard there does not know 'model' yet: update opencode-relay"):
+            await OpenCode1(client, "1.18.33", guard).models(HOME)
+    finally:
+        await client.aclose()
+
+
+async def test_a_command_keeps_the_agent_model_and_variant_and_is_posted_once() -> None:
+    path = "POST /session/ses_1/command"
+    answers = {path: answer("msg_a", "done", "msg_9"), "GET /command": [{"name": "greet", "template": "x"}, {}]}
+    async with opencode1(answers) as (agent, server):
+        assert await agent.commands(HOME) == ["greet"]
+        assert await agent.run("greet", Prompt("ses_1", "msg_9", "Ann", "plan", "a/b/c", "high")) == "msg_9"
+    manner = {"agent": "plan", "model": "a/b/c", "variant": "high"}
+    assert server.bodies(path) == [{"messageID": "msg_9", "command": "greet", "arguments": "Ann", **manner}]
+
+
+async def test_a_command_is_accepted_once_its_message_is_there_however_long_its_turn_lasts() -> None:
+    held = asyncio.Event()
+
+    class Slow(FakeHttp):
+        async def answer(self, request: web.Request, call: str) -> web.StreamResponse:
+            if call.endswith("/command"):
+                self.answers["GET /session/ses_1/message/msg_9"] = message("msg_9", "user", "Hello")
+                await held.wait()
+            return await super().answer(request, call)
+
+    async with Slow({"GET /global/health": {"healthy": True, "version": "1.18.33"}}) as server:
+        client = client_for(server.url)
+        try:
+            agent = await OpenCode1.connect(client)
+            assert await agent.run("greet", Prompt("ses_1", "msg_9", "Ann", "plan", "a/b")) == "msg_9"
+        finally:
+            held.set()
+            await client.aclose()
+
+
+async def test_a_command_that_is_refused_is_no_command_that_runs() -> None:
+    async with opencode1({"POST /session/ses_1/command": (500, '{"data": {"message": "no"}}')}) as (agent, _):
+        with pytest.raises(Rejected):
+            await agent.run("greet", Prompt("ses_1", "msg_9", "Ann", "plan", "a/b"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,20 @@ from opencode_fleet.agent import Capability
 from opencode_fleet.agents.guard import GUARD_CHANGED
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
 from opencode_fleet.agents.opencode1 import changes
+from opencode_fleet.agents.opencode1.controls import Controls1
 from opencode_fleet.agents.opencode1.decoder import Decoder
-from opencode_fleet.agents.opencode1.wire import Health, Location, Message, Permission, Question, Session, Status
+from opencode_fleet.agents.opencode1.wire import (
+    Agent,
+    Command,
+    Health,
+    Location,
+    Message,
+    Permission,
+    Providers,
+    Question,
+    Session,
+    Status,
+)
 from opencode_fleet.agents.pages import PageSize
 from opencode_fleet.agents.shapes import searching
 from opencode_fleet.errors import NotFound
@@ -31,6 +44,9 @@ SESSIONS_IN_SNAPSHOT = 20
 MAX_LOOKED_UP = 200
 """Running sessions whose records are fetched: a subagent's ask is shown under the session that started it."""
 MESSAGES_LOOKED_AT = 50
+COMMAND_WITHIN = 60.0
+"""Seconds in which a command has run the shells of its template and become a message."""
+COMMAND_LOOKS_APART = 0.25
 MAX_PAGE = 200
 MAX_PAGES = 60
 MAX_ASKS_CHECKED = 50
@@ -45,6 +61,8 @@ class OpenCode1:
     def __init__(self, client: AgentClient, version: str, guard: GuardDocument | None = None) -> None:
         self.version = version
         self.rights = frozenset(guard.rights) if guard else None
+        self.controls = Controls1(client)
+        self._guard = guard
         self._client = client
         self._directory = ""
         self._page_size = PageSize(MAX_PAGE)
@@ -224,12 +242,34 @@ class OpenCode1:
         """See `Agent.todos`."""
         return await changes.todos(self._client, session_id)
 
+    # -- choices -------------------------------------------------------------------------------------------------
+
+    async def agents(self, directory: str) -> list[str]:
+        """See `Agent.agents`."""
+        told = await self._client.call("GET", "/agent", params={"directory": directory})
+        return [each.name for each in self._client.many(Agent, told) if each.is_for_people]
+
+    async def models(self, directory: str) -> list[str]:
+        """See `Agent.models`. The answer tells much of each model, and where no guard is, keys too."""
+        if self._guard is not None:
+            self._guard.require("model")
+        told = await self._client.call("GET", "/config/providers", params={"directory": directory}, limit=LARGE_BODY)
+        return self._client.one(Providers, told).names()
+
+    async def commands(self, directory: str) -> list[str]:
+        """See `Agent.commands`."""
+        told = await self._client.call("GET", "/command", params={"directory": directory}, limit=LARGE_BODY)
+        return [each.name for each in self._client.many(Command, told)]
+
     # -- acting --------------------------------------------------------------------------------------------------
 
     async def create(self, directory: str) -> model.Session:
         """See `Agent.create`."""
         answer = await self._client.call("POST", "/session", params={"directory": directory}, body={})
         return self._client.one(Session, answer).domain()
+
+    async def switch(self, session_id: str, agent: str, model: str) -> None:
+        """Do nothing: a session goes on with what its next prompt names."""
 
     async def prompt(self, prompt: model.Prompt) -> None:
         """See `Agent.prompt`. What a prompt does not name is set to its default in the session, for good."""
@@ -242,15 +282,38 @@ class OpenCode1:
         }
         await self._client.call("POST", f"/session/{prompt.session_id}/prompt_async", body=body)
 
+    async def run(self, name: str, prompt: model.Prompt) -> str:
+        """See `Agent.run`. The call lasts as long as the turn, which does not need it: its message tells sooner."""
+        if self._guard is not None:
+            self._guard.require("command")
+        manner = await self._manner(prompt)
+        if chosen := manner.pop("model", None):
+            manner["model"] = f"{chosen['providerID']}/{chosen['modelID']}"
+        body = {"messageID": prompt.id, "command": name, "arguments": prompt.text, **manner}
+        call = self._client.call(
+            "POST", f"/session/{prompt.session_id}/command", body=body, limit=LARGE_BODY, timeout=COMMAND_WITHIN
+        )
+        posting = asyncio.create_task(call)
+        try:
+            while not (await asyncio.wait({posting}, timeout=COMMAND_LOOKS_APART))[0]:
+                with suppress(NotFound):
+                    await self.message(prompt.session_id, prompt.id)
+                    return prompt.id
+            await posting
+        finally:
+            posting.cancel()
+        return prompt.id
+
     async def _manner(self, prompt: model.Prompt) -> dict[str, Any]:
         """Return the agent, model and variant that the prompt's session is in, as a prompt names them."""
         agent, chosen, variant = prompt.agent, prompt.model, prompt.variant
-        if not agent:
+        if not (agent and chosen):
             # Before 1.18 only the messages tell.
             messages = await self.messages(prompt.session_id, 10, until=lambda found: any(map(_tells_manner, found)))
             message = next(filter(_tells_manner, reversed(messages)), None)
             if message is not None:
-                agent, chosen, variant = message.agent, message.model, message.variant
+                agent = agent or message.agent
+                chosen, variant = (chosen, variant) if chosen else (message.model, message.variant)
         provider, slash, name = chosen.partition("/")
         manner: dict[str, Any] = {"agent": agent} if agent else {}
         if slash:

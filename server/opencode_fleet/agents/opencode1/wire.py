@@ -14,6 +14,7 @@ from opencode_fleet.agents.shapes import (
     Id,
     Mapping,
     Number,
+    OfferedAgent,
     OptionalNumber,
     Short,
     Strings,
@@ -35,6 +36,33 @@ class Location(Wire):
     """The answer of `/path`: where this OpenCode works."""
 
     directory: str = Field(min_length=1, max_length=4096)
+
+
+class Agent(OfferedAgent):
+    """An agent (mode)."""
+
+    name: Short = Field(min_length=1)
+
+
+class Command(Wire):
+    """A command."""
+
+    name: Short = Field(min_length=1)
+
+
+class _Provider(Wire):
+    id: Short = ""
+    models: Mapping = Field(default_factory=dict)
+
+
+class Providers(Wire):
+    """The models that can be used, by those who serve them."""
+
+    providers: list[_Provider]
+
+    def names(self) -> list[str]:
+        """Return them as `PROVIDER/MODEL`."""
+        return [f"{each.id}/{model}" for each in self.providers if each.id for model in each.models]
 
 
 class _Model(Wire):
@@ -73,6 +101,13 @@ class _Summary(Wire):
 OneSummary = Annotated[_Summary, BeforeValidator(lambda value: value if isinstance(value, dict) else {})]
 
 
+class _Revert(Wire):
+    message_id: Short = Field("", alias="messageID")
+
+
+_NO_REVERT = _Revert(messageID="")
+
+
 class Session(Wire):
     """A session; `parent_id` is set for a subagent's. Times in milliseconds."""
 
@@ -87,6 +122,9 @@ class Session(Wire):
     cost: Number = 0
     tokens: Tokens = NO_TOKENS
     summary: OneSummary = _Summary()
+    revert: Annotated[_Revert, BeforeValidator(lambda v: v if isinstance(v, dict | _Revert) else _NO_REVERT)] = (
+        _NO_REVERT
+    )
 
     def domain(self) -> fleet.Session:
         """Return it in the fleet's words."""
@@ -107,6 +145,7 @@ class Session(Wire):
             files=int(self.summary.files),
             additions=int(self.summary.additions),
             deletions=int(self.summary.deletions),
+            undone_from=self.revert.message_id,
         )
 
 

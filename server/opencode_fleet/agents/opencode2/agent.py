@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from opencode_common.text import quote
 from opencode_fleet.agent import Capability
@@ -14,18 +13,21 @@ from opencode_fleet.agents.guard import GUARD_CHANGED, read_guard
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
 from opencode_fleet.agents.opencode2 import changes, wire
 from opencode_fleet.agents.opencode2.asks import Form, Permission
+from opencode_fleet.agents.opencode2.catalogue import Catalogue
+from opencode_fleet.agents.opencode2.controls import Controls2
 from opencode_fleet.agents.opencode2.conversation import messages_of, queued_turn, turn_of
 from opencode_fleet.agents.opencode2.decoder import Decoder
 from opencode_fleet.agents.opencode2.history import MAX_PAGE, History, cursor_of
 from opencode_fleet.agents.opencode2.operations import BUILT_IN_VERSION, KNOWN, Operations
 from opencode_fleet.agents.opencode2.records import Calls, Records
 from opencode_fleet.agents.opencode2.survey import workplaces
+from opencode_fleet.agents.parallel import in_parallel
 from opencode_fleet.agents.shapes import searching
 from opencode_fleet.errors import BadAnswer, Forbidden, InstanceError, NotFound, Refused, Rejected
 from opencode_fleet.model import Runs, Snapshot, Status, TurnRecord, is_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
     from opencode_fleet import model
     from opencode_fleet.agents.guard import GuardDocument
@@ -48,18 +50,17 @@ MAX_RUNNING = 2_000
 MAX_ASKS = 500
 MAX_LOOKED_UP = 200
 """Running sessions whose records are fetched: a subagent's ask is shown under the session that started it."""
-AT_ONCE = 4
-"""Calls at the same time: each opens a connection, which costs two round trips through a tunnel."""
+FEW_MESSAGES = 10
 MAX_LOOKED_THROUGH = 2_000
 """Entries, for a prompt or an old message."""
-Item = TypeVar("Item")
-Found = TypeVar("Found")
 
 
 class OpenCode2:
     """The API of one OpenCode 2, behind the guard on its machine."""
 
-    capabilities = frozenset({Capability.WAKES, Capability.DIRECTORIES, Capability.OUTLIVES})
+    capabilities = frozenset(
+        {Capability.WAKES, Capability.DIRECTORIES, Capability.QUEUES, Capability.SETTLES, Capability.OUTLIVES}
+    )
 
     def __init__(self, client: AgentClient, guard: GuardDocument, operations: Operations) -> None:
         self.version = guard.version
@@ -68,6 +69,8 @@ class OpenCode2:
         self._calls = Calls(client, operations, guard)
         self._records = Records(self._calls)
         self._history = History(self._calls)
+        self._catalogue = Catalogue(self._calls)
+        self.controls = Controls2(self._calls, self._records)
 
     @classmethod
     async def connect(cls, client: AgentClient, guard: GuardDocument | None = None) -> OpenCode2:
@@ -103,7 +106,7 @@ class OpenCode2:
         runs = await self.runs()
         sessions = await self._newest_sessions({each.path for each in guard.directories if each.opened})
         running = [session_id for session_id in runs.statuses if session_id not in sessions][:MAX_LOOKED_UP]
-        for found in await _in_parallel(running, self._session_if_there):
+        for found in await in_parallel(running, self._session_if_there):
             if found is not None:
                 sessions[found.id] = found
         places = workplaces(guard, sessions.values(), set(runs.statuses), time.time())
@@ -122,7 +125,7 @@ class OpenCode2:
                 break
         if cursor:
             asked = sorted(unseen)[:MAX_FILLED]
-            for more in await _in_parallel(asked, lambda each: self.sessions(each, SESSIONS_IN_SNAPSHOT)):
+            for more in await in_parallel(asked, lambda each: self.sessions(each, SESSIONS_IN_SNAPSHOT)):
                 sessions.update((session.id, session) for session in more)
         return sessions
 
@@ -132,7 +135,7 @@ class OpenCode2:
         if not isinstance(active, dict):
             raise self._client.bad("a list of what runs of another shape")
         running = list(islice((session_id for session_id in active if is_id(session_id)), MAX_RUNNING))
-        asks = [ask for found in await _in_parallel(running, self._asks_of) for ask in found]
+        asks = [ask for found in await in_parallel(running, self._asks_of) for ask in found]
         return Runs(statuses={session_id: Status() for session_id in running}, asks=asks[:MAX_ASKS])
 
     async def _asks_of(self, session_id: str) -> list[model.Ask]:
@@ -244,6 +247,18 @@ class OpenCode2:
         del session_id
         return []
 
+    async def agents(self, directory: str) -> list[str]:
+        """See `Agent.agents`."""
+        return await self._catalogue.agents(directory)
+
+    async def models(self, directory: str) -> list[str]:
+        """See `Agent.models`."""
+        return await self._catalogue.models(directory)
+
+    async def commands(self, directory: str) -> list[str]:
+        """See `Agent.commands`."""
+        return await self._catalogue.commands(directory)
+
     # -- acting --------------------------------------------------------------------------------------------------
 
     async def create(self, directory: str) -> model.Session:
@@ -254,9 +269,18 @@ class OpenCode2:
             await self._calls.data("session.permission.list", session.id, limit=LARGE_BODY)
         return self._records.note(session)
 
+    async def switch(self, session_id: str, agent: str, model: str) -> None:
+        """See `Agent.switch`. OpenCode 2 takes any name here, and fails at the next prompt."""
+        if agent:
+            await self._calls.call("session.switchAgent", session_id, body={"agent": agent})
+        if model:
+            provider, _, name = model.partition("/")
+            reference = {"id": name, "providerID": provider}
+            await self._calls.call("session.switchModel", session_id, body={"model": reference})
+
     async def prompt(self, prompt: model.Prompt) -> None:
-        """See `Agent.prompt`. It joins a running turn at its next step."""
-        body = {"id": prompt.id, "text": prompt.text, "delivery": "steer"}
+        """See `Agent.prompt`. One that steers joins a running turn at its next step."""
+        body = {"id": prompt.id, "text": prompt.text, "delivery": prompt.delivery}
         known = self._records.known(prompt.session_id)
         with _naming_gone(known.directory if known else ""):
             answer = await self._calls.call("session.prompt", prompt.session_id, body=body)
@@ -266,6 +290,21 @@ class OpenCode2:
             raise Refused(
                 "another message was sent under this message's id before; nothing was sent now, send it anew"
             )
+
+    async def run(self, name: str, prompt: model.Prompt) -> str:
+        """See `Agent.run`. It takes no id: the message is the one that was not there before."""
+        before = await self._newest_prompts(prompt.session_id)
+        await self._calls.call("session.command", prompt.session_id, body={"name": name, "text": prompt.text})
+        with suppress(InstanceError):
+            after = await self._newest_prompts(prompt.session_id)
+            return next((each for each in after if each not in before), "")
+        return ""
+
+    async def _newest_prompts(self, session_id: str) -> list[str]:
+        """Return the ids of the newest prompts, those that wait and those that are told of, the newest last."""
+        told = [message.id for message in await self.messages(session_id, FEW_MESSAGES) if message.role == "user"]
+        waiting = await self._calls.data("session.inbox.list", session_id, limit=LARGE_BODY)
+        return told + [item.id for item in self._client.many(wire.InboxItem, waiting)]
 
     async def interrupt(self, session_id: str) -> None:
         """See `Agent.interrupt`. Subagents in the background are not ended with what started them."""
@@ -371,19 +410,3 @@ def _newest(directories: set[str], sessions: Iterable[model.Session], running: I
         if room:
             count[session.directory] += 1
     return kept
-
-
-async def _in_parallel(items: Iterable[Item], call: Callable[[Item], Awaitable[Found]]) -> list[Found]:
-    """Call for each item, `AT_ONCE` at a time, and return what they return, in order; the first error is raised."""
-    places = asyncio.Semaphore(AT_ONCE)
-
-    async def one(item: Item) -> Found:
-        async with places:
-            return await call(item)
-
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(item)) for item in items]
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
-    return [task.result() for task in tasks]

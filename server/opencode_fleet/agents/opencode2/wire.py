@@ -13,6 +13,7 @@ from opencode_fleet.agents.shapes import (
     Id,
     Mapping,
     Number,
+    OfferedAgent,
     OptionalNumber,
     Short,
     Text,
@@ -41,6 +42,26 @@ class _ModelReference(Wire):
 ModelReference = Annotated[_ModelReference, BeforeValidator(_dict)]
 
 
+class Agent(OfferedAgent):
+    """An agent (mode)."""
+
+    id: Short = Field(min_length=1)
+
+
+class Command(Wire):
+    """A command."""
+
+    name: Short = Field(min_length=1)
+
+
+class Model(_ModelReference):
+    """A model."""
+
+    id: Short = Field(min_length=1)
+    provider_id: Short = Field(min_length=1, alias="providerID")
+    enabled: bool = True
+
+
 class _Location(Wire):
     directory: Text = Field("", max_length=4096)
 
@@ -49,6 +70,10 @@ class _SessionTime(Wire):
     created: Number = 0
     updated: Number = 0
     archived: OptionalNumber = None
+
+
+class _Revert(Wire):
+    message_id: Short = Field("", alias="messageID")
 
 
 class Session(Wire):
@@ -64,6 +89,7 @@ class Session(Wire):
     time: _SessionTime = _SessionTime()
     cost: Number = 0
     tokens: Tokens = NO_TOKENS
+    revert: Annotated[_Revert, BeforeValidator(_dict)] = _Revert(messageID="")
 
     def domain(self) -> fleet.Session:
         """Return it in the fleet's words."""
@@ -80,6 +106,7 @@ class Session(Wire):
             project=self.project_id,
             cost=self.cost,
             tokens=self.tokens.total,
+            undone_from=self.revert.message_id,
         )
 
 

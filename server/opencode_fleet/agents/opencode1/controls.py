@@ -1,0 +1,57 @@
+"""What can be done with a session of OpenCode 1 beside its turns."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from opencode_fleet.agents.opencode1.wire import Session
+from opencode_fleet.agents.shapes import MILLISECONDS
+from opencode_fleet.errors import Refused
+
+if TYPE_CHECKING:
+    from opencode_fleet import model
+    from opencode_fleet.agents.http import AgentClient
+
+COMPACT_TIMEOUT = 110.0
+"""Seconds: OpenCode 1 answers when the summary is written; the guard gives up after 120."""
+
+
+class Controls1:
+    """See `Controls`."""
+
+    def __init__(self, client: AgentClient) -> None:
+        self._client = client
+
+    async def compact(self, session: model.Session) -> None:
+        """See `Controls.compact`. It wants to be told the model that writes the summary."""
+        provider, slash, name = session.model.partition("/")
+        if not slash:
+            raise Refused(
+                f"session {session.id} has no model yet, so there is nothing to compact it with; send it a message "
+                "first. Nothing was done"
+            )
+        body = {"providerID": provider, "modelID": name}
+        await self._client.call("POST", f"/session/{session.id}/summarize", body=body, timeout=COMPACT_TIMEOUT)
+
+    async def fork(self, session_id: str) -> model.Session:
+        """See `Controls.fork`."""
+        answer = await self._client.call("POST", f"/session/{session_id}/fork", body={})
+        return self._client.one(Session, answer).domain()
+
+    async def undo(self, session_id: str, message_id: str) -> None:
+        """See `Controls.undo`."""
+        await self._client.call("POST", f"/session/{session_id}/revert", body={"messageID": message_id})
+
+    async def redo(self, session_id: str) -> None:
+        """See `Controls.redo`."""
+        await self._client.call("POST", f"/session/{session_id}/unrevert", body={})
+
+    async def rename(self, session_id: str, title: str) -> None:
+        """See `Controls.rename`."""
+        await self._client.call("PATCH", f"/session/{session_id}", body={"title": title})
+
+    async def archive(self, session_id: str) -> None:
+        """See `Controls.archive`."""
+        archived = int(time.time() * MILLISECONDS)
+        await self._client.call("PATCH", f"/session/{session_id}", body={"time": {"archived": archived}})

@@ -1,0 +1,47 @@
+"""What can be done with a session of OpenCode 2 beside its turns."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from opencode_fleet.agents.opencode2 import wire
+from opencode_fleet.errors import Refused
+from opencode_fleet.prompt_ids import new_prompt_id
+
+if TYPE_CHECKING:
+    from opencode_fleet import model
+    from opencode_fleet.agents.opencode2.records import Calls, Records
+
+
+class Controls2:
+    """See `Controls`."""
+
+    def __init__(self, calls: Calls, records: Records) -> None:
+        self._calls = calls
+        self._records = records
+
+    async def compact(self, session: model.Session) -> None:
+        """See `Controls.compact`. It is accepted at once, and runs as a turn does."""
+        await self._calls.call("session.compact", session.id, body={"id": new_prompt_id()})
+
+    async def fork(self, session_id: str) -> model.Session:
+        """See `Controls.fork`."""
+        answer = await self._calls.call("session.fork", session_id, body={})
+        session = self._calls.client.one(wire.Session, wire.member(answer, "data")).domain()
+        return self._records.note(session)
+
+    async def undo(self, session_id: str, message_id: str) -> None:
+        """See `Controls.undo`."""
+        await self._calls.call("session.revert.stage", session_id, body={"messageID": message_id, "files": True})
+
+    async def redo(self, session_id: str) -> None:
+        """See `Controls.redo`."""
+        await self._calls.call("session.revert.clear", session_id)
+
+    async def rename(self, session_id: str, title: str) -> None:
+        """See `Controls.rename`."""
+        await self._calls.call("session.update", session_id, body={"title": title})
+
+    async def archive(self, session_id: str) -> None:
+        """Refuse: it tells when a session was archived, and has no call that does it."""
+        raise Refused("OpenCode 2 cannot put sessions away from afar. Nothing was done")

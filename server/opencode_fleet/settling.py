@@ -1,0 +1,293 @@
+"""Settling what an agent asks: surely, and each ask once, as a person decided it of what they saw."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Literal
+
+from opencode_common.text import one_line
+from opencode_fleet.agent import Capability
+from opencode_fleet.answers import REJECT, settlement_of
+from opencode_fleet.errors import InstanceError, NotFound, Refused
+from opencode_fleet.model import Permission, Prompt
+from opencode_fleet.turn import RECORD_WITHIN, Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from opencode_fleet.answers import Settlement
+    from opencode_fleet.background import Background
+    from opencode_fleet.instance import Instance
+    from opencode_fleet.model import Ask, Message, Outcome
+
+    OnText = Callable[[str], Awaitable[None]]
+    IsSeen = Callable[[Ask], bool]
+    Deciding = Callable[[Instance, str, str], None]
+    Send = Callable[[Instance, str, str | None, OnText], Awaitable[Outcome]]
+
+MAX_RELEASED: Final = 1_000
+_RELEASED = "an `always` that was given a moment before released it too"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of one ask, in our words; `ask_id` is as it was given."""
+
+    ask_id: str
+    result: Literal["settled", "released", "refused", "elsewhere"]
+    says: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """What became of several asks, and how the turns stand that waited for them."""
+
+    settled: tuple[Settled, ...]
+    outcomes: tuple[Outcome, ...]
+
+
+class Settler:
+    """Settles the asks of a fleet's instances. Times are in seconds."""
+
+    def __init__(self, timeout: float, background: Background, send: Send, deciding: Deciding | None) -> None:
+        """`send`: how a reason that the agent would lose is sent as a message.
+
+        `deciding` hears of each decision, with its instance and ask, before the agent is told of it.
+        """
+        self._timeout = timeout
+        self._background = background
+        self._send = send
+        self._deciding = deciding
+        self._released: OrderedDict[tuple[str, str], str] = OrderedDict()
+        """Asks that an `always` from here released besides, with their root sessions."""
+
+    async def asks(self, instance: Instance) -> list[Ask]:
+        """Return what the instance waits for right now, fetched anew.
+
+        Raises:
+            InstanceError: it did not answer.
+        """
+        await instance.refresh()
+        return instance.state.pending_asks()
+
+    async def open_ask(self, instance: Instance, ask_id: str) -> Ask:
+        """Return an ask that waits right now.
+
+        Raises:
+            Refused: no such ask is open (any more).
+        """
+        ask_id = ask_id.strip()
+        found = next((ask for ask in await self.asks(instance) if ask.id == ask_id), None)
+        if found is not None:
+            return found
+        told = _settled_by(instance, ask_id) or "not (any more)"
+        raise Refused(
+            f"{instance.quoted} does not wait for {one_line(ask_id, 80)!r}: {told}; `reply` without `ask` lists what "
+            "it waits for"
+        )
+
+    async def reply(
+        self,
+        instance: Instance,
+        ask_id: str,
+        answer: str | list[str],
+        on_text: OnText,
+        is_seen: IsSeen,
+        *,
+        may_prompt: bool,
+    ) -> Outcome:
+        """Settle one ask and follow the turn that waits for it.
+
+        `is_seen` tells whether the person had the whole of the ask, as it is now; else it can only be rejected.
+        `may_prompt` tells whether the person may send messages, which a reason can become.
+
+        Raises:
+            Refused: no such ask is open (any more), it was not seen, the answer does not fit it, or its reason would
+                be a message; nothing was settled.
+        """
+        released = self._released.get((instance.name, ask_id.strip()))
+        if released is not None:
+            turn = await self._turn(instance, released, on_text)
+            with instance.listening(turn.hear):
+                outcome = await turn.follow(self._timeout)
+            return replace(outcome, note=f"that ask needed no answer: {_RELEASED}")
+        ask = await self.open_ask(instance, ask_id)
+        settlement = _settlement(instance, ask, answer, is_seen, may_prompt=may_prompt)
+        root = instance.state.root_of(ask.session_id)
+        turn = await self._turn(instance, root, on_text, rejected=settlement.decision == REJECT.decision)
+        with instance.listening(turn.hear):
+            # Shielded: a person's word must not be lost because their client went away.
+            await asyncio.shield(self._background.start(self._settle_and_look(instance, ask, settlement)))
+            return await self._followed(instance, turn, root, settlement.reason, on_text)
+
+    async def reply_to_several(
+        self,
+        instance: Instance,
+        ask_ids: Sequence[str],
+        answer: str | list[str],
+        on_text: OnText,
+        is_seen: IsSeen,
+        *,
+        may_prompt: bool,
+    ) -> Replies:
+        """Settle each of the asks with the same answer, then follow the turns that waited for them, once.
+
+        What becomes of one keeps no other from being settled.
+
+        Raises:
+            InstanceError: the instance did not answer at all; nothing was settled.
+        """
+        found = {ask.id: ask for ask in await self.asks(instance)}
+        wanted = list(dict.fromkeys(ask_id.strip() for ask_id in ask_ids))
+        roots = dict.fromkeys(instance.state.root_of(found[each].session_id) for each in wanted if each in found)
+        rejected = answer if isinstance(answer, str) else ""
+        is_rejection = rejected.strip().lower().startswith(REJECT.decision)
+        turns = {root: await self._turn(instance, root, on_text, rejected=is_rejection) for root in roots}
+        with ExitStack() as listening:
+            for turn in turns.values():
+                listening.enter_context(instance.listening(turn.hear))
+            settled: list[Settled] = []
+            reasons: dict[str, str] = {}
+            work = self._settle_each(
+                instance,
+                [(each, found.get(each)) for each in wanted],
+                answer,
+                is_seen,
+                settled,
+                may_prompt=may_prompt,
+            )
+            await asyncio.shield(self._background.start(work))
+            for row in settled:
+                if row.result in {"settled", "released"}:
+                    root = instance.state.root_of(found[row.ask_id].session_id)
+                    reasons[root] = rejected.partition(":")[2].strip() if is_rejection else ""
+            followed = (
+                self._followed(instance, turns[root], root, reason, on_text) for root, reason in reasons.items()
+            )
+            return Replies(tuple(settled), tuple(await asyncio.gather(*followed)))
+
+    async def settle(self, instance: Instance, ask: Ask, settlement: Settlement) -> None:
+        """Tell the agent. Raises `Refused`: somebody else settled it meanwhile."""
+        if self._deciding is not None:
+            self._deciding(instance, ask.id, settlement.decision)
+        try:
+            if isinstance(ask, Permission):
+                await instance.agent.reply(ask, settlement.decision, settlement.reason or None)
+            elif settlement.decision == REJECT.decision:
+                await instance.agent.decline(ask)
+            else:
+                await instance.agent.answer(ask, settlement.answers)
+        except NotFound:
+            how = instance.state.settled_how.get(ask.id, "")
+            told = f" ({one_line(how, 20)})" if how else ""
+            raise Refused(f"{ask.id} was settled by somebody else meanwhile{told}; see `read`") from None
+        instance.state.settled(ask.id)
+
+    # -- several -------------------------------------------------------------------------------------------------
+
+    async def _settle_each(
+        self,
+        instance: Instance,
+        asks: list[tuple[str, Ask | None]],
+        answer: str | list[str],
+        is_seen: IsSeen,
+        settled: list[Settled],
+        *,
+        may_prompt: bool,
+    ) -> None:
+        for ask_id, ask in asks:
+            settled.append(await self._settled(instance, ask_id, ask, answer, is_seen, may_prompt=may_prompt))
+
+    async def _settled(
+        self,
+        instance: Instance,
+        ask_id: str,
+        ask: Ask | None,
+        answer: str | list[str],
+        is_seen: IsSeen,
+        *,
+        may_prompt: bool,
+    ) -> Settled:
+        if (instance.name, ask_id) in self._released and ask is not None:
+            return Settled(ask_id, "released", _RELEASED)
+        if ask is None or all(each.id != ask_id for each in instance.state.pending_asks()):
+            told = _settled_by(instance, ask_id) or "it is not open (any more)"
+            return Settled(one_line(ask_id, 80), "elsewhere", told)
+        try:
+            settlement = _settlement(instance, ask, answer, is_seen, may_prompt=may_prompt)
+            await self._settle_and_look(instance, ask, settlement)
+        except (Refused, InstanceError) as error:
+            return Settled(ask_id, "refused", str(error))
+        return Settled(ask_id, "settled", settlement.decision)
+
+    async def _settle_and_look(self, instance: Instance, ask: Ask, settlement: Settlement) -> None:
+        before = instance.state.pending_asks()
+        await self.settle(instance, ask, settlement)
+        # It may settle other asks too, and their own notices may come later.
+        with suppress(InstanceError):
+            await instance.refresh()
+        if settlement.decision == "always":
+            self._note_released(instance, ask, before)
+
+    def _note_released(self, instance: Instance, settled: Ask, before: list[Ask]) -> None:
+        left = {ask.id for ask in instance.state.pending_asks()}
+        for ask in before:
+            how = instance.state.settled_how.get(ask.id, "always")
+            if ask.id != settled.id and ask.id not in left and isinstance(ask, Permission) and how == "always":
+                self._released[instance.name, ask.id] = instance.state.root_of(ask.session_id)
+        while len(self._released) > MAX_RELEASED:
+            self._released.popitem(last=False)
+
+    # -- turns ---------------------------------------------------------------------------------------------------
+
+    async def _turn(self, instance: Instance, root: str, on_text: OnText, *, rejected: bool = False) -> Turn:
+        prompt = Prompt(root, await self._current_prompt(instance, root), "")
+        return Turn(instance, prompt, on_text=on_text, running=True, rejected=rejected)
+
+    async def _followed(self, instance: Instance, turn: Turn, root: str, reason: str, on_text: OnText) -> Outcome:
+        outcome = await turn.follow(self._timeout)
+        if not reason or instance.can(Capability.REASONS):
+            return outcome
+        if outcome.result not in {"done", "failed"}:
+            return replace(outcome, note="the reason was not told to the agent, as the turn did not end; send it")
+        # This agent loses the reason of a rejection, so that it follows as a message.
+        return await self._send(instance, reason, root, on_text)
+
+    async def _current_prompt(self, instance: Instance, root: str) -> str:
+        """Return the id of the session's newest prompt; empty if it cannot be had at once: the answer comes first."""
+        messages: list[Message] = []
+        with suppress(InstanceError, TimeoutError):
+            async with asyncio.timeout(RECORD_WITHIN):
+                messages = await instance.agent.messages(
+                    root, 50, until=lambda found: any(m.role == "user" for m in found)
+                )
+        prompts = [message.id for message in messages if message.role == "user"]
+        return prompts[-1] if prompts else ""
+
+
+def _settlement(
+    instance: Instance, ask: Ask, answer: str | list[str], is_seen: IsSeen, *, may_prompt: bool
+) -> Settlement:
+    """Return what the answer means for the ask. Raises `Refused`: it does not fit, or the ask was not seen whole."""
+    settlement = settlement_of(ask, answer, instance)
+    if settlement.decision != REJECT.decision and not is_seen(ask):
+        raise Refused(
+            f"{ask.id} was not shown whole, and nothing is approved unseen. Call `reply` with `ask` {ask.id} and "
+            "no `answer`, show the person what comes, and then answer; `reject` is always possible. Nothing was "
+            "settled"
+        )
+    if settlement.reason and not may_prompt and not instance.can(Capability.REASONS):
+        raise Refused(
+            f"the reason would be sent to {instance.quoted} as a message, which needs the capability drive; "
+            "answer `reject` without a reason. Nothing was settled"
+        )
+    return settlement
+
+
+def _settled_by(instance: Instance, ask_id: str) -> str:
+    """Say that somebody else settled an ask, and how; empty where that is not known."""
+    how = instance.state.settled_how.get(ask_id, "")
+    return f"it was settled by somebody else ({one_line(how, 20)})" if how else ""

@@ -1,0 +1,58 @@
+"""The tool `control`."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Annotated
+
+from mcp_types import CallToolResult
+from pydantic import Field
+
+from opencode_fleet.control import Action, Wish
+from opencode_fleet.errors import Refused
+from opencode_mcp.face import Face
+from opencode_mcp.tool import ALL, Instances, Tool, answered, optional_text
+from opencode_mcp.views.controls import ControlResult, control_result, control_text
+
+if TYPE_CHECKING:
+    from opencode_fleet.instance import Instance
+
+
+async def control(
+    face: Face,
+    instance: Instances,
+    action: Action,
+    session: Annotated[
+        str | None, optional_text("id or handle; default: the current one, to stop all that run")
+    ] = None,
+    value: Annotated[str, Field(description="rename: the title", max_length=1_000)] = "",
+    plan: Annotated[str, Field(description="handle of what an earlier call showed", max_length=40)] = "",
+) -> Annotated[CallToolResult, ControlResult]:
+    """Stop, compact, fork, undo, redo, rename or archive a session.
+
+    What destroys is shown first; on the person's word call again with the `plan`.
+    """
+    instances = await _meant(face, instance)
+    wanted = (session or "").strip() or None
+    if wanted and len(instances) != 1:
+        raise Refused("a `session` is one instance's; say that one. Nothing was done")
+    wish = Wish(action, face.handles.session_id(instances[0], wanted) if wanted else None, value, plan.strip())
+    if action == "stop":
+        done = await face.controller.stop(instances, wish)
+    elif instance != [ALL] and len(instances) == 1:
+        done = [await face.controller.act(instances[0], wish)]
+    else:
+        raise Refused(f"only “stop” is done to several instances at once; nothing was done to any ({action})")
+    result = control_result(done)
+    return answered(control_text(result), result)
+
+
+async def _meant(face: Face, names: list[str]) -> list[Instance]:
+    """Return the instances, each once. Raises `NoSuchInstance` or `InstanceError`: nothing is to be done then."""
+    if names == [ALL]:
+        return [instance for instance in await face.fleet.instances() if instance.connected.is_set()]
+    found = await asyncio.gather(*map(face.fleet.find_live, names))
+    return list({instance.name: instance for instance in found}.values())
+
+
+TOOL = Tool(control, "Control sessions")

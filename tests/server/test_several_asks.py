@@ -1,0 +1,136 @@
+"""Several asks settled by one call: each decided by itself, and their turns waited for once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from opencode_fleet.drive import Driver
+from opencode_fleet.errors import Refused
+from opencode_mcp.face import Face
+from opencode_mcp.tools.reply import reply
+from support.fake_agent import FakeAgent, fake_fleet
+from support.notes import Notes
+
+if TYPE_CHECKING:
+    from opencode_fleet.fleet import Fleet
+    from opencode_fleet.instance import Instance
+    from opencode_fleet.model import Ask, Permission
+
+
+def seen(_ask: Ask) -> bool:
+    """Say that the person had all of it."""
+    return True
+
+
+def face_of(fleet: Fleet) -> Face:
+    driver = Driver(fleet, 30)
+    return Face(fleet, driver)
+
+
+async def asking(driver: Driver, laptop: Instance, *messages: str) -> list[str]:
+    """Have a session of its own wait for each of the messages, and return the ids of the asks."""
+    return [(await driver.send(laptop, message, "new", Notes().take)).asks[0].id for message in messages]
+
+
+async def replied(face: Face, **arguments: Any) -> dict[str, Any]:
+    """Call `reply`, and return its structured result with the text."""
+    answer = await reply(face, Notes().context(), "laptop", **arguments)
+    return {**(answer.structured_content or {}), "told": answer.content[0].text}  # type: ignore[union-attr] # a text
+
+
+def rows(result: dict[str, Any]) -> dict[str, str]:
+    return {row["ask"]: row["result"] for row in result["settled"]}
+
+
+async def test_several_are_settled_and_all_their_turns_are_told() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        driver, laptop = Driver(fleet, 30), await fleet.find_live("laptop")
+        asks = await asking(driver, laptop, "ask one", "ask two")
+        replies = await driver.reply_to_several(laptop, asks, "once", Notes().take, seen)
+    assert [(each.ask_id, each.result, each.says) for each in replies.settled] == [
+        (asks[0], "settled", "once"),
+        (asks[1], "settled", "once"),
+    ]
+    assert sorted(each.text for each in replies.outcomes) == ["once, echo: ask one", "once, echo: ask two"]
+    assert agent.decisions == [("once", None), ("once", None)]
+
+
+async def test_one_that_cannot_be_settled_keeps_no_other_from_it() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        face = face_of(fleet)
+        laptop = await fleet.find_live("laptop")
+        asks = await asking(face.driver, laptop, "question", "ask two", "ask three")
+        elsewhere = agent.open[asks[1]]
+        await agent.reply(elsewhere, "reject", None)  # type: ignore[arg-type] # a permission
+        result = await replied(face, ask=["per_nobody", *asks, asks[2]], answer="always")
+    assert rows(result) == {"per_nobody": "elsewhere", asks[0]: "settled", asks[1]: "elsewhere", asks[2]: "settled"}
+    assert "it was settled by somebody else (reject)" in result["told"]
+    assert agent.decisions == [("reject", None), ("always", None)]
+    assert agent.said == [[["always"]]]
+
+
+async def test_what_always_released_is_called_that_and_no_error() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        driver, laptop = Driver(fleet, 30), await fleet.find_live("laptop")
+        asks = await asking(driver, laptop, "ask one", "ask two", "ask three")
+        really = agent.reply
+
+        async def covering(ask: Permission, decision: str, reason: str | None) -> None:
+            for other in asks[1:]:
+                await really(agent.open[other], "always", None)  # type: ignore[arg-type] # a permission
+            agent.decisions.clear()
+            await really(ask, decision, reason)
+
+        agent.reply = covering  # type: ignore[method-assign] # OpenCode settles all that it covers
+        replies = await driver.reply_to_several(laptop, asks[:2], "always", Notes().take, seen)
+        assert [each.result for each in replies.settled] == ["settled", "released"]
+        assert len(replies.outcomes) == 2
+        late = await driver.reply(laptop, asks[2], "once", Notes().take, seen)
+    assert late.result == "done"
+    assert "released it too" in late.note
+    assert agent.decisions == [("always", None)]
+
+
+async def test_all_are_those_that_were_listed_whole() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        face = face_of(fleet)
+        laptop = await fleet.find_live("laptop")
+        listed = await asking(face.driver, laptop, "ask one", "ask two")
+        assert "per_" in (await replied(face))["told"]
+        (unseen,) = await asking(face.driver, laptop, "ask three")
+        result = await replied(face, ask="all", answer="once")
+        assert rows(result) == dict.fromkeys(listed, "settled")
+        assert f"not decided, as they were not listed whole before: {unseen}" in result["told"]
+        assert [ask["id"] for ask in (await replied(face))["asks"]] == [unseen]
+    assert len(agent.decisions) == 2
+
+
+@pytest.mark.parametrize("answer", ["once", ["once"]])
+async def test_an_answer_without_an_ask_says_that_nothing_was_answered(answer: str | list[str]) -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        face = face_of(fleet)
+        asks = await asking(face.driver, await fleet.find_live("laptop"), "ask one")
+        result = await replied(face, answer=answer)
+        assert result["told"].startswith("Nothing was answered")
+        assert [ask["id"] for ask in result["asks"]] == asks
+    assert agent.decisions == []
+
+
+async def test_a_reason_is_no_novel() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        driver, laptop = Driver(fleet, 30), await fleet.find_live("laptop")
+        (ask,) = await asking(driver, laptop, "ask one")
+        with pytest.raises(Refused, match="at most 1,000 characters; nothing was settled"):
+            await driver.reply(laptop, ask, "reject: " + "x" * 1_001, Notes().take, seen)
+        assert agent.decisions == []
+        await driver.reply_to_several(laptop, [ask], "reject: " + "x" * 1_000, Notes().take, seen)
+    assert agent.decisions == [("reject", "x" * 1_000)]
+    assert agent.posted[-1].text == "x" * 1_000

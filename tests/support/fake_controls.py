@@ -1,0 +1,70 @@
+"""What can be done with a scripted agent's sessions beside their turns."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from opencode_fleet.errors import Refused
+
+if TYPE_CHECKING:
+    from opencode_fleet.errors import InstanceError
+    from opencode_fleet.model import Session
+    from support.fake_agent import FakeAgent
+
+
+class FakeControls:
+    """Does it in memory. `gate` holds all up before they are done."""
+
+    def __init__(self, agent: FakeAgent) -> None:
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.archives = True
+        self.breaks: InstanceError | None = None
+        """What is raised once something is done, as where its answer is lost."""
+        self.did: list[str] = []
+        """What was done, as words and ids."""
+        self._agent = agent
+
+    async def compact(self, session: Session) -> None:
+        """See `Controls.compact`."""
+        await self._do(f"compact {session.id}")
+
+    async def fork(self, session_id: str) -> Session:
+        """See `Controls.fork`."""
+        original = self._agent.made[session_id]
+        copy = self._agent.add_session(original.directory, f"{original.title} (fork)")
+        await self._do(f"fork {session_id}")
+        return copy
+
+    async def undo(self, session_id: str, message_id: str) -> None:
+        """See `Controls.undo`."""
+        self._change(session_id, undone_from=message_id)
+        await self._do(f"undo {session_id} {message_id}")
+
+    async def redo(self, session_id: str) -> None:
+        """See `Controls.redo`."""
+        self._change(session_id, undone_from="")
+        await self._do(f"redo {session_id}")
+
+    async def rename(self, session_id: str, title: str) -> None:
+        """See `Controls.rename`."""
+        self._change(session_id, title=title)
+        await self._do(f"rename {session_id} {title}")
+
+    async def archive(self, session_id: str) -> None:
+        """See `Controls.archive`."""
+        if not self.archives:
+            raise Refused("it cannot put sessions away. Nothing was done")
+        self._change(session_id, is_archived=True)
+        await self._do(f"archive {session_id}")
+
+    def _change(self, session_id: str, **fields: object) -> None:
+        self._agent.made[session_id] = replace(self._agent.made[session_id], **fields)  # type: ignore[arg-type] # as given
+
+    async def _do(self, what: str) -> None:
+        await self.gate.wait()
+        self.did.append(what)
+        if self.breaks is not None:
+            raise self.breaks
