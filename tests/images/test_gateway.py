@@ -121,7 +121,9 @@ async def test_it_drives_a_registered_opencode_for_a_machine_with_a_token(
     os.chown(register(module_registry, registration("laptop", opencode.port, cwd=str(opencode.cwd))), uid, -1)
     token = gateway.command("tokens", "add", f"machine-{era}", "--capability", "observe", "--capability", "drive")
     async with gateway.client(token, era) as client:
-        assert set(await client.tools()) == {"instances", "read", "send"}
+        tools = await client.tools()
+        assert {"instances", "inbox", "read", "send", "wait"} <= set(tools)
+        assert "reply" not in tools
         answer = await client.call("send", instance="laptop", message="hello from a container", session="new")
     assert answer.structured["text"] == "echo: hello from a container"
     lines = [json.loads(line) for line in docker("logs", gateway.name).stdout.splitlines()]

@@ -20,14 +20,14 @@ from opencode_fleet.agents.opencode2.decoder import Decoder
 from opencode_fleet.agents.opencode2.history import MAX_PAGE, History, cursor_of
 from opencode_fleet.agents.opencode2.operations import BUILT_IN_VERSION, KNOWN, Operations
 from opencode_fleet.agents.opencode2.records import Calls, Records
-from opencode_fleet.agents.opencode2.survey import workplaces
+from opencode_fleet.agents.opencode2.survey import SESSIONS_IN_SNAPSHOT, newest_sessions, workplaces
 from opencode_fleet.agents.parallel import in_parallel
 from opencode_fleet.agents.shapes import searching
 from opencode_fleet.errors import BadAnswer, Forbidden, InstanceError, NotFound, Refused, Rejected
 from opencode_fleet.model import Runs, Snapshot, Status, TurnRecord, is_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from opencode_fleet import model
     from opencode_fleet.agents.guard import GuardDocument
@@ -39,8 +39,6 @@ HEARTBEAT_GRACE = 40.0
 """Seconds of silence after which the stream is given up; OpenCode 2 sends a heartbeat every 15."""
 OPENAPI_BODY = 8 << 20
 """Bytes: its OpenAPI document has 270 KB today."""
-SESSIONS_IN_SNAPSHOT = 20
-"""Of each directory."""
 MAX_LISTS = 5
 FEW = 2
 """Opened directories that are sooner asked for their sessions each than found on a further page of all sessions."""
@@ -110,7 +108,7 @@ class OpenCode2:
             if found is not None:
                 sessions[found.id] = found
         places = workplaces(guard, sessions.values(), set(runs.statuses), time.time())
-        kept = _newest({place.directory for place in places}, sessions.values(), runs.statuses)
+        kept = newest_sessions({place.directory for place in places}, sessions.values(), runs.statuses)
         return Snapshot(workplaces=places, runs=runs, sessions=kept)
 
     async def _newest_sessions(self, opened: set[str]) -> dict[str, model.Session]:
@@ -246,6 +244,8 @@ class OpenCode2:
         """See `Agent.todos`. OpenCode 2 keeps no such list."""
         del session_id
         return []
+
+    # -- choices -------------------------------------------------------------------------------------------------
 
     async def agents(self, directory: str) -> list[str]:
         """See `Agent.agents`."""
@@ -396,17 +396,3 @@ def _naming_gone(directory: str) -> Iterator[None]:
         which = quote(directory, 300) if directory else "of that session"
         message = f"the directory {which} is gone on that machine: make it again, or use another one"
         raise Rejected(message, status=error.status) from None
-
-
-def _newest(directories: set[str], sessions: Iterable[model.Session], running: Iterable[str]) -> list[model.Session]:
-    """Return the newest sessions of each directory, newest first, and all that run."""
-    active = set(running)
-    count = dict.fromkeys(directories, 0)
-    kept = []
-    for session in sorted(sessions, key=lambda each: each.updated, reverse=True):
-        room = count.get(session.directory, SESSIONS_IN_SNAPSHOT) < SESSIONS_IN_SNAPSHOT
-        if session.id in active or (room and session.parent_id is None):
-            kept.append(session)
-        if room:
-            count[session.directory] += 1
-    return kept

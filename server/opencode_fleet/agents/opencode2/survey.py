@@ -1,4 +1,4 @@
-"""Which directories of an OpenCode 2 are shown: those that launchers opened, and allowed ones that are in use."""
+"""What of an OpenCode 2 is shown: directories that are opened or in use, and the newest sessions of each."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 IN_USE_FOR: Final = 7 * 86_400.0
 """Seconds after its last session's last change for which an allowed directory is shown."""
 MAX_IN_USE: Final = 50
+SESSIONS_IN_SNAPSHOT: Final = 20
+"""Of each directory."""
 
 
 def workplaces(guard: GuardDocument, sessions: Iterable[Session], running: set[str], now: float) -> list[Workplace]:
@@ -38,3 +40,17 @@ def workplaces(guard: GuardDocument, sessions: Iterable[Session], running: set[s
             used[directory] = max(last, used.get(directory, 0.0))
     newest = sorted(used, key=lambda directory: used[directory], reverse=True)[:MAX_IN_USE]
     return [*opened.values(), *(Workplace(directory=directory) for directory in newest)]
+
+
+def newest_sessions(directories: set[str], sessions: Iterable[Session], running: Iterable[str]) -> list[Session]:
+    """Return the newest sessions of each directory, newest first, and all that run."""
+    active = set(running)
+    count = dict.fromkeys(directories, 0)
+    kept = []
+    for session in sorted(sessions, key=lambda each: each.updated, reverse=True):
+        room = count.get(session.directory, SESSIONS_IN_SNAPSHOT) < SESSIONS_IN_SNAPSHOT
+        if session.id in active or (room and session.parent_id is None):
+            kept.append(session)
+        if room:
+            count[session.directory] += 1
+    return kept
