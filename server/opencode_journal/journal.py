@@ -257,6 +257,14 @@ class Journal:
         """Return the JSON value that was set under `key`; None if none was, or for as long as entries are kept."""
         return self._do(lambda: self._opened.rows.state(key))
 
+    def states(self, prefix: str) -> dict[str, Any]:
+        """Return all values that were set under keys that begin with `prefix`, by key; see `state`."""
+        return self._do(lambda: self._opened.rows.states(prefix))
+
+    def state_keys(self, prefix: str) -> list[str]:
+        """Return the keys that begin with `prefix` of all that is set."""
+        return self._do(lambda: self._opened.rows.state_keys(prefix))
+
     def set_state(self, key: str, value: Any) -> None:
         """Set a JSON value of at most `MAX_STATE_BYTES`; None removes it. Raises `ValueError` for others."""
         _check_names(key)
@@ -320,7 +328,12 @@ def _check_names(*names: str) -> None:
 
 
 def _json(value: Any, limit: int) -> str:
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    if len(text) > limit:
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # half a character, which the database does not take as it is
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+        size = len(text)
+    if size > limit:
         raise ValueError(f"JSON of more than {limit} bytes")
     return text

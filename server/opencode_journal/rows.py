@@ -203,6 +203,16 @@ class Rows:
             found = self._db.execute("SELECT value FROM states WHERE key = ?", (key,)).fetchone()
         return None if found is None else json.loads(found["value"])
 
+    def states(self, prefix: str) -> dict[str, Any]:
+        """Return what was set under all keys that begin with `prefix`, which is not empty."""
+        found = self.read("SELECT key, value FROM states WHERE key >= ? AND key < ?", prefix, _behind(prefix))
+        return {row["key"]: json.loads(row["value"]) for row in found}
+
+    def state_keys(self, prefix: str) -> list[str]:
+        """Return all keys that begin with `prefix`, which is not empty."""
+        found = self.read("SELECT key FROM states WHERE key >= ? AND key < ?", prefix, _behind(prefix))
+        return [row["key"] for row in found]
+
     def set_state(self, key: str, value: str | None, now: float) -> None:
         """Set JSON under `key`, or remove it."""
         with database.database_errors():
@@ -270,3 +280,8 @@ class Rows:
     def close(self) -> None:
         """Close the connection."""
         self._db.close()
+
+
+def _behind(prefix: str) -> str:
+    """Return the first text behind all that begin with `prefix`."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
