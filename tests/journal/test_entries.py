@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from opencode_common import database
 from opencode_journal.cursor import Cursor
 from opencode_journal.entries import (
     ASK_OPENED,
@@ -18,6 +19,7 @@ from opencode_journal.entries import (
     TURN_STARTED,
 )
 from opencode_journal.errors import AnotherEpoch, NotACursor, TooOld
+from opencode_journal.rows import MIGRATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -145,7 +147,7 @@ def test_a_clock_that_was_wrong_for_a_while_makes_no_holes(journal: Journal, mon
 def test_a_flood_is_bounded_whatever_its_age(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opencode_journal.journal.MAX_BYTES", 100_000)
     monkeypatch.setattr("opencode_journal.journal._PRUNE_BATCH", 4)
-    entries = [journal.append(TURN_ENDED, str(number), data={"text": "x" * 4000}) for number in range(50)]
+    entries = [journal.append(TURN_ENDED, str(number), data={"text": "ä" * 2000}) for number in range(50)]
 
     assert journal.prune(time.time()) == 4
     while journal.prune(time.time()):
@@ -153,7 +155,34 @@ def test_a_flood_is_bounded_whatever_its_age(journal: Journal, monkeypatch: pyte
 
     left = journal.since(0, 100)
     assert left == entries[-len(left) :]
-    assert 5 < len(left) < 25
+    assert len(left) == 24, "as many as fit, and no fewer"
+
+
+def test_what_an_earlier_version_wrote_counts(
+    directory: Path, opened: Callable[[], Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.mkdir(0o700)
+    earlier = database.connect(directory / "journal.sqlite3", 1.0)
+    database.migrate(earlier, MIGRATIONS[:1])
+    earlier.execute("INSERT INTO about VALUES (1, 'abcdef', '')")
+    for _ in range(3):
+        earlier.execute(
+            "INSERT INTO entries (at, kind, instance, session, ask, data) VALUES (9e9, 'a', '', '', '', '{}')"
+        )
+    earlier.close()
+    (directory / "journal.sqlite3").chmod(0o600)
+    monkeypatch.setattr("opencode_journal.journal.MAX_BYTES", 250)
+
+    assert opened().prune(0) == 1
+
+
+def test_states_and_handles_take_no_room_from_entries(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opencode_journal.journal.MAX_BYTES", 100_000)
+    entry = journal.append(TURN_ENDED, "a")
+    journal.set_state("large", "x" * 200_000)
+
+    assert journal.prune(time.time()) == 0
+    assert journal.since(0, 5) == [entry]
 
 
 def test_together_is_whole_or_nothing(journal: Journal) -> None:

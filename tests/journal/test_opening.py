@@ -261,8 +261,7 @@ def test_in_memory_there_is_an_end_to_what_is_kept(monkeypatch: pytest.MonkeyPat
     while journal.prune(0):
         pass
 
-    assert journal.since(0, 100) == []
-    assert journal.pruned_before == entries[-1].seq + 1
+    assert journal.since(0, 100) == entries[-24:]
     journal.close()
 
 
