@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
     from pathlib import Path
 
+    from opencode_journal.leader import Leader
+
 T = TypeVar("T")
 Handled = Literal["a", "s"]
 """What has handles: asks and sessions."""
@@ -35,6 +37,8 @@ MAX_BYTES: Final = 200_000_000
 """In the file, whatever its age: half a million entries or more."""
 MAX_BYTES_IN_MEMORY: Final = 10_000_000
 _LOOK_SECONDS: Final = 1.0
+_LONGEST_PAUSE: Final = 15.0
+"""Seconds between looks after a file that has not served for long."""
 _PRUNE_SECONDS: Final = 10.0
 _PRUNE_BATCH: Final = 2_000
 """Entries that go at once: others wait for that long, and so does the event loop."""
@@ -48,10 +52,12 @@ class Journal:
     Args:
         directory: made with mode 0700 if it is missing; None keeps all in memory.
         days: for how long entries are kept, handles after their last use, and states after they were set.
+        leader: who writes into the file what was remembered while it did not serve; None: this copy is the only one.
     """
 
-    def __init__(self, directory: Path | None, days: int = 14) -> None:
-        self._opened = OpenedRows(directory)
+    def __init__(self, directory: Path | None, days: int = 14, leader: Leader | None = None) -> None:
+        self._leader = leader
+        self._opened = OpenedRows(directory, self._leads)
         self._nudges = Nudges(directory)
         self._days = days
         self._in_transaction = False
@@ -68,6 +74,12 @@ class Journal:
     def is_kept(self) -> bool:
         """Whether the file serves: otherwise other copies see nothing of what this one appends."""
         return self._opened.is_kept
+
+    def _leads(self) -> bool:
+        if self._leader is None:
+            return True
+        self._leader.look()  # its file may serve again only now, too
+        return self._leader.is_leader
 
     @property
     def epoch(self) -> str:
@@ -307,15 +319,16 @@ class Journal:
                 self.close()
 
     async def _watch(self) -> None:
-        prune_at = 0.0
+        prune_at, pause = 0.0, _LOOK_SECONDS
         while True:
             if self._opened.look():
                 self._wake()
+            pause = _LOOK_SECONDS if self.is_kept else min(2 * pause, _LONGEST_PAUSE)
             is_more = False
             if time.monotonic() >= prune_at:
                 is_more = self.prune(time.time()) == _PRUNE_BATCH
                 prune_at = time.monotonic() + (0 if is_more else _PRUNE_SECONDS)
-            await asyncio.sleep(0 if is_more else _LOOK_SECONDS)
+            await asyncio.sleep(0 if is_more else pause)
 
     def close(self) -> None:
         """Close the file; the object is of no use afterwards."""

@@ -252,15 +252,26 @@ class Rows:
         with database.database_errors():
             return self._last_number("handles")
 
-    def inherit(self, other: Rows, last_handle: int) -> None:
-        """Take over the states of another journal, and its handles up to a number; new ones go beyond it."""
+    def inherit(self, other: Rows, last_handle: int) -> frozenset[str]:
+        """Take over another journal's states, whose keys are returned, and its handles as `take_handles` does."""
         with self.transaction(durable=False):
-            self._inherit(other, last_handle)
+            self._take_handles(other, last_handle)
+            return self._take_states(other)
 
-    def take_in(self, other: Rows, last_handle: int) -> None:
-        """Inherit from another journal, and append all its entries under new numbers."""
+    def take_handles(self, other: Rows, last_handle: int) -> None:
+        """Take over the handles of another journal up to a number; new ones go beyond it."""
         with self.transaction(durable=True):
-            self._inherit(other, last_handle)
+            self._take_handles(other, last_handle)
+
+    def take_in(self, other: Rows, last_handle: int, inherited: frozenset[str]) -> None:
+        """Take back what another journal, which had the states with the keys `inherited` from this one, has become.
+
+        Its entries are appended under new numbers. States that it has not any more are removed.
+        """
+        with self.transaction(durable=True):
+            self._take_handles(other, last_handle)
+            removed = inherited - self._take_states(other)
+            self._db.executemany("DELETE FROM states WHERE key = ?", [(key,) for key in removed])
             last_seq = self.last_seq
             self._db.executemany(
                 f"INSERT INTO entries ({_WITHOUT_SEQ}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608 # a constant
@@ -268,18 +279,27 @@ class Rows:
             )
             self._count_entries("seq > ?", last_seq)
 
-    def _inherit(self, other: Rows, last_handle: int) -> None:
+    def _take_handles(self, other: Rows, last_handle: int) -> None:
         self._number_handles_beyond(last_handle)
         self._db.executemany(
             "INSERT OR IGNORE INTO handles VALUES (?, ?, ?, ?, ?)",
             other.read("SELECT * FROM handles WHERE number <= ?", last_handle),
         )
-        self._db.executemany("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", other.read("SELECT * FROM states"))
+
+    def _take_states(self, other: Rows) -> frozenset[str]:
+        states = other.read("SELECT * FROM states")
+        self._db.executemany("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", states)
+        return frozenset(row["key"] for row in states)
 
     def read(self, query: str, *values: object) -> list[sqlite3.Row]:
         """Return all that a query finds."""
         with database.database_errors():
             return self._db.execute(query, values).fetchall()
+
+    def wait_for_others(self, patience: float) -> None:
+        """Let statements wait `patience` seconds for other programs from now on."""
+        with database.database_errors():
+            self._db.execute(f"PRAGMA busy_timeout = {patience * 1000:.0f}")
 
     def changed_elsewhere(self) -> bool:
         """Whether another connection has written since this was asked last.

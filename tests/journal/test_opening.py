@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opencode_common import database
 from opencode_journal.cursor import Cursor
 from opencode_journal.entries import ASK_OPENED, TURN_ENDED
 from opencode_journal.errors import AnotherEpoch, NotKept
 from opencode_journal.journal import Journal
+from support.full_disk import fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -139,32 +139,6 @@ def test_nobody_takes_memory_for_the_file_or_for_another_s_memory(journal: Journ
     other.close()
 
 
-@pytest.fixture
-def pages(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pages the journal's file may have when it is opened: its disk is full then."""
-    limit = [1_000_000]
-
-    def connect(path: Path | str, patience: float) -> sqlite3.Connection:
-        connection = database.connect(path, patience)
-        if path != ":memory:":
-            connection.execute(f"PRAGMA max_page_count = {limit[0]}")
-        return connection
-
-    monkeypatch.setattr("opencode_journal.opening.connect", connect)
-    return limit
-
-
-def fill(journal: Journal) -> int:
-    """Append durable entries until no more goes in; return how many did."""
-    for count in range(1000):
-        try:
-            journal.append(ASK_OPENED, "laptop", data={"text": "x" * 4000}, durable=True)
-        except NotKept as refused:
-            assert "database or disk is full; make room on its disk" in str(refused)  # noqa: PT017 # not at once
-            return count
-    pytest.fail("there is always room")
-
-
 def test_on_a_full_disk_what_must_be_kept_is_refused_and_the_rest_goes_on(
     opened: Callable[[], Journal], pages: list[int]
 ) -> None:
@@ -186,36 +160,6 @@ def test_on_a_full_disk_what_must_be_kept_is_refused_and_the_rest_goes_on(
     assert journal.state("open") == ["per_1"]
     with pytest.raises(NotKept, match="make room on its disk"):
         journal.append(ASK_OPENED, "laptop", durable=True)
-
-
-def test_when_there_is_room_again_what_was_in_memory_is_in_the_file(
-    opened: Callable[[], Journal], pages: list[int]
-) -> None:
-    pages[0] = 40
-    journal = opened()
-    before = journal.cursor()
-    handle = journal.handle("s", "laptop", "ses_1")
-    kept = fill(journal)
-    journal.append(TURN_ENDED, "laptop", "ses_1", data={"text": "y" * 4000})
-    journal.set_state("open", ["per_2"])
-    in_memory, strange = journal.cursor(), journal.handle("s", "laptop", "ses_2")
-
-    journal._opened.look()
-    assert not journal.is_kept, "the disk is as full as before"
-    pages[0] = 1_000_000
-    assert journal._opened.look()
-
-    assert journal.trouble == ""
-    entries, _ = journal.after(before, 1000)
-    assert [entry.kind for entry in entries] == [ASK_OPENED] * kept + [TURN_ENDED]
-    assert opened().since(0, 1000) == entries
-    assert opened().state("open") == ["per_2"]
-    with pytest.raises(AnotherEpoch):
-        journal.after(in_memory, 5)
-    assert journal.of_handle(handle) == ("s", "laptop", "ses_1")
-    assert journal.of_handle(strange) is None
-    assert journal.handle("s", "laptop", "ses_3") == "s2", "handles are short again"
-    assert journal.append(TURN_ENDED, "laptop", durable=True).seq == kept + 2
 
 
 def test_a_file_that_was_removed_to_make_room_gives_no_handle_out_again(

@@ -65,7 +65,8 @@ async def fake_relay(
 
     `lost_after`: seconds after which an instance without a connection counts as away.
     """
-    journal, leader = Journal(state_dir), Leader(state_dir)
+    leader = Leader(state_dir)
+    journal = Journal(state_dir, leader=leader)
     async with journal.watching(), leader.standing(), fake_fleet(**agents) as (fleet, transport):
         recorder = Recorder(fleet, journal, leader, lost_after=lost_after)
         async with recorder.running():
