@@ -67,8 +67,10 @@ class Journal:
 
     @property
     def trouble(self) -> str:
-        """Why what happens is remembered only until this server ends, in one line; empty while it is kept."""
-        return self._opened.trouble
+        """Why what happens is remembered only until this server ends, or not at all, in one line; else empty."""
+        if self._opened.trouble or self._leader is None or not self._leader.trouble:
+            return self._opened.trouble
+        return f"what happens is not recorded: {self._leader.trouble}"
 
     @property
     def is_kept(self) -> bool:

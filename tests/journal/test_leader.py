@@ -11,6 +11,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from opencode_journal.journal import Journal
 from opencode_journal.leader import Leader
 
 if TYPE_CHECKING:
@@ -123,3 +124,21 @@ async def test_a_copy_without_a_directory_leads_itself() -> None:
     leader = Leader(None)
     async with leader.standing():
         assert leader.is_leader
+
+
+def test_that_no_copy_leads_is_said(journal: Journal, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    leader = Leader(directory)
+    led = Journal(directory, leader=leader)
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", no_locks)
+        leader.look()
+    assert led.is_kept
+    assert led.trouble == f"what happens is not recorded: {leader.trouble}"
+    assert "leader.lock cannot be locked" in led.trouble
+    leader.look()
+    assert led.trouble == ""
+    leader._step_down()
+    led.close()
