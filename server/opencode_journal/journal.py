@@ -88,16 +88,6 @@ class Journal:
         """What tells this journal from others: numbers of entries mean something within it alone."""
         return self._opened.rows.epoch
 
-    @property
-    def last_seq(self) -> int:
-        """The number of the newest entry; 0 where there never was one."""
-        return self._do(lambda: self._opened.rows.last_seq)
-
-    @property
-    def pruned_before(self) -> int:
-        """All entries with smaller numbers are gone, and none with this or a greater one."""
-        return self._do(lambda: self._opened.rows.first_seq)
-
     def cursor(self) -> Cursor:
         """Return the cursor of who has seen all that there is now."""
         return self._do(lambda: Cursor(self._opened.rows.epoch, self._opened.rows.last_seq))
@@ -224,10 +214,6 @@ class Journal:
         """Nothing is read from a file that was removed, nor written to it."""
         if not self._opened.is_in_place() and self._opened.look():
             self._wake()
-
-    def since(self, seq: int, limit: int, kinds: Collection[str] | None = None) -> list[Entry]:
-        """Return the first `limit` entries after `seq`, the oldest first; all `kinds` unless some are given."""
-        return self._do(lambda: self._opened.rows.since(seq, limit, kinds))
 
     def latest(self, limit: int, kinds: Collection[str] | None = None) -> list[Entry]:
         """Return the last `limit` entries, the oldest first; all `kinds` unless some are given."""

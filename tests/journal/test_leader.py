@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import os
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from opencode_journal.journal import Journal
 from opencode_journal.leader import Leader
+from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,8 @@ from opencode_journal.leader import Leader
 async def main():
     leader = Leader(Path(sys.argv[1]))
     async with leader.standing():
-        await leader.elected()
+        while not leader.is_leader:
+            await asyncio.sleep(0.01)
         print("leads", flush=True)
         await asyncio.Event().wait()
 
@@ -55,7 +56,7 @@ async def test_when_the_leader_is_killed_another_takes_over(directory: Path) -> 
             assert not leader.is_leader
             assert leader.trouble == ""
             first.kill()
-            await asyncio.wait_for(leader.elected(), 30)
+            await eventually_async(lambda: leader.is_leader, within=30)
             assert leader.is_leader
         assert not leader.is_leader
 
@@ -80,7 +81,7 @@ async def test_a_leader_whose_file_was_removed_steps_down_before_it_leads_anew(d
         leader.look()
         assert (leader.is_leader, other.is_leader) == (False, True)
         other._step_down()
-        await asyncio.wait_for(leader.elected(), 30)
+        await eventually_async(lambda: leader.is_leader, within=30)
 
 
 def test_a_lock_that_nobody_can_have_is_said_once_and_tried_again(

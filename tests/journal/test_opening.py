@@ -34,7 +34,7 @@ def works(journal: Journal) -> bool:
     journal.set_state("key", 1)
     handle = journal.handle("s", "a", "ses_1")
     return (
-        journal.since(entry.seq - 1, 5) == [entry]
+        journal.latest(1) == [entry]
         and journal.state("key") == 1
         and journal.of_handle(handle) == ("s", "a", "ses_1")
     )
@@ -48,7 +48,7 @@ def test_without_a_directory_it_works_and_keeps_nothing() -> None:
     assert journal.trouble.endswith("there is no directory for it; set RELAY_STATE_DIR")
     with pytest.raises(NotKept, match=r"this cannot be kept, so it was not done: .+ set RELAY_STATE_DIR"):
         journal.append(TURN_ENDED, "a", durable=True)
-    assert len(journal.since(0, 5)) == 1
+    assert len(journal.latest(5)) == 1
     journal.close()
 
 
@@ -148,13 +148,13 @@ def test_on_a_full_disk_what_must_be_kept_is_refused_and_the_rest_goes_on(
     journal.set_state("open", ["per_1"])
     epoch, kept = journal.epoch, fill(journal)
     assert kept > 3
-    assert journal.last_seq == kept, "nothing of what was refused"
+    assert journal.cursor().seq == kept, "nothing of what was refused"
     assert journal.is_kept, "what is there can still be read"
 
     told = journal.append(TURN_ENDED, "laptop", data={"text": "y" * 4000})
 
     assert "disk is full; make room on its disk" in journal.trouble
-    assert journal.since(0, 5) == [told]
+    assert journal.latest(5) == [told]
     assert journal.epoch != epoch
     assert journal.of_handle(handle) == ("s", "laptop", "ses_1")
     assert journal.state("open") == ["per_1"]
@@ -192,7 +192,7 @@ def test_what_fails_in_the_middle_is_done_whole_in_memory(opened: Callable[[], J
 
     journal.together(both)
 
-    assert [entry.kind for entry in journal.since(0, 5)] == [TURN_ENDED]
+    assert [entry.kind for entry in journal.latest(5)] == [TURN_ENDED]
     assert journal.state("small") == 1
     assert opened().state("small") is None
 
@@ -205,7 +205,7 @@ def test_in_memory_there_is_an_end_to_what_is_kept(monkeypatch: pytest.MonkeyPat
     while journal.prune(0):
         pass
 
-    assert journal.since(0, 100) == entries[-24:]
+    assert journal.latest(100) == entries[-24:]
     journal.close()
 
 
@@ -222,7 +222,7 @@ def test_a_file_that_was_removed_is_made_anew_and_no_handle_comes_back(
 
     assert journal.is_kept
     assert journal.epoch != epoch
-    assert opened().since(0, 5) == [entry] != [old]
+    assert opened().latest(5) == [entry] != [old]
     assert journal.of_handle(handle) is None
     assert journal.handle("s", "laptop", "ses_2") != handle
 
@@ -231,7 +231,7 @@ def test_what_was_in_a_file_that_was_removed_is_not_read(journal: Journal, direc
     journal.append(TURN_ENDED, "a")
     (directory / PATH).unlink()
 
-    assert journal.since(0, 5) == []
+    assert journal.latest(5) == []
     assert journal.is_kept
 
 

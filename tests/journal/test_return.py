@@ -43,7 +43,7 @@ def test_when_there_is_room_again_what_was_in_memory_is_in_the_file(
     assert journal.trouble == ""
     entries, _ = journal.after(before, 1000)
     assert [entry.kind for entry in entries] == [ASK_OPENED] * kept + [TURN_ENDED]
-    assert opened().since(0, 1000) == entries
+    assert opened().latest(1000) == entries
     assert opened().state("open") == ["per_2"]
     with pytest.raises(AnotherEpoch):
         journal.after(in_memory, 5)
