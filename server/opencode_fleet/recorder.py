@@ -13,6 +13,7 @@ import time
 from collections import OrderedDict
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 from opencode_common.bucket import Bucket
 from opencode_common.text import bare, one_line
@@ -77,6 +78,8 @@ class Recorder:
         self._allowances: OrderedDict[str, Bucket] = OrderedDict()
         self._due: dict[Instance, int] = {}
         """Those of which something is to be written that was too much at its time, and how many entries that is."""
+        self._running: WeakKeyDictionary[Instance, frozenset[str]] = WeakKeyDictionary()
+        """The sessions that ran at the last look after which nothing was left to write."""
         self._failing: set[str] = set()
         """Names of those that could not be recorded when they were looked at last."""
         self._away: dict[str, float] = {}
@@ -111,11 +114,20 @@ class Recorder:
             case TurnFailed(session_id, problem):
                 self._fail(instance, session_id, one_line(problem, _PROBLEM))
             case None | StatusChanged() | SessionGone() | AskOpened() | AskSettled():
-                self._look(instance, was_told=event is not None)
+                if not self._is_known(instance, event):
+                    self._look(instance, was_told=event is not None)
                 if isinstance(event, StatusChanged):
                     self._note_status(instance, event)
             case _:
                 pass
+
+    def _is_known(self, instance: Instance, event: Event | None) -> bool:
+        """Whether all that an event tells is that a session runs which ran at the last look: most tell no more."""
+        return (
+            isinstance(event, StatusChanged)
+            and event.status is not None
+            and event.session_id in self._running.get(instance, ())
+        )
 
     def _fail(self, instance: Instance, session_id: str, problem: str) -> None:
         root = instance.state.root_of(session_id)
@@ -151,6 +163,7 @@ class Recorder:
 
         What fails here is this instance's, and no other is to suffer from it.
         """
+        self._running.pop(instance, None)
         if not self._leads:
             return
         needed = self._due.get(instance)
@@ -165,6 +178,8 @@ class Recorder:
                 log.exception("what happens on %s cannot be recorded", instance.quoted)
         else:
             self._failing.discard(instance.name)
+            if instance not in self._due:
+                self._running[instance] = frozenset(instance.state.statuses)
 
     def _look_at(self, instance: Instance, *, was_told: bool) -> None:
         if instance.closed_since is not None and not self._is_listed(instance):

@@ -191,3 +191,29 @@ async def test_of_many_that_are_away_at_once_each_counts(tmp_path: Path) -> None
         lost = [entry.instance for entry in relay.entries(INSTANCE_LOST)]
         assert "desktop" in lost
         assert len(lost) == 11
+
+
+async def test_that_what_runs_still_runs_is_not_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = FakeAgent()
+    session, other = agent.add_session("/").id, agent.add_session("/").id
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        instance = await relay.fleet.find_live("laptop")
+        agent.tell(StatusChanged(session, Status()))
+        await eventually_async(lambda: relay.told() == [(TURN_STARTED, session)])
+        looks: list[str] = []
+        at = OpenWork.at
+
+        def counted(work: OpenWork, name: str) -> Open:
+            looks.append(name)
+            return at(work, name)
+
+        monkeypatch.setattr(OpenWork, "at", counted)
+        for _ in range(20):
+            agent.tell(StatusChanged(session, Status()))
+        agent.tell(StatusChanged(other, Status()))
+        await eventually_async(lambda: instance.state.is_busy(other))
+        assert looks == ["laptop"]
+        for each in (None, Status(), None):
+            agent.tell(StatusChanged(session, each))
+        ended = [(TURN_ENDED, session), (TURN_STARTED, session), (TURN_ENDED, session)]
+        await eventually_async(lambda: relay.told() == [(TURN_STARTED, session), (TURN_STARTED, other), *ended])
