@@ -103,6 +103,44 @@ async def test_an_error_of_the_agents_is_passed_on(status: int) -> None:
         assert told.text == ("" if status == 500 else '{"message": "why"}')
 
 
+@pytest.mark.parametrize(
+    ("generation", "method", "path", "body"),
+    [
+        (1, "GET", "/session", None),
+        (1, "GET", PATH_1, None),
+        (1, "PATCH", PATH_1, {"title": "tea"}),
+        (1, "POST", f"{PATH_1}/fork", {}),
+        (1, "POST", f"{PATH_1}/revert", {"messageID": "msg_a"}),
+        (1, "POST", f"{PATH_1}/unrevert", {}),
+        (2, "GET", "/api/session", None),
+        (2, "GET", PATH, None),
+        (2, "POST", f"{PATH}/fork", {}),
+        (2, "POST", f"{PATH}/revert/stage", {"messageID": "msg_a", "files": True}),
+    ],
+)
+async def test_of_what_a_session_took_back_goes_only_from_which_message_on(
+    generation: int, method: str, path: str, body: dict[str, object] | None
+) -> None:
+    session = {"id": "ses_a", "directory": "/opened", "location": {"directory": "/opened"}}
+    revert = {"messageID": "msg_a", "snapshot": "5f3a", "diff": "d" * 2_000_000, "files": [{"patch": "d" * 90_000}]}
+
+    def told(revert: dict[str, object]) -> object:
+        undone = {**session, "revert": revert}
+        if path.endswith("/revert/stage"):
+            return {"data": revert}
+        found = [undone, session] if path.endswith("/session") else undone
+        return found if generation == 1 else {"data": found}
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path != path:
+            return session_in("/opened") if generation == 2 else web.json_response(session)
+        return web.json_response(told(revert))
+
+    async with fake_agent(answer) as fake, guarded(fake.target(generation), opened("/opened")) as guard:
+        answered = await guard.client.request(method, path, json=body)
+    assert answered.json() == told({"messageID": "msg_a"})
+
+
 FILE = {"type": "file", "id": "prt_1", "filename": "a.png", "url": "data:image/png;base64," + "A" * 50_000}
 STATE = {"status": "completed", "input": {"content": "x" * 50_000, "command": "make"}, "output": "y" * 49_999 + "z"}
 CALL = {"type": "tool", "id": "prt_2", "tool": "bash", "state": {**STATE, "metadata": {"output": "y" * 50_000}}}

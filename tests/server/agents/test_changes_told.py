@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opencode_fleet.agents.http import LARGE_BODY
+from opencode_fleet.agents.http import LARGE_BODY, SMALL_BODY
 from opencode_fleet.agents.opencode1 import OpenCode1
 from opencode_fleet.changes import FileChange, Todo, WorkingTree
 from opencode_fleet.errors import BadAnswer
@@ -143,6 +143,35 @@ async def test_generation_1_tells_what_the_turn_of_the_newest_prompt_changed() -
 async def test_generation_2_tells_it_by_itself() -> None:
     async with an_agent(2, {"GET /api/session/ses_1/diff?context=3": {"data": PATCHED[:1]}}) as agent:
         assert await agent.turn_changes("ses_1") == FILES[:1]
+
+
+@GENERATIONS
+async def test_a_session_that_took_back_large_changes_is_read_and_controlled_all_the_same(generation: int) -> None:
+    """Also where no guard, or an older one, leaves the changes out."""
+    revert = {"messageID": "msg_a", "diff": "d" * 2 * SMALL_BODY}
+    session = {"id": "ses_1", "directory": HOME, "location": {"directory": HOME}, "revert": revert}
+    first = [f"POST /session/ses_1/{act}" for act in ("revert", "unrevert", "fork")]
+    told = {
+        1: {
+            "GET /session": [session],
+            **dict.fromkeys([*first, "GET /session/ses_1", "PATCH /session/ses_1"], session),
+        },
+        2: {
+            "GET /api/session": {"data": [session]},
+            "GET /api/session/ses_1": {"data": session},
+            "POST /api/session/ses_1/fork": {"data": session},
+            "POST /api/session/ses_1/revert/stage": {"data": revert},
+        },
+    }
+    async with an_agent(generation, answers(generation) | told[generation]) as agent:
+        assert [each.undone_from for each in await agent.sessions(HOME, 5)] == ["msg_a"]
+        assert (await agent.session("ses_1")).undone_from == "msg_a"
+        assert (await agent.controls.fork("ses_1")).undone_from == "msg_a"
+        await agent.controls.undo("ses_1", "msg_a")
+        if generation == 1:
+            await agent.controls.redo("ses_1")
+            await agent.controls.rename("ses_1", "tea")
+            await agent.controls.archive("ses_1")
 
 
 async def test_only_generation_1_keeps_a_list_of_what_there_is_to_do() -> None:
