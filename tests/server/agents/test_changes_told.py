@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -143,6 +144,21 @@ async def test_generation_1_tells_what_the_turn_of_the_newest_prompt_changed() -
 async def test_generation_2_tells_it_by_itself() -> None:
     async with an_agent(2, {"GET /api/session/ses_1/diff?context=3": {"data": PATCHED[:1]}}) as agent:
         assert await agent.turn_changes("ses_1") == FILES[:1]
+
+
+@GENERATIONS
+async def test_a_turn_that_changed_too_much_to_be_told_leads_to_the_working_tree(generation: int) -> None:
+    refused = (502, json.dumps({"name": "AnswerTooLarge", "data": {"message": "more than 8 MiB: ask for less"}}))
+    told = {
+        1: {"GET /session/ses_1/message": [message("msg_1", "user")], "GET /session/ses_1/diff": refused},
+        2: {"GET /api/session/ses_1/diff": refused},
+    }
+    tree = {diff_of(generation): refused}
+    usual = {call: answer for call, answer in answers(generation).items() if "?" not in call}
+    async with an_agent(generation, usual | told[generation] | tree) as agent:
+        with pytest.raises(BadAnswer, match=r"more than 8 MiB.*`changes` without `session`"):
+            await agent.turn_changes("ses_1")
+        assert [each.additions for each in (await agent.working_tree(HOME)).files] == [1, 3]
 
 
 @GENERATIONS
