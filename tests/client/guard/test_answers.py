@@ -132,7 +132,12 @@ async def test_of_what_a_session_took_back_goes_only_from_which_message_on(
     generation: int, method: str, path: str, body: dict[str, object] | None
 ) -> None:
     session = {"id": "ses_a", "directory": "/opened", "location": {"directory": "/opened"}}
-    revert = {"messageID": "msg_a", "snapshot": "5f3a", "diff": "d" * 2_000_000, "files": [{"patch": "d" * 90_000}]}
+    whole: dict[str, object] = {
+        "messageID": "msg_a",
+        "snapshot": "5f3a",
+        "diff": "d" * 2_000_000,
+        "files": [{"patch": "d" * 90_000}],
+    }
 
     def told(revert: dict[str, object]) -> object:
         undone = {**session, "revert": revert}
@@ -144,7 +149,7 @@ async def test_of_what_a_session_took_back_goes_only_from_which_message_on(
     async def answer(request: web.Request) -> web.StreamResponse:
         if request.path != path:
             return session_in("/opened") if generation == 2 else web.json_response(session)
-        return web.json_response(told(revert))
+        return web.json_response(told(whole))
 
     async with fake_agent(answer) as fake, guarded(fake.target(generation), opened("/opened")) as guard:
         answered = await guard.client.request(method, path, json=body)

@@ -149,7 +149,7 @@ async def test_generation_2_tells_it_by_itself() -> None:
 @GENERATIONS
 async def test_a_turn_that_changed_too_much_to_be_told_leads_to_the_working_tree(generation: int) -> None:
     refused = (502, json.dumps({"name": "AnswerTooLarge", "data": {"message": "more than 8 MiB: ask for less"}}))
-    told = {
+    told: dict[int, Json] = {
         1: {"GET /session/ses_1/message": [message("msg_1", "user")], "GET /session/ses_1/diff": refused},
         2: {"GET /api/session/ses_1/diff": refused},
     }
@@ -167,7 +167,7 @@ async def test_a_session_that_took_back_large_changes_is_read_and_controlled_all
     revert = {"messageID": "msg_a", "diff": "d" * 2 * SMALL_BODY}
     session = {"id": "ses_1", "directory": HOME, "location": {"directory": HOME}, "revert": revert}
     first = [f"POST /session/ses_1/{act}" for act in ("revert", "unrevert", "fork")]
-    told = {
+    told: dict[int, Json] = {
         1: {
             "GET /session": [session],
             **dict.fromkeys([*first, "GET /session/ses_1", "PATCH /session/ses_1"], session),
