@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, get_args
 
 from opencode_common.text import quote
-from opencode_fleet.errors import InstanceError, Refused, RelayError, Unreachable, Unresponsive
+from opencode_fleet.errors import BadAnswer, InstanceError, Refused, RelayError, Unreachable, Unresponsive
 from opencode_fleet.events import SessionChanged
 from opencode_fleet.plans import Deed, Plans
 
@@ -162,7 +162,7 @@ class Controller:
             # Its own notice may come later, and what is shown until then would be as before.
             with suppress(InstanceError):
                 instance.tell(SessionChanged(await instance.agent.session(done.session)))
-        except (Unreachable, Unresponsive) as error:
+        except (Unreachable, Unresponsive, BadAnswer) as error:
             if isinstance(error, Unreachable) and error.refused:
                 done = Done("refused", f"{error}; nothing was done", instance.name, session.id)
             else:

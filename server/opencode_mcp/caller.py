@@ -29,9 +29,11 @@ class Caller:
     login: str
     may: frozenset[str]
     """Of `observe`, `approve` and `drive`."""
+    is_told: bool = False
+    """Whether the parent said so: then this one process shows and settles for all logins."""
 
 
-NOBODY: Final = Caller("", frozenset())
+NOBODY: Final = Caller("", frozenset(), is_told=True)
 """Of whom nothing was said, by a parent that says so of each call."""
 
 
@@ -58,4 +60,4 @@ def caller_of(ctx: Context[Fleet, Any], *, told: bool) -> Caller:
         said = _Said.model_validate(meta.get(KEY))
     except ValidationError:
         return NOBODY
-    return Caller(said.login, said.may)
+    return Caller(said.login, said.may, is_told=True)

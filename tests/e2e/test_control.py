@@ -98,6 +98,21 @@ async def test_a_session_is_controlled_from_afar(repository: Driven) -> None:
 
 
 @pytest.mark.timeout(400)
+async def test_a_large_change_is_taken_back_and_the_instance_stays(repository: Driven) -> None:
+    numbers = repository.directory / "numbers.txt"
+    async with relay_client(repository.registry) as client:
+        session = (await send(client, f"[BASH:seq 1 200000 > {numbers}]")).structured["session"]
+        done = await planned(client, "undo", session=session)
+        assert done.structured["rows"][0]["result"] == "done", done.text
+        assert not numbers.exists()
+    # Another server, which knows nothing yet, finds it.
+    async with relay_client(repository.registry) as client:
+        done = await control(client, "redo", session=session)
+        assert done.structured["rows"][0]["result"] == "done", done.text
+        assert numbers.stat().st_size > 1 << 20
+
+
+@pytest.mark.timeout(400)
 async def test_what_runs_is_stopped_several_with_a_plan(repository: Driven, model: ScriptedModel) -> None:
     sessions = [repository.create(), repository.create()]
     async with relay_client(repository.registry) as client:

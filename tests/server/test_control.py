@@ -12,7 +12,7 @@ import pytest
 from opencode_fleet import control as control_module
 from opencode_fleet.control import Controller, Wish
 from opencode_fleet.drive import Driver
-from opencode_fleet.errors import Refused, Rejected, Unreachable
+from opencode_fleet.errors import BadAnswer, Refused, Rejected, Unreachable
 from opencode_fleet.events import StatusChanged
 from opencode_fleet.model import Message, Part, Status
 from support.fake_agent import FakeAgent, fake_fleet
@@ -21,6 +21,7 @@ from support.waiting import eventually_async
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from opencode_fleet.errors import InstanceError
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
 
@@ -159,10 +160,11 @@ async def test_what_the_agent_cannot_do_is_refused_with_its_reason() -> None:
     [
         (Unreachable("the line broke"), "unknown", "whether fork was done is not known"),
         (Unreachable("nothing listens there", refused=True), "refused", "nothing was done"),
+        (BadAnswer("it answered more than 8 MiB"), "unknown", "whether fork was done is not known"),
         (Rejected("it said no", status=400), "refused", "it said no"),
     ],
 )
-async def test_an_answer_that_is_lost_is_called_unknown(error: Rejected, result: str, says: str) -> None:
+async def test_an_answer_that_is_lost_is_called_unknown(error: InstanceError, result: str, says: str) -> None:
     agent, _ = an_agent("tea?")
     agent.controls.breaks = error
     async with controlled(agent) as (laptop, controls):

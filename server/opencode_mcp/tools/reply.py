@@ -52,7 +52,8 @@ async def reply(
         return answered(face.shown.whole(target, found), waiting(target, [found]))
 
     def is_seen(found: Ask) -> bool:
-        return face.shown.is_seen(target, found)
+        # Where one process shows for all logins, what it did not show to this one nobody has shown.
+        return (face.shown.is_listed if face.caller.is_told else face.shown.is_seen)(target, found)
 
     may_prompt = DRIVE in face.caller.may
     if len(asks) == 1 and asks != [ALL]:

@@ -135,7 +135,9 @@ class OpenCode1:
     async def sessions(self, directory: str, limit: int, *, title: str = "") -> list[model.Session]:
         """See `Agent.sessions`."""
         params = {"directory": directory, "roots": "true", "limit": str(limit)} | searching(title)
-        found = self._client.many(Session, await self._client.call("GET", "/session", params=params))
+        found = self._client.many(
+            Session, await self._client.call("GET", "/session", params=params, limit=LARGE_BODY)
+        )
         sessions = [session.domain() for session in found]
         # Without a match the server lists the whole project; a subagent's or an archived one is never ours to drive.
         kept = [s for s in sessions if s.directory == directory and s.parent_id is None and not s.is_archived]
@@ -143,7 +145,8 @@ class OpenCode1:
 
     async def session(self, session_id: str) -> model.Session:
         """See `Agent.session`."""
-        return self._client.one(Session, await self._client.call("GET", f"/session/{session_id}")).domain()
+        told = await self._client.call("GET", f"/session/{session_id}", limit=LARGE_BODY)
+        return self._client.one(Session, told).domain()
 
     async def messages(
         self,
