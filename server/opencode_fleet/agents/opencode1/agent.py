@@ -26,7 +26,7 @@ from opencode_fleet.agents.opencode1.wire import (
 )
 from opencode_fleet.agents.pages import PageSize
 from opencode_fleet.agents.shapes import searching
-from opencode_fleet.errors import NotFound
+from opencode_fleet.errors import InstanceError, NotFound
 from opencode_fleet.model import Runs, Snapshot, TurnRecord, Workplace, is_id
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ class OpenCode1:
         posting = asyncio.create_task(call)
         try:
             while not (await asyncio.wait({posting}, timeout=COMMAND_LOOKS_APART))[0]:
-                with suppress(NotFound):
+                with suppress(InstanceError):  # it has only not been seen yet
                     await self.message(prompt.session_id, prompt.id)
                     return prompt.id
             await posting
