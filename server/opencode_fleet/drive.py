@@ -111,8 +111,8 @@ class Driver:
                 await self._settler.settle(instance, ask, REJECT)
 
     def _titled(self, instance: Instance, session_id: str) -> str:
-        session = instance.state.sessions.get(session_id)
-        return f"{session_id} ({quote(session.title, 60)})" if session else session_id
+        title = instance.state.title(session_id)
+        return f"{session_id} ({quote(title, 60)})" if title else session_id
 
     # -- settling asks ---------------------------------------------------------------------------------------------
 

@@ -300,8 +300,7 @@ def _about(ask: Ask) -> str:
 
 
 def _title(instance: Instance, root: str) -> str:
-    session = instance.state.sessions.get(root)
-    return one_line(session.title, _TITLE) if session else ""
+    return one_line(instance.state.title(root), _TITLE)
 
 
 def _titled(title: str) -> dict[str, Any]:
