@@ -368,7 +368,7 @@ class Sender:
         elif live.text:
             doing = f"it is writing {quote(live.text[-160:], 160)}"
         elif session_id in instance.posting and not instance.state.family_busy(session_id):
-            doing = "it has accepted a message and not begun with it"
+            doing = "it has accepted a message and not begun with it, or is being changed"
         else:
             doing = "it is thinking"
         return (
