@@ -9,8 +9,13 @@ import pytest
 
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import Refused, Rejected
+from opencode_fleet.model import Outcome, Question, QuestionItem
+from opencode_fleet.settling import Replies
 from opencode_mcp.face import Face
 from opencode_mcp.tools.reply import reply
+from opencode_mcp.views.rows import MAX_TEXT
+from opencode_mcp.views.shown import Shown
+from opencode_mcp.views.turns import replied as several
 from support.fake_agent import FakeAgent, fake_fleet
 from support.notes import Notes
 
@@ -217,3 +222,17 @@ async def test_the_turns_are_looked_up_at_the_same_time() -> None:
         agent.messages = meeting  # type: ignore[method-assign]
         await driver.reply_to_several(laptop, asks, "once", Notes().take, seen)
     assert met == 2
+
+
+async def test_the_texts_of_several_turns_share_the_room_of_one() -> None:
+    async with fake_fleet(laptop=FakeAgent()) as (fleet, _):
+        laptop = await fleet.find_live("laptop")
+        ask = Question(id="que_1", session_id="ses_0", items=(QuestionItem(question="Which colour?"),))
+        outcomes = [Outcome("done", f"ses_{number}", "x" * 50_000 + f" end {number}") for number in range(8)]
+        failed = Outcome("failed", "ses_8", "y" * 50_000, "z" * 5_000)
+        waits = [Outcome("needs-answer", "ses_0", "", asks=(ask,))] * 2
+        text, result = several(laptop, Replies((), (*outcomes, failed, *waits)), Shown(), "")
+    assert len(text) < 2 * MAX_TEXT
+    assert all(f" end {number}" in text for number in range(8))
+    assert text.count("call `reply` with `ask`") == 1
+    assert result.asks[0].id == "que_1"
