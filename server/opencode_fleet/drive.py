@@ -42,7 +42,7 @@ class Driver:
     """Acts on the instances of a fleet. Times are in seconds."""
 
     def __init__(self, fleet: Fleet, timeout: float, deciding: Deciding | None = None) -> None:
-        """`deciding` hears of each decision, with its instance and ask, before the agent is told of it."""
+        """`deciding`: see `Settler`."""
         self.sessions = Sessions(fleet)
         self._background = Background()
         self._sender = Sender(self.sessions, timeout, self._background)
