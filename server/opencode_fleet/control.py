@@ -61,6 +61,11 @@ class Wish:
     value: str = ""
     plan: str = ""
 
+    @property
+    def needs_idle(self) -> bool:
+        """Whether the session must not run meanwhile."""
+        return self.action != "rename"
+
 
 class _Step(NamedTuple):
     """Something that can be done now."""
@@ -97,15 +102,13 @@ class Controller:
             return before
         session = await self._session(instance, wish)
         meant = instance.name, replace(wish, session=session.id)
-        if (task := self._going_on.find(meant)) is not None:
-            return await self._heard(instance, wish, task, is_earlier=True)
         step = await self._step(instance, session, wish)
-        if wish.action != "rename":
+        if wish.needs_idle:
             await instance.refresh()
         # From here on nobody else comes in between.
         if (task := self._going_on.find(meant)) is not None:
             return await self._heard(instance, wish, task, is_earlier=True)
-        if wish.action != "rename":
+        if wish.needs_idle:
             _check_idle(instance, session)
         state = frozenset({step.state})
         if step.would and not wish.plan:
@@ -113,7 +116,7 @@ class Controller:
             return Done("planned", step.would, instance.name, session.id, plan)
         if wish.plan:
             self._plans.use(wish.plan, _deed(instance, session, wish), state)
-        if wish.action != "rename":
+        if wish.needs_idle:
             instance.posting.add(session.id)
         task = self._background.start(self._run(instance, session, wish, step))
         self._going_on.add(task, said, meant)
@@ -181,7 +184,7 @@ class Controller:
         except (InstanceError, Refused) as error:
             done = _not_done(instance, session, wish, error)
         finally:
-            if wish.action != "rename":
+            if wish.needs_idle:
                 instance.posting.discard(session.id)
         if wish.plan:
             self._plans.finish(wish.plan, done.says)
