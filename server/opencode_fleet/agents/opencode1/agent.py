@@ -26,7 +26,7 @@ from opencode_fleet.agents.opencode1.wire import (
 )
 from opencode_fleet.agents.pages import PageSize
 from opencode_fleet.agents.shapes import searching
-from opencode_fleet.errors import NotFound
+from opencode_fleet.errors import InstanceError, NotFound
 from opencode_fleet.model import Runs, Snapshot, TurnRecord, Workplace, is_id
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ MAX_ASKS_CHECKED = 50
 class OpenCode1:
     """The API of one OpenCode 1. It hosts a directory; a guard before it shows no other."""
 
-    capabilities = frozenset({Capability.SCREEN, Capability.REASONS})
+    capabilities = frozenset({Capability.SCREEN, Capability.REASONS, Capability.ARCHIVES})
 
     def __init__(self, client: AgentClient, version: str, guard: GuardDocument | None = None) -> None:
         self.version = version
@@ -299,7 +299,7 @@ class OpenCode1:
         posting = asyncio.create_task(call)
         try:
             while not (await asyncio.wait({posting}, timeout=COMMAND_LOOKS_APART))[0]:
-                with suppress(NotFound):
+                with suppress(InstanceError):  # it has only not been seen yet
                     await self.message(prompt.session_id, prompt.id)
                     return prompt.id
             await posting
