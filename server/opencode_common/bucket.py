@@ -19,13 +19,17 @@ class Bucket:
         self._left = float(size)
         self._at = clock()
 
-    def take(self) -> bool:
-        """Take one, if there is one."""
-        self._refill()
-        if self._left < 1:
+    def take(self, count: int = 1) -> bool:
+        """Take `count`, if there are as many."""
+        if not self.holds(count):
             return False
-        self._left -= 1
+        self._left -= count
         return True
+
+    def holds(self, count: int = 1) -> bool:
+        """Whether there are `count`; more than the size never are."""
+        self._refill()
+        return self._left >= count
 
     def borrow(self) -> float:
         """Take one in any case; return after how many seconds it would have been there."""

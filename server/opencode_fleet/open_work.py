@@ -6,8 +6,9 @@ writes nothing twice. Only the leader writes it.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -15,9 +16,10 @@ if TYPE_CHECKING:
     from opencode_journal.journal import Journal
 
 _KEY: Final = "open/"
-_NAMES: Final = "open"
-MAX_NAMES: Final = 1_000
-"""Instances of which it is remembered that something is open there; of more nothing is said while they are away."""
+MAX_NAMES: Final = 400
+"""Instances of one machine of which it is remembered what is open there; nothing is recorded of more."""
+MAX_BYTES: Final = 2_000_000
+"""Of what is remembered of one machine, as JSON."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -33,19 +35,27 @@ class OpenAsk:
 
 @dataclass(slots=True)
 class Open:
-    """What is open at one instance: titles of turns by root session, asks by id. `lost`: since when it is away."""
+    """What is open at one instance: titles of turns by root session, asks by id. `lost`: since when it is away.
+
+    `machine`: whose room it takes; the machines of a plain account, which cannot be told apart, are one, and empty.
+    """
 
     turns: dict[str, str] = field(default_factory=dict)
     asks: dict[str, OpenAsk] = field(default_factory=dict)
     lost: float | None = None
+    machine: str = ""
 
     def __bool__(self) -> bool:
         """Whether there is anything to remember."""
         return bool(self.turns or self.asks or self.lost is not None)
 
 
+class _Held(NamedTuple):
+    machine: str
+    size: int
+
+
 _ADAPTER: Final = TypeAdapter(Open)
-_NAMES_ADAPTER: Final = TypeAdapter(list[str])
 
 
 class OpenWork:
@@ -53,29 +63,79 @@ class OpenWork:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
+        self._counted = ""
+        """The journal's epoch for which the next three hold."""
+        self._held: dict[str, _Held] = {}
+        self._names: Counter[str] = Counter()
+        self._bytes: Counter[str] = Counter()
 
     def at(self, name: str) -> Open:
         """Return what is open at an instance; nothing where that cannot be read."""
         value = self._journal.state(_KEY + name)
-        try:
-            return Open() if value is None else _ADAPTER.validate_python(value)
-        except ValidationError:
-            return Open()  # of a later version: what is open there is recorded anew
+        return Open() if value is None else _read(value)
 
     def names(self) -> list[str]:
-        """Return the instances that anything is, or was, open at."""
-        value = self._journal.state(_NAMES)
-        try:
-            return [] if value is None else _NAMES_ADAPTER.validate_python(value)
-        except ValidationError:
-            return []
+        """Return the instances that anything is open at."""
+        names = [key.removeprefix(_KEY) for key in self._journal.state_keys(_KEY)]
+        if len(names) < len(self._held):
+            self.recount()  # the journal has pruned some
+        return names
+
+    def machine_of(self, name: str) -> str:
+        """Return the machine of one of `names`."""
+        self._count()
+        return self._held[name].machine if name in self._held else ""
+
+    def has_room(self, name: str, open_: Open) -> bool:
+        """Whether `open_` may be set: what becomes less always may."""
+        self._count()
+        machine, size = open_.machine, _size(open_)
+        held = self._held.get(name)
+        if held is not None and held.machine == machine:
+            return size <= held.size or self._bytes[machine] - held.size + size <= MAX_BYTES
+        return not size or (self._names[machine] < MAX_NAMES and self._bytes[machine] + size <= MAX_BYTES)
 
     def set(self, name: str, open_: Open) -> None:
         """Set what is open at an instance; call it in the transaction that writes the entries about it."""
-        names = self.names()
-        if open_ and name not in names:
-            # Those that have nothing open any more make room.
-            kept = [known for known in names if len(names) < MAX_NAMES or self.at(known)]
-            if len(kept) < MAX_NAMES:
-                self._journal.set_state(_NAMES, [*kept, name])
+        self._count()
         self._journal.set_state(_KEY + name, _ADAPTER.dump_python(open_) if open_ else None)
+        self._hold(name, _Held(open_.machine, _size(open_)))
+
+    def recount(self) -> None:
+        """Count anew who takes how much room, when that is asked next: somebody else has written meanwhile."""
+        self._counted = ""
+
+    def _count(self) -> None:
+        if self._counted == self._journal.epoch:
+            return
+        states = self._journal.states(_KEY)
+        self._held, self._names, self._bytes = {}, Counter(), Counter()
+        self._counted = self._journal.epoch
+        for key, value in states.items():
+            open_ = _read(value)
+            self._hold(key.removeprefix(_KEY), _Held(open_.machine, _size(open_)))
+
+    def _hold(self, name: str, held: _Held) -> None:
+        before = self._held.pop(name, None)
+        if before is not None:
+            self._add(before.machine, -1, -before.size)
+        if held.size:
+            self._held[name] = held
+            self._add(held.machine, 1, held.size)
+
+    def _add(self, machine: str, names: int, size: int) -> None:
+        self._names[machine] += names
+        self._bytes[machine] += size
+        if not self._names[machine]:
+            del self._names[machine], self._bytes[machine]
+
+
+def _read(value: object) -> Open:
+    try:
+        return _ADAPTER.validate_python(value)
+    except ValidationError:
+        return Open()  # of a later version: what is open there is recorded anew
+
+
+def _size(open_: Open) -> int:
+    return len(_ADAPTER.dump_json(open_)) if open_ else 0

@@ -12,16 +12,16 @@ import logging
 import time
 from collections import OrderedDict
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
 from opencode_common.bucket import Bucket
 from opencode_common.text import bare, one_line
 from opencode_fleet.agent import Capability
+from opencode_fleet.differences import MAX_OPEN, Change, closed, gone, is_id, opened, title_of, titled
 from opencode_fleet.events import AskOpened, AskSettled, SessionGone, StatusChanged, TurnFailed
-from opencode_fleet.model import Permission
-from opencode_fleet.open_work import Open, OpenAsk, OpenWork
+from opencode_fleet.open_work import OpenWork
 from opencode_journal.entries import (
-    ASK_OPENED,
     ASK_SETTLED,
     INSTANCE_BACK,
     INSTANCE_LOST,
@@ -31,12 +31,12 @@ from opencode_journal.entries import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Container, Iterator
 
     from opencode_fleet.events import Event
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
-    from opencode_fleet.model import Ask
+    from opencode_fleet.open_work import Open
     from opencode_journal.journal import Journal
     from opencode_journal.leader import Leader
 
@@ -44,27 +44,23 @@ log = logging.getLogger(__name__)
 
 LOST_AFTER: Final = 30.0
 """Seconds without a connection after which a machine counts as away: a shorter break is no news."""
-MAX_OPEN: Final = 100
-"""Turns, and asks, of one instance that are recorded at a time; of more one hears while they are open."""
 CHANGES_AT_ONCE: Final = 1_000
 CHANGES_PER_SECOND: Final = 5.0
 """Of one machine. What comes faster is written later, and what began and ended meanwhile never."""
 MAX_MACHINES: Final = 1_000
+MAX_FAILING: Final = 1_000
 MAX_PROBLEMS: Final = 1_000
 _TEND_SECONDS: Final = 1.0
 _HOW: Final = 20
-_TITLE: Final = 80
-_ABOUT: Final = 200
 _PROBLEM: Final = 500
 _WHY: Final = 300
 _DECIDED: Final = "decided/"
 
 
-class _Change(NamedTuple):
-    kind: str
-    session: str = ""
-    ask: str = ""
-    data: dict[str, Any] = {}  # noqa: RUF012 - never changed
+class _Problem(NamedTuple):
+    why: str
+    is_over: bool = False
+    """Whether the turn has ended."""
 
 
 class Recorder:
@@ -77,11 +73,15 @@ class Recorder:
         self._leader = leader
         self._lost_after = lost_after
         self._open = OpenWork(journal)
-        self._problems: OrderedDict[tuple[str, str], str] = OrderedDict()
-        """Why turns failed that have not ended yet, by instance and session."""
+        self._problems: OrderedDict[tuple[str, str], _Problem] = OrderedDict()
+        """Why turns failed whose ends this copy has not written, by instance and session."""
         self._allowances: OrderedDict[str, Bucket] = OrderedDict()
-        self._due: set[Instance] = set()
-        """Those of which something is to be written that was too much at its time."""
+        self._due: dict[Instance, int] = {}
+        """Those of which something is to be written that was too much at its time, and how many entries that is."""
+        self._running: WeakKeyDictionary[Instance, frozenset[str]] = WeakKeyDictionary()
+        """The sessions that ran at the last look after which nothing was left to write."""
+        self._failing: set[str] = set()
+        """Names of those that could not be recorded when they were looked at last."""
         self._away: dict[str, float] = {}
         """Since when (monotonic seconds) instances are not connected."""
         self._told_away: set[str] = set()
@@ -117,106 +117,159 @@ class Recorder:
             case TurnFailed(session_id, problem):
                 self._fail(instance, session_id, one_line(problem, _PROBLEM))
             case None | StatusChanged() | SessionGone() | AskOpened() | AskSettled():
-                self._look(instance, was_told=event is not None)
-                if isinstance(event, StatusChanged) and event.status is None and instance not in self._due:
-                    self._problems.pop((instance.name, event.session_id), None)
+                if not self._is_known(instance, event):
+                    self._look(instance, was_told=event is not None)
+                if isinstance(event, StatusChanged):
+                    self._note_status(instance, event)
             case _:
                 pass
+
+    def _is_known(self, instance: Instance, event: Event | None) -> bool:
+        """Whether all that an event tells is that a session runs which ran at the last look: most tell no more."""
+        return (
+            isinstance(event, StatusChanged)
+            and event.status is not None
+            and event.session_id in self._running.get(instance, ())
+        )
 
     def _fail(self, instance: Instance, session_id: str, problem: str) -> None:
         root = instance.state.root_of(session_id)
         if root != session_id:
             return  # a subagent's is its root's to deal with
         if instance.state.is_busy(root):
-            self._problems[instance.name, root] = problem
+            self._problems[instance.name, root] = _Problem(problem)
             while len(self._problems) > MAX_PROBLEMS:
                 self._problems.popitem(last=False)
-        elif self._leads and self._allowance(instance).take():
+        elif self._leads and is_id(root) and self._allowance(_payer(instance)).take():
             # It never began to run, so nothing else tells of it.
-            data = {**_titled(_title(instance, root)), "problem": problem}
+            data = {**titled(title_of(instance, root)), "problem": problem}
             self._journal.append(TURN_FAILED, instance.name, root, data=data)
+
+    def _note_status(self, instance: Instance, event: StatusChanged) -> None:
+        key = (instance.name, event.session_id)
+        known = self._problems.get(key)
+        if known is None:
+            return
+        if event.status is not None:
+            if known.is_over:
+                del self._problems[key]
+        elif self._leads and instance not in self._due:
+            del self._problems[key]
+        else:
+            # Whether that was written will be seen once this copy leads, or may write.
+            self._problems[key] = known._replace(is_over=True)
 
     # -- comparing -----------------------------------------------------------------------------------------------
 
     def _look(self, instance: Instance, *, was_told: bool) -> None:
-        """Write what is another than the journal knows. `was_told`: by an event, not found in a list."""
+        """Write what is another than the journal knows. `was_told`: by an event, not found in a list.
+
+        What fails here is this instance's, and no other is to suffer from it.
+        """
+        self._running.pop(instance, None)
         if not self._leads:
             return
-        if instance.closed_since is not None:
-            compare = self._closed
-        elif instance.connected.is_set():
-            self._is_there(instance.name)
-            compare = self._compared
+        needed = self._due.get(instance)
+        if needed and instance.closed_since is None and not self._allowance(_payer(instance)).holds(needed):
+            return
+        try:
+            self._look_at(instance, was_told=was_told)
+        except Exception:
+            self._due.pop(instance, None)
+            if instance.name not in self._failing and len(self._failing) < MAX_FAILING:
+                self._failing.add(instance.name)
+                log.exception("what happens on %s cannot be recorded", instance.quoted)
         else:
+            self._failing.discard(instance.name)
+            if instance not in self._due:
+                self._running[instance] = frozenset(instance.state.statuses)
+
+    def _look_at(self, instance: Instance, *, was_told: bool) -> None:
+        if instance.closed_since is not None and not self._is_listed(instance):
+            self._drop(instance)
             return
         now = self._open.at(instance.name)
-        changes = compare(instance, now, was_told=was_told)
+        if instance.closed_since is not None:
+            # What outlives being closed goes on, and is told of by whoever shows it next.
+            changes = [] if instance.can(Capability.OUTLIVES) else closed(now)
+        elif instance.connected.is_set():
+            self._is_there(instance.name)
+            now.machine = instance.endpoint.client or ""
+            changes = self._compared(instance, now, was_told=was_told)
+        else:
+            # Once it is connected it is looked at anew.
+            self._due.pop(instance, None)
+            return
         if not changes:
-            self._due.discard(instance)
-        elif self._allowance(instance).take():
-            self._due.discard(instance)
+            self._due.pop(instance, None)
+        elif self._open.has_room(instance.name, now) and self._allowance(_payer(instance)).take(len(changes)):
+            self._due.pop(instance, None)
             self._write(instance.name, now, changes)
         else:
-            self._due.add(instance)
+            self._due[instance] = len(changes)
 
-    def _compared(self, instance: Instance, open_: Open, *, was_told: bool) -> list[_Change]:
+    def _is_listed(self, instance: Instance) -> bool:
+        return any(known is instance for known in self._fleet.all_instances())
+
+    def _drop(self, instance: Instance) -> None:
+        """Forget what is open at an instance that the fleet has dropped, as nobody looks at it again.
+
+        Entries tell of that as far as its machine's allowance goes.
+        """
+        self._due.pop(instance, None)
+        now = self._open.at(instance.name)
+        if not now or any(known.name == instance.name for known in self._fleet.all_instances()):
+            return  # another has the name now, and is compared with what was open
+        changes = gone(now) if instance.can(Capability.OUTLIVES) else closed(now)
+        is_told = self._allowance(_payer(instance)).take(len(changes))
+        self._write(instance.name, now, changes if is_told else [])
+
+    def _compared(self, instance: Instance, open_: Open, *, was_told: bool) -> list[Change]:
         """Return the changes since `open_`, which is brought up to date."""
-        changes = [_Change(INSTANCE_BACK)] if open_.lost is not None else []
+        changes = [Change(INSTANCE_BACK)] if open_.lost is not None else []
         open_.lost = None
-        changes += self._asks(instance, open_)
-        running = instance.state.busy_roots()
+        waiting = {ask.id: ask for ask in instance.state.pending_asks()}
+        running = dict.fromkeys(instance.state.busy_roots())
+        changes += self._settled(instance, open_, waiting)
         for root in [root for root in open_.turns if root not in running]:
             title = open_.turns.pop(root)
             if instance.state.root_of(root) == root:  # else it has turned out to be a subagent's
                 changes.append(self._end(instance, root, title, was_told=was_told))
         for root in running:
-            if root not in open_.turns and len(open_.turns) < MAX_OPEN:
-                title = open_.turns[root] = _title(instance, root)
-                changes.append(_Change(TURN_STARTED, root, data=_titled(title)))
-        changes += _opened(instance, open_)
+            if len(open_.turns) >= MAX_OPEN:
+                break
+            if root not in open_.turns and is_id(root):
+                title = open_.turns[root] = title_of(instance, root)
+                changes.append(Change(TURN_STARTED, root, data=titled(title)))
+        changes += opened(instance, open_, waiting.values())
         return changes
 
-    def _end(self, instance: Instance, root: str, title: str, *, was_told: bool) -> _Change:
-        problem = self._problems.get((instance.name, root), "")
+    def _end(self, instance: Instance, root: str, title: str, *, was_told: bool) -> Change:
+        problem = self._problems.get((instance.name, root))
         # The first turn gets its title while it runs.
-        data = _titled(_title(instance, root) or title)
+        data = titled(title_of(instance, root) or title)
         if problem:
-            return _Change(TURN_FAILED, root, data={**data, "problem": problem})
-        return _Change(TURN_ENDED, root, data=data if was_told else {**data, "unseen": True})
+            return Change(TURN_FAILED, root, data={**data, "problem": problem.why})
+        return Change(TURN_ENDED, root, data=data if was_told else {**data, "unseen": True})
 
-    def _asks(self, instance: Instance, open_: Open) -> Iterator[_Change]:
-        waiting = {ask.id for ask in instance.state.pending_asks()}
+    def _settled(self, instance: Instance, open_: Open, waiting: Container[str]) -> Iterator[Change]:
         for ask_id in [ask_id for ask_id in open_.asks if ask_id not in waiting]:
             ask = open_.asks.pop(ask_id)
             how = one_line(instance.state.settled_how.get(ask_id, ""), _HOW)
             decision = self._journal.state(_decision_key(instance.name, ask_id))
-            data = {**_titled(ask.title), "how": how or decision or "with its turn", "by_us": decision is not None}
-            yield _Change(ASK_SETTLED, ask.root, ask_id, data)
-
-    def _closed(self, instance: Instance, open_: Open, *, was_told: bool) -> list[_Change]:
-        """Return what ended because somebody closed the agent in good order."""
-        del was_told
-        if instance.can(Capability.OUTLIVES):
-            return []
-        data = {"problem": "OpenCode was closed there"}
-        changes = [_Change(ASK_SETTLED, ask.root, ask_id, {"how": "closed"}) for ask_id, ask in open_.asks.items()]
-        changes += [
-            _Change(TURN_FAILED, root, data={**_titled(title), **data}) for root, title in open_.turns.items()
-        ]
-        open_.turns, open_.asks, open_.lost = {}, {}, None
-        return changes
+            data = {**titled(ask.title), "how": how or decision or "with its turn", "by_us": decision is not None}
+            yield Change(ASK_SETTLED, ask.root, ask_id, data)
 
     # -- writing -------------------------------------------------------------------------------------------------
 
-    def _allowance(self, instance: Instance) -> Bucket:
-        machine = instance.endpoint.client or instance.endpoint.name
+    def _allowance(self, machine: str) -> Bucket:
         bucket = self._allowances.setdefault(machine, Bucket(CHANGES_AT_ONCE, CHANGES_PER_SECOND))
         self._allowances.move_to_end(machine)
         while len(self._allowances) > MAX_MACHINES:
             self._allowances.popitem(last=False)
         return bucket
 
-    def _write(self, name: str, now: Open, changes: list[_Change]) -> None:
+    def _write(self, name: str, now: Open, changes: list[Change]) -> None:
         def write() -> None:
             for change in changes:
                 self._journal.append(change.kind, name, change.session, change.ask, change.data)
@@ -234,12 +287,12 @@ class Recorder:
     async def _tend(self) -> None:
         while True:
             try:
-                self._tend_once()
+                await self._tend_once()
             except Exception:
                 log.exception("recording failed")
             await asyncio.sleep(_TEND_SECONDS)
 
-    def _tend_once(self) -> None:
+    async def _tend_once(self) -> None:
         if not self._leads:
             self._led = ""
             return
@@ -247,64 +300,58 @@ class Recorder:
             # What happened before this copy led, or while the journal was another one.
             self._led = self._journal.epoch
             self._told_away.clear()
-            self._due.update(self._fleet.all_instances())
+            self._open.recount()
+            self._due.update(dict.fromkeys(self._fleet.all_instances(), 0))
         for instance in tuple(self._due):
             self._look(instance, was_told=False)
-        self._note_absences()
+            await asyncio.sleep(0)  # of many, nobody waits for all
+        for name, missing in self._absent():
+            self._lose(name, missing)
+            await asyncio.sleep(0)
 
-    def _note_absences(self) -> None:
+    def _absent(self) -> list[tuple[str, Instance | None]]:
+        """Return those that are away for so long that it is news, or were found to be so by another copy."""
         present = {instance.name: instance for instance in self._fleet.all_instances()}
         now = time.monotonic()
         names = present.keys() | set(self._open.names())
         self._away = {name: since for name, since in self._away.items() if name in names}
         self._told_away &= names
+        absent = []
         for name in names:
             instance = present.get(name)
             if instance is not None and instance.connected.is_set():
                 self._is_there(name)
             elif now - self._away.setdefault(name, now) >= self._lost_after and name not in self._told_away:
-                self._told_away.add(name)
-                self._lose(name, instance)
+                absent.append((name, instance))
+        return absent
 
     def _is_there(self, name: str) -> None:
         self._away.pop(name, None)
         self._told_away.discard(name)
 
     def _lose(self, name: str, instance: Instance | None) -> None:
+        payer = _payer(instance) if instance is not None else self._open.machine_of(name) or name
+        if not self._leads or name not in self._away or not self._allowance(payer).holds():
+            return
+        self._told_away.add(name)
         now = self._open.at(name)
         was_there = bool(instance.agent_version) if instance is not None else bool(now)
         if not was_there or now.lost is not None or (instance is not None and instance.closed_since is not None):
             return
         now.lost = time.time()
+        if instance is not None:
+            now.machine = instance.endpoint.client or ""
+        if not self._open.has_room(name, now):
+            return
+        self._allowance(payer).take()
         why = instance.trouble if instance is not None else "it is not registered"
         data = {"why": one_line(bare(why), _WHY), "turns": len(now.turns), "asks": len(now.asks)}
-        self._write(name, now, [_Change(INSTANCE_LOST, data=data)])
+        self._write(name, now, [Change(INSTANCE_LOST, data=data)])
 
 
-def _opened(instance: Instance, open_: Open) -> Iterator[_Change]:
-    for ask in instance.state.pending_asks():
-        if ask.id in open_.asks or len(open_.asks) >= MAX_OPEN:
-            continue
-        root = instance.state.root_of(ask.session_id)
-        is_question = not isinstance(ask, Permission)
-        found = open_.asks[ask.id] = OpenAsk(time.time(), root, is_question, _about(ask), _title(instance, root))
-        data = {**_titled(found.title), "question": is_question, "about": found.about}
-        yield _Change(ASK_OPENED, root, ask.id, data)
-
-
-def _about(ask: Ask) -> str:
-    if isinstance(ask, Permission):
-        what = dict(ask.details).get("command") or ", ".join(ask.patterns[:3])
-        return one_line(f"{ask.action} {what}", _ABOUT)
-    return one_line(ask.items[0].question, _ABOUT) if ask.items else ""
-
-
-def _title(instance: Instance, root: str) -> str:
-    return one_line(instance.state.title(root), _TITLE)
-
-
-def _titled(title: str) -> dict[str, Any]:
-    return {"title": title} if title else {}
+def _payer(instance: Instance) -> str:
+    """Return the machine whose allowance is used."""
+    return instance.endpoint.client or instance.endpoint.name
 
 
 def _decision_key(name: str, ask_id: str) -> str:

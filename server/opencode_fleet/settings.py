@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from opencode_fleet.credentials import read_credentials
 from opencode_fleet.errors import SettingsError
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
+_REGISTRY_DIR: Final = Path("/tmp/opencode-relay")  # noqa: S108 - the documented default; whoever registers there checks its owner and mode
+_MARK_CHARACTERS: Final = 12
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """All settings, validated; the defaults are those of a machine that is no provisioned relay.
@@ -22,7 +27,7 @@ class Settings:
     Times are in seconds; the variables that carry `_MS` are in milliseconds.
     """
 
-    registry_dir: Path = Path("/tmp/opencode-relay")  # noqa: S108 - the documented default; whoever registers there checks its owner and mode
+    registry_dir: Path = _REGISTRY_DIR
     """`RELAY_REGISTRY_DIR`: where the registration files lie."""
     discovery_interval: float = 30.0
     """`DISCOVERY_INTERVAL_MS`: full rescan, and the least time over which a dead registration must stay dead."""
@@ -118,7 +123,7 @@ def load_settings(
     Raises:
         SettingsError: one line that names the variable and the allowed values, or what is wrong with `relay_json`.
     """
-    values: dict[str, object] = {"state_dir": _user_state_dir(environ)}
+    values: dict[str, object] = {}
     if not environ.get("RELAY_REGISTRY_DIR", "").strip() and (relay := load_provisioned(relay_json)):
         # A relay of an earlier version leaves some of them out.
         values |= {name: value for name, value in relay._asdict().items() if value is not None}
@@ -131,15 +136,23 @@ def load_settings(
         except ValueError as error:
             raise SettingsError(f"{variable} is {raw[:80]!r}; it must be {error}") from None
     settings = Settings(**values)  # type: ignore[arg-type] # each value was made by the parser of its field
+    if settings.state_dir is None:
+        settings = replace(settings, state_dir=_user_state_dir(environ, settings.registry_dir))
     if settings.transport not in transports:
         known = ", ".join(sorted(transports))
         raise SettingsError(f"TRANSPORT is {settings.transport[:80]!r}; it must be one of: {known}")
     return settings
 
 
-def _user_state_dir(environ: Mapping[str, str]) -> Path | None:
-    """Return where programs of this user keep what they remember."""
+def _user_state_dir(environ: Mapping[str, str], registry_dir: Path) -> Path | None:
+    """Return where programs of this user keep what they remember, apart for each registry.
+
+    Of two servers of one journal, one would record the instances of both, and miss those of the other.
+    """
     for base in (Path(environ.get("XDG_STATE_HOME", "")), Path(environ.get("HOME", "")) / ".local" / "state"):
         if base.is_absolute():
-            return base / "opencode-relay"
+            own = base / "opencode-relay"
+            if registry_dir == _REGISTRY_DIR:
+                return own
+            return own / f"registry-{hashlib.sha256(os.fsencode(registry_dir)).hexdigest()[:_MARK_CHARACTERS]}"
     return None

@@ -12,9 +12,6 @@ ASK_OPENED: Final = "ask-opened"
 ASK_SETTLED: Final = "ask-settled"
 INSTANCE_LOST: Final = "instance-lost"
 INSTANCE_BACK: Final = "instance-back"
-MESSAGE_ACCEPTED: Final = "message-accepted"
-MESSAGE_DELIVERED: Final = "message-delivered"
-MESSAGE_ANSWERED: Final = "message-answered"
 
 KINDS: Final = frozenset(
     {
@@ -25,9 +22,6 @@ KINDS: Final = frozenset(
         ASK_SETTLED,
         INSTANCE_LOST,
         INSTANCE_BACK,
-        MESSAGE_ACCEPTED,
-        MESSAGE_DELIVERED,
-        MESSAGE_ANSWERED,
     }
 )
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
     from pathlib import Path
 
+    from opencode_journal.leader import Leader
+
 T = TypeVar("T")
 Handled = Literal["a", "s"]
 """What has handles: asks and sessions."""
@@ -35,6 +37,8 @@ MAX_BYTES: Final = 200_000_000
 """In the file, whatever its age: half a million entries or more."""
 MAX_BYTES_IN_MEMORY: Final = 10_000_000
 _LOOK_SECONDS: Final = 1.0
+_LONGEST_PAUSE: Final = 15.0
+"""Seconds between looks after a file that has not served for long."""
 _PRUNE_SECONDS: Final = 10.0
 _PRUNE_BATCH: Final = 2_000
 """Entries that go at once: others wait for that long, and so does the event loop."""
@@ -48,10 +52,12 @@ class Journal:
     Args:
         directory: made with mode 0700 if it is missing; None keeps all in memory.
         days: for how long entries are kept, handles after their last use, and states after they were set.
+        leader: who writes into the file what was remembered while it did not serve; None: this copy is the only one.
     """
 
-    def __init__(self, directory: Path | None, days: int = 14) -> None:
-        self._opened = OpenedRows(directory)
+    def __init__(self, directory: Path | None, days: int = 14, leader: Leader | None = None) -> None:
+        self._leader = leader
+        self._opened = OpenedRows(directory, self._leads)
         self._nudges = Nudges(directory)
         self._days = days
         self._in_transaction = False
@@ -61,28 +67,26 @@ class Journal:
 
     @property
     def trouble(self) -> str:
-        """Why what happens is remembered only until this server ends, in one line; empty while it is kept."""
-        return self._opened.trouble
+        """Why what happens is remembered only until this server ends, or not at all, in one line; else empty."""
+        if self._opened.trouble or self._leader is None or not self._leader.trouble:
+            return self._opened.trouble
+        return f"what happens is not recorded: {self._leader.trouble}"
 
     @property
     def is_kept(self) -> bool:
         """Whether the file serves: otherwise other copies see nothing of what this one appends."""
         return self._opened.is_kept
 
+    def _leads(self) -> bool:
+        if self._leader is None:
+            return True
+        self._leader.look()  # its file may serve again only now, too
+        return self._leader.is_leader
+
     @property
     def epoch(self) -> str:
         """What tells this journal from others: numbers of entries mean something within it alone."""
         return self._opened.rows.epoch
-
-    @property
-    def last_seq(self) -> int:
-        """The number of the newest entry; 0 where there never was one."""
-        return self._do(lambda: self._opened.rows.last_seq)
-
-    @property
-    def pruned_before(self) -> int:
-        """All entries with smaller numbers are gone, and none with this or a greater one."""
-        return self._do(lambda: self._opened.rows.first_seq)
 
     def cursor(self) -> Cursor:
         """Return the cursor of who has seen all that there is now."""
@@ -211,10 +215,6 @@ class Journal:
         if not self._opened.is_in_place() and self._opened.look():
             self._wake()
 
-    def since(self, seq: int, limit: int, kinds: Collection[str] | None = None) -> list[Entry]:
-        """Return the first `limit` entries after `seq`, the oldest first; all `kinds` unless some are given."""
-        return self._do(lambda: self._opened.rows.since(seq, limit, kinds))
-
     def latest(self, limit: int, kinds: Collection[str] | None = None) -> list[Entry]:
         """Return the last `limit` entries, the oldest first; all `kinds` unless some are given."""
         return self._do(lambda: self._opened.rows.latest(limit, kinds))
@@ -256,6 +256,14 @@ class Journal:
     def state(self, key: str) -> Any:
         """Return the JSON value that was set under `key`; None if none was, or for as long as entries are kept."""
         return self._do(lambda: self._opened.rows.state(key))
+
+    def states(self, prefix: str) -> dict[str, Any]:
+        """Return all values that were set under keys that begin with `prefix`, by key; see `state`."""
+        return self._do(lambda: self._opened.rows.states(prefix))
+
+    def state_keys(self, prefix: str) -> list[str]:
+        """Return the keys that begin with `prefix` of all that is set."""
+        return self._do(lambda: self._opened.rows.state_keys(prefix))
 
     def set_state(self, key: str, value: Any) -> None:
         """Set a JSON value of at most `MAX_STATE_BYTES`; None removes it. Raises `ValueError` for others."""
@@ -299,15 +307,16 @@ class Journal:
                 self.close()
 
     async def _watch(self) -> None:
-        prune_at = 0.0
+        prune_at, pause = 0.0, _LOOK_SECONDS
         while True:
             if self._opened.look():
                 self._wake()
+            pause = _LOOK_SECONDS if self.is_kept else min(2 * pause, _LONGEST_PAUSE)
             is_more = False
             if time.monotonic() >= prune_at:
                 is_more = self.prune(time.time()) == _PRUNE_BATCH
                 prune_at = time.monotonic() + (0 if is_more else _PRUNE_SECONDS)
-            await asyncio.sleep(0 if is_more else _LOOK_SECONDS)
+            await asyncio.sleep(0 if is_more else pause)
 
     def close(self) -> None:
         """Close the file; the object is of no use afterwards."""
@@ -320,7 +329,12 @@ def _check_names(*names: str) -> None:
 
 
 def _json(value: Any, limit: int) -> str:
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    if len(text) > limit:
+    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    try:
+        size = len(text.encode())
+    except UnicodeEncodeError:  # half a character, which the database does not take as it is
+        text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+        size = len(text)
+    if size > limit:
         raise ValueError(f"JSON of more than {limit} bytes")
     return text

@@ -33,18 +33,10 @@ class Leader:
     def __init__(self, directory: Path | None) -> None:
         self._path = None if directory is None else directory / FILE_NAME
         self._descriptor: int | None = None
-        self._is_elected = asyncio.Event()
+        self.is_leader = False
+        """Whether this copy leads."""
         self.trouble = ""
         """Why nobody can be elected here, in one line; empty while it is another copy that leads, or this one."""
-
-    @property
-    def is_leader(self) -> bool:
-        """Whether this copy leads."""
-        return self._is_elected.is_set()
-
-    async def elected(self) -> None:
-        """Wait until this copy leads."""
-        await self._is_elected.wait()
 
     @asynccontextmanager
     async def standing(self) -> AsyncIterator[None]:
@@ -67,7 +59,7 @@ class Leader:
     def look(self) -> None:
         """Lead if nobody else does; step down if our lock is on a file that was removed, as another may lead now."""
         if self._path is None:
-            self._is_elected.set()
+            self.is_leader = True
             return
         try:
             if self._descriptor is not None and not _is_at(self._descriptor, self._path):
@@ -80,7 +72,7 @@ class Leader:
             self._say(f"{self._path} cannot be locked: {error.strerror}; set RELAY_STATE_DIR to a local directory")
         else:
             self.trouble = ""
-            self._is_elected.set()
+            self.is_leader = True
 
     def _say(self, trouble: str) -> None:
         if trouble != self.trouble:
@@ -88,7 +80,7 @@ class Leader:
         self.trouble = trouble
 
     def _step_down(self) -> None:
-        self._is_elected.clear()
+        self.is_leader = False
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

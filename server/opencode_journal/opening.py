@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from opencode_common.database import (
     DatabaseBusy,
@@ -22,6 +22,9 @@ from opencode_common.database import (
     make_private_file,
 )
 from opencode_journal.rows import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FILE_NAME: Final = "journal.sqlite3"
 _PATIENCE: Final = 2.0
@@ -47,9 +50,13 @@ class OpenedRows:
 
     Args:
         directory: made if it is missing; None keeps everything in memory.
+        leads: whether this copy leads. Each remembers the same in memory, and one alone may write it into the file.
     """
 
-    def __init__(self, directory: Path | None) -> None:
+    def __init__(self, directory: Path | None, leads: Callable[[], bool]) -> None:
+        self._leads = leads
+        self._inherited: frozenset[str] = frozenset()
+        """Keys of the states in the file of which those in memory were made."""
         self._path = None if directory is None else directory / FILE_NAME
         self._identity: _Identity | None = None
         self._last_handle = 0
@@ -62,7 +69,7 @@ class OpenedRows:
         """Open the file, or rows in memory."""
         self.rows: Rows
         try:
-            self.rows = self._open_file()
+            self.rows = self._open_file(_PATIENCE)
         except (OSError, DatabaseError) as error:
             self._say(error)
             self.rows = _open_memory(self._last_handle)
@@ -78,10 +85,11 @@ class OpenedRows:
             raise error
         self._say(error)
         file = self.rows
+        self._inherited = frozenset()
         try:
             self._last_handle = file.last_handle()
             self.rows = _open_memory(self._last_handle)
-            self.rows.inherit(file, self._last_handle)
+            self._inherited = self.rows.inherit(file, self._last_handle)
         except DatabaseError as damage:
             _log.warning("handles and states of %s cannot be read: %s", self._path, damage)
             self.rows = _open_memory(self._last_handle)
@@ -119,13 +127,20 @@ class OpenedRows:
         _log.warning("%s was removed: its entries are forgotten", self._path)
 
     def _return(self) -> bool:
-        """Take what is in memory back into the file; return whether that went well."""
+        """Take what is in memory back into the file; return whether that went well.
+
+        Nobody waits for that: the file is tried again later.
+        """
         try:
-            file = self._open_file()
+            file = self._open_file(patience=0)
         except (OSError, DatabaseError):
             return False
         try:
-            file.take_in(self.rows, self._last_handle)
+            if self._leads():
+                file.take_in(self.rows, self._last_handle, self._inherited)
+            else:
+                file.take_handles(self.rows, self._last_handle)
+            file.wait_for_others(_PATIENCE)
         except DatabaseError:
             file.close()
             return False
@@ -135,14 +150,14 @@ class OpenedRows:
         _log.warning("the journal is kept in %s again", self._path)
         return True
 
-    def _open_file(self) -> Rows:
+    def _open_file(self, patience: float) -> Rows:
         if self._path is None:
             raise FileNotFoundError(0, "there is no directory for it", FILE_NAME)
         make_private_directory(self._path.parent)
         make_private_file(self._path)
         check_private_file(self._path)
         identity = _identity(self._path)
-        connection = connect(self._path, _PATIENCE)
+        connection = connect(self._path, patience)
         try:
             rows = Rows(connection, _boot())
         except BaseException:

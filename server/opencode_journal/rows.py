@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from contextlib import contextmanager
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 from opencode_common import database
@@ -26,6 +25,11 @@ MIGRATIONS: Final = (
         used_at REAL NOT NULL, UNIQUE (kind, instance, id)) STRICT;
     CREATE TABLE states (key TEXT PRIMARY KEY, value TEXT NOT NULL, set_at REAL NOT NULL) STRICT
     """,
+    """
+    ALTER TABLE about ADD COLUMN entry_bytes INTEGER NOT NULL DEFAULT 0;
+    UPDATE about SET entry_bytes = (
+        SELECT coalesce(sum(length(CAST(instance || session || ask || data AS BLOB)) + 100), 0) FROM entries)
+    """,
 )
 """One that was released is never changed: see `database.migrate`. AUTOINCREMENT gives no number out twice."""
 _AFTER_BOOT: Final = 100_000
@@ -33,6 +37,8 @@ _AFTER_BOOT: Final = 100_000
 _AFTER_REMOVAL: Final = 1_000
 """Handles left out: another copy may give out some more from a file that was removed."""
 _DAY: Final = 86_400
+_BYTES: Final = "length(CAST(instance || session || ask || data AS BLOB)) + 100"
+"""Of an entry, about: they are counted as they come and go, as to add them all up takes long."""
 _WITHOUT_SEQ: Final = "at, kind, instance, session, ask, data"
 
 
@@ -64,7 +70,7 @@ class Rows:
             # Meanwhile another process may have done it.
             about = self._db.execute("SELECT epoch, boot FROM about").fetchone()
             if about is None:
-                self._db.execute("INSERT INTO about VALUES (1, ?, ?)", (new_epoch(), boot))
+                self._db.execute("INSERT INTO about (one, epoch, boot) VALUES (1, ?, ?)", (new_epoch(), boot))
             elif about["boot"] != boot:
                 self._db.execute("UPDATE about SET boot = ?", (boot,))
                 self._skip_to("entries", self.last_seq + _AFTER_BOOT)
@@ -117,12 +123,16 @@ class Rows:
             return self._last_number("entries") + 1 if found is None else int(found)
 
     def append(self, entry: Entry, data: str) -> int:
-        """Add an entry, whose `seq` does not count, with its data as JSON; return its number."""
+        """Add an entry, whose `seq` does not count, with its data as JSON; return its number.
+
+        Call it in a transaction.
+        """
         with database.database_errors():
             cursor = self._db.execute(
                 f"INSERT INTO entries ({_WITHOUT_SEQ}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608 # a constant
                 (entry.at, entry.kind, entry.instance, entry.session, entry.ask, data),
             )
+            self._count_entries("seq = ?", cursor.lastrowid or 0)
         return int(cursor.lastrowid or 0)
 
     def since(self, seq: int, limit: int, kinds: Collection[str] | None) -> list[Entry]:
@@ -152,21 +162,28 @@ class Rows:
         Handles that nobody used and states that nobody set since `before` go as well.
         """
         with self.transaction(durable=False):
-            is_too_much = self._used_bytes() > max_bytes
-            oldest = self._db.execute("SELECT seq, at FROM entries ORDER BY seq LIMIT ?", (batch,))
-            goes = [row["seq"] for row in takewhile(lambda row: is_too_much or row["at"] < before, oldest)]
-            if goes:
-                self._db.execute("DELETE FROM entries WHERE seq <= ?", (goes[-1],))
+            too_much = self._db.execute("SELECT entry_bytes FROM about").fetchone()[0] - max_bytes
+            count, last = 0, 0
+            for row in self._db.execute(
+                f"SELECT seq, at, {_BYTES} AS bytes FROM entries ORDER BY seq LIMIT ?",  # noqa: S608 # a constant
+                (batch,),
+            ).fetchall():
+                if too_much <= 0 and row["at"] >= before:
+                    break
+                count, last, too_much = count + 1, row["seq"], too_much - row["bytes"]
+            if count:
+                self._count_entries("seq <= ?", last, sign="-")
+                self._db.execute("DELETE FROM entries WHERE seq <= ?", (last,))
             self._db.execute("DELETE FROM handles WHERE used_at < ?", (before,))
             self._db.execute("DELETE FROM states WHERE set_at < ?", (before,))
-        return len(goes)
+        return count
 
-    def _used_bytes(self) -> int:
-        pages, free, size = (
-            int(self._db.execute(f"PRAGMA {name}").fetchone()[0])
-            for name in ("page_count", "freelist_count", "page_size")
+    def _count_entries(self, which: str, *values: int, sign: str = "+") -> None:
+        self._db.execute(
+            f"UPDATE about SET entry_bytes = entry_bytes {sign} "  # noqa: S608 # texts of ours
+            f"(SELECT coalesce(sum({_BYTES}), 0) FROM entries WHERE {which})",
+            values,
         )
-        return (pages - free) * size
 
     def number(self, kind: str, instance: str, id_: str, now: float) -> int | None:
         """Return the number of a thing's handle, and note once a day that it is used."""
@@ -203,6 +220,16 @@ class Rows:
             found = self._db.execute("SELECT value FROM states WHERE key = ?", (key,)).fetchone()
         return None if found is None else json.loads(found["value"])
 
+    def states(self, prefix: str) -> dict[str, Any]:
+        """Return what was set under all keys that begin with `prefix`, which is not empty."""
+        found = self.read("SELECT key, value FROM states WHERE key >= ? AND key < ?", prefix, _behind(prefix))
+        return {row["key"]: json.loads(row["value"]) for row in found}
+
+    def state_keys(self, prefix: str) -> list[str]:
+        """Return all keys that begin with `prefix`, which is not empty."""
+        found = self.read("SELECT key FROM states WHERE key >= ? AND key < ?", prefix, _behind(prefix))
+        return [row["key"] for row in found]
+
     def set_state(self, key: str, value: str | None, now: float) -> None:
         """Set JSON under `key`, or remove it."""
         with database.database_errors():
@@ -225,32 +252,54 @@ class Rows:
         with database.database_errors():
             return self._last_number("handles")
 
-    def inherit(self, other: Rows, last_handle: int) -> None:
-        """Take over the states of another journal, and its handles up to a number; new ones go beyond it."""
+    def inherit(self, other: Rows, last_handle: int) -> frozenset[str]:
+        """Take over another journal's states, whose keys are returned, and its handles as `take_handles` does."""
         with self.transaction(durable=False):
-            self._inherit(other, last_handle)
+            self._take_handles(other, last_handle)
+            return self._take_states(other)
 
-    def take_in(self, other: Rows, last_handle: int) -> None:
-        """Inherit from another journal, and append all its entries under new numbers."""
+    def take_handles(self, other: Rows, last_handle: int) -> None:
+        """Take over the handles of another journal up to a number; new ones go beyond it."""
         with self.transaction(durable=True):
-            self._inherit(other, last_handle)
+            self._take_handles(other, last_handle)
+
+    def take_in(self, other: Rows, last_handle: int, inherited: frozenset[str]) -> None:
+        """Take back what another journal, which had the states with the keys `inherited` from this one, has become.
+
+        Its entries are appended under new numbers. States that it has not any more are removed.
+        """
+        with self.transaction(durable=True):
+            self._take_handles(other, last_handle)
+            removed = inherited - self._take_states(other)
+            self._db.executemany("DELETE FROM states WHERE key = ?", [(key,) for key in removed])
+            last_seq = self.last_seq
             self._db.executemany(
                 f"INSERT INTO entries ({_WITHOUT_SEQ}) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608 # a constant
                 other.read(f"SELECT {_WITHOUT_SEQ} FROM entries ORDER BY seq"),  # noqa: S608 # a constant
             )
+            self._count_entries("seq > ?", last_seq)
 
-    def _inherit(self, other: Rows, last_handle: int) -> None:
+    def _take_handles(self, other: Rows, last_handle: int) -> None:
         self._number_handles_beyond(last_handle)
         self._db.executemany(
             "INSERT OR IGNORE INTO handles VALUES (?, ?, ?, ?, ?)",
             other.read("SELECT * FROM handles WHERE number <= ?", last_handle),
         )
-        self._db.executemany("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", other.read("SELECT * FROM states"))
+
+    def _take_states(self, other: Rows) -> frozenset[str]:
+        states = other.read("SELECT * FROM states")
+        self._db.executemany("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", states)
+        return frozenset(row["key"] for row in states)
 
     def read(self, query: str, *values: object) -> list[sqlite3.Row]:
         """Return all that a query finds."""
         with database.database_errors():
             return self._db.execute(query, values).fetchall()
+
+    def wait_for_others(self, patience: float) -> None:
+        """Let statements wait `patience` seconds for other programs from now on."""
+        with database.database_errors():
+            self._db.execute(f"PRAGMA busy_timeout = {patience * 1000:.0f}")
 
     def changed_elsewhere(self) -> bool:
         """Whether another connection has written since this was asked last.
@@ -270,3 +319,8 @@ class Rows:
     def close(self) -> None:
         """Close the connection."""
         self._db.close()
+
+
+def _behind(prefix: str) -> str:
+    """Return the first text behind all that begin with `prefix`."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)

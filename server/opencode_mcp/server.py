@@ -96,7 +96,8 @@ class _Server(MCPServer[Fleet]):
 def build_server(settings: Settings, transport: Transport, version: str) -> MCPServer[Fleet]:
     """Return the MCP server."""
     fleet = Fleet(transport, settings)
-    journal, leader = Journal(settings.state_dir, settings.journal_days), Leader(settings.state_dir)
+    leader = Leader(settings.state_dir)
+    journal = Journal(settings.state_dir, settings.journal_days, leader)
     recorder = Recorder(fleet, journal, leader)
     face = Face(
         fleet, Driver(fleet, settings.send_timeout, recorder.deciding), journal, call_seconds=settings.send_timeout

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from opencode_common import database
 from opencode_journal.cursor import Cursor
 from opencode_journal.entries import (
     ASK_OPENED,
@@ -18,6 +19,7 @@ from opencode_journal.entries import (
     TURN_STARTED,
 )
 from opencode_journal.errors import AnotherEpoch, NotACursor, TooOld
+from opencode_journal.rows import MIGRATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,21 +35,22 @@ def test_entries_come_back_as_they_were_written_and_in_order(journal: Journal) -
     first = journal.append(ASK_OPENED, "laptop/web", "ses_1", "per_1", {"title": "Päivää \ud800", "files": [1, None]})
     second = journal.append(INSTANCE_LOST, "laptop/web")
 
-    assert journal.since(0, 10) == [first, second]
+    assert journal.latest(10) == [first, second]
     assert first.data == {"title": "Päivää \ud800", "files": [1, None]}
     assert before <= first.at <= time.time()
     assert (second.session, second.ask, second.data) == ("", "", {})
-    assert journal.last_seq == second.seq > first.seq
+    assert journal.cursor().seq == second.seq > first.seq
 
 
-def test_since_gives_the_oldest_of_a_kind_and_latest_the_newest(journal: Journal) -> None:
+def test_after_gives_the_oldest_of_a_kind_and_latest_the_newest(journal: Journal) -> None:
     entries = [journal.append((TURN_STARTED, TURN_ENDED)[number % 2], str(number)) for number in range(6)]
+    start = Cursor(journal.epoch, entries[0].seq)
 
-    assert journal.since(entries[0].seq, 2) == entries[1:3]
-    assert journal.since(entries[0].seq, 2, {TURN_STARTED}) == [entries[2], entries[4]]
+    assert journal.after(start, 2)[0] == entries[1:3]
+    assert journal.after(start, 2, {TURN_STARTED})[0] == [entries[2], entries[4]]
     assert journal.latest(2, [TURN_STARTED]) == [entries[2], entries[4]]
     assert journal.latest(9) == entries
-    assert journal.since(0, 9, []) == []
+    assert journal.latest(9, []) == []
 
 
 def test_pages_by_cursor_leave_nothing_out_and_repeat_nothing(journal: Journal) -> None:
@@ -103,7 +106,7 @@ def test_a_cursor_of_another_journal_or_of_the_future_is_said(journal: Journal) 
 def test_what_is_beyond_its_bounds_is_not_written(journal: Journal, arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"no kind|has more than|JSON"):
         journal.append(**{"kind": TURN_ENDED, "instance": "a", **arguments})  # type: ignore[arg-type] # each is wrong
-    assert journal.last_seq == 0
+    assert journal.cursor().seq == 0
 
 
 def test_pruning_takes_the_oldest_and_old_cursors_are_told_so(
@@ -116,18 +119,16 @@ def test_pruning_takes_the_oldest_and_old_cursors_are_told_so(
         old = journal.append(TURN_ENDED, "a")
         then.setattr(time, "time", lambda: now - 13 * DAY)
         young = journal.append(TURN_ENDED, "a")
-    assert journal.pruned_before == old.seq
 
     assert journal.prune(now) == 1
 
-    assert journal.since(0, 5) == [young]
-    assert journal.pruned_before == young.seq
+    assert journal.latest(5) == [young]
     with pytest.raises(TooOld, match="entries are kept for 14 days, and this cursor is older"):
         journal.after(start, 5)
     assert journal.after(Cursor(journal.epoch, old.seq), 5)[0] == [young]
 
     assert journal.prune(now + 14 * DAY) == 1
-    assert journal.pruned_before == young.seq + 1
+    assert journal.latest(5) == []
     assert journal.after(Cursor(journal.epoch, young.seq), 5) == ([], journal.cursor())
     assert journal.append(TURN_ENDED, "a").seq > young.seq
 
@@ -139,21 +140,48 @@ def test_a_clock_that_was_wrong_for_a_while_makes_no_holes(journal: Journal, mon
         journal.append(TURN_ENDED, "b")
 
     assert journal.prune(time.time()) == 0
-    assert len(journal.since(0, 5)) == 2
+    assert len(journal.latest(5)) == 2
 
 
 def test_a_flood_is_bounded_whatever_its_age(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opencode_journal.journal.MAX_BYTES", 100_000)
     monkeypatch.setattr("opencode_journal.journal._PRUNE_BATCH", 4)
-    entries = [journal.append(TURN_ENDED, str(number), data={"text": "x" * 4000}) for number in range(50)]
+    entries = [journal.append(TURN_ENDED, str(number), data={"text": "ä" * 2000}) for number in range(50)]
 
     assert journal.prune(time.time()) == 4
     while journal.prune(time.time()):
         pass
 
-    left = journal.since(0, 100)
+    left = journal.latest(100)
     assert left == entries[-len(left) :]
-    assert 5 < len(left) < 25
+    assert len(left) == 24, "as many as fit, and no fewer"
+
+
+def test_what_an_earlier_version_wrote_counts(
+    directory: Path, opened: Callable[[], Journal], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory.mkdir(0o700)
+    earlier = database.connect(directory / "journal.sqlite3", 1.0)
+    database.migrate(earlier, MIGRATIONS[:1])
+    earlier.execute("INSERT INTO about VALUES (1, 'abcdef', '')")
+    for _ in range(3):
+        earlier.execute(
+            "INSERT INTO entries (at, kind, instance, session, ask, data) VALUES (9e9, 'a', '', '', '', '{}')"
+        )
+    earlier.close()
+    (directory / "journal.sqlite3").chmod(0o600)
+    monkeypatch.setattr("opencode_journal.journal.MAX_BYTES", 250)
+
+    assert opened().prune(0) == 1
+
+
+def test_states_and_handles_take_no_room_from_entries(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("opencode_journal.journal.MAX_BYTES", 100_000)
+    entry = journal.append(TURN_ENDED, "a")
+    journal.set_state("large", "x" * 200_000)
+
+    assert journal.prune(time.time()) == 0
+    assert journal.latest(5) == [entry]
 
 
 def test_together_is_whole_or_nothing(journal: Journal) -> None:
@@ -164,9 +192,9 @@ def test_together_is_whole_or_nothing(journal: Journal) -> None:
 
     with pytest.raises(ZeroDivisionError):
         journal.together(half)
-    assert (journal.last_seq, journal.state("open")) == (0, None)
+    assert (journal.cursor().seq, journal.state("open")) == (0, None)
 
-    assert journal.together(lambda: (journal.append(TURN_ENDED, "a").seq, journal.last_seq)) == (1, 1)
+    assert journal.together(lambda: (journal.append(TURN_ENDED, "a").seq, journal.cursor().seq)) == (1, 1)
 
 
 def test_a_part_is_not_more_durable_than_the_whole(journal: Journal) -> None:
@@ -175,9 +203,9 @@ def test_a_part_is_not_more_durable_than_the_whole(journal: Journal) -> None:
 
     with pytest.raises(ValueError, match="what it is a part of is not durable"):
         journal.together(part)
-    assert journal.last_seq == 0
+    assert journal.cursor().seq == 0
     journal.together(part, durable=True)
-    assert journal.last_seq == 1
+    assert journal.cursor().seq == 1
 
 
 def test_what_a_power_cut_may_have_taken_leaves_a_gap_that_no_cursor_falls_into(

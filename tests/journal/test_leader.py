@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import fcntl
 import os
@@ -11,7 +10,9 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from opencode_journal.journal import Journal
 from opencode_journal.leader import Leader
+from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,8 @@ from opencode_journal.leader import Leader
 async def main():
     leader = Leader(Path(sys.argv[1]))
     async with leader.standing():
-        await leader.elected()
+        while not leader.is_leader:
+            await asyncio.sleep(0.01)
         print("leads", flush=True)
         await asyncio.Event().wait()
 
@@ -54,7 +56,7 @@ async def test_when_the_leader_is_killed_another_takes_over(directory: Path) -> 
             assert not leader.is_leader
             assert leader.trouble == ""
             first.kill()
-            await asyncio.wait_for(leader.elected(), 30)
+            await eventually_async(lambda: leader.is_leader, within=30)
             assert leader.is_leader
         assert not leader.is_leader
 
@@ -79,7 +81,7 @@ async def test_a_leader_whose_file_was_removed_steps_down_before_it_leads_anew(d
         leader.look()
         assert (leader.is_leader, other.is_leader) == (False, True)
         other._step_down()
-        await asyncio.wait_for(leader.elected(), 30)
+        await eventually_async(lambda: leader.is_leader, within=30)
 
 
 def test_a_lock_that_nobody_can_have_is_said_once_and_tried_again(
@@ -123,3 +125,21 @@ async def test_a_copy_without_a_directory_leads_itself() -> None:
     leader = Leader(None)
     async with leader.standing():
         assert leader.is_leader
+
+
+def test_that_no_copy_leads_is_said(journal: Journal, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_locks(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    leader = Leader(directory)
+    led = Journal(directory, leader=leader)
+    with monkeypatch.context() as patched:
+        patched.setattr(fcntl, "flock", no_locks)
+        leader.look()
+    assert led.is_kept
+    assert led.trouble == f"what happens is not recorded: {leader.trouble}"
+    assert "leader.lock cannot be locked" in led.trouble
+    leader.look()
+    assert led.trouble == ""
+    leader._step_down()
+    led.close()

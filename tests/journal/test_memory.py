@@ -85,3 +85,21 @@ def test_what_is_beyond_its_bounds_is_not_remembered(journal: Journal) -> None:
         journal.set_state("x" * (MAX_NAME_CHARACTERS + 1), 1)
     with pytest.raises(ValueError, match="has more than"):
         journal.handle("a", "laptop", "x" * (MAX_NAME_CHARACTERS + 1))
+
+
+def test_states_are_found_by_what_their_keys_begin_with(opened: Callable[[], Journal]) -> None:
+    journal = opened()
+    for key in ("open", "open/", "open/a", "open/\U0010ffff", "open0", "opem/z", "OPEN/a"):
+        journal.set_state(key, [key])
+
+    expected = {key: [key] for key in ("open/", "open/a", "open/\U0010ffff")}
+    assert opened().states("open/") == expected
+    assert sorted(opened().state_keys("open/")) == sorted(expected)
+
+
+def test_the_bound_of_a_state_is_in_bytes_of_what_is_stored(journal: Journal) -> None:
+    journal.set_state("key", "\U0001f600" * (MAX_STATE_BYTES // 4 - 1))
+    with pytest.raises(ValueError, match="JSON of more than"):
+        journal.set_state("key", "\U0001f600" * (MAX_STATE_BYTES // 4))
+    journal.set_state("key", "half \ud83d")
+    assert journal.state("key") == "half \ud83d"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opencode_common import database
 from opencode_journal.cursor import Cursor
 from opencode_journal.entries import ASK_OPENED, TURN_ENDED
 from opencode_journal.errors import AnotherEpoch, NotKept
 from opencode_journal.journal import Journal
+from support.full_disk import fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ def works(journal: Journal) -> bool:
     journal.set_state("key", 1)
     handle = journal.handle("s", "a", "ses_1")
     return (
-        journal.since(entry.seq - 1, 5) == [entry]
+        journal.latest(1) == [entry]
         and journal.state("key") == 1
         and journal.of_handle(handle) == ("s", "a", "ses_1")
     )
@@ -48,7 +48,7 @@ def test_without_a_directory_it_works_and_keeps_nothing() -> None:
     assert journal.trouble.endswith("there is no directory for it; set RELAY_STATE_DIR")
     with pytest.raises(NotKept, match=r"this cannot be kept, so it was not done: .+ set RELAY_STATE_DIR"):
         journal.append(TURN_ENDED, "a", durable=True)
-    assert len(journal.since(0, 5)) == 1
+    assert len(journal.latest(5)) == 1
     journal.close()
 
 
@@ -139,32 +139,6 @@ def test_nobody_takes_memory_for_the_file_or_for_another_s_memory(journal: Journ
     other.close()
 
 
-@pytest.fixture
-def pages(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many pages the journal's file may have when it is opened: its disk is full then."""
-    limit = [1_000_000]
-
-    def connect(path: Path | str, patience: float) -> sqlite3.Connection:
-        connection = database.connect(path, patience)
-        if path != ":memory:":
-            connection.execute(f"PRAGMA max_page_count = {limit[0]}")
-        return connection
-
-    monkeypatch.setattr("opencode_journal.opening.connect", connect)
-    return limit
-
-
-def fill(journal: Journal) -> int:
-    """Append durable entries until no more goes in; return how many did."""
-    for count in range(1000):
-        try:
-            journal.append(ASK_OPENED, "laptop", data={"text": "x" * 4000}, durable=True)
-        except NotKept as refused:
-            assert "database or disk is full; make room on its disk" in str(refused)  # noqa: PT017 # not at once
-            return count
-    pytest.fail("there is always room")
-
-
 def test_on_a_full_disk_what_must_be_kept_is_refused_and_the_rest_goes_on(
     opened: Callable[[], Journal], pages: list[int]
 ) -> None:
@@ -174,48 +148,18 @@ def test_on_a_full_disk_what_must_be_kept_is_refused_and_the_rest_goes_on(
     journal.set_state("open", ["per_1"])
     epoch, kept = journal.epoch, fill(journal)
     assert kept > 3
-    assert journal.last_seq == kept, "nothing of what was refused"
+    assert journal.cursor().seq == kept, "nothing of what was refused"
     assert journal.is_kept, "what is there can still be read"
 
     told = journal.append(TURN_ENDED, "laptop", data={"text": "y" * 4000})
 
     assert "disk is full; make room on its disk" in journal.trouble
-    assert journal.since(0, 5) == [told]
+    assert journal.latest(5) == [told]
     assert journal.epoch != epoch
     assert journal.of_handle(handle) == ("s", "laptop", "ses_1")
     assert journal.state("open") == ["per_1"]
     with pytest.raises(NotKept, match="make room on its disk"):
         journal.append(ASK_OPENED, "laptop", durable=True)
-
-
-def test_when_there_is_room_again_what_was_in_memory_is_in_the_file(
-    opened: Callable[[], Journal], pages: list[int]
-) -> None:
-    pages[0] = 40
-    journal = opened()
-    before = journal.cursor()
-    handle = journal.handle("s", "laptop", "ses_1")
-    kept = fill(journal)
-    journal.append(TURN_ENDED, "laptop", "ses_1", data={"text": "y" * 4000})
-    journal.set_state("open", ["per_2"])
-    in_memory, strange = journal.cursor(), journal.handle("s", "laptop", "ses_2")
-
-    journal._opened.look()
-    assert not journal.is_kept, "the disk is as full as before"
-    pages[0] = 1_000_000
-    assert journal._opened.look()
-
-    assert journal.trouble == ""
-    entries, _ = journal.after(before, 1000)
-    assert [entry.kind for entry in entries] == [ASK_OPENED] * kept + [TURN_ENDED]
-    assert opened().since(0, 1000) == entries
-    assert opened().state("open") == ["per_2"]
-    with pytest.raises(AnotherEpoch):
-        journal.after(in_memory, 5)
-    assert journal.of_handle(handle) == ("s", "laptop", "ses_1")
-    assert journal.of_handle(strange) is None
-    assert journal.handle("s", "laptop", "ses_3") == "s2", "handles are short again"
-    assert journal.append(TURN_ENDED, "laptop", durable=True).seq == kept + 2
 
 
 def test_a_file_that_was_removed_to_make_room_gives_no_handle_out_again(
@@ -248,7 +192,7 @@ def test_what_fails_in_the_middle_is_done_whole_in_memory(opened: Callable[[], J
 
     journal.together(both)
 
-    assert [entry.kind for entry in journal.since(0, 5)] == [TURN_ENDED]
+    assert [entry.kind for entry in journal.latest(5)] == [TURN_ENDED]
     assert journal.state("small") == 1
     assert opened().state("small") is None
 
@@ -261,8 +205,7 @@ def test_in_memory_there_is_an_end_to_what_is_kept(monkeypatch: pytest.MonkeyPat
     while journal.prune(0):
         pass
 
-    assert journal.since(0, 100) == []
-    assert journal.pruned_before == entries[-1].seq + 1
+    assert journal.latest(100) == entries[-24:]
     journal.close()
 
 
@@ -279,7 +222,7 @@ def test_a_file_that_was_removed_is_made_anew_and_no_handle_comes_back(
 
     assert journal.is_kept
     assert journal.epoch != epoch
-    assert opened().since(0, 5) == [entry] != [old]
+    assert opened().latest(5) == [entry] != [old]
     assert journal.of_handle(handle) is None
     assert journal.handle("s", "laptop", "ses_2") != handle
 
@@ -288,7 +231,7 @@ def test_what_was_in_a_file_that_was_removed_is_not_read(journal: Journal, direc
     journal.append(TURN_ENDED, "a")
     (directory / PATH).unlink()
 
-    assert journal.since(0, 5) == []
+    assert journal.latest(5) == []
     assert journal.is_kept
 
 

@@ -21,6 +21,7 @@ from opencode_journal.entries import (
     TURN_FAILED,
     TURN_STARTED,
 )
+from opencode_journal.leader import Leader
 from opencode_mcp.tools.inbox import inbox
 from support.fake_agent import FakeAgent
 from support.fake_relay import FakeRelay, fake_relay, structured
@@ -205,6 +206,34 @@ async def test_of_two_copies_one_writes_and_the_other_takes_over(tmp_path: Path)
         agent.tell(StatusChanged(session, None))
         await has(second, (TURN_STARTED, session), (TURN_ENDED, session))
         assert second.leader.is_leader
+
+
+async def test_why_a_turn_failed_is_known_to_the_copy_that_takes_over(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    failed, well = agent.add_session("/").id, agent.add_session("/").id
+    agent.statuses = {failed: Status(), well: Status()}
+    begun = [(TURN_STARTED, failed), (TURN_STARTED, well)]
+    async with fake_relay(tmp_path, laptop=agent) as first:
+        await has(first, *begun)
+    holder = Leader(tmp_path)
+    holder.look()
+    async with fake_relay(tmp_path, laptop=agent) as second:
+        await second.fleet.find_live("laptop")
+        for session in (failed, well):
+            agent.tell(TurnFailed(session, "no such model"))
+            agent.tell(StatusChanged(session, None))
+        # It was tried again, and the old reason is not that of what comes now.
+        agent.tell(StatusChanged(well, Status()))
+        agent.tell(StatusChanged(well, None))
+        agent.statuses.clear()
+        instance = await second.fleet.find_live("laptop")
+        await eventually_async(lambda: instance.version and not instance.state.statuses)
+        assert second.told() == begun
+        holder._step_down()
+        await eventually_async(lambda: second.leader.is_leader, within=20)
+        await eventually_async(lambda: len(second.entries(TURN_FAILED, TURN_ENDED)) == 2, within=20)
+        assert second.entries(TURN_FAILED)[0].data["problem"] == "no such model"
+        assert second.told(TURN_FAILED, TURN_ENDED) == [(TURN_FAILED, failed), (TURN_ENDED, well)]
 
 
 async def test_a_machine_that_is_away_is_recorded_after_a_while_and_when_it_is_back(tmp_path: Path) -> None:

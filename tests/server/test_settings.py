@@ -12,6 +12,7 @@ from opencode_fleet.settings import Settings, load_settings
 
 TRANSPORTS = {"local-relay": None, "other": None}
 NO_RELAY = Path("/nonexistent/relay.json")
+USER = "/home/me/.local/state/opencode-relay"
 RELAY_JSON = {
     "portRange": "10000-19999",
     "blockSize": 16,
@@ -85,6 +86,9 @@ def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         ({"XDG_STATE_HOME": "xdg", "HOME": "/home/me"}, Path("/home/me/.local/state/opencode-relay")),
         ({"HOME": "/home/me", "RELAY_STATE_DIR": "/own"}, Path("/own")),
         ({"HOME": ""}, None),
+        ({"HOME": "/home/me", "RELAY_REGISTRY_DIR": "/tmp/opencode-relay/"}, Path(USER)),
+        ({"HOME": "/home/me", "RELAY_REGISTRY_DIR": "/own"}, Path(USER, "registry-4840ee376d39")),
+        ({"HOME": "/home/me", "RELAY_REGISTRY_DIR": "/own", "RELAY_STATE_DIR": "/state"}, Path("/state")),
     ],
 )
 def test_the_journal_lies_with_what_else_programs_of_the_user_remember(
@@ -175,7 +179,7 @@ def test_a_relay_that_has_no_state_directory_leaves_the_user_s(relay_json: Path)
     assert load_settings({"HOME": "/home/me"}, TRANSPORTS, relay_json) == Settings(
         registry_dir=Path("/var/lib/opencode-relay"),
         ports=range(10_000, 20_000),
-        state_dir=Path("/home/me/.local/state/opencode-relay"),
+        state_dir=Path(USER, "registry-1f8fdacafd80"),
     )
 
 

@@ -40,7 +40,7 @@ class FakeRelay:
 
     def entries(self, *kinds: str) -> list[Entry]:
         """Return what the journal has, of these kinds or all."""
-        return self.journal.since(0, 1_000, kinds or None)
+        return self.journal.latest(1_000, kinds or None)
 
     def told(self, *kinds: str) -> list[tuple[str, str]]:
         """Return the kinds and sessions of what the journal has, of these kinds or all."""
@@ -65,7 +65,8 @@ async def fake_relay(
 
     `lost_after`: seconds after which an instance without a connection counts as away.
     """
-    journal, leader = Journal(state_dir), Leader(state_dir)
+    leader = Leader(state_dir)
+    journal = Journal(state_dir, leader=leader)
     async with journal.watching(), leader.standing(), fake_fleet(**agents) as (fleet, transport):
         recorder = Recorder(fleet, journal, leader, lost_after=lost_after)
         async with recorder.running():
