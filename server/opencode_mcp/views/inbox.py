@@ -110,7 +110,8 @@ class InboxView:
         for waiting, row in asks:
             head = f"{row.handle} · {_where(row)} · {row.kind}, {age_text(self.now - row.since)}"
             if waiting.place is None or waiting.ask is None:
-                block = f"{head} · its machine is away\n{row.summary}"
+                why = "its machine is away" if row.away else "its machine does not answer just now"
+                block = f"{head} · {why}\n{row.summary}"
             else:
                 text, is_whole = self.shown.brief(waiting.place, waiting.ask, left=MAX_LISTING - length)
                 block = f"{head}\n{text}"
