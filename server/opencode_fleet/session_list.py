@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from opencode_fleet.errors import InstanceError
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from opencode_fleet.model import Session
 
 ANSWER_WITHIN = 8.0
-"""Seconds that an instance has to tell its sessions: a person waits for the whole list."""
-ASKED_AT_ONCE = 20
+"""Seconds in which all have to tell their sessions: a person waits for the whole list."""
+ASKED_AT_ONCE = 100
+ASKED_OF_ONE_AGENT = 2
+"""Instances that are asked at the same time, and of these the directories of one agent: it may hang."""
 
 
 class Listed(NamedTuple):
@@ -41,10 +44,14 @@ class SessionList(NamedTuple):
 async def list_sessions(instances: Sequence[Instance], title: str, limit: int) -> SessionList:
     """Return the newest sessions of the instances, with `title` in their titles."""
     slots = asyncio.Semaphore(ASKED_AT_ONCE)
+    slots_of = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(ASKED_OF_ONE_AGENT))
+    deadline = asyncio.get_running_loop().time() + ANSWER_WITHIN
 
     async def told(instance: Instance) -> list[Session] | None:
+        if not instance.connected.is_set():
+            return None
         try:
-            async with slots, asyncio.timeout(ANSWER_WITHIN):
+            async with asyncio.timeout_at(deadline), slots_of[instance.endpoint.name], slots:
                 # One more than are shown: it tells that there are more.
                 return await instance.agent.sessions(instance.state.directory, limit + 1, title=title)
         except (InstanceError, TimeoutError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from opencode_fleet import session_list
+from opencode_fleet.agent import Capability
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import Unreachable
 from opencode_fleet.model import Status
@@ -42,6 +44,10 @@ def text(answer: CallToolResult) -> str:
 async def are(fleet: Fleet, **wanted: str) -> bool:
     assert {instance.name: instance.state_name() for instance in await fleet.instances()} == wanted
     return True
+
+
+def has_all(fleet: Fleet, count: int) -> bool:
+    return sum(instance.connected.is_set() for instance in fleet.all_instances()) == count
 
 
 async def test_the_newest_of_all_machines_come_first_with_all_that_their_records_tell() -> None:
@@ -133,6 +139,38 @@ async def test_one_that_does_not_tell_its_sessions_holds_up_nobody_and_is_listed
         assert second == "hung did not tell its sessions (it did not answer in time)"
         assert second in text(answer)
         assert [row["id"] for row in rows(await sessions(face_of(fleet), "gone", "B"))] == [lost.id]
+
+
+async def test_a_service_with_many_directories_that_hangs_takes_no_time_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_list, "ANSWER_WITHIN", 0.3)
+    monkeypatch.setattr(session_list, "ASKED_AT_ONCE", 3)
+    places = [f"/{number}" for number in range(20)]
+    hung, well = FakeAgent(*places, can=frozenset({Capability.DIRECTORIES})), FakeAgent(HOME)
+    here = well.add_session(HOME, "c")
+    async with fake_fleet(hung=hung, well=well) as (fleet, _):
+        await eventually_async(partial(has_all, fleet, len(places) + 1))
+        hung.telling.clear()
+        asked = list(fleet.all_instances())
+        async with asyncio.timeout(20):
+            found = await session_list.list_sessions(asked, "", 20)
+    assert [listed.session.id for listed in found.sessions if not listed.is_old] == [here.id]
+    assert {instance.endpoint.name for instance in found.silent} == {"hung"}
+    assert len(hung.asked) <= session_list.ASKED_OF_ONE_AGENT
+
+
+async def test_who_is_not_connected_is_not_asked() -> None:
+    gone = FakeAgent(HOME)
+    known = gone.add_session(HOME)
+    async with fake_fleet(gone=gone) as (fleet, _):
+        await eventually_async(partial(are, fleet, gone="idle"))
+        gone.fail(Unreachable("the line is cut"))
+        await eventually_async(partial(are, fleet, gone="unresponsive"))
+        gone.trouble = None
+        gone.telling.clear()
+        (found,) = (await session_list.list_sessions([await fleet.find("gone")], "", 20)).sessions
+    assert (found.session.id, found.is_old) == (known.id, True)
 
 
 async def test_a_session_that_two_instances_share_is_listed_once_with_the_one_that_runs_it() -> None:

@@ -123,5 +123,6 @@ def _line(row: SessionRow, age: str) -> str:
 def _silence(instance: Instance) -> str:
     until = instance.known_until
     known = f"; they are listed as they were at {moment_text(until)}" if until else ""
-    why = one_line(bare(instance.trouble), _REASON_LENGTH) or "it did not answer in time"
+    silence = "it did not answer in time" if instance.connected.is_set() else "it is not connected yet"
+    why = one_line(bare(instance.trouble), _REASON_LENGTH) or silence
     return f"{one_line(instance.name, 64)} did not tell its sessions ({why}){known}"
