@@ -169,6 +169,22 @@ async def test_what_it_was_writing_is_kept() -> None:
     assert [row["text"] for row in rows] == ["it was at work", "half a sen [… was being written]"]
 
 
+async def test_of_what_it_was_writing_no_more_is_shown_than_was_asked_for() -> None:
+    agent = FakeAgent(HOME)
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        instance = await fleet.find_live("laptop")
+        session = agent.add_session(HOME)
+        instance.state.reset(HOME, await agent.runs(), [session])
+        agent.tell_busy(session.id, "begin " + "x" * 50_000 + " end")
+        await eventually_async(lambda: instance.state.live(session.id).text.endswith(" end"))
+        agent.fail(GONE)
+        await eventually_async(partial(is_in, fleet, "offline"))
+        for most in (1_000, 1_200, 2_000):
+            answer = await ask(fleet, max_chars=most)
+            assert len(text(answer)) <= most
+            assert " end [… was being written]" in text(answer)
+
+
 async def test_where_nothing_is_known_of_it_the_reason_is_said() -> None:
     agent = FakeAgent(HOME)
     agent.add_session(HOME)
