@@ -170,7 +170,7 @@ async def test_who_is_not_connected_is_not_asked() -> None:
         gone.trouble = None
         gone.telling.clear()
         (found,) = (await session_list.list_sessions([await fleet.find("gone")], "", 20)).sessions
-    assert (found.session.id, found.is_old) == (known.id, True)
+    assert (found.session.id, found.is_old, gone.asked) == (known.id, True, [])
 
 
 async def test_a_session_that_two_instances_share_is_listed_once_with_the_one_that_runs_it() -> None:

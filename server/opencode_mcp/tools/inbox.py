@@ -43,8 +43,8 @@ def listed(
 ) -> CallToolResult:
     """Return what waits and what ended; `nothing` is said where that is nothing, `is_all` if no more ended."""
     view = InboxView(face.handles, face.shown, time.time())
-    asks = [(each, view.waiting_row(each)) for each in waiting[:MAX_ASKS]]
-    ended = [(each, view.end_row(each)) for each in ends]
+    asks = list(zip(waiting, view.waiting_rows(waiting[:MAX_ASKS]), strict=False))
+    ended = list(zip(ends, view.end_rows(ends), strict=True))
     result = InboxResult.model_construct(
         asks=[row for _, row in asks],
         ended=[row for _, row in ended],

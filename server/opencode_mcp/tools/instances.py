@@ -24,7 +24,7 @@ async def instances(
     words = filter.casefold().split()
     everyone = await face.fleet.instances()
     listed = in_order(instance for instance in everyone if fits(instance, words))
-    rows = [face.rows.of(instance) for instance in listed[:MAX_ROWS]]
+    rows = face.rows.of(listed[:MAX_ROWS])
     shown = fitting([line for _, line in rows])
     result = InstancesResult.model_construct(
         instances=[row for row, _ in rows[:shown]],

@@ -11,7 +11,7 @@ from opencode_mcp.views.asks import gist
 from opencode_mcp.views.rows import Result, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from opencode_fleet.instance import Instance
     from opencode_mcp.handles import Handles
@@ -63,18 +63,24 @@ class InstancesResult(Result):
 
 
 class InstanceRows:
-    """The rows and lines of instances, each made anew only when its instance has changed."""
+    """The rows and lines of instances, each made anew only when its instance or the handles have changed."""
 
     def __init__(self, handles: Handles) -> None:
         self._handles = handles
-        self._made: WeakKeyDictionary[Instance, tuple[int, InstanceRow, str]] = WeakKeyDictionary()
+        self._made: WeakKeyDictionary[Instance, tuple[object, InstanceRow, str]] = WeakKeyDictionary()
 
-    def of(self, instance: Instance) -> tuple[InstanceRow, str]:
-        """Return the instance's row and line."""
+    def of(self, instances: Sequence[Instance]) -> list[tuple[InstanceRow, str]]:
+        """Return the row and the line of each."""
+        newest = ((instance.name, instance.state.newest_root()) for instance in instances)
+        self._handles.prepare("s", [(name, session.id) for name, session in newest if session])
+        return [self._of(instance) for instance in instances]
+
+    def _of(self, instance: Instance) -> tuple[InstanceRow, str]:
         made = self._made.get(instance)
-        if made is None or made[0] != instance.version:
+        key = instance.version, self._handles.edition
+        if made is None or made[0] != key:
             row = self._row(instance)
-            made = instance.version, row, _instance_line(row)
+            made = key, row, _instance_line(row)
             self._made[instance] = made
         return made[1], made[2]
 

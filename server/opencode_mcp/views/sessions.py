@@ -51,6 +51,7 @@ def sessions_result(found: SessionList, handles: Handles) -> SessionsResult:
     problems = [_silence(instance) for instance in found.silent[:MAX_SILENT]]
     if len(found.silent) > MAX_SILENT:
         problems.append(f"{len(found.silent) - MAX_SILENT} more instances did not tell their sessions")
+    handles.prepare("s", [(each.instance.name, each.session.id) for each in found.sessions])
     return SessionsResult(
         sessions=[_row(each, handles) for each in found.sessions], more=found.more, problems=problems
     )
