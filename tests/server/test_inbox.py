@@ -21,12 +21,15 @@ from opencode_mcp.tools.reply import reply
 from opencode_mcp.tools.wait import wait
 from opencode_mcp.views.inbox import MAX_ASKS, MAX_ENDS, MAX_LISTING
 from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay, structured, text_of
+from support.fake_relay import FakeRelay, fake_relay, move, structured, text_of
 from support.notes import Notes
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
+
+    from mcp_types import CallToolResult
 
     from opencode_fleet.model import Runs
     from opencode_mcp.face import Face
@@ -170,6 +173,7 @@ async def test_many_asks_and_ends_are_bounded_and_the_rest_is_counted_and_told_l
         await recorded(relay, ASK_OPENED, 90)
         result = await inbox(relay.face, before)
         assert (len(structured(result)["asks"]), structured(result)["left_out"]) == (MAX_ASKS, 90 - MAX_ASKS)
+        assert "40 more asks wait (of “laptop” 40); `reply` without `ask` lists those of one" in text_of(result)
         assert len(text_of(result)) < MAX_LISTING + 10_000
         for session in sessions:
             agent.tell(StatusChanged(session, None))
@@ -179,6 +183,25 @@ async def test_many_asks_and_ends_are_bounded_and_the_rest_is_counted_and_told_l
         rest = await looked(relay.face, first["cursor"])
         assert [row["session"] for row in first["ended"] + rest["ended"]] == sessions
         assert "more" not in rest
+
+
+@pytest.mark.parametrize("call", [inbox, wait])
+async def test_many_old_asks_of_one_machine_hide_none_of_another(
+    tmp_path: Path, call: Callable[[Face], Awaitable[CallToolResult]]
+) -> None:
+    noisy, quiet = FakeAgent(), FakeAgent()
+    for _ in range(MAX_ASKS + 10):
+        noisy.add_ask(noisy.add_session("/").id)
+    async with fake_relay(tmp_path, noisy=noisy, quiet=quiet) as relay:
+        await recorded(relay, ASK_OPENED, MAX_ASKS + 10)
+        await move(relay, "quiet", "another")
+        quiet.tell(AskOpened(ask_of(quiet.add_session("/").id, "per_new")))
+        await recorded(relay, ASK_OPENED, MAX_ASKS + 11)
+        result = await call(relay.face)
+        found = structured(result)
+        assert [row["id"] for row in found["asks"] if row["instance"] == "quiet"] == ["per_new"]
+        assert (len(found["asks"]), found["left_out"]) == (MAX_ASKS, 11)
+        assert "11 more asks wait (of “noisy” 11)" in text_of(result)
 
 
 async def test_wait_returns_as_soon_as_something_needs_the_person_or_ends(tmp_path: Path) -> None:

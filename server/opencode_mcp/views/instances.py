@@ -151,13 +151,18 @@ def fitting(lines: list[str]) -> int:
     return len(lines)
 
 
-def instances_text(lines: list[str], result: InstancesResult, absence: str) -> str:
-    """Return the listing, one short line for each instance; `absence` where there is none."""
+def instances_text(lines: list[str], result: InstancesResult, absence: str, whose: str) -> str:
+    """Return the listing, one short line for each instance; `absence` where there is none.
+
+    `whose`: the machines of those that are left out.
+    """
     listing = fence("\n".join(lines)) if lines else absence
     if result.left_out:
         states = ", ".join(f"{count} {state}" for state, count in result.left_out.items())
         total = sum(result.left_out.values())
-        listing += f"\n{total} more are left out ({states}); `read` and `send` reach each of them by its name"
+        listing += (
+            f"\n{total} more are left out ({states}; of {whose}); `read` and `send` reach each of them by its name"
+        )
     # The notes name files that anybody may have put there.
     notes = "\n".join(problem for problem in result.problems if problem != listing)
     return f"{listing}\nnotes:\n{fence(notes)}" if notes else listing
