@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 ANSWER_WITHIN = 8.0
 """Seconds in which all have to tell their sessions: a person waits for the whole list."""
+CLOCKS_DIFFER = 86_400.0
+"""Seconds to come up to which a time is now, as clocks differ; what is later says nothing, and is listed last."""
 ASKED_AT_ONCE = 100
 ASKED_OF_ONE_AGENT = 2
 """Instances that are asked at the same time, and of these the directories of one agent: it may hang."""
@@ -64,7 +68,8 @@ async def list_sessions(instances: Sequence[Instance], title: str, limit: int) -
         for instance, answer in zip(instances, answers, strict=True)
         for session in (_remembered(instance, title) if answer is None else answer)
     ]
-    listed = sorted(_once(found), key=lambda each: each.session.updated, reverse=True)
+    now = time.time()
+    listed = sorted(_once(found), key=lambda each: _age(each, now))
     return SessionList(listed[:limit], silent, max(0, len(listed) - limit))
 
 
@@ -87,6 +92,14 @@ def _once(found: Iterable[Listed]) -> list[Listed]:
         if key not in best or _nearness(each) > _nearness(best[key]):
             best[key] = each
     return list(best.values())
+
+
+def _age(listed: Listed, now: float) -> float:
+    """Return the seconds since a session was changed, by the clock of its own machine where that is known."""
+    instance = listed.instance
+    clock = instance.agent.clock if instance.connected.is_set() else None
+    age = (clock or now) - listed.session.updated
+    return max(age, 0.0) if age > -CLOCKS_DIFFER else math.inf
 
 
 def _nearness(listed: Listed) -> tuple[bool, bool, float]:

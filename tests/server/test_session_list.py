@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -57,7 +58,7 @@ async def test_the_newest_of_all_machines_come_first_with_all_that_their_records
     laptop.made[newest.id] = replace(
         newest, agent="plan", model="a/b", cost=0.126, tokens=12_345, files=3, additions=10, deletions=2
     )
-    laptop.clock = newest.updated + 300
+    laptop.clock = desk.clock = newest.updated + 300
     async with fake_fleet(laptop=laptop, desk=desk) as (fleet, _):
         answer = await sessions(face_of(fleet))
     assert [row["id"] for row in rows(answer)] == [newest.id, other.id, old.id]
@@ -106,6 +107,20 @@ async def test_more_than_were_asked_for_are_counted() -> None:
         assert (answer.structured_content or {})["more"] == 1
         assert "1 or more others are left out" in text(answer)
         assert "left out" not in text(await sessions(face_of(fleet), limit=4))
+
+
+async def test_sessions_stand_by_their_age_however_wrong_the_clocks_of_their_machines_are() -> None:
+    ahead, right, odd = FakeAgent(HOME), FakeAgent("/srv"), FakeAgent("/opt")
+    older, newest, never = ahead.add_session(HOME), right.add_session("/srv"), odd.add_session("/opt")
+    now = time.time()
+    ahead.clock = now + 7_200
+    ahead.made = {older.id: replace(older, updated=now + 7_200 - 600)}
+    right.made = {newest.id: replace(newest, updated=now - 60)}
+    odd.made = {never.id: replace(never, updated=now + 1e9)}
+    async with fake_fleet(right=right, ahead=ahead, odd=odd) as (fleet, _):
+        await eventually_async(partial(are, fleet, right="idle", ahead="idle", odd="idle"))
+        found = rows(await sessions(face_of(fleet)))
+    assert [row["id"] for row in found] == [newest.id, older.id, never.id]
 
 
 async def test_what_a_session_does_is_told() -> None:
