@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opencode_fleet import message_pages
+from opencode_fleet.agents.parallel import AT_ONCE
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import NotFound, Refused, Unreachable
 from opencode_fleet.message_pages import MAX_DETAILED
@@ -124,6 +126,22 @@ async def test_what_calls_changed_is_fetched_on_request_of_the_newest_only() -> 
         range(2, MAX_DETAILED + 1)
     )
     assert shown.count("[edit: completed] a.py") == MAX_DETAILED + 2
+
+
+async def test_what_is_fetched_of_many_calls_has_bounds_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message_pages, "MAX_DETAILS", 100_000)
+    agent = FakeAgent(HOME)
+    session = a_conversation(agent, 0)
+    messages = [a_call(number) for number in range(MAX_DETAILED)]
+    agent.whole = {f"msg_{number}": a_call(number, diff="+" * 30_000, output="=" * 30_000) for number in range(20)}
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        instance = await fleet.find_live("laptop")
+        found = await message_pages.with_details(instance.agent, session.id, messages)
+    calls = [part.call for message in found for part in message.parts if part.call is not None]
+    # The newest of them, up to those that are on their way when there is room for no more.
+    assert [bool(call.diff) for call in calls] == sorted(bool(call.diff) for call in calls)
+    assert 2 <= sum(bool(call.diff) for call in calls) <= 2 + AT_ONCE
+    assert {(len(call.diff), len(call.output)) for call in calls} == {(0, 0), (10_000, 10_000)}
 
 
 # -- a machine that is away ------------------------------------------------------------------------------------------
