@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opencode_common.times import moment_text
 from opencode_fleet import session_list
 from opencode_fleet.agent import Capability
 from opencode_fleet.drive import Driver
@@ -17,7 +18,7 @@ from opencode_fleet.errors import Unreachable
 from opencode_fleet.model import Status
 from opencode_mcp.face import Face
 from opencode_mcp.tools.sessions import sessions
-from opencode_mcp.views.times import age_text, moment_text
+from opencode_mcp.views.times import age_text
 from support.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from opencode_common.text import bare, fence, one_line
+from opencode_common.times import moment_text
 from opencode_mcp.views.asks import gist
 from opencode_mcp.views.rows import Result, Row
 
@@ -171,7 +171,7 @@ def instances_text(lines: list[str], result: InstancesResult, absence: str, whos
 def _instance_line(row: InstanceRow) -> str:
     state = row.state
     if row.since:
-        state += " since " + time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(row.since))
+        state += f" since {moment_text(row.since)}"
     if row.waits_for:
         state += f" ({row.waits_for})"
     session = " ".join(part for part in (row.session_handle, f"“{row.title}”" if row.title else "") if part)

@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from opencode_common.text import bare, fence, one_line
+from opencode_common.times import moment_text
 from opencode_mcp.views.instances import TITLE_LENGTH
 from opencode_mcp.views.rows import Result, Row
-from opencode_mcp.views.times import age_text, moment_text
+from opencode_mcp.views.times import age_text
 
 if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
