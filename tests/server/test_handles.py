@@ -93,14 +93,14 @@ async def test_in_another_journal_no_handle_of_the_one_before_is_listed(tmp_path
 
 
 async def test_new_handles_of_one_answer_are_kept_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    agents = {name: FakeAgent() for name in ("laptop", "desktop", "server")}
-    for agent in agents.values():
+    laptop, desktop, server = agents = FakeAgent(), FakeAgent(), FakeAgent()
+    for agent in agents:
         agent.add_session("/")
         agent.add_ask(agent.add_session("/").id)
         agent.add_session("/")
-    async with fake_relay(tmp_path, **agents) as relay:
+    async with fake_relay(tmp_path, laptop=laptop, desktop=desktop, server=server) as relay:
         await eventually_async(lambda: len(relay.entries(ASK_OPENED)) == len(agents))
-        for name in agents:
+        for name in ("laptop", "desktop", "server"):
             await relay.fleet.find_live(name)
         kept: list[int] = []
         handles = relay.journal.handles

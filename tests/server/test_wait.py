@@ -29,7 +29,12 @@ async def test_a_long_past_is_looked_through_in_parts_that_let_others_work(
         end = relay.journal.append(TURN_ENDED, "laptop", "ses_1")
         reads: list[str] = []
         state = relay.journal.state
-        monkeypatch.setattr(relay.journal, "state", lambda key: reads.append(key) or state(key))
+
+        def counted(key: str) -> object:
+            reads.append(key)
+            return state(key)
+
+        monkeypatch.setattr(relay.journal, "state", counted)
         turns = 0
 
         async def work() -> None:
