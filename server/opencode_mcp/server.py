@@ -66,7 +66,7 @@ class _Server(MCPServer[Fleet]):
             tool.model_copy(
                 update={
                     "input_schema": without_titles(tool.input_schema),
-                    "output_schema": inlined(tool.output_schema or {}),
+                    "output_schema": tool.output_schema and inlined(tool.output_schema),
                 }
             )
             for tool in await super().list_tools()

@@ -173,7 +173,7 @@ async def test_a_client_that_nobody_has_granted_anything_to_is_revoked_by_its_ow
 async def test_the_longest_id_is_whole_in_the_audit_log_and_a_part_of_it_revokes_nothing(tmp_path: Path) -> None:
     server = AuthorizationServer(tmp_path, clients={"loopback_redirects": True})
     client_id = await server.registered(redirect_uris=[f"http://127.0.0.1/{token_urlsafe(190)}" for _ in range(2)])
-    assert len(client_id) > 700
+    assert len(client_id) > 650  # random, and compressed
     written = io.StringIO()
     AuditLog(Audit(), stream=written).write(server.events[-1])
     assert json.loads(written.getvalue())["client_id"] == client_id

@@ -72,6 +72,22 @@ async def test_a_client_that_nobody_has_consented_to_ends_with_the_window_that_i
     assert list_clients(server.store) == []
 
 
+async def test_a_window_that_is_opened_anew_within_the_second_lets_in_until_it_is_closed(
+    server: AuthorizationServer,
+) -> None:
+    server.clock.advance(1 - server.clock() % 1 + 0.2)
+    close_window(server.store, now=server.clock())
+    server.clock.advance(0.2)
+    open_window(server.store, minutes=10, now=server.clock())
+    server.clock.advance(0.2)
+    client_id = await server.registered()
+    assert (await server.authorize(client_id, proof().challenge)).status_code == 302
+
+    close(server)
+
+    assert (await server.authorize(client_id, proof().challenge)).status_code == 400
+
+
 async def test_a_request_of_a_document_ends_with_the_window_that_is_closed(
     documented: AuthorizationServer, host: DocumentHost
 ) -> None:

@@ -91,8 +91,15 @@ def close_window(store: Store, *, now: float) -> None:
 
 
 def was_closed_since(db: sqlite3.Connection, began_at: float) -> bool:
-    """Tell whether the owner has closed the window since then, and thereby ended what began to connect then."""
-    return db.execute("SELECT 1 FROM enrolment WHERE closed_at > ?", (began_at,)).fetchone() is not None
+    """Tell whether the owner has closed the window since then, and thereby ended what began to connect then.
+
+    `began_at` may be the whole second that it lies in: a window opened anew within it lets in what began then.
+    """
+    found = db.execute(
+        "SELECT 1 FROM enrolment WHERE closed_at > ? AND NOT opened_at BETWEEN closed_at AND ? + 1",
+        (began_at, began_at),
+    )
+    return found.fetchone() is not None
 
 
 def opened_at(db: sqlite3.Connection, now: float) -> float | None:

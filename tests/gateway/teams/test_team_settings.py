@@ -80,7 +80,7 @@ def test_a_secret_that_is_open_to_everybody_here_is_refused(
     build_auth(configuration, store)
     secret.chmod(mode)
 
-    with pytest.raises(ConfigError, match="open to everybody here: `chmod o="):
+    with pytest.raises(ConfigError, match="open to everybody here: `sudo chmod o="):
         build_auth(configuration, store)
 
 
