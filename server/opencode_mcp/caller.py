@@ -51,10 +51,10 @@ def account() -> Caller:
     return Caller(name, frozenset({OBSERVE, APPROVE, DRIVE}))
 
 
-def caller_of(ctx: Context[Fleet, Any], *, told: bool) -> Caller:
-    """Return who makes this call; `told`: whether the parent of this process says so of each call."""
+def caller_of(ctx: Context[Fleet, Any], *, own: Caller, told: bool) -> Caller:
+    """Return who makes this call: `own`, or who the parent of this process says if it does so of each call."""
     if not told:
-        return account()
+        return own
     meta: Any = ctx.request_context.meta or {}
     try:
         said = _Said.model_validate(meta.get(KEY))

@@ -30,7 +30,7 @@ InstanceName = Annotated[str, Field(description="name, or an unambiguous part of
 MAX_INSTANCES = 50
 """Instances that one call is about at most."""
 ALL = "all"
-"""What stands for every instance that is there."""
+"""What stands for every instance that is there, or every ask that was listed."""
 _NAME = {"type": "string"}
 Instances = Annotated[
     list[InstanceName],

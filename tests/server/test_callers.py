@@ -60,14 +60,14 @@ class Called:
 def test_a_client_s_own_word_counts_for_nothing_where_the_parent_has_not_said_that_it_tells() -> None:
     forged = called({KEY: {"login": "root", "may": []}})
 
-    assert caller_of(forged, told=False) == account()
+    assert caller_of(forged, own=ANN, told=False) == ANN
     assert account() == Caller(getpass.getuser(), frozenset({"observe", "approve", "drive"}))
 
 
 def test_the_parent_s_word_counts_where_it_has_said_that_it_tells() -> None:
     said = called({"other": 1, KEY: {"login": "ben", "may": ["observe", "approve"]}})
 
-    assert caller_of(said, told=True) == BEN
+    assert caller_of(said, own=ANN, told=True) == BEN
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_parent_s_word_counts_where_it_has_said_that_it_tells() -> None:
     ],
 )
 def test_where_the_parent_tells_and_says_nothing_that_can_be_read_nobody_calls(meta: dict[str, Any] | None) -> None:
-    assert caller_of(called(meta), told=True) == NOBODY
+    assert caller_of(called(meta), own=ANN, told=True) == NOBODY
 
 
 async def whoami(face: Face) -> CallToolResult:
