@@ -50,7 +50,9 @@ def cut_tail(text: str, limit: int, more: str) -> str:
 
 
 def cut_head(text: str, limit: int, more: str) -> str:
-    """Keep the last `limit` characters of `text`, marked like `cut_tail`."""
+    """Keep the last `limit` characters of `text`, marked like `cut_tail`. Raises `ValueError` for a limit below 1."""
+    if limit < 1:
+        raise ValueError(f"the last {limit} characters of a text are none")
     if len(text) <= limit:
         return text
     return f"[{len(text) - limit:,} characters cut; {more} …]\n{text[-limit:]}"

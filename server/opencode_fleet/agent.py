@@ -41,6 +41,8 @@ class Capability(Enum):
     """It keeps a prompt for after the running turn (`Prompt.delivery`); else each joins the turn."""
     SETTLES = auto()
     """What it offers in a directory may lack some for a moment, when it is asked for the first time."""
+    ARCHIVES = auto()
+    """A session can be put away from afar."""
     OUTLIVES = auto()
     """Its turns go on when the person there closes it."""
 

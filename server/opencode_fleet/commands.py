@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from opencode_fleet.choices import chosen_from
-from opencode_fleet.errors import Refused, Unreachable, Unresponsive
+from opencode_fleet.errors import InstanceError, Refused, Unreachable, Unresponsive
 
 if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
@@ -83,10 +83,12 @@ async def run_once(instance: Instance, name: str, prompt: Prompt) -> str:
     """
     try:
         return await instance.agent.run(name, prompt)
-    except (Unreachable, Unresponsive) as error:
+    except InstanceError as error:
         if isinstance(error, Unreachable) and error.refused:
-            raise Unreachable(f"{error}; nothing was sent") from None
+            raise Unreachable(f"{error}; nothing was sent", refused=True) from None
+        if not error.is_doubtful:
+            raise
         raise Unresponsive(
-            f"{instance.quoted} did not say that it took /{name}: it may run all the same, and is not run again by "
+            f"{error}. So it is not known whether /{name} runs: it may run all the same, and is not run again by "
             f"itself. Use `read` on session {prompt.session_id} before sending it again"
         ) from None

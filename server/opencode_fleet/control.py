@@ -7,19 +7,21 @@ off goes on, and the same call again hears how it ended.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 
 from opencode_common.text import quote
-from opencode_fleet.errors import InstanceError, Refused, RelayError, Unreachable, Unresponsive
+from opencode_fleet.agent import Capability
+from opencode_fleet.background import Background
+from opencode_fleet.errors import InstanceError, Refused, RelayError, Unreachable
 from opencode_fleet.events import SessionChanged
+from opencode_fleet.going_on import GoingOn
 from opencode_fleet.plans import Deed, Plans
+from opencode_fleet.sessions import NEW_SESSION
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from opencode_fleet.drive import Driver
     from opencode_fleet.fleet import Fleet
@@ -30,15 +32,12 @@ Action = Literal["stop", "compact", "fork", "undo", "redo", "rename", "archive"]
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 WORKS_FOR: Final = 40.0
 """Seconds after which a caller is told that it still goes on: a summary is written by a model."""
-REMEMBERED_FOR: Final = 600.0
-MAX_REMEMBERED: Final = 100
 MAX_TITLE: Final = 200
 MAX_STOPPED: Final = 100
 """Sessions that one plan stops."""
 LOOKED_THROUGH: Final = 200
 """Messages among which the one to take back is looked for."""
-
-Result = TypeVar("Result")
+_OVERWRITES: Final = "edits that were made since in the work tree, also at the desk, would be overwritten"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +61,11 @@ class Wish:
     value: str = ""
     plan: str = ""
 
+    @property
+    def needs_idle(self) -> bool:
+        """Whether the session must not run meanwhile."""
+        return self.action != "rename"
+
 
 class _Step(NamedTuple):
     """Something that can be done now."""
@@ -80,9 +84,8 @@ class Controller:
         self._fleet = fleet
         self._driver = driver
         self._plans = Plans()
-        self._going_on: OrderedDict[tuple[str, Wish], tuple[float, asyncio.Task[Done]]] = OrderedDict()
-        """Calls whose callers went away before they heard the end."""
-        self._background: set[asyncio.Task[Any]] = set()
+        self._going_on = GoingOn[Done]()
+        self._background = Background()
 
     async def act(self, instance: Instance, wish: Wish) -> Done:
         """Do it, or show what it would destroy.
@@ -91,43 +94,61 @@ class Controller:
             Refused: it makes no sense now, or wants another plan; nothing was done.
             InstanceError: nothing was done.
         """
+        # The same words first: what “the session at hand” is may have changed by what they did.
+        said = instance.name, wish
+        if (task := self._going_on.find(said)) is not None:
+            return await self._heard(instance, wish, task, is_earlier=True)
         if (before := self._done_before(wish.plan)) is not None:
             return before
-        key = instance.name, wish
-        at, task = self._going_on.pop(key, (0.0, None))
-        if task is not None and time.monotonic() - at < REMEMBERED_FOR:
-            return await self._heard(key, task)
         session = await self._session(instance, wish)
+        meant = instance.name, replace(wish, session=session.id)
         step = await self._step(instance, session, wish)
+        if wish.needs_idle:
+            await instance.refresh()
+        # From here on nobody else comes in between.
+        if (task := self._going_on.find(meant)) is not None:
+            return await self._heard(instance, wish, task, is_earlier=True)
+        if wish.needs_idle:
+            _check_idle(instance, session)
+        state = frozenset({step.state})
         if step.would and not wish.plan:
-            plan = self._plans.propose(_deed(instance, session, wish), step.state)
+            plan = self._plans.propose(_deed(instance, session, wish), state)
             return Done("planned", step.would, instance.name, session.id, plan)
         if wish.plan:
-            self._plans.use(wish.plan, _deed(instance, session, wish), step.state)
-        return await self._heard(key, asyncio.create_task(self._run(instance, session, wish, step)))
+            self._plans.use(wish.plan, _deed(instance, session, wish), state)
+        if wish.needs_idle:
+            instance.posting.add(session.id)
+        task = self._background.start(self._run(instance, session, wish, step))
+        self._going_on.add(task, said, meant)
+        return await self._heard(instance, wish, task)
 
     async def stop(self, instances: Sequence[Instance], wish: Wish) -> list[Done]:
         """Stop the session that is named, or all that run. Several are shown first, and want the plan.
+
+        The plan holds while nothing runs that it did not show; what has ended since needs no stopping.
 
         Raises:
             Refused: as of `act`.
         """
         if (before := self._done_before(wish.plan)) is not None:
             return [before]
+        if wish.session == NEW_SESSION:
+            raise Refused(f"{NEW_SESSION!r} is no session that could run; say which one. Nothing was stopped")
         if wish.session is not None:
-            return [await self._in_background(self._stop(instance, wish.session)) for instance in instances]
+            named = [(instance, wish.session) for instance in instances]
+            return await asyncio.shield(self._background.start(self._stop_named(named)))
         running, failed = await self._running(instances)
-        deed = Deed("stop", tuple(instance.name for instance in instances))
-        state = repr([(instance.name, root) for instance, root in running])
+        deed = Deed("stop", ())
+        state = frozenset(f"{instance.name} {root}" for instance, root in running)
         if wish.plan:
             self._plans.use(wish.plan, deed, state)
         elif len(running) > 1:
             plan = self._plans.propose(deed, state)
             would = [
-                Done("planned", f"would be stopped{_title(at, root)}", at.name, root, plan) for at, root in running
+                Done("planned", f"would be stopped{_titled(at, root)}", at.name, root, plan) for at, root in running
             ]
             return [*would, *failed]
-        done = [*await self._in_background(self._stop_all(running, wish.plan)), *failed]
+        done = [*await asyncio.shield(self._background.start(self._stop_all(running, wish.plan))), *failed]
         return done or [Done("nothing", "nothing runs, so nothing was stopped")]
 
     # -- once ----------------------------------------------------------------------------------------------------
@@ -138,23 +159,21 @@ class Controller:
             return None
         return Done("nothing", f"plan {plan} was used already, and nothing was done again; it did this: {did}")
 
-    async def _heard(self, key: tuple[str, Wish], task: asyncio.Task[Done]) -> Done:
-        """Wait for the end of what was begun; it goes on without its caller, and is found again by `key`."""
-        try:
-            finished, _ = await asyncio.wait({task}, timeout=WORKS_FOR)
-        except asyncio.CancelledError:
-            self._keep(key, task)
-            raise
-        if finished:
-            return task.result()
-        self._keep(key, task)
-        name, wish = key
-        return Done("going-on", f"{wish.action} still goes on; the same call again waits for its end", name)
-
-    def _keep(self, key: tuple[str, Wish], task: asyncio.Task[Done]) -> None:
-        self._going_on[key] = time.monotonic(), task
-        while len(self._going_on) > MAX_REMEMBERED:
-            self._going_on.popitem(last=False)
+    async def _heard(
+        self, instance: Instance, wish: Wish, task: asyncio.Task[Done], *, is_earlier: bool = False
+    ) -> Done:
+        """Wait for the end of what was begun, which goes on without its caller. `is_earlier`: by another call."""
+        finished, _ = await asyncio.wait({task}, timeout=WORKS_FOR)
+        if not finished:
+            return Done(
+                "going-on", f"{wish.action} still goes on; the same call again waits for its end", instance.name
+            )
+        self._going_on.heard(task)
+        done = task.result()
+        if is_earlier:
+            note = "this is the end of an earlier call, and nothing was done again"
+            done = replace(done, says=f"{done.says} ({note})")
+        return done
 
     async def _run(self, instance: Instance, session: Session, wish: Wish, step: _Step) -> Done:
         try:
@@ -162,27 +181,14 @@ class Controller:
             # Its own notice may come later, and what is shown until then would be as before.
             with suppress(InstanceError):
                 instance.tell(SessionChanged(await instance.agent.session(done.session)))
-        except (Unreachable, Unresponsive) as error:
-            if isinstance(error, Unreachable) and error.refused:
-                done = Done("refused", f"{error}; nothing was done", instance.name, session.id)
-            else:
-                says = (
-                    f"{error}: whether {wish.action} was done is not known. Look with `read` before you ask for it "
-                    "again"
-                )
-                done = Done("unknown", says, instance.name, session.id)
         except (InstanceError, Refused) as error:
-            done = Done("refused", str(error), instance.name, session.id)
+            done = _not_done(instance, session, wish, error)
+        finally:
+            if wish.needs_idle:
+                instance.posting.discard(session.id)
         if wish.plan:
             self._plans.finish(wish.plan, done.says)
         return done
-
-    async def _in_background(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """Wait for what goes on also when the caller goes away."""
-        task = asyncio.create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-        return await asyncio.shield(task)
 
     # -- which session -------------------------------------------------------------------------------------------
 
@@ -198,17 +204,7 @@ class Controller:
         runner = self._fleet.runner_of(session.id, besides=instance)
         if runner is not None:
             raise Refused(f"session {session.id} is run by {runner.quoted}: say that instance. Nothing was done")
-        if wish.action != "rename":
-            await self._check_idle(instance, session)
         return session
-
-    async def _check_idle(self, instance: Instance, session: Session) -> None:
-        await instance.refresh()
-        if instance.state.family_busy(session.id) or session.id in instance.posting:
-            raise Refused(
-                f"session {session.id} of {instance.quoted} runs; wait for its end, or stop it first with action "
-                "“stop”. Nothing was done"
-            )
 
     # -- what ----------------------------------------------------------------------------------------------------
 
@@ -258,7 +254,7 @@ class Controller:
         after = len(kept) - kept.index(message) - 1
         would = (
             f"would take back {_named(message)}, the {after} messages after it, and the changes to files that "
-            "OpenCode made since, if it keeps them there (in a git repository)"
+            f"OpenCode made since, if it keeps them there (in a git repository); {_OVERWRITES}"
         )
         return _Step(run, would, f"{session.undone_from} {message.id} {messages[-1].id}")
 
@@ -269,7 +265,8 @@ class Controller:
             await instance.agent.controls.redo(session.id)
             return Done("done", "brought back all that was taken back, files too", session=session.id)
 
-        return _Step(run)
+        would = f"would bring back all that was taken back, files too; {_OVERWRITES}" if session.undone_from else ""
+        return _Step(run, would, session.undone_from)
 
     def _rename(self, instance: Instance, session: Session, title: str) -> _Step:
         if not title.strip() or len(title) > MAX_TITLE or not title.strip().isprintable():
@@ -282,6 +279,9 @@ class Controller:
         return _Step(run)
 
     def _archive(self, instance: Instance, session: Session) -> _Step:
+        if not instance.can(Capability.ARCHIVES):
+            raise Refused(f"the OpenCode of {instance.quoted} cannot put sessions away from afar. Nothing was done")
+
         async def run() -> Done:
             await instance.agent.controls.archive(session.id)
             return Done("done", "was put away", session=session.id)
@@ -314,28 +314,50 @@ class Controller:
         return running, failed
 
     async def _stop_all(self, running: list[tuple[Instance, str]], plan: str) -> list[Done]:
-        done = await asyncio.gather(*(self._stop(instance, root) for instance, root in running))
+        stopped = await self._stop_named(running)
+        done = [replace(each, session=root) for each, (_, root) in zip(stopped, running, strict=True)]
         if plan:
-            self._plans.finish(plan, "; ".join(f"session {each.session} {each.says}" for each in done))
+            did = "; ".join(f"session {each.session} {each.says}" for each in done)
+            self._plans.finish(plan, did or "nothing ran any more, so nothing was stopped")
         return done
 
-    async def _stop(self, instance: Instance, root: str) -> Done:
+    async def _stop_named(self, wanted: list[tuple[Instance, str]]) -> list[Done]:
+        return list(await asyncio.gather(*(self._stop(instance, each) for instance, each in wanted)))
+
+    async def _stop(self, instance: Instance, wanted: str) -> Done:
         try:
-            ended = await self._driver.stop(instance, root)
+            ended = await self._driver.stop(instance, wanted)
         except RelayError as error:
-            return Done("refused", str(error), instance.name, root)
+            return Done("refused", str(error), instance.name)
         if ended is None:
-            return Done("nothing", "does not run, so nothing was stopped", instance.name, root)
-        return Done("done", "was stopped", instance.name, root)
+            return Done("nothing", "does not run, so nothing was stopped", instance.name)
+        return Done("done", "was stopped", instance.name, ended)
+
+
+def _check_idle(instance: Instance, session: Session) -> None:
+    if instance.state.family_busy(session.id) or session.id in instance.posting:
+        raise Refused(
+            f"session {session.id} of {instance.quoted} runs; wait for its end, or stop it first with action "
+            "“stop”. Nothing was done"
+        )
+
+
+def _not_done(instance: Instance, session: Session, wish: Wish, error: RelayError) -> Done:
+    """Return what an error says of the wish: that it was not done, or that this is not known."""
+    if error.is_doubtful:
+        says = f"{error}: whether {wish.action} was done is not known. Look with `read` before you ask for it again"
+        return Done("unknown", says, instance.name, session.id)
+    says = f"{error}; nothing was done" if isinstance(error, Unreachable) else str(error)
+    return Done("refused", says, instance.name, session.id)
 
 
 def _deed(instance: Instance, session: Session, wish: Wish) -> Deed:
     return Deed(wish.action, (instance.name, session.id))
 
 
-def _title(instance: Instance, session_id: str) -> str:
-    session = instance.state.sessions.get(session_id)
-    return f": {quote(session.title, 60)}" if session is not None else ""
+def _titled(instance: Instance, session_id: str) -> str:
+    title = instance.state.title(session_id)
+    return f": {quote(title, 60)}" if title else ""
 
 
 def _kept(messages: list[Message], undone_from: str) -> list[Message]:

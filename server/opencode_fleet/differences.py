@@ -83,8 +83,7 @@ def _about(ask: Ask) -> str:
 
 def title_of(instance: Instance, root: str) -> str:
     """Return a session's title, short and clean; empty where it is not known."""
-    session = instance.state.sessions.get(root)
-    return one_line(session.title, _TITLE) if session else ""
+    return one_line(instance.state.title(root), _TITLE)
 
 
 def titled(title: str) -> dict[str, Any]:

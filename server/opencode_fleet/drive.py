@@ -42,7 +42,7 @@ class Driver:
     """Acts on the instances of a fleet. Times are in seconds."""
 
     def __init__(self, fleet: Fleet, timeout: float, deciding: Deciding | None = None) -> None:
-        """`deciding` hears of each decision, with its instance and ask, before the agent is told of it."""
+        """`deciding`: see `Settler`."""
         self.sessions = Sessions(fleet)
         self._background = Background()
         self._sender = Sender(self.sessions, timeout, self._background)
@@ -111,8 +111,8 @@ class Driver:
                 await self._settler.settle(instance, ask, REJECT)
 
     def _titled(self, instance: Instance, session_id: str) -> str:
-        session = instance.state.sessions.get(session_id)
-        return f"{session_id} ({quote(session.title, 60)})" if session else session_id
+        title = instance.state.title(session_id)
+        return f"{session_id} ({quote(title, 60)})" if title else session_id
 
     # -- settling asks ---------------------------------------------------------------------------------------------
 

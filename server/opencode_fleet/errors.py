@@ -21,7 +21,12 @@ from __future__ import annotations
 
 
 class RelayError(Exception):
-    """Base of all errors that a person can mend."""
+    """Base of all errors that a person can mend.
+
+    `is_doubtful` tells whether a change that was asked for may have been made all the same.
+    """
+
+    is_doubtful = False
 
 
 class SettingsError(RelayError):
@@ -46,6 +51,7 @@ class Unreachable(InstanceError):
     def __init__(self, message: str, *, refused: bool = False) -> None:
         super().__init__(message)
         self.refused = refused
+        self.is_doubtful = not refused
 
 
 class AgentGone(Unreachable):
@@ -54,6 +60,8 @@ class AgentGone(Unreachable):
 
 class Unresponsive(InstanceError):
     """The connection stands but no answer came in time."""
+
+    is_doubtful = True
 
 
 class Unauthorized(InstanceError):
@@ -75,7 +83,10 @@ class Rejected(InstanceError):
         super().__init__(message)
         self.status = status
         self.is_silent = is_silent
+        self.is_doubtful = status >= 500  # it broke off in the middle of it
 
 
 class BadAnswer(InstanceError):
     """The answer is not OpenCode's API: HTML, a redirect, no JSON, wrong shapes, or beyond the size limit."""
+
+    is_doubtful = True

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from opencode_common.text import one_line, quote
+from opencode_common.times import moment_text
 from opencode_fleet.agent import Capability
 from opencode_fleet.agents import connect
 from opencode_fleet.credentials import Credentials
@@ -147,10 +148,9 @@ class Fleet:
         """
         instance = await self.find(name)
         if instance.offline_since is not None:
-            since = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(instance.offline_since))
             raise Unreachable(
-                f"{instance.quoted} is offline since {since} ({instance.trouble}); nothing was sent. "
-                "See `opencode-connected status` on its machine"
+                f"{instance.quoted} is offline since {moment_text(instance.offline_since)} "
+                f"({instance.trouble}); nothing was sent. See `opencode-connected status` on its machine"
             )
         try:
             async with asyncio.timeout(self._settings.health_timeout):

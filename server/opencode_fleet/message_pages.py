@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from opencode_common.text import one_line
+from opencode_fleet.agents.parallel import in_parallel
 from opencode_fleet.errors import BadAnswer, NotFound, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from opencode_fleet.agent import Agent
-    from opencode_fleet.model import Message
+    from opencode_fleet.model import Message, Part
 
 LOOKED_BACK = 1_000
 """Messages that are paged through for an old one."""
 MAX_DETAILED = 20
 """Messages that are fetched by themselves, the newest with tool calls: each is a call of its own."""
-DETAILED_AT_ONCE = 4
+MAX_DETAILS = 8_000_000
+"""Characters that come before no further message is fetched by itself."""
+DETAIL_KEPT = 10_000
+"""Characters that are kept of an output's end, and of a diff's beginning: more than anybody is shown."""
 
 
 class MessagePage(NamedTuple):
@@ -68,24 +72,39 @@ def _last(messages: list[Message], limit: int) -> MessagePage:
 
 
 async def with_details(agent: Agent, session_id: str, messages: Sequence[Message]) -> list[Message]:
-    """Return the messages, of the newest with tool calls all that these told and changed.
+    """Return the messages, of the newest with tool calls the most of what these told and changed.
 
-    One that is too large, or gone meanwhile, stays as it is.
+    One that is too large, gone meanwhile, or beyond what there is room for stays as it is.
 
     Raises:
         InstanceError: see `errors`.
     """
-    slots = asyncio.Semaphore(DETAILED_AT_ONCE)
     calling = [message.id for message in messages if any(part.kind == "tool" for part in message.parts)]
-    wanted = set(calling[-MAX_DETAILED:])
+    room = MAX_DETAILS
 
-    async def detailed(message: Message) -> Message:
-        if message.id not in wanted:
-            return message
-        async with slots:
-            try:
-                return await agent.message(session_id, message.id)
-            except (NotFound, BadAnswer):
-                return message
+    async def fetched(message_id: str) -> Message | None:
+        nonlocal room
+        if room <= 0:
+            return None
+        try:
+            message = await agent.message(session_id, message_id)
+        except (NotFound, BadAnswer):
+            return None
+        room -= sum(map(_size, message.parts))
+        return replace(message, parts=tuple(map(_cut, message.parts)))
 
-    return list(await asyncio.gather(*map(detailed, messages)))
+    # The newest first: they matter the most.
+    wanted = calling[: -MAX_DETAILED - 1 : -1]
+    detailed = dict(zip(wanted, await in_parallel(wanted, fetched), strict=True))
+    return [detailed.get(message.id) or message for message in messages]
+
+
+def _size(part: Part) -> int:
+    return len(part.text) + (len(part.call.output) + len(part.call.diff) if part.call else 0)
+
+
+def _cut(part: Part) -> Part:
+    if part.call is None:
+        return part
+    call = replace(part.call, output=part.call.output[-DETAIL_KEPT:], diff=part.call.diff[:DETAIL_KEPT])
+    return replace(part, call=call)

@@ -31,7 +31,7 @@ class Deed(NamedTuple):
 @dataclass(slots=True)
 class _Plan:
     deed: Deed
-    state: str
+    state: frozenset[str]
     at: float
     is_used: bool = False
     did: str = ""
@@ -43,8 +43,8 @@ class Plans:
     def __init__(self) -> None:
         self._plans: OrderedDict[str, _Plan] = OrderedDict()
 
-    def propose(self, deed: Deed, state: str) -> str:
-        """Keep a plan for what stands as `state` says now, and return its handle."""
+    def propose(self, deed: Deed, state: frozenset[str]) -> str:
+        """Keep a plan for what stands as `state` says now, item by item, and return its handle."""
         handle = f"p{secrets.token_hex(4)}"
         self._plans[handle] = _Plan(deed, state, time.monotonic())
         while len(self._plans) > MAX_PLANS:
@@ -62,8 +62,10 @@ class Plans:
             return None
         return plan.did or "how it ended was not heard yet"
 
-    def use(self, handle: str, deed: Deed, state: str) -> None:
+    def use(self, handle: str, deed: Deed, state: frozenset[str]) -> None:
         """Use a plan up, for just what it was shown for. Whoever does it says by `finish` what was done.
+
+        Of `state` items may have gone since, and none may have come.
 
         Raises:
             Refused: it is used, for something else, or what it is about has changed; nothing may be done.
@@ -73,7 +75,7 @@ class Plans:
             raise Refused(f"plan {handle} is used already; nothing was done again")
         if plan.deed != deed:
             raise Refused(f"plan {handle} is for something else; call without `plan` to see what would be done now")
-        if plan.state != state:
+        if not state <= plan.state:
             raise Refused(
                 f"what plan {handle} is about has changed since it was shown; nothing was done. Call without `plan` "
                 "to see what would be done now"

@@ -100,8 +100,11 @@ class Recorder:
             task.cancel()
             await asyncio.wait([task])
 
-    def deciding(self, instance: Instance, ask_id: str, decision: str) -> None:
-        """Note, before an ask is settled from here, how: whichever copy leads writes that it was we."""
+    def deciding(self, instance: Instance, ask_id: str, decision: str | None) -> None:
+        """Note, before an ask is settled from here, how: whichever copy leads writes that it was we.
+
+        None: it was not after all.
+        """
         self._journal.set_state(_decision_key(instance.name, ask_id), decision)
 
     @property

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opencode_fleet.choices import Manner
+from opencode_fleet.errors import RelayError
 
 if TYPE_CHECKING:
     from opencode_fleet.model import Prompt
@@ -25,20 +27,44 @@ class Call(NamedTuple):
     manner: Manner = Manner()
 
 
+class Sent(NamedTuple):
+    """What a call sent, or is sending."""
+
+    prompt: Prompt
+    post: asyncio.Task[Any]
+
+
 class Repeats:
     """The calls whose callers went away before they had the answer."""
 
     def __init__(self) -> None:
-        self._cut: OrderedDict[Call, tuple[float, Prompt]] = OrderedDict()
+        self._cut: OrderedDict[Call, tuple[float, Sent]] = OrderedDict()
 
-    def cut(self, call: Call, prompt: Prompt) -> None:
+    def cut(self, call: Call, sent: Sent) -> None:
         """Remember that the caller went away, and what was sent."""
-        self._cut[call] = time.monotonic(), prompt
+        self._cut[call] = time.monotonic(), sent
         self._cut.move_to_end(call)
         while len(self._cut) > MAX_REMEMBERED:
             self._cut.popitem(last=False)
 
-    def take(self, call: Call) -> Prompt | None:
-        """Return what was sent for the same call, if that was cut off lately; it is forgotten then."""
-        at, prompt = self._cut.pop(call, (0.0, None))
-        return prompt if time.monotonic() - at < REMEMBERED_FOR else None
+    async def take(self, call: Call) -> Sent | None:
+        """Return what the same call sent, once it is posted, if that was cut off lately; it is forgotten then.
+
+        None: there was no such call, or its message surely did not arrive.
+
+        Raises:
+            InstanceError: it is not known whether its message arrived, as that call would have said.
+        """
+        at, sent = self._cut.pop(call, (0.0, None))
+        if sent is None or time.monotonic() - at >= REMEMBERED_FOR:
+            return None
+        try:
+            await asyncio.shield(sent.post)
+        except asyncio.CancelledError:
+            self.cut(call, sent)
+            raise
+        except RelayError as error:
+            if error.is_doubtful:
+                raise
+            return None
+        return sent

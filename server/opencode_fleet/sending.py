@@ -18,7 +18,7 @@ from opencode_fleet.commands import run_once
 from opencode_fleet.errors import NotFound, Refused, RelayError, Unreachable, Unresponsive
 from opencode_fleet.model import Outcome, Prompt
 from opencode_fleet.prompt_ids import new_prompt_id
-from opencode_fleet.repeats import Call, Repeats
+from opencode_fleet.repeats import Call, Repeats, Sent
 from opencode_fleet.sessions import NEW_SESSION
 from opencode_fleet.turn import RECORD_WITHIN, Turn
 
@@ -95,7 +95,7 @@ class Sender:
             InstanceError: it could not be posted; the message says whether it may have arrived.
         """
         call = Call(instance.name, wanted, message, manner)
-        sent_before = self._repeats.take(call)
+        sent_before = await self._repeats.take(call)
         if sent_before is not None:
             return await self._take_up(instance, call, sent_before, on_text)
         deadline = time.monotonic() + self._timeout
@@ -113,7 +113,7 @@ class Sender:
                 outcome = await turn.follow(deadline - time.monotonic())
             except BaseException as error:
                 if not isinstance(error, Exception):
-                    self._repeats.cut(call, prompt)
+                    self._repeats.cut(call, Sent(prompt, post.task))
                 self._background.start(self._release(instance, post, TAKEN_FOR))
                 raise
             if outcome.result == "running" and turn.is_only_accepted:
@@ -138,8 +138,8 @@ class Sender:
                 "Send it without `when`, `agent` and `model`; nothing was sent"
             )
         call = Call(instance.name, wanted, f"/{command.name} {command.arguments}")
-        if (sent_before := self._repeats.take(call)) is not None:
-            return Outcome("running", sent_before.session_id, note=_SENT_BEFORE)
+        if (sent_before := await self._repeats.take(call)) is not None:
+            return Outcome("running", sent_before.prompt.session_id, note=_SENT_BEFORE)
         deadline = time.monotonic() + self._timeout
         ready = await self._ready(instance, command.arguments, wanted, manner, self._timeout)
         prompt = ready.prompt
@@ -155,7 +155,7 @@ class Sender:
             with instance.listening(turn.hear):
                 outcome = await turn.follow(deadline - time.monotonic())
         except asyncio.CancelledError:
-            self._repeats.cut(call, prompt)
+            self._repeats.cut(call, Sent(prompt, running))
             raise
         return replace(outcome, note=outcome.note or ready.note)
 
@@ -167,7 +167,7 @@ class Sender:
         Returns what became of each, in order: that it runs or is queued, or the error that says why it does not.
         """
         places = asyncio.Semaphore(AT_ONCE)
-        posted: list[tuple[Call, Prompt]] = []
+        posted: list[tuple[Call, Sent]] = []
 
         async def one(instance: Instance) -> Outcome | RelayError:
             async with places:
@@ -180,8 +180,8 @@ class Sender:
             return list(await asyncio.gather(*map(one, instances)))
         except asyncio.CancelledError:
             # Whoever repeats the call must not send it twice to those that have it already.
-            for call, prompt in posted:
-                self._repeats.cut(call, prompt)
+            for call, sent in posted:
+                self._repeats.cut(call, sent)
             raise
 
     async def _start(
@@ -190,17 +190,17 @@ class Sender:
         message: str,
         wanted: str | None,
         manner: Manner,
-        posted: list[tuple[Call, Prompt]],
+        posted: list[tuple[Call, Sent]],
     ) -> Outcome:
         call = Call(instance.name, wanted, message, manner)
-        sent_before = self._repeats.take(call)
+        sent_before = await self._repeats.take(call)
         if sent_before is not None:
             posted.append((call, sent_before))
-            return Outcome("running", sent_before.session_id, note=_SENT_BEFORE)
+            return Outcome("running", sent_before.prompt.session_id, note=_SENT_BEFORE)
         deadline = time.monotonic() + START_WITHIN
         ready = await self._ready(instance, message, wanted, manner, START_WITHIN)
-        posted.append((call, ready.prompt))
         post = self._begin(instance, ready.prompt, deadline)
+        posted.append((call, Sent(ready.prompt, post.task)))
         try:
             await asyncio.shield(post.task)
         finally:
@@ -214,14 +214,14 @@ class Sender:
         task = self._background.start(self._post(instance, prompt, deadline))
         return _Posted(prompt.session_id, task, ran)
 
-    async def _take_up(self, instance: Instance, call: Call, prompt: Prompt, on_text: OnText) -> Outcome:
+    async def _take_up(self, instance: Instance, call: Call, sent: Sent, on_text: OnText) -> Outcome:
         """Follow the turn of a call that was cut off: the same call again asks for its answer."""
-        turn = Turn(instance, prompt, on_text=on_text, running=True)
+        turn = Turn(instance, sent.prompt, on_text=on_text, running=True)
         with instance.listening(turn.hear):
             try:
                 outcome = await turn.follow(self._timeout)
             except asyncio.CancelledError:
-                self._repeats.cut(call, prompt)
+                self._repeats.cut(call, sent)
                 raise
         return replace(outcome, note=_SENT_BEFORE)
 
@@ -262,10 +262,12 @@ class Sender:
             except NotFound:
                 instance.state.forget(session_id)
                 sent = "the message may have arrived before" if doubtful else "nothing was sent"
-                raise NotFound(f"session {session_id} is gone from {instance.quoted}; {sent}") from None
+                gone = NotFound(f"session {session_id} is gone from {instance.quoted}; {sent}")
+                gone.is_doubtful = doubtful
+                raise gone from None
             except (Unreachable, Unresponsive) as error:
-                if not doubtful and isinstance(error, Unreachable) and error.refused:
-                    raise Unreachable(f"{error}; nothing was sent") from None
+                if not (doubtful or error.is_doubtful):
+                    raise Unreachable(f"{error}; nothing was sent", refused=True) from None
                 doubtful = True
                 try:
                     async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
@@ -303,7 +305,7 @@ class Sender:
                 session, note = await self._sessions.to_drive(instance, wanted)
                 when = await self._moment(instance, session.id, manner)
                 if manner.agent or manner.model:
-                    await instance.agent.switch(session.id, manner.agent, manner.model)
+                    await self._switch(instance, session.id, manner)
         except TimeoutError:
             raise Unresponsive(f"the records of {instance.quoted} did not come in time; nothing was sent") from None
         if when != manner.when:
@@ -318,6 +320,16 @@ class Sender:
             delivery="queue" if when == "queue" else "steer",
         )
         return _Ready(prompt, when, note)
+
+    async def _switch(self, instance: Instance, session_id: str, manner: Manner) -> None:
+        """Have an idle session go on in `manner`. Raises `Refused`: it has begun to run meanwhile."""
+        # Taken, so that nobody else switches it or posts to it between this and the message.
+        instance.posting.add(session_id)
+        try:
+            await instance.agent.switch(session_id, manner.agent, manner.model)
+        finally:
+            instance.posting.discard(session_id)
+        await self._moment(instance, session_id, manner)
 
     async def _moment(self, instance: Instance, session_id: str, manner: Manner) -> When:
         """Return when a message comes that is sent now. Raises `Refused`: it must not be sent now."""
@@ -356,7 +368,7 @@ class Sender:
         elif live.text:
             doing = f"it is writing {quote(live.text[-160:], 160)}"
         elif session_id in instance.posting and not instance.state.family_busy(session_id):
-            doing = "it has accepted a message and not begun with it"
+            doing = "it has accepted a message and not begun with it, or is being changed"
         else:
             doing = "it is thinking"
         return (

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
+from collections import defaultdict
 from typing import TYPE_CHECKING, NamedTuple
 
 from opencode_fleet.errors import InstanceError
@@ -14,8 +17,12 @@ if TYPE_CHECKING:
     from opencode_fleet.model import Session
 
 ANSWER_WITHIN = 8.0
-"""Seconds that an instance has to tell its sessions: a person waits for the whole list."""
-ASKED_AT_ONCE = 20
+"""Seconds in which all have to tell their sessions: a person waits for the whole list."""
+CLOCKS_DIFFER = 86_400.0
+"""Seconds to come up to which a time is now, as clocks differ; what is later says nothing, and is listed last."""
+ASKED_AT_ONCE = 100
+ASKED_OF_ONE_AGENT = 2
+"""Instances that are asked at the same time, and of these the directories of one agent: it may hang."""
 
 
 class Listed(NamedTuple):
@@ -41,10 +48,14 @@ class SessionList(NamedTuple):
 async def list_sessions(instances: Sequence[Instance], title: str, limit: int) -> SessionList:
     """Return the newest sessions of the instances, with `title` in their titles."""
     slots = asyncio.Semaphore(ASKED_AT_ONCE)
+    slots_of = defaultdict[str, asyncio.Semaphore](lambda: asyncio.Semaphore(ASKED_OF_ONE_AGENT))
+    deadline = asyncio.get_running_loop().time() + ANSWER_WITHIN
 
     async def told(instance: Instance) -> list[Session] | None:
+        if not instance.connected.is_set():
+            return None
         try:
-            async with slots, asyncio.timeout(ANSWER_WITHIN):
+            async with asyncio.timeout_at(deadline), slots_of[instance.endpoint.name], slots:
                 # One more than are shown: it tells that there are more.
                 return await instance.agent.sessions(instance.state.directory, limit + 1, title=title)
         except (InstanceError, TimeoutError):
@@ -57,7 +68,8 @@ async def list_sessions(instances: Sequence[Instance], title: str, limit: int) -
         for instance, answer in zip(instances, answers, strict=True)
         for session in (_remembered(instance, title) if answer is None else answer)
     ]
-    listed = sorted(_once(found), key=lambda each: each.session.updated, reverse=True)
+    now = time.time()
+    listed = sorted(_once(found), key=lambda each: _age(each, now))
     return SessionList(listed[:limit], silent, max(0, len(listed) - limit))
 
 
@@ -80,6 +92,14 @@ def _once(found: Iterable[Listed]) -> list[Listed]:
         if key not in best or _nearness(each) > _nearness(best[key]):
             best[key] = each
     return list(best.values())
+
+
+def _age(listed: Listed, now: float) -> float:
+    """Return the seconds since a session was changed, by the clock of its own machine where that is known."""
+    instance = listed.instance
+    clock = instance.agent.clock if instance.connected.is_set() else None
+    age = (clock or now) - listed.session.updated
+    return max(age, 0.0) if age > -CLOCKS_DIFFER else math.inf
 
 
 def _nearness(listed: Listed) -> tuple[bool, bool, float]:

@@ -6,17 +6,18 @@ import asyncio
 from collections import OrderedDict
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from opencode_common.text import one_line
 from opencode_fleet.agent import Capability
+from opencode_fleet.agents.parallel import in_parallel
 from opencode_fleet.answers import REJECT, settlement_of
-from opencode_fleet.errors import InstanceError, NotFound, Refused
+from opencode_fleet.errors import InstanceError, NotFound, Refused, RelayError
 from opencode_fleet.model import Permission, Prompt
 from opencode_fleet.turn import RECORD_WITHIN, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from opencode_fleet.answers import Settlement
     from opencode_fleet.background import Background
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     OnText = Callable[[str], Awaitable[None]]
     IsSeen = Callable[[Ask], bool]
-    Deciding = Callable[[Instance, str, str], None]
+    Deciding = Callable[[Instance, str, str | None], None]
     Send = Callable[[Instance, str, str | None, OnText], Awaitable[Outcome]]
 
 MAX_RELEASED: Final = 1_000
@@ -49,13 +50,21 @@ class Replies:
     outcomes: tuple[Outcome, ...]
 
 
+class _Told(NamedTuple):
+    """What became of one ask, and what the agent was told of it; None: nothing."""
+
+    row: Settled
+    settlement: Settlement | None = None
+
+
 class Settler:
     """Settles the asks of a fleet's instances. Times are in seconds."""
 
     def __init__(self, timeout: float, background: Background, send: Send, deciding: Deciding | None) -> None:
         """`send`: how a reason that the agent would lose is sent as a message.
 
-        `deciding` hears of each decision, with its instance and ask, before the agent is told of it.
+        `deciding` hears of each decision, with its instance and ask, before the agent is told of it, and None in
+        place of one that surely was not taken after all.
         """
         self._timeout = timeout
         self._background = background
@@ -110,18 +119,18 @@ class Settler:
         """
         released = self._released.get((instance.name, ask_id.strip()))
         if released is not None:
-            turn = await self._turn(instance, released, on_text)
+            (turn,) = await self._turns(instance, [released], on_text)
             with instance.listening(turn.hear):
                 outcome = await turn.follow(self._timeout)
             return replace(outcome, note=f"that ask needed no answer: {_RELEASED}")
         ask = await self.open_ask(instance, ask_id)
         settlement = _settlement(instance, ask, answer, is_seen, may_prompt=may_prompt)
         root = instance.state.root_of(ask.session_id)
-        turn = await self._turn(instance, root, on_text, rejected=settlement.decision == REJECT.decision)
+        (turn,) = await self._turns(instance, [root], on_text)
         with instance.listening(turn.hear):
             # Shielded: a person's word must not be lost because their client went away.
             await asyncio.shield(self._background.start(self._settle_and_look(instance, ask, settlement)))
-            return await self._followed(instance, turn, root, settlement.reason, on_text)
+            return await self._followed(instance, turn, root, [settlement], on_text)
 
     async def reply_to_several(
         self,
@@ -142,49 +151,44 @@ class Settler:
         """
         found = {ask.id: ask for ask in await self.asks(instance)}
         wanted = list(dict.fromkeys(ask_id.strip() for ask_id in ask_ids))
-        roots = dict.fromkeys(instance.state.root_of(found[each].session_id) for each in wanted if each in found)
-        rejected = answer if isinstance(answer, str) else ""
-        is_rejection = rejected.strip().lower().startswith(REJECT.decision)
-        turns = {root: await self._turn(instance, root, on_text, rejected=is_rejection) for root in roots}
+        roots = {each: instance.state.root_of(found[each].session_id) for each in wanted if each in found}
+        different = dict.fromkeys(roots.values())
+        turns = dict(zip(different, await self._turns(instance, different, on_text), strict=True))
         with ExitStack() as listening:
             for turn in turns.values():
                 listening.enter_context(instance.listening(turn.hear))
-            settled: list[Settled] = []
-            reasons: dict[str, str] = {}
+            told: list[_Told] = []
             work = self._settle_each(
-                instance,
-                [(each, found.get(each)) for each in wanted],
-                answer,
-                is_seen,
-                settled,
-                may_prompt=may_prompt,
+                instance, [(each, found.get(each)) for each in wanted], answer, is_seen, told, may_prompt=may_prompt
             )
             await asyncio.shield(self._background.start(work))
-            for row in settled:
+            settlements: dict[str, list[Settlement]] = {}
+            for row, settlement in told:
                 if row.result in {"settled", "released"}:
-                    root = instance.state.root_of(found[row.ask_id].session_id)
-                    reasons[root] = rejected.partition(":")[2].strip() if is_rejection else ""
+                    settlements.setdefault(roots[row.ask_id], []).extend([settlement] if settlement else [])
             followed = (
-                self._followed(instance, turns[root], root, reason, on_text) for root, reason in reasons.items()
+                self._followed(instance, turns[root], root, given, on_text) for root, given in settlements.items()
             )
-            return Replies(tuple(settled), tuple(await asyncio.gather(*followed)))
+            return Replies(tuple(row for row, _ in told), tuple(await asyncio.gather(*followed)))
 
     async def settle(self, instance: Instance, ask: Ask, settlement: Settlement) -> None:
         """Tell the agent. Raises `Refused`: somebody else settled it meanwhile."""
-        if self._deciding is not None:
-            self._deciding(instance, ask.id, settlement.decision)
+        self._note(instance, ask, settlement.decision)
         try:
-            if isinstance(ask, Permission):
-                await instance.agent.reply(ask, settlement.decision, settlement.reason or None)
-            elif settlement.decision == REJECT.decision:
-                await instance.agent.decline(ask)
-            else:
-                await instance.agent.answer(ask, settlement.answers)
-        except NotFound:
+            await _tell(instance, ask, settlement)
+        except RelayError as error:
+            if not error.is_doubtful:
+                self._note(instance, ask, None)
+            if not isinstance(error, NotFound):
+                raise
             how = instance.state.settled_how.get(ask.id, "")
             told = f" ({one_line(how, 20)})" if how else ""
             raise Refused(f"{ask.id} was settled by somebody else meanwhile{told}; see `read`") from None
         instance.state.settled(ask.id)
+
+    def _note(self, instance: Instance, ask: Ask, decision: str | None) -> None:
+        if self._deciding is not None:
+            self._deciding(instance, ask.id, decision)
 
     # -- several -------------------------------------------------------------------------------------------------
 
@@ -194,12 +198,12 @@ class Settler:
         asks: list[tuple[str, Ask | None]],
         answer: str | list[str],
         is_seen: IsSeen,
-        settled: list[Settled],
+        told: list[_Told],
         *,
         may_prompt: bool,
     ) -> None:
         for ask_id, ask in asks:
-            settled.append(await self._settled(instance, ask_id, ask, answer, is_seen, may_prompt=may_prompt))
+            told.append(await self._settled(instance, ask_id, ask, answer, is_seen, may_prompt=may_prompt))
 
     async def _settled(
         self,
@@ -210,18 +214,18 @@ class Settler:
         is_seen: IsSeen,
         *,
         may_prompt: bool,
-    ) -> Settled:
+    ) -> _Told:
         if (instance.name, ask_id) in self._released and ask is not None:
-            return Settled(ask_id, "released", _RELEASED)
+            return _Told(Settled(ask_id, "released", _RELEASED))
         if ask is None or all(each.id != ask_id for each in instance.state.pending_asks()):
-            told = _settled_by(instance, ask_id) or "it is not open (any more)"
-            return Settled(one_line(ask_id, 80), "elsewhere", told)
+            says = _settled_by(instance, ask_id) or "it is not open (any more)"
+            return _Told(Settled(one_line(ask_id, 80), "elsewhere", says))
         try:
             settlement = _settlement(instance, ask, answer, is_seen, may_prompt=may_prompt)
             await self._settle_and_look(instance, ask, settlement)
         except (Refused, InstanceError) as error:
-            return Settled(ask_id, "refused", str(error))
-        return Settled(ask_id, "settled", settlement.decision)
+            return _Told(Settled(ask_id, "refused", str(error)))
+        return _Told(Settled(ask_id, "settled", settlement.decision), settlement)
 
     async def _settle_and_look(self, instance: Instance, ask: Ask, settlement: Settlement) -> None:
         before = instance.state.pending_asks()
@@ -243,24 +247,42 @@ class Settler:
 
     # -- turns ---------------------------------------------------------------------------------------------------
 
-    async def _turn(self, instance: Instance, root: str, on_text: OnText, *, rejected: bool = False) -> Turn:
-        prompt = Prompt(root, await self._current_prompt(instance, root), "")
-        return Turn(instance, prompt, on_text=on_text, running=True, rejected=rejected)
+    async def _turns(self, instance: Instance, roots: Iterable[str], on_text: OnText) -> list[Turn]:
+        """Return the turns that run in these sessions, in order."""
+        deadline = asyncio.get_running_loop().time() + RECORD_WITHIN
 
-    async def _followed(self, instance: Instance, turn: Turn, root: str, reason: str, on_text: OnText) -> Outcome:
+        async def turn(root: str) -> Turn:
+            prompt = Prompt(root, await self._current_prompt(instance, root, deadline), "")
+            return Turn(instance, prompt, on_text=on_text, running=True)
+
+        return await in_parallel(roots, turn)
+
+    async def _followed(
+        self, instance: Instance, turn: Turn, root: str, given: Sequence[Settlement], on_text: OnText
+    ) -> Outcome:
+        """Follow a turn of which the asks were settled so, and send the reason that its agent lost."""
+        if any(each.decision == REJECT.decision for each in given):
+            turn.refuse()
         outcome = await turn.follow(self._timeout)
+        reason = next((each.reason for each in given if each.reason), "")
         if not reason or instance.can(Capability.REASONS):
             return outcome
         if outcome.result not in {"done", "failed"}:
             return replace(outcome, note="the reason was not told to the agent, as the turn did not end; send it")
-        # This agent loses the reason of a rejection, so that it follows as a message.
-        return await self._send(instance, reason, root, on_text)
+        try:
+            return await self._send(instance, reason, root, on_text)
+        except RelayError as error:
+            # What was settled must be told all the same.
+            return replace(outcome, note=f"the reason was not told to the agent: {error}")
 
-    async def _current_prompt(self, instance: Instance, root: str) -> str:
-        """Return the id of the session's newest prompt; empty if it cannot be had at once: the answer comes first."""
+    async def _current_prompt(self, instance: Instance, root: str, deadline: float) -> str:
+        """Return the id of the session's newest prompt; empty if it cannot be had at once: the answer comes first.
+
+        `deadline`: seconds by the loop's clock.
+        """
         messages: list[Message] = []
         with suppress(InstanceError, TimeoutError):
-            async with asyncio.timeout(RECORD_WITHIN):
+            async with asyncio.timeout_at(deadline):
                 messages = await instance.agent.messages(
                     root, 50, until=lambda found: any(m.role == "user" for m in found)
                 )
@@ -285,6 +307,15 @@ def _settlement(
             "answer `reject` without a reason. Nothing was settled"
         )
     return settlement
+
+
+async def _tell(instance: Instance, ask: Ask, settlement: Settlement) -> None:
+    if isinstance(ask, Permission):
+        await instance.agent.reply(ask, settlement.decision, settlement.reason or None)
+    elif settlement.decision == REJECT.decision:
+        await instance.agent.decline(ask)
+    else:
+        await instance.agent.answer(ask, settlement.answers)
 
 
 def _settled_by(instance: Instance, ask_id: str) -> str:

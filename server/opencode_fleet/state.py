@@ -128,6 +128,11 @@ class DirectoryState:
             return True
         return any(self.root_of(session_id) == root for session_id in (*self.statuses, *self.not_followed))
 
+    def title(self, session_id: str) -> str:
+        """Return a session's title, as its machine tells it; empty where it is not known."""
+        session = self.sessions.get(session_id)
+        return session.title if session is not None else ""
+
     def pending_asks(self, root: str | None = None) -> list[Ask]:
         """Return the asks that a running session waits for (of one root session): the others are left-overs."""
         return [

@@ -133,9 +133,8 @@ class Turn:
         *,
         on_text: Callable[[str], Awaitable[None]],
         running: bool = False,
-        rejected: bool = False,
     ) -> None:
-        """`running`: the turn is under way. `rejected`: a person just refused what it asked, which may end it."""
+        """`running`: the turn is under way."""
         self._instance = instance
         self._prompt = prompt
         self._session_id = prompt.session_id
@@ -143,7 +142,7 @@ class Turn:
         self._directory = instance.state.directory
         self._heard = Heard(prompt.session_id, prompt.id, running=running)
         self._running = running
-        self._rejected = rejected
+        self._rejected = False
         self._sent_at = 0.0
         self._deadline = time.monotonic()
         self._woken = asyncio.Event()
@@ -160,6 +159,10 @@ class Turn:
         """Take an event from `Instance.listening`."""
         self._heard.take(event)
         self._woken.set()
+
+    def refuse(self) -> None:
+        """Note that a person just refused what it asked, which may end it."""
+        self._rejected = True
 
     async def follow(self, timeout: float) -> Outcome:  # noqa: ASYNC109 - not an error when it passes
         """Wait, while `hear` is told the events, until the turn ends, needs a person, or `timeout` seconds passed."""

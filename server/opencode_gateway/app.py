@@ -86,7 +86,7 @@ def build_app(
         middleware=[
             AuditCalls(log, observing, children.server_of),
             Permissions(configuration.capabilities),
-            TellCallers(),
+            TellCallers(children.is_told_callers),
             Bounds(configuration.tool_timeout_seconds, children, observing),
             Instructions(children),
         ],

@@ -250,7 +250,7 @@ class Journal:
         if found is None:
             return None
         kind: Handled = "a" if found[1] == "a" else "s"
-        thing = self._do(lambda: self._opened.rows.thing(kind, int(found[2])))
+        thing = self._do(lambda: self._opened.rows.thing(kind, int(found[2]), time.time()))
         return None if thing is None else (kind, *thing)
 
     def state(self, key: str) -> Any:

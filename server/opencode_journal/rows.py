@@ -194,9 +194,12 @@ class Rows:
             ).fetchone()
             if found is None:
                 return None
-            if abs(now - found["used_at"]) > _DAY:
-                self._db.execute("UPDATE handles SET used_at = ? WHERE number = ?", (now, found["number"]))
+            self._use(found, now)
             return int(found["number"])
+
+    def _use(self, handle: sqlite3.Row, now: float) -> None:
+        if abs(now - handle["used_at"]) > _DAY:
+            self._db.execute("UPDATE handles SET used_at = ? WHERE number = ?", (now, handle["number"]))
 
     def new_number(self, kind: str, instance: str, id_: str, now: float) -> int:
         """Give a number to a thing that has none; call it in a transaction in which `number` returned None."""
@@ -206,13 +209,14 @@ class Rows:
             )
         return int(cursor.lastrowid or 0)
 
-    def thing(self, kind: str, number: int) -> tuple[str, str] | None:
-        """Return instance and id of what has this handle."""
+    def thing(self, kind: str, number: int, now: float) -> tuple[str, str] | None:
+        """Return instance and id of what has this handle, and note once a day that it is used."""
         with database.database_errors():
-            found = self._db.execute(
-                "SELECT instance, id FROM handles WHERE number = ? AND kind = ?", (number, kind)
-            ).fetchone()
-        return None if found is None else (found["instance"], found["id"])
+            found = self._db.execute("SELECT * FROM handles WHERE number = ? AND kind = ?", (number, kind)).fetchone()
+            if found is None:
+                return None
+            self._use(found, now)
+        return found["instance"], found["id"]
 
     def state(self, key: str) -> Any:
         """Return what was set under `key`; None if nothing was."""

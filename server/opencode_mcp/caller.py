@@ -29,9 +29,11 @@ class Caller:
     login: str
     may: frozenset[str]
     """Of `observe`, `approve` and `drive`."""
+    is_told: bool = False
+    """Whether the parent said so: then this one process shows and settles for all logins."""
 
 
-NOBODY: Final = Caller("", frozenset())
+NOBODY: Final = Caller("", frozenset(), is_told=True)
 """Of whom nothing was said, by a parent that says so of each call."""
 
 
@@ -49,13 +51,13 @@ def account() -> Caller:
     return Caller(name, frozenset({OBSERVE, APPROVE, DRIVE}))
 
 
-def caller_of(ctx: Context[Fleet, Any], *, told: bool) -> Caller:
-    """Return who makes this call; `told`: whether the parent of this process says so of each call."""
+def caller_of(ctx: Context[Fleet, Any], *, own: Caller, told: bool) -> Caller:
+    """Return who makes this call: `own`, or who the parent of this process says if it does so of each call."""
     if not told:
-        return account()
+        return own
     meta: Any = ctx.request_context.meta or {}
     try:
         said = _Said.model_validate(meta.get(KEY))
     except ValidationError:
         return NOBODY
-    return Caller(said.login, said.may)
+    return Caller(said.login, said.may, is_told=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
@@ -10,11 +11,14 @@ from opencode_common.text import one_line
 from opencode_fleet.errors import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from opencode_fleet.instance import Instance
     from opencode_journal.journal import Handled, Journal
 
 _FORM: Final = re.compile(r"[as][0-9]{1,16}", re.IGNORECASE)
 _MAX_CACHED: Final = 5_000
+_DAY: Final = 86_400
 _WORDS: Final[dict[Handled, tuple[str, str]]] = {"s": ("session", "`instances`"), "a": ("ask", "`inbox`")}
 """What each kind is called, and the tool that lists them."""
 
@@ -24,8 +28,26 @@ class Handles:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._epoch = ""
+        self._edition = self.edition
         self._given: OrderedDict[tuple[Handled, str, str], str] = OrderedDict()
+
+    @property
+    def edition(self) -> tuple[str, int]:
+        """What is given is good for as long as this stays the same: in one journal, for one day.
+
+        The journal forgets those that it is not asked for.
+        """
+        return self._journal.epoch, int(time.time() // _DAY)
+
+    def prepare(self, kind: Handled, things: Iterable[tuple[str, str]]) -> None:
+        """Have the handles of many, each given by instance and id, at the price of one: a new one is kept at once."""
+        self._renew()
+        new = [thing for thing in dict.fromkeys(things) if (kind, *thing) not in self._given]
+        if new:
+            for thing, handle in zip(new, self._journal.handles(kind, new), strict=True):
+                self._given[kind, *thing] = handle
+            while len(self._given) > _MAX_CACHED:
+                self._given.popitem(last=False)
 
     def of_session(self, instance: str, session_id: str) -> str:
         """Return the session's handle."""
@@ -53,16 +75,13 @@ class Handles:
         return self._id("a", instance, text.strip())
 
     def _of(self, kind: Handled, instance: str, id_: str) -> str:
-        if self._epoch != self._journal.epoch:
-            self._epoch = self._journal.epoch
+        self.prepare(kind, [(instance, id_)])
+        return self._given[kind, instance, id_]
+
+    def _renew(self) -> None:
+        if self._edition != self.edition:
+            self._edition = self.edition
             self._given.clear()
-        key = kind, instance, id_
-        handle = self._given.get(key)
-        if handle is None:
-            handle = self._given[key] = self._journal.handle(kind, instance, id_)
-            while len(self._given) > _MAX_CACHED:
-                self._given.popitem(last=False)
-        return handle
 
     def _id(self, kind: Handled, instance: Instance, text: str) -> str:
         if _FORM.fullmatch(text) is None:

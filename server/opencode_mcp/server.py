@@ -111,7 +111,7 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
     server = _Server(
         "opencode-mcp", title="OpenCode relay", instructions=INSTRUCTIONS, version=version, lifespan=lifespan
     )
-    who = partial(caller_of, told=settings.callers_told)
+    who = partial(caller_of, own=face.caller, told=settings.callers_told)
     for tool in TOOLS:
         server.tool(name=tool.name, annotations=tool.annotations())(tool.over(face, who))
     return server

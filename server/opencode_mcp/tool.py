@@ -11,7 +11,7 @@ from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from opencode_common.text import clean
-from opencode_fleet.errors import RelayError
+from opencode_fleet.errors import Refused, RelayError
 from opencode_journal.errors import CursorError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ InstanceName = Annotated[str, Field(description="name, or an unambiguous part of
 MAX_INSTANCES = 50
 """Instances that one call is about at most."""
 ALL = "all"
-"""What stands for every instance that is there."""
+"""What stands for every instance that is there, or every ask that was listed."""
 _NAME = {"type": "string"}
 Instances = Annotated[
     list[InstanceName],
@@ -91,6 +91,18 @@ class Tool(NamedTuple):
         tool.__annotations__["return"] = shown.return_annotation
         tool.__name__, tool.__doc__ = function.__name__, function.__doc__
         return tool
+
+
+def means_all(names: list[str]) -> bool:
+    """Tell whether every instance that is there is meant.
+
+    Raises:
+        Refused: `all` stands beside names, where it could be a part of one.
+    """
+    words = [name.strip().casefold() for name in names]
+    if ALL in words and len(words) > 1:
+        raise Refused(f"{ALL!r} stands alone, not beside names; nothing was done")
+    return words == [ALL]
 
 
 def optional_text(description: str) -> WithJsonSchema:

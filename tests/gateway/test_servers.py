@@ -143,11 +143,23 @@ def test_the_opencode_server_ends_its_calls_before_chat_clients_cut_them(command
     assert "SEND_TIMEOUT_MS" not in environment({}, command="another")
 
 
-def test_the_opencode_server_alone_is_told_who_calls() -> None:
-    server = Server(command="opencode-mcp")
+@pytest.mark.parametrize(
+    ("name", "entry", "is_told"),
+    [
+        ("opencode", {"command": "opencode-mcp"}, True),
+        # As it is started in a container, or under a second name.
+        ("opencode", {"command": "docker"}, True),
+        ("home", {"command": "/opt/opencode-relay/bin/opencode-mcp"}, True),
+        ("home", {"command": "docker", "env": {"RELAY_CALLERS": "told"}}, True),
+        ("opencode", {"command": "opencode-mcp", "env": {"RELAY_CALLERS": ""}}, False),
+        ("notes", {"command": "notes-mcp"}, False),
+    ],
+)
+def test_the_opencode_server_alone_is_told_who_calls(name: str, entry: dict[str, Any], is_told: bool) -> None:
+    server = Server(**entry)
 
-    assert server.environment("opencode", {}, 45.0)["RELAY_CALLERS"] == "told"
-    assert "RELAY_CALLERS" not in server.environment("notes", {}, 45.0)
+    assert server.is_told_callers(name) is is_told
+    assert (server.environment(name, {}, 45.0).get("RELAY_CALLERS") == "told") is is_told
 
 
 async def test_the_running_child_has_that_environment(tmp_path: Path) -> None:

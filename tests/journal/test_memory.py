@@ -39,6 +39,17 @@ def test_what_is_nobody_s_handle_is_none(journal: Journal, text: str) -> None:
     assert journal.of_handle("a1") is None, "a session is no ask"
 
 
+def test_a_handle_that_is_named_is_used(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    handle = journal.handle("s", "laptop", "ses_1")
+    monkeypatch.setattr(time, "time", lambda: now + 13 * DAY)
+    assert journal.of_handle(handle) is not None
+
+    journal.prune(now + 15 * DAY)
+
+    assert journal.of_handle(handle) == ("s", "laptop", "ses_1")
+
+
 def test_a_handle_is_never_given_to_something_else(
     opened: Callable[[], Journal], monkeypatch: pytest.MonkeyPatch
 ) -> None:

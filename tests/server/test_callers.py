@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from opencode_fleet.fleet import Fleet
 
-ANN = Caller("ann", frozenset({"observe", "approve", "drive"}))
-BEN = Caller("ben", frozenset({"observe", "approve"}))
+ANN = Caller("ann", frozenset({"observe", "approve", "drive"}), is_told=True)
+BEN = Caller("ben", frozenset({"observe", "approve"}), is_told=True)
 LONG = f"ask {'x' * 7_000}"
 """What is not shown whole unasked."""
 
@@ -60,14 +60,14 @@ class Called:
 def test_a_client_s_own_word_counts_for_nothing_where_the_parent_has_not_said_that_it_tells() -> None:
     forged = called({KEY: {"login": "root", "may": []}})
 
-    assert caller_of(forged, told=False) == account()
+    assert caller_of(forged, own=ANN, told=False) == ANN
     assert account() == Caller(getpass.getuser(), frozenset({"observe", "approve", "drive"}))
 
 
 def test_the_parent_s_word_counts_where_it_has_said_that_it_tells() -> None:
     said = called({"other": 1, KEY: {"login": "ben", "may": ["observe", "approve"]}})
 
-    assert caller_of(said, told=True) == BEN
+    assert caller_of(said, own=ANN, told=True) == BEN
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_parent_s_word_counts_where_it_has_said_that_it_tells() -> None:
     ],
 )
 def test_where_the_parent_tells_and_says_nothing_that_can_be_read_nobody_calls(meta: dict[str, Any] | None) -> None:
-    assert caller_of(called(meta), told=True) == NOBODY
+    assert caller_of(called(meta), own=ANN, told=True) == NOBODY
 
 
 async def whoami(face: Face) -> CallToolResult:
@@ -114,11 +114,12 @@ async def test_a_tool_that_needs_no_context_is_offered_over_its_caller_s_face_to
         assert "laptop" in await Called(fleet).by(BEN, instances.instances)
 
 
-async def test_what_ann_was_shown_ben_does_not_approve() -> None:
+@pytest.mark.parametrize("message", ["ask me", LONG])
+async def test_what_ann_was_shown_ben_does_not_approve(message: str) -> None:
     agent = FakeAgent()
     async with fake_fleet(laptop=agent) as (fleet, _):
         tools = Called(fleet)
-        await tools.by(ANN, send.send, instance="laptop", message=LONG)
+        await tools.by(ANN, send.send, instance=["laptop"], message=message)
         (ask,) = agent.open
         await tools.by(ANN, reply.reply, instance="laptop", ask=ask)
 
@@ -126,7 +127,34 @@ async def test_what_ann_was_shown_ben_does_not_approve() -> None:
 
         assert "was not shown whole" in refused
         assert agent.decisions == []
-        await tools.by(ANN, reply.reply, instance="laptop", ask=ask, answer="once")
+        await tools.by(BEN, reply.reply, instance="laptop", ask=ask)
+        await tools.by(BEN, reply.reply, instance="laptop", ask=ask, answer="once")
+        assert agent.decisions == [("once", None)]
+
+
+async def test_what_send_or_a_list_showed_whole_its_caller_approves_and_others_reject() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        tools = Called(fleet)
+        for caller, answer in ((ANN, "once"), (BEN, "reject")):
+            await tools.by(ANN, send.send, instance=["laptop"], message="ask me")
+            (ask,) = agent.open
+            await tools.by(caller, reply.reply, instance="laptop", ask=ask, answer=answer)
+        await tools.by(ANN, send.send, instance=["laptop"], message="ask me")
+        (ask,) = agent.open
+        await tools.by(BEN, reply.reply, instance="laptop")
+        await tools.by(BEN, reply.reply, instance="laptop", ask=ask, answer="once")
+
+        assert agent.decisions == [("once", None), ("reject", None), ("once", None)]
+
+
+async def test_a_short_ask_that_another_process_of_the_account_showed_is_approved() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        await Called(fleet).by(account(), send.send, instance=["laptop"], message="ask me")
+        (ask,) = agent.open
+        await Called(fleet).by(account(), reply.reply, instance="laptop", ask=ask, answer="once")
+
         assert agent.decisions == [("once", None)]
 
 
@@ -135,7 +163,7 @@ async def test_who_may_not_send_rejects_with_a_reason_only_where_that_is_no_mess
     agent = FakeAgent(can=frozenset({Capability.REASONS}) if reaches else frozenset())
     async with fake_fleet(laptop=agent) as (fleet, _):
         tools = Called(fleet)
-        await tools.by(ANN, send.send, instance="laptop", message="ask me")
+        await tools.by(ANN, send.send, instance=["laptop"], message="ask me")
         (ask,) = agent.open
 
         told = await tools.by(BEN, reply.reply, instance="laptop", ask=ask, answer="reject: use the other one")
@@ -154,7 +182,7 @@ async def test_who_may_send_rejects_with_a_reason_everywhere() -> None:
     agent = FakeAgent()
     async with fake_fleet(laptop=agent) as (fleet, _):
         tools = Called(fleet)
-        await tools.by(ANN, send.send, instance="laptop", message="ask me")
+        await tools.by(ANN, send.send, instance=["laptop"], message="ask me")
         (ask,) = agent.open
 
         await tools.by(ANN, reply.reply, instance="laptop", ask=ask, answer="reject: use the other one")

@@ -9,7 +9,7 @@ import pytest
 
 from opencode_fleet.choices import Manner
 from opencode_fleet.drive import Driver
-from opencode_fleet.errors import Refused, Unreachable, Unresponsive
+from opencode_fleet.errors import BadAnswer, Refused, Rejected, Unreachable, Unresponsive
 from opencode_fleet.sending import AS_IT_IS
 from support.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
@@ -94,6 +94,8 @@ class Troubled(FakeAgent):
     [
         (Unreachable("the line broke"), "it may run all the same, and is not run again by itself"),
         (Unresponsive("no answer"), "it may run all the same, and is not run again by itself"),
+        (BadAnswer("no JSON"), "no JSON. So it is not known whether /greet runs: it may run all the same"),
+        (Rejected("it broke off", status=500), "it may run all the same, and is not run again by itself"),
         (Unreachable("nobody listens", refused=True), "nobody listens; nothing was sent"),
     ],
 )

@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_fleet import control as control_module
+from opencode_fleet.agent import Capability
 from opencode_fleet.control import Controller, Wish
 from opencode_fleet.drive import Driver
-from opencode_fleet.errors import Refused, Rejected, Unreachable
+from opencode_fleet.errors import BadAnswer, Refused, Rejected, Unreachable
 from opencode_fleet.events import StatusChanged
 from opencode_fleet.model import Message, Part, Status
 from support.fake_agent import FakeAgent, fake_fleet
+from support.notes import Notes
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from opencode_fleet.errors import InstanceError
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
 
@@ -38,7 +41,7 @@ def controller(fleet: Fleet) -> Controller:
 
 def an_agent(*texts: str) -> tuple[FakeAgent, str]:
     """Return an agent with one session, in which a person said `texts` and was answered each time."""
-    agent = FakeAgent()
+    agent = FakeAgent(can=frozenset({Capability.ARCHIVES}))
     session = agent.add_session("/", "about tea")
     for number, text in enumerate(texts):
         said = (Part(id=f"prt_{number}", kind="text", text=text),)
@@ -56,6 +59,12 @@ def run(agent: FakeAgent, *sessions: str) -> None:
     for session in sessions:
         agent.statuses[session] = Status()
         agent.tell(StatusChanged(session, Status()))
+
+
+def run_out(agent: FakeAgent, session: str) -> None:
+    """Let a session's turn end."""
+    del agent.statuses[session]
+    agent.tell(StatusChanged(session, None))
 
 
 @pytest.mark.parametrize(
@@ -98,13 +107,29 @@ async def test_undo_goes_back_a_message_at_a_time_and_redo_brings_all_back() -> 
             planned = await controls.act(laptop, Wish("undo"))
             assert text in planned.says
             assert "the 1 messages after it" in planned.says
+            assert "edits that were made since in the work tree, also at the desk" in planned.says
             await controls.act(laptop, Wish("undo", plan=planned.plan))
         with pytest.raises(Refused, match="no message"):
             await controls.act(laptop, Wish("undo"))
-        assert (await controls.act(laptop, Wish("redo"))).result == "done"
+        planned = await controls.act(laptop, Wish("redo"))
+        assert planned.result == "planned"
+        assert (await controls.act(laptop, Wish("redo", plan=planned.plan))).result == "done"
         assert (await controls.act(laptop, Wish("redo"))).result == "nothing"
     undone = [f"undo {session} msg_u1", f"undo {session} msg_u0"]
     assert agent.controls.did == [*undone, f"redo {session}"]
+
+
+async def test_redo_is_shown_first_as_it_overwrites_what_was_edited_since() -> None:
+    agent, session = an_agent("tea?", "coffee?")
+    async with controlled(agent) as (laptop, controls):
+        agent.made[session] = replace(agent.made[session], undone_from="msg_u1")
+        planned = await controls.act(laptop, Wish("redo"))
+        assert (planned.result, agent.controls.did) == ("planned", [])
+        assert "edits that were made since in the work tree, also at the desk, would be overwritten" in planned.says
+        agent.made[session] = replace(agent.made[session], undone_from="msg_u0")
+        with pytest.raises(Refused, match="has changed since it was shown; nothing was done"):
+            await controls.act(laptop, Wish("redo", plan=planned.plan))
+    assert agent.controls.did == []
 
 
 async def test_a_message_that_comes_after_the_plan_voids_it() -> None:
@@ -147,11 +172,10 @@ async def test_a_title_is_one_plain_line(title: str) -> None:
 
 async def test_what_the_agent_cannot_do_is_refused_with_its_reason() -> None:
     agent, _ = an_agent("tea?")
-    agent.controls.archives = False
+    agent.capabilities = frozenset()
     async with controlled(agent) as (laptop, controls):
-        planned = await controls.act(laptop, Wish("archive"))
-        done = await controls.act(laptop, Wish("archive", plan=planned.plan))
-    assert (done.result, done.says) == ("refused", "it cannot put sessions away. Nothing was done")
+        with pytest.raises(Refused, match=r"cannot put sessions away from afar\. Nothing was done"):
+            await controls.act(laptop, Wish("archive"))
 
 
 @pytest.mark.parametrize(
@@ -159,10 +183,13 @@ async def test_what_the_agent_cannot_do_is_refused_with_its_reason() -> None:
     [
         (Unreachable("the line broke"), "unknown", "whether fork was done is not known"),
         (Unreachable("nothing listens there", refused=True), "refused", "nothing was done"),
+        (BadAnswer("it answered more than 8 MiB"), "unknown", "whether fork was done is not known"),
         (Rejected("it said no", status=400), "refused", "it said no"),
+        (Rejected("it broke off", status=500), "unknown", "it broke off: whether fork was done is not known"),
+        (BadAnswer("no JSON"), "unknown", "no JSON: whether fork was done is not known"),
     ],
 )
-async def test_an_answer_that_is_lost_is_called_unknown(error: Rejected, result: str, says: str) -> None:
+async def test_an_answer_that_is_lost_is_called_unknown(error: InstanceError, result: str, says: str) -> None:
     agent, _ = an_agent("tea?")
     agent.controls.breaks = error
     async with controlled(agent) as (laptop, controls):
@@ -196,6 +223,37 @@ async def test_what_takes_long_goes_on_and_the_same_call_hears_its_end(monkeypat
         agent.controls.gate.set()
         assert (await controls.act(laptop, Wish("compact"))).result == "done"
     assert agent.controls.did == [f"compact {session}"]
+
+
+async def test_the_end_of_an_earlier_call_is_called_that_and_told_once() -> None:
+    agent, session = an_agent("tea?")
+    agent.controls.gate.clear()
+    async with controlled(agent) as (laptop, controls):
+        # The second names the session, which the first did not.
+        calls = [asyncio.create_task(controls.act(laptop, Wish("compact", named))) for named in (None, session)]
+        await eventually_async(lambda: laptop.posting, "it has begun")
+        agent.controls.gate.set()
+        first, second = await asyncio.gather(*calls)
+        notes = sorted("the end of an earlier call" in each.says for each in (first, second))
+        assert notes == [False, True]
+        anew = await controls.act(laptop, Wish("compact"))
+    assert "the end of an earlier call" not in anew.says
+    assert agent.controls.did == [f"compact {session}"] * 2
+
+
+async def test_nothing_is_sent_to_a_session_that_is_being_changed() -> None:
+    agent, session = an_agent("tea?")
+    agent.controls.gate.clear()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        laptop, driver = await fleet.find_live("laptop"), Driver(fleet, 30)
+        changing = asyncio.create_task(Controller(fleet, driver).act(laptop, Wish("compact")))
+        await eventually_async(lambda: laptop.posting, "it has begun")
+        with pytest.raises(Refused, match="is being changed"):
+            await driver.send(laptop, "and milk?", session, Notes().take)
+        agent.controls.gate.set()
+        assert (await changing).result == "done"
+        assert not laptop.posting
+    assert not agent.posted
 
 
 async def test_a_new_title_shows_at_once() -> None:
@@ -258,6 +316,41 @@ async def test_a_session_that_began_since_voids_the_plan_to_stop_all() -> None:
         (done,) = await controls.stop([laptop], Wish("stop", second.id))
         assert (done.result, done.session) == ("done", second.id)
         assert set(agent.statuses) == {session, third.id}
+
+
+async def test_what_ended_since_does_not_void_the_plan_to_stop_all() -> None:
+    agent, session = an_agent("tea?")
+    desk, other = an_agent("coffee?")
+    run(agent, session)
+    run(desk, other)
+    async with fake_fleet(laptop=agent, desk=desk) as (fleet, _):
+        laptop, another = await fleet.find_live("laptop"), await fleet.find_live("desk")
+        controls = controller(fleet)
+        planned = await controls.stop([laptop, another], Wish("stop"))
+        run_out(desk, other)
+        # Its machine went away too.
+        done = await controls.stop([laptop], Wish("stop", plan=planned[0].plan))
+        assert [(each.session, each.result) for each in done] == [(session, "done")]
+        run(agent, session)
+        run(desk, other)
+        planned = await controls.stop([laptop, another], Wish("stop"))
+        run_out(agent, session)
+        run_out(desk, other)
+        (nothing,) = await controls.stop([laptop, another], Wish("stop", plan=planned[0].plan))
+        assert nothing.result == "nothing"
+
+
+async def test_a_session_that_is_named_by_words_is_told_by_its_id_and_no_new_one_is_stopped() -> None:
+    agent, session = an_agent("tea?")
+    run(agent, session)
+    async with controlled(agent) as (laptop, controls):
+        with pytest.raises(Refused, match=r"'new' is no session that could run.*Nothing was stopped"):
+            await controls.stop([laptop], Wish("stop", "new"))
+        assert agent.statuses
+        (done,) = await controls.stop([laptop], Wish("stop", "about tea"))
+        assert (done.result, done.session) == ("done", session)
+        (nothing,) = await controls.stop([laptop], Wish("stop", "about tea"))
+        assert (nothing.result, nothing.session) == ("nothing", "")
 
 
 async def test_one_that_cannot_be_asked_does_not_keep_the_others_running() -> None:

@@ -118,7 +118,7 @@ async def test_a_listing_of_very_many_shows_the_living_and_counts_what_it_leaves
         assert len(rows) == MAX_ROWS
         assert answer.structured["left_out"] == {"offline": 21}
         assert answer.text.endswith(
-            "\n21 more are left out (21 offline); `read` and `send` reach each of them by its name"
+            "\n21 more are left out (21 offline; of “test-host” 21); `read` and `send` reach each of them by its name"
         )
         refused = await client.call("read", instance=f"{MAX_ROWS + 19:03}")
         assert "is offline since" in refused.text

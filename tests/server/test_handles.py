@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from opencode_fleet.errors import Refused
+from opencode_journal.entries import ASK_OPENED
+from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.instances import instances
 from opencode_mcp.tools.read import read
 from opencode_mcp.tools.reply import reply
 from opencode_mcp.tools.send import send
+from opencode_mcp.tools.sessions import sessions
 from support.fake_agent import FakeAgent
 from support.fake_relay import fake_relay, structured
 from support.notes import Notes
+from support.waiting import eventually_async
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from opencode_journal.journal import Handled
     from opencode_mcp.face import Face
+
+DAY = 86_400
 
 
 async def handle_of(face: Face, name: str) -> str:
@@ -51,6 +60,62 @@ async def test_a_handle_outlives_the_server_and_is_given_to_nothing_else(tmp_pat
         assert relay.face.handles.of_session("laptop", first) == handle
         instance = await relay.fleet.find_live("laptop")
         assert relay.face.handles.session_id(instance, handle) == first
+
+
+async def test_a_handle_that_is_listed_every_day_works_however_long_the_server_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = FakeAgent()
+    session = agent.add_session("/").id
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        instance = await relay.fleet.find_live("laptop")
+        now = time.time()
+        for day in range(0, 20, 2):
+            monkeypatch.setattr(time, "time", lambda day=day: now + day * DAY)
+            handle = await handle_of(relay.face, "laptop")
+            relay.journal.prune(time.time())
+        assert relay.face.handles.session_id(instance, handle) == session
+
+
+async def test_in_another_journal_no_handle_of_the_one_before_is_listed(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    ids = [agent.add_session("/").id for _ in range(3)]
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        instance = await relay.fleet.find_live("laptop")
+        for session in ids[:2]:
+            relay.face.handles.of_session("laptop", session)
+        assert await handle_of(relay.face, "laptop") == "s3"
+        epoch = relay.journal.epoch
+        (tmp_path / "journal.sqlite3").unlink()
+        await eventually_async(lambda: relay.journal.epoch != epoch)
+        handle = await handle_of(relay.face, "laptop")
+        assert relay.face.handles.session_id(instance, handle) == ids[2]
+
+
+async def test_new_handles_of_one_answer_are_kept_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    laptop, desktop, server = agents = FakeAgent(), FakeAgent(), FakeAgent()
+    for agent in agents:
+        agent.add_session("/")
+        agent.add_ask(agent.add_session("/").id)
+        agent.add_session("/")
+    async with fake_relay(tmp_path, laptop=laptop, desktop=desktop, server=server) as relay:
+        await eventually_async(lambda: len(relay.entries(ASK_OPENED)) == len(agents))
+        for name in ("laptop", "desktop", "server"):
+            await relay.fleet.find_live(name)
+        kept: list[int] = []
+        handles = relay.journal.handles
+
+        def counted(kind: Handled, things: Sequence[tuple[str, str]]) -> list[str]:
+            kept.append(len(things))
+            return handles(kind, things)
+
+        monkeypatch.setattr(relay.journal, "handles", counted)
+        assert len(structured(await instances(relay.face))["instances"]) == 3
+        assert kept == [3]
+        assert len(structured(await inbox(relay.face))["asks"]) == 3
+        assert kept == [3, 3, 3]
+        assert len(structured(await sessions(relay.face))["sessions"]) == 9
+        assert kept == [3, 3, 3, 3]
 
 
 async def test_handles_of_nothing_of_another_kind_or_of_another_instance_are_refused(tmp_path: Path) -> None:

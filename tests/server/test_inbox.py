@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opencode_fleet.agent import Capability
 from opencode_fleet.errors import Refused, Unreachable
 from opencode_fleet.events import AskOpened, StatusChanged, TurnFailed
 from opencode_fleet.model import Permission, Status
@@ -19,13 +21,17 @@ from opencode_mcp.tools.reply import reply
 from opencode_mcp.tools.wait import wait
 from opencode_mcp.views.inbox import MAX_ASKS, MAX_ENDS, MAX_LISTING
 from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay, structured, text_of
+from support.fake_relay import FakeRelay, fake_relay, move, structured, text_of
 from support.notes import Notes
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from mcp_types import CallToolResult
+
+    from opencode_fleet.model import Runs
     from opencode_mcp.face import Face
 
 
@@ -36,6 +42,10 @@ async def looked(face: Face, cursor: str | None = None) -> dict[str, Any]:
 async def recorded(relay: FakeRelay, kind: str, count: int) -> None:
     """Wait until so many entries of a kind are in the journal."""
     await eventually_async(lambda: len(relay.entries(kind)) == count, f"{count} {kind}", within=20)
+
+
+def are_connected(relay: FakeRelay, count: int) -> bool:
+    return sum(instance.connected.is_set() for instance in relay.fleet.all_instances()) == count
 
 
 def ask_of(session: str, ask_id: str, pattern: str = "ls") -> Permission:
@@ -163,6 +173,7 @@ async def test_many_asks_and_ends_are_bounded_and_the_rest_is_counted_and_told_l
         await recorded(relay, ASK_OPENED, 90)
         result = await inbox(relay.face, before)
         assert (len(structured(result)["asks"]), structured(result)["left_out"]) == (MAX_ASKS, 90 - MAX_ASKS)
+        assert "40 more asks wait (of “laptop” 40); `reply` without `ask` lists those of one" in text_of(result)
         assert len(text_of(result)) < MAX_LISTING + 10_000
         for session in sessions:
             agent.tell(StatusChanged(session, None))
@@ -172,6 +183,25 @@ async def test_many_asks_and_ends_are_bounded_and_the_rest_is_counted_and_told_l
         rest = await looked(relay.face, first["cursor"])
         assert [row["session"] for row in first["ended"] + rest["ended"]] == sessions
         assert "more" not in rest
+
+
+@pytest.mark.parametrize("call", [inbox, wait])
+async def test_many_old_asks_of_one_machine_hide_none_of_another(
+    tmp_path: Path, call: Callable[[Face], Awaitable[CallToolResult]]
+) -> None:
+    noisy, quiet = FakeAgent(), FakeAgent()
+    for _ in range(MAX_ASKS + 10):
+        noisy.add_ask(noisy.add_session("/").id)
+    async with fake_relay(tmp_path, noisy=noisy, quiet=quiet) as relay:
+        await recorded(relay, ASK_OPENED, MAX_ASKS + 10)
+        await move(relay, "quiet", "another")
+        quiet.tell(AskOpened(ask_of(quiet.add_session("/").id, "per_new")))
+        await recorded(relay, ASK_OPENED, MAX_ASKS + 11)
+        result = await call(relay.face)
+        found = structured(result)
+        assert [row["id"] for row in found["asks"] if row["instance"] == "quiet"] == ["per_new"]
+        assert (len(found["asks"]), found["left_out"]) == (MAX_ASKS, 11)
+        assert "11 more asks wait (of “noisy” 11)" in text_of(result)
 
 
 async def test_wait_returns_as_soon_as_something_needs_the_person_or_ends(tmp_path: Path) -> None:
@@ -302,7 +332,7 @@ async def test_two_copies_on_one_directory_tell_the_same_and_give_the_same_handl
         assert [row["id"] for row in told[0]["asks"]] == ["per_1"]
 
 
-async def test_what_only_another_copy_saw_is_asked_for_and_a_silent_machine_counts_as_away(tmp_path: Path) -> None:
+async def test_what_only_another_copy_saw_is_asked_for_and_told_of_a_silent_machine_too(tmp_path: Path) -> None:
     agent, blind = FakeAgent(), FakeAgent()
     session = agent.add_session("/").id
     blind.made, blind.statuses, blind.open = agent.made, agent.statuses, agent.open
@@ -313,8 +343,34 @@ async def test_what_only_another_copy_saw_is_asked_for_and_a_silent_machine_coun
         agent.tell(AskOpened(agent.add_ask(session)))
         await recorded(first, ASK_OPENED, 1)
         blind.trouble = Unreachable("no answer")
-        (row,) = (await looked(second.face))["asks"]
-        assert row["away"] is True
+        silent = await inbox(second.face)
+        assert "its machine does not answer just now\nbash ls" in text_of(silent)
         blind.trouble = None
-        (row,) = (await looked(second.face))["asks"]
-        assert "away" not in row
+        answering = await inbox(second.face)
+        assert structured(silent)["asks"] == structured(answering)["asks"] != []
+        assert "does not answer" not in text_of(answering)
+
+
+async def test_the_directories_of_one_agent_are_caught_up_with_by_one_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = ("/a", "/b", "/c")
+    agent, blind = (FakeAgent(*places, can=frozenset({Capability.DIRECTORIES})) for _ in range(2))
+    sessions = [agent.add_session(place).id for place in places]
+    blind.made, blind.statuses, blind.open = agent.made, agent.statuses, agent.open
+    async with fake_relay(tmp_path, laptop=agent) as first, fake_relay(tmp_path, laptop=blind) as second:
+        for copy in (first, second):
+            await eventually_async(partial(are_connected, copy, len(places)))
+        for session in sessions:
+            agent.tell(AskOpened(agent.add_ask(session)))
+        await recorded(first, ASK_OPENED, len(places))
+        questions = []
+        runs = blind.runs
+
+        async def counted() -> Runs:
+            questions.append(1)
+            return await runs()
+
+        monkeypatch.setattr(blind, "runs", counted)
+        assert len((await looked(second.face))["asks"]) == len(places)
+        assert len(questions) == 1

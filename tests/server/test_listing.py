@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from opencode_fleet.agent import Capability
 from opencode_fleet.errors import Unreachable
 from opencode_fleet.model import Status
 from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.instances import instances
 from opencode_mcp.views.instances import MAX_LISTING, MAX_ROWS
 from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay, structured, text_of
+from support.fake_relay import FakeRelay, fake_relay, move, structured, text_of
 from support.waiting import eventually_async
 
 MANY = 500
@@ -83,6 +84,19 @@ async def test_a_filter_that_nothing_fits_says_so() -> None:
     async with fake_relay(None, laptop=FakeAgent()) as relay:
         await settled(relay, 1)
         assert "none of 1 instances fits 'nothing like it'" in text_of(await instances(relay.face, "nothing like it"))
+
+
+async def test_one_machine_with_very_many_instances_hides_none_of_another() -> None:
+    many = FakeAgent(*(f"/{number:03}" for number in range(MAX_ROWS)), can=frozenset({Capability.DIRECTORIES}))
+    async with fake_relay(None, many=many, zz=FakeAgent()) as relay:
+        await settled(relay, MAX_ROWS + 1)
+        await move(relay, "zz", "another")
+        result = await instances(relay.face)
+        rows = structured(result)["instances"]
+        assert rows[-1]["name"] == "zz"
+        assert [row["name"] for row in rows] == sorted(row["name"] for row in rows)
+        left_out = MAX_ROWS + 1 - len(rows)
+        assert f"{left_out} more are left out ({left_out} idle; of “elsewhere” {left_out})" in text_of(result)
 
 
 async def test_five_hundred_instances_are_bounded_in_both_lists() -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opencode_fleet import message_pages
+from opencode_fleet.agents.parallel import AT_ONCE
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import NotFound, Refused, Unreachable
 from opencode_fleet.message_pages import MAX_DETAILED
@@ -126,6 +128,22 @@ async def test_what_calls_changed_is_fetched_on_request_of_the_newest_only() -> 
     assert shown.count("[edit: completed] a.py") == MAX_DETAILED + 2
 
 
+async def test_what_is_fetched_of_many_calls_has_bounds_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message_pages, "MAX_DETAILS", 100_000)
+    agent = FakeAgent(HOME)
+    session = a_conversation(agent, 0)
+    messages = [a_call(number) for number in range(MAX_DETAILED)]
+    agent.whole = {f"msg_{number}": a_call(number, diff="+" * 30_000, output="=" * 30_000) for number in range(20)}
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        instance = await fleet.find_live("laptop")
+        found = await message_pages.with_details(instance.agent, session.id, messages)
+    calls = [part.call for message in found for part in message.parts if part.call is not None]
+    # The newest of them, up to those that are on their way when there is room for no more.
+    assert [bool(call.diff) for call in calls] == sorted(bool(call.diff) for call in calls)
+    assert 2 <= sum(bool(call.diff) for call in calls) <= 2 + AT_ONCE
+    assert {(len(call.diff), len(call.output)) for call in calls} == {(0, 0), (10_000, 10_000)}
+
+
 # -- a machine that is away ------------------------------------------------------------------------------------------
 
 
@@ -167,6 +185,22 @@ async def test_what_it_was_writing_is_kept() -> None:
         await eventually_async(partial(is_in, fleet, "offline"))
         rows = result(await ask(fleet))["messages"]
     assert [row["text"] for row in rows] == ["it was at work", "half a sen [… was being written]"]
+
+
+async def test_of_what_it_was_writing_no_more_is_shown_than_was_asked_for() -> None:
+    agent = FakeAgent(HOME)
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        instance = await fleet.find_live("laptop")
+        session = agent.add_session(HOME)
+        instance.state.reset(HOME, await agent.runs(), [session])
+        agent.tell_busy(session.id, "begin " + "x" * 50_000 + " end")
+        await eventually_async(lambda: instance.state.live(session.id).text.endswith(" end"))
+        agent.fail(GONE)
+        await eventually_async(partial(is_in, fleet, "offline"))
+        for most in (1_000, 1_200, 2_000):
+            answer = await ask(fleet, max_chars=most)
+            assert len(text(answer)) <= most
+            assert " end [… was being written]" in text(answer)
 
 
 async def test_where_nothing_is_known_of_it_the_reason_is_said() -> None:

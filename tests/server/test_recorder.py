@@ -9,7 +9,7 @@ import pytest
 
 from opencode_fleet import recorder as recorder_module
 from opencode_fleet.agent import Capability
-from opencode_fleet.errors import Unreachable
+from opencode_fleet.errors import Forbidden, NotFound, RelayError, Unreachable, Unresponsive
 from opencode_fleet.events import AskOpened, StatusChanged, TurnFailed
 from opencode_fleet.model import Permission, Status
 from opencode_journal.entries import (
@@ -31,6 +31,7 @@ from support.waiting import eventually_async
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from opencode_fleet.errors import InstanceError
     from opencode_fleet.model import Ask
 
 LINE_BROKE = Unreachable("the line broke")
@@ -110,6 +111,33 @@ async def test_an_ask_is_recorded_with_how_it_was_settled_and_whether_by_us(tmp_
         opened, settled = relay.entries(ASK_OPENED, ASK_SETTLED)
         assert (opened.ask, opened.data["about"], opened.data["question"]) == (ask.id, "bash ask me", False)
         assert (settled.ask, settled.data["how"], settled.data["by_us"]) == (ask.id, "once", not elsewhere)
+
+
+@pytest.mark.parametrize(
+    ("error", "by_us"),
+    [(Forbidden("not let through"), False), (NotFound("gone"), False), (Unresponsive("no answer"), True)],
+)
+async def test_a_decision_that_was_not_taken_is_not_called_ours(
+    tmp_path: Path, error: InstanceError, by_us: bool
+) -> None:
+    agent = FakeAgent()
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        instance = await relay.fleet.find_live("laptop")
+        asked = await relay.face.driver.send(instance, "ask me", None, Notes().take)
+        (ask,) = asked.asks
+        really = agent.reply
+
+        async def failing(ask: Permission, decision: str, reason: str | None) -> None:
+            del ask, decision, reason
+            raise error
+
+        agent.reply = failing  # type: ignore[method-assign]
+        with pytest.raises(RelayError):
+            await relay.face.driver.reply(instance, ask.id, "once", Notes().take, seen)
+        assert isinstance(ask, Permission)
+        await really(ask, "once", None)
+        await eventually_async(lambda: relay.entries(ASK_SETTLED), "the entry")
+        assert relay.entries(ASK_SETTLED)[0].data["by_us"] is by_us
 
 
 async def test_what_ended_while_the_line_was_away_is_recorded_once_it_is_back(tmp_path: Path) -> None:

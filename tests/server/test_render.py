@@ -136,7 +136,7 @@ def test_on_request_more_of_outputs_and_what_was_changed_is_shown() -> None:
     long = a_call(output="x" * 10_000, diff="+" * 10_000)
     (text,) = [row.text for row in message_rows([a_message(long)], {}, 200_000, busy=False, details=True)]
     assert len(text) < 2 * DETAIL_LENGTH + 200
-    assert "characters cut; `changes` with this file shows more" in text
+    assert "[… cut; `changes` with this file shows more" in text
 
 
 def test_times_stand_on_lines_of_their_own_where_they_change() -> None:

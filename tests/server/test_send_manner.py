@@ -62,6 +62,50 @@ async def test_an_agent_and_a_model_are_switched_to_before_the_message_and_named
     assert (prompt.agent, prompt.model, prompt.variant) == ("plan", "fake/small", "")
 
 
+class Switching(FakeAgent):
+    """An agent that holds a switch up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = asyncio.Event()
+
+    async def switch(self, session_id: str, agent: str, model: str) -> None:
+        """See `Agent.switch`."""
+        await super().switch(session_id, agent, model)
+        await self.held.wait()
+
+
+async def test_nobody_else_comes_between_the_switch_and_its_message() -> None:
+    agent = Switching()
+    agent.add_session("/")
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        instance, driver = await fleet.find_live("laptop"), Driver(fleet, 30)
+        first = asyncio.create_task(driver.send(instance, "hello", None, ignored, Manner(agent="plan")))
+        await eventually_async(lambda: agent.switched, "the switch")
+        for manner in (AS_IT_IS, Manner(agent="build")):
+            with pytest.raises(Refused, match="nothing was sent"):
+                await driver.send(instance, "between", None, ignored, manner)
+        agent.held.set()
+        assert (await first).text == "echo: hello"
+        assert len(agent.switched) == len(agent.posted) == 1
+
+
+async def test_what_began_at_the_machine_during_the_switch_is_not_joined() -> None:
+    agent = Switching()
+    session = agent.add_session("/")
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        instance, driver = await fleet.find_live("laptop"), Driver(fleet, 30)
+        sending = asyncio.create_task(driver.send(instance, "hello", None, ignored, Manner(agent="plan")))
+        await eventually_async(lambda: agent.switched, "the switch")
+        agent.tell_busy(session.id, "at the desk")
+        await eventually_async(lambda: instance.state_name() == "busy", "its turn")
+        agent.held.set()
+        with pytest.raises(Refused, match="nothing was sent"):
+            await sending
+        assert not agent.posted
+        assert not instance.posting
+
+
 async def test_without_them_nothing_is_switched() -> None:
     agent = FakeAgent()
     await sent(agent, AS_IT_IS)

@@ -11,6 +11,7 @@ from opencode_fleet.drive import Driver
 from opencode_fleet.errors import NoSuchInstance, Refused, Unreachable
 from opencode_mcp.face import Face
 from opencode_mcp.tools import send as send_module
+from opencode_mcp.tools.control import control
 from opencode_mcp.tools.send import send
 from support.fake_agent import FakeAgent, fake_fleet
 from support.notes import Notes
@@ -50,6 +51,22 @@ async def test_each_takes_the_message_or_says_why_not_and_no_turn_is_waited_for(
         broken.trouble = None
         busy.gate.set()
         await running
+
+
+async def test_all_is_said_alone_in_any_case_and_is_never_a_part_of_a_name() -> None:
+    agents = {name: FakeAgent() for name in ("wall-pi", "laptop")}
+    async with fake_fleet(**agents) as (fleet, _):
+        face = Face(fleet, Driver(fleet, 30))
+        for names in (["all", "laptop"], ["laptop", " ALL"], ["all", "all"]):
+            with pytest.raises(Refused, match="'all' stands alone"):
+                await send(face, Notes().context(), names, "hello")
+            with pytest.raises(Refused, match="'all' stands alone"):
+                await control(face, names, "stop")
+        with pytest.raises(Refused, match="only “stop”"):
+            await control(face, ["ALL"], "fork")
+        assert [agent.posted for agent in agents.values()] == [[], []]
+
+        assert set(rows(await called(fleet, face.driver, ["All"]))) == set(agents)
 
 
 async def test_names_are_matched_each_and_one_that_is_not_clear_sends_nothing() -> None:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opencode_common.times import moment_text
 from opencode_fleet import session_list
+from opencode_fleet.agent import Capability
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import Unreachable
 from opencode_fleet.model import Status
 from opencode_mcp.face import Face
 from opencode_mcp.tools.sessions import sessions
-from opencode_mcp.views.times import age_text, moment_text
+from opencode_mcp.views.times import age_text
 from support.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
 
@@ -44,6 +48,10 @@ async def are(fleet: Fleet, **wanted: str) -> bool:
     return True
 
 
+def has_all(fleet: Fleet, count: int) -> bool:
+    return sum(instance.connected.is_set() for instance in fleet.all_instances()) == count
+
+
 async def test_the_newest_of_all_machines_come_first_with_all_that_their_records_tell() -> None:
     laptop, desk = FakeAgent(HOME), FakeAgent("/srv")
     old, other = laptop.add_session(HOME, "the login"), desk.add_session("/srv", "another")
@@ -51,7 +59,7 @@ async def test_the_newest_of_all_machines_come_first_with_all_that_their_records
     laptop.made[newest.id] = replace(
         newest, agent="plan", model="a/b", cost=0.126, tokens=12_345, files=3, additions=10, deletions=2
     )
-    laptop.clock = newest.updated + 300
+    laptop.clock = desk.clock = newest.updated + 300
     async with fake_fleet(laptop=laptop, desk=desk) as (fleet, _):
         answer = await sessions(face_of(fleet))
     assert [row["id"] for row in rows(answer)] == [newest.id, other.id, old.id]
@@ -102,6 +110,20 @@ async def test_more_than_were_asked_for_are_counted() -> None:
         assert "left out" not in text(await sessions(face_of(fleet), limit=4))
 
 
+async def test_sessions_stand_by_their_age_however_wrong_the_clocks_of_their_machines_are() -> None:
+    ahead, right, odd = FakeAgent(HOME), FakeAgent("/srv"), FakeAgent("/opt")
+    older, newest, never = ahead.add_session(HOME), right.add_session("/srv"), odd.add_session("/opt")
+    now = time.time()
+    ahead.clock = now + 7_200
+    ahead.made = {older.id: replace(older, updated=now + 7_200 - 600)}
+    right.made = {newest.id: replace(newest, updated=now - 60)}
+    odd.made = {never.id: replace(never, updated=now + 1e9)}
+    async with fake_fleet(right=right, ahead=ahead, odd=odd) as (fleet, _):
+        await eventually_async(partial(are, fleet, right="idle", ahead="idle", odd="idle"))
+        found = rows(await sessions(face_of(fleet)))
+    assert [row["id"] for row in found] == [newest.id, older.id, never.id]
+
+
 async def test_what_a_session_does_is_told() -> None:
     laptop = FakeAgent(HOME)
     idle, busy, retries, waits = (laptop.add_session(HOME) for _ in range(4))
@@ -133,6 +155,38 @@ async def test_one_that_does_not_tell_its_sessions_holds_up_nobody_and_is_listed
         assert second == "hung did not tell its sessions (it did not answer in time)"
         assert second in text(answer)
         assert [row["id"] for row in rows(await sessions(face_of(fleet), "gone", "B"))] == [lost.id]
+
+
+async def test_a_service_with_many_directories_that_hangs_takes_no_time_of_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(session_list, "ANSWER_WITHIN", 0.3)
+    monkeypatch.setattr(session_list, "ASKED_AT_ONCE", 3)
+    places = [f"/{number}" for number in range(20)]
+    hung, well = FakeAgent(*places, can=frozenset({Capability.DIRECTORIES})), FakeAgent(HOME)
+    here = well.add_session(HOME, "c")
+    async with fake_fleet(hung=hung, well=well) as (fleet, _):
+        await eventually_async(partial(has_all, fleet, len(places) + 1))
+        hung.telling.clear()
+        asked = list(fleet.all_instances())
+        async with asyncio.timeout(20):
+            found = await session_list.list_sessions(asked, "", 20)
+    assert [listed.session.id for listed in found.sessions if not listed.is_old] == [here.id]
+    assert {instance.endpoint.name for instance in found.silent} == {"hung"}
+    assert len(hung.asked) <= session_list.ASKED_OF_ONE_AGENT
+
+
+async def test_who_is_not_connected_is_not_asked() -> None:
+    gone = FakeAgent(HOME)
+    known = gone.add_session(HOME)
+    async with fake_fleet(gone=gone) as (fleet, _):
+        await eventually_async(partial(are, fleet, gone="idle"))
+        gone.fail(Unreachable("the line is cut"))
+        await eventually_async(partial(are, fleet, gone="unresponsive"))
+        gone.trouble = None
+        gone.telling.clear()
+        (found,) = (await session_list.list_sessions([await fleet.find("gone")], "", 20)).sessions
+    assert (found.session.id, found.is_old, gone.asked) == (known.id, True, [])
 
 
 async def test_a_session_that_two_instances_share_is_listed_once_with_the_one_that_runs_it() -> None:

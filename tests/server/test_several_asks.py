@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from opencode_fleet.drive import Driver
-from opencode_fleet.errors import Refused
+from opencode_fleet.errors import Refused, Rejected
+from opencode_fleet.model import Outcome, Question, QuestionItem
+from opencode_fleet.settling import Replies
 from opencode_mcp.face import Face
 from opencode_mcp.tools.reply import reply
+from opencode_mcp.views.rows import MAX_TEXT
+from opencode_mcp.views.shown import Shown
+from opencode_mcp.views.turns import replied as several
 from support.fake_agent import FakeAgent, fake_fleet
 from support.notes import Notes
 
 if TYPE_CHECKING:
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
-    from opencode_fleet.model import Ask, Permission
+    from opencode_fleet.model import Ask, Message, Permission, Prompt
 
 
 def seen(_ask: Ask) -> bool:
@@ -134,3 +140,99 @@ async def test_a_reason_is_no_novel() -> None:
         await driver.reply_to_several(laptop, [ask], "reject: " + "x" * 1_000, Notes().take, seen)
     assert agent.decisions == [("reject", "x" * 1_000)]
     assert agent.posted[-1].text == "x" * 1_000
+
+
+async def test_an_answer_to_a_question_that_begins_like_a_rejection_is_no_message() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        driver, laptop = Driver(fleet, 30), await fleet.find_live("laptop")
+        asks = await asking(driver, laptop, "question one", "ask two")
+        answer = "reject: delete all"
+        replies = await driver.reply_to_several(laptop, asks, answer, Notes().take, seen, may_prompt=False)
+    assert [each.result for each in replies.settled] == ["settled", "refused"]
+    assert "which needs the capability drive" in replies.settled[1].says
+    assert agent.said == [[["reject: delete all"]]]
+    assert [prompt.text for prompt in agent.posted] == ["question one", "ask two"]
+
+
+async def test_an_ask_that_was_released_sends_no_reason() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        driver, laptop = Driver(fleet, 30), await fleet.find_live("laptop")
+        asks = await asking(driver, laptop, "ask one", "ask two")
+        settle, list_messages = agent.reply, agent.messages
+        looked, covered = asyncio.Event(), asyncio.Event()
+
+        async def covering(ask: Permission, decision: str, reason: str | None) -> None:
+            await settle(agent.open[asks[1]], "always", None)  # type: ignore[arg-type] # a permission
+            await settle(ask, decision, reason)
+
+        async def waiting(session_id: str, limit: int, **options: object) -> list[Message]:
+            if not looked.is_set():
+                looked.set()
+                await covered.wait()
+            return await list_messages(session_id, limit, **options)
+
+        agent.reply, agent.messages = covering, waiting  # type: ignore[method-assign] # OpenCode settles what it covers
+        late = asyncio.create_task(
+            driver.reply_to_several(laptop, [asks[1]], "reject: no", Notes().take, seen, may_prompt=False)
+        )
+        await looked.wait()
+        await driver.reply(laptop, asks[0], "always", Notes().take, seen)
+        covered.set()
+        replies = await late
+    assert [each.result for each in replies.settled] == ["released"]
+    assert [prompt.text for prompt in agent.posted] == ["ask one", "ask two"]
+
+
+async def test_what_was_settled_is_told_also_where_the_reason_could_not_be_sent() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        driver, laptop = Driver(fleet, 30), await fleet.find_live("laptop")
+        asks = await asking(driver, laptop, "ask one", "ask two", "ask three")
+
+        async def broken(prompt: Prompt) -> None:
+            del prompt
+            raise Rejected("it takes no messages", status=400)
+
+        agent.prompt = broken  # type: ignore[method-assign]
+        replies = await driver.reply_to_several(laptop, asks[:2], "reject: no", Notes().take, seen)
+        alone = await driver.reply(laptop, asks[2], "reject: no", Notes().take, seen)
+    assert [each.result for each in replies.settled] == ["settled", "settled"]
+    for outcome in (*replies.outcomes, alone):
+        assert outcome.result == "done"
+        assert outcome.note == "the reason was not told to the agent: it takes no messages"
+
+
+async def test_the_turns_are_looked_up_at_the_same_time() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        driver, laptop = Driver(fleet, 30), await fleet.find_live("laptop")
+        asks = await asking(driver, laptop, "ask one", "ask two")
+        really, both = agent.messages, asyncio.Barrier(2)
+        met = 0
+
+        async def meeting(session_id: str, limit: int, **options: object) -> list[Message]:
+            nonlocal met
+            if not agent.decisions:
+                await both.wait()
+                met += 1
+            return await really(session_id, limit, **options)
+
+        agent.messages = meeting  # type: ignore[method-assign]
+        await driver.reply_to_several(laptop, asks, "once", Notes().take, seen)
+    assert met == 2
+
+
+async def test_the_texts_of_several_turns_share_the_room_of_one() -> None:
+    async with fake_fleet(laptop=FakeAgent()) as (fleet, _):
+        laptop = await fleet.find_live("laptop")
+        ask = Question(id="que_1", session_id="ses_0", items=(QuestionItem(question="Which colour?"),))
+        outcomes = [Outcome("done", f"ses_{number}", "x" * 50_000 + f" end {number}") for number in range(8)]
+        failed = Outcome("failed", "ses_8", "y" * 50_000, "z" * 5_000)
+        waits = [Outcome("needs-answer", "ses_0", "", asks=(ask,))] * 2
+        text, result = several(laptop, Replies((), (*outcomes, failed, *waits)), Shown(), "")
+    assert len(text) < 2 * MAX_TEXT
+    assert all(f" end {number}" in text for number in range(8))
+    assert text.count("call `reply` with `ask`") == 1
+    assert result.asks[0].id == "que_1"

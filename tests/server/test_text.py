@@ -82,6 +82,12 @@ def test_cutting_keeps_an_end_and_says_how_much_is_missing(text: str, limit: int
             assert f"{len(text) - limit} characters cut; how" in cut
 
 
+@pytest.mark.parametrize("limit", [0, -1])
+def test_the_last_none_of_a_text_are_not_asked_for(limit: int) -> None:
+    with pytest.raises(ValueError, match="are none"):
+        cut_head("some text", limit, "how")
+
+
 @pytest.mark.parametrize("enclose", [fence, lambda text: quote(text, 500)])
 def test_what_another_machine_says_cannot_close_its_delimiters(enclose: object) -> None:
     assert callable(enclose)

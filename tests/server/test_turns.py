@@ -8,14 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_fleet import fleet as fleet_module
-from opencode_fleet import repeats as repeats_module
 from opencode_fleet import sending as sending_module
 from opencode_fleet import turn as turn_module
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import AgentGone, Refused, Unreachable
 from opencode_fleet.events import StatusChanged
-from opencode_fleet.model import Prompt, Status, TurnRecord
-from opencode_fleet.repeats import MAX_REMEMBERED, Call, Repeats
+from opencode_fleet.model import Status, TurnRecord
 from support.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
 
@@ -97,18 +95,6 @@ async def test_once_its_answer_was_told_or_in_other_words_a_message_is_sent_anew
         assert (await driver.send(instance, "hello", None, ignored)).note != ""
         assert (await driver.send(instance, "hello", None, ignored)).note == ""
         assert [prompt.text for prompt in agent.posted] == ["hello", "hello!", "hello"]
-
-
-def test_what_was_cut_off_is_remembered_for_a_while_and_not_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    repeats, prompt = Repeats(), Prompt("ses_1", "msg_1", "x")
-    for number in range(MAX_REMEMBERED + 1):
-        repeats.cut(Call("laptop", None, f"message {number}"), prompt)
-    assert repeats.take(Call("laptop", None, "message 0")) is None
-    assert repeats.take(Call("laptop", "ses_1", "message 1")) is None
-    assert repeats.take(Call("laptop", None, "message 1")) is prompt
-    assert repeats.take(Call("laptop", None, "message 1")) is None
-    monkeypatch.setattr(repeats_module, "REMEMBERED_FOR", 0.0)
-    assert repeats.take(Call("laptop", None, "message 2")) is None
 
 
 # -- a notice that was lost ------------------------------------------------------------------------------------------

@@ -76,7 +76,8 @@ class FakeAgent:
         self.gate.set()
         self.telling = asyncio.Event()
         self.telling.set()
-        """Holds up what asks for lists of sessions."""
+        self.asked: list[str] = []
+        """`telling` holds up what asks for lists of sessions; of these directories so far."""
         self.takes_in = True
         """Whether posted messages are stored and begun with at once; else they are accepted, and that is all."""
         self.queues = False
@@ -228,9 +229,10 @@ class FakeAgent:
     async def sessions(self, directory: str, limit: int, *, title: str = "") -> list[Session]:
         """See `Agent.sessions`."""
         self._check()
+        self.asked.append(directory)
         await self.telling.wait()
-        found = [s for s in self.made.values() if s.directory == directory and not (s.parent_id or s.is_archived)]
-        found = [session for session in found if title.casefold() in session.title.casefold()]
+        roots = (s for s in self.made.values() if s.directory == directory and not (s.parent_id or s.is_archived))
+        found = [session for session in roots if title.casefold() in session.title.casefold()]
         return sorted(found, key=lambda session: session.updated, reverse=True)[:limit]
 
     async def session(self, session_id: str) -> Session:
@@ -304,8 +306,7 @@ class FakeAgent:
     async def create(self, directory: str) -> Session:
         """See `Agent.create`."""
         self._check()
-        session = self.add_session(directory, "begun from afar")
-        self.tell(SessionChanged(session))
+        self.tell(SessionChanged(session := self.add_session(directory, "begun from afar")))
         return session
 
     async def prompt(self, prompt: Prompt) -> None:

@@ -6,8 +6,6 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from opencode_fleet.errors import Refused
-
 if TYPE_CHECKING:
     from opencode_fleet.errors import InstanceError
     from opencode_fleet.model import Session
@@ -20,7 +18,6 @@ class FakeControls:
     def __init__(self, agent: FakeAgent) -> None:
         self.gate = asyncio.Event()
         self.gate.set()
-        self.archives = True
         self.breaks: InstanceError | None = None
         """What is raised once something is done, as where its answer is lost."""
         self.did: list[str] = []
@@ -55,8 +52,6 @@ class FakeControls:
 
     async def archive(self, session_id: str) -> None:
         """See `Controls.archive`."""
-        if not self.archives:
-            raise Refused("it cannot put sessions away. Nothing was done")
         self._change(session_id, is_archived=True)
         await self._do(f"archive {session_id}")
 

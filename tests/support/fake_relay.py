@@ -14,6 +14,7 @@ from opencode_journal.journal import Journal
 from opencode_journal.leader import Leader
 from opencode_mcp.face import Face
 from support.fake_agent import fake_fleet
+from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -45,6 +46,17 @@ class FakeRelay:
     def told(self, *kinds: str) -> list[tuple[str, str]]:
         """Return the kinds and sessions of what the journal has, of these kinds or all."""
         return [(entry.kind, entry.session) for entry in self.entries(*kinds)]
+
+
+async def move(relay: FakeRelay, name: str, machine: str) -> None:
+    """Have an instance register anew, from a machine of its own."""
+    relay.transport.announce(name, "http://127.0.0.1:9", client=machine)
+
+    def is_there() -> bool:
+        found = [instance for instance in relay.fleet.all_instances() if instance.name == name]
+        return any(instance.endpoint.client == machine and instance.connected.is_set() for instance in found)
+
+    await eventually_async(is_there, f"{name} on {machine}")
 
 
 def structured(result: CallToolResult) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
-from opencode_connected.guard.refusals import Unavailable
+from opencode_connected.guard.refusals import TooLong, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -166,25 +166,18 @@ async def read(response: aiohttp.ClientResponse) -> bytes:
     """Return the whole body.
 
     Raises:
-        Unavailable: it is longer than may be read as a whole.
+        TooLong: it is longer than may be read as a whole.
 
     """
-    content, is_whole = await read_beginning(response)
-    if not is_whole:
-        raise Unavailable(f"OpenCode answered more than {MAX_READ >> 20} MiB: ask for less at once")
-    return content
-
-
-async def read_beginning(response: aiohttp.ClientResponse) -> tuple[bytes, bool]:
-    """Return the body as far as it may be read as a whole, and whether that is all of it."""
     chunks = []
-    size = 0
+    # What it says of its size saves reading in vain.
+    size, told = 0, response.content_length or 0
     async for chunk in response.content.iter_any():
         size += len(chunk)
+        if max(size, told) > MAX_READ:
+            raise TooLong(f"OpenCode answered more than {MAX_READ >> 20} MiB: ask for less at once")
         chunks.append(chunk)
-        if size > MAX_READ:
-            return b"".join(chunks), False
-    return b"".join(chunks), True
+    return b"".join(chunks)
 
 
 def parse(response: aiohttp.ClientResponse, content: bytes) -> object:

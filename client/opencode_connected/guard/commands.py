@@ -14,6 +14,8 @@ from opencode_connected.guard.routes import member
 _PLACEHOLDER = re.compile(r"\$(?:ARGUMENTS|\d+)")
 _SHELL = "!`"
 _FILE_OF_ARGUMENTS = re.compile(r"@\S*\$")
+_ACTING_IN_ARGUMENTS = re.compile("[@$]")
+"""An `@file`, or JavaScript's `$'`, `` $` `` and `$&`: OpenCode 1 puts parts of the template for these."""
 
 
 def acts_unasked(name: object, arguments: object, told: object) -> bool:
@@ -33,6 +35,8 @@ def _may_act(template: object, arguments: object) -> bool:
     # A placeholder may become nothing, and what stood on both sides of it then stands together.
     if _SHELL in template or _SHELL in _PLACEHOLDER.sub("", template) or _FILE_OF_ARGUMENTS.search(template):
         return True
+    if _ACTING_IN_ARGUMENTS.search(arguments):
+        return True
     whole = template + arguments
     is_quoted = "!" in whole and "`" in whole
-    return "@" in arguments or (is_quoted and ("!" in arguments or "`" in arguments))
+    return is_quoted and ("!" in arguments or "`" in arguments)

@@ -18,6 +18,7 @@ _COMMAND = ("name", "description", "agent", "source", "subtask", "hints")
 _MODEL = ("id", "providerID", "name", "enabled")
 _PROVIDER = ("id", "name")
 _INFO = ("version", "pid")
+_REVERT = ("messageID",)
 
 
 def _entries(value: object) -> list[object]:
@@ -36,6 +37,37 @@ def listed(*where: str) -> Filter:
         return kept(answer)
 
     return keep
+
+
+def sessions(*where: str) -> Filter:
+    """Keep the sessions whose directory, at `where` in each, may be seen, as `session` does."""
+    seen = listed(*where)
+
+    async def keep(answer: object, reach: Reach) -> object:
+        told = await seen(answer, reach)
+        if isinstance(told, dict):
+            return {**told, "data": [_session(entry) for entry in _entries(told["data"])]}
+        return [_session(entry) for entry in _entries(told)]
+
+    return keep
+
+
+async def session(answer: object, _reach: Reach) -> object:
+    """Keep a session, but of what it took back only from which message on: OpenCode tells a diff of all of it."""
+    if isinstance(answer, dict) and "data" in answer:
+        return {**answer, "data": _session(answer["data"])}
+    return _session(answer)
+
+
+async def undone(answer: object, _reach: Reach) -> object:
+    """Keep from which message on OpenCode 2 took back."""
+    return {"data": only(member(answer, "data"), _REVERT)}
+
+
+def _session(entry: object) -> object:
+    if not isinstance(entry, dict) or "revert" not in entry:
+        return entry
+    return {**entry, "revert": only(entry["revert"], _REVERT)}
 
 
 async def active(answer: object, reach: Reach) -> object:

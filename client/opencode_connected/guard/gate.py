@@ -14,7 +14,7 @@ from aiohttp import web
 
 from opencode_connected.guard.apis import api_of
 from opencode_connected.guard.bodies import read_object
-from opencode_connected.guard.calls import Calls, parse, read, read_beginning
+from opencode_connected.guard.calls import Calls, parse, read
 from opencode_connected.guard.commands import acts_unasked
 from opencode_connected.guard.policy import Right
 from opencode_connected.guard.reach import GuardedReach
@@ -252,11 +252,10 @@ class Gate:
         self, request: web.BaseRequest, route: Route, upstream: aiohttp.ClientResponse, headers: Mapping[str, str]
     ) -> web.StreamResponse:
         async with self._thinning:
-            body, is_thinned = await _thinned(route.shape, upstream)
-        if is_thinned and len(body) <= _SMALL:
+            body = await _thinned(route.shape, upstream)
+        if len(body) <= _SMALL:
             return web.Response(body=body, headers=headers)
-        length = len(body) if is_thinned else None
-        return await _piece_by_piece(request, upstream, headers, _pieces(body, upstream), length=length)
+        return await _piece_by_piece(request, upstream, headers, _pieces(body), length=len(body))
 
 
 def _headers(route: Route, upstream: aiohttp.ClientResponse) -> dict[str, str]:
@@ -265,34 +264,30 @@ def _headers(route: Route, upstream: aiohttp.ClientResponse) -> dict[str, str]:
     return headers | ({route.header: told} if route.header is not None and _TOKEN.fullmatch(told) else {})
 
 
-async def _thinned(shape: Shape, upstream: aiohttp.ClientResponse) -> tuple[bytes, bool]:
-    """Return a page as it goes on, and True; or False and the beginning of what cannot be thinned.
+async def _thinned(shape: Shape, upstream: aiohttp.ClientResponse) -> bytes:
+    """Return a page as it goes on: nothing else of it is kept while a slow reader takes that.
 
-    Nothing else of it is kept while a slow reader takes that.
+    Raises:
+        TooLong: it is too long to be looked at, and whole it would take a slow line for minutes.
+
     """
-    content, is_whole = await read_beginning(upstream)
-    if not is_whole:
-        return content, False
+    content = await read(upstream)
     if len(content) <= _SMALL:
-        body = _thin(content, shape)
-    else:
-        body = await asyncio.to_thread(_thin, content, shape)
-    return (content, False) if body is None else (body, True)
+        return _thin(content, shape)
+    return await asyncio.to_thread(_thin, content, shape)
 
 
-def _thin(content: bytes, shape: Shape) -> bytes | None:
-    """Return what `shape` keeps of a page; None of what is no JSON."""
+def _thin(content: bytes, shape: Shape) -> bytes:
+    """Return what `shape` keeps of a page; what is no JSON stays as it is."""
     try:
         return compact(kept(json.loads(content), shape))
     except (ValueError, RecursionError):
-        return None
+        return content
 
 
-async def _pieces(content: bytes, rest: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
     for start in range(0, len(content), _SMALL):
         yield content[start : start + _SMALL]
-    async for chunk in rest.content.iter_any():
-        yield chunk
 
 
 async def _piece_by_piece(

@@ -53,6 +53,12 @@ class Unavailable(Refused):
         self.status = status
 
 
+class TooLong(Unavailable):
+    """The agent answers more than is read as a whole, and so nothing of it goes on."""
+
+    name = "AnswerTooLarge"
+
+
 class RefusalLog:
     """Says each kind of refusal once a minute at most, with how many were not said."""
 

@@ -71,7 +71,7 @@ class Route:
         body: what the body may be; None: there is none.
         max_body: bytes.
         answer: what is kept of the answer; None: all of it.
-        shape: what of the answer goes through the tunnel, unless it is too long to be looked at; None: all of it.
+        shape: what of the answer goes through the tunnel, none if it is too long to be looked at; None: all of it.
         header: one of the answer's that goes with it.
         is_stream: the answer is an event stream.
 

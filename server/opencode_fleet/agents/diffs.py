@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 CONTEXT: Final = "3"
 """Unchanged lines around each hunk; unasked, OpenCode tells the whole file."""
 MAX_FILES: Final = 2_000
+TOO_LARGE: Final = "All that a turn changed comes at once; `changes` without `session` shows the working tree instead"
+"""What a person can do where a turn changed too much to be told."""
 
 
 class ChangedFile(Wire):

@@ -54,6 +54,8 @@ _END = object()
 MAX_CURSOR = 1_000
 """Characters of what leads to a next page."""
 _CURSOR_HEADER = "x-next-cursor"
+_TOO_LARGE = "AnswerTooLarge"
+"""What a guard calls an answer that it passes on neither thinned nor whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +277,8 @@ class AgentClient:
             raise Forbidden(f"{name}: {_error_message(content)}")
         if status == 404:
             raise NotFound(f"{name} does not know it (any more)")
+        if status == 502 and _error_name(content) == _TOO_LARGE:
+            raise TooLarge(f"{name}: {_error_message(content)}")
         if status in {502, 503}:
             raise AgentGone(f"{name}: OpenCode does not answer there: {_error_message(content)}")
         if status >= 400:
@@ -307,6 +311,14 @@ class AgentClient:
             raise self.bad("no HTTP") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"the connection to {name} broke") from error
+
+
+def _error_name(content: bytes) -> object:
+    try:
+        answer: Any = parse_json(content)
+    except ValueError:
+        return None
+    return answer.get("name") if isinstance(answer, dict) else None
 
 
 def _error_message(content: bytes) -> str:

@@ -34,6 +34,11 @@ class Endpoint:
     tls: ssl.SSLContext | None = field(default=None, repr=False)
     """How an https endpoint proves itself; None: by the system's certificates."""
 
+    @property
+    def machine(self) -> str:
+        """What its machine is called: by the relay that enrolled it, or else by itself."""
+        return self.client or self.hostname
+
 
 @dataclass(frozen=True, slots=True)
 class Appeared:

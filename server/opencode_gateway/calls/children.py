@@ -224,6 +224,11 @@ class Children:
         """Return the name of the server that has `tool`, or would have it."""
         return self._names.server_of(tool)
 
+    def is_told_callers(self, tool: str) -> bool:
+        """Tell whether the server of `tool` is told who calls."""
+        child = self._by_name.get(self.server_of(tool))
+        return child is not None and child.server.is_told_callers(child.name)
+
     def heard(self, tool: str) -> None:
         """Take note that the server of `tool` has answered."""
         if child := self._by_name.get(self.server_of(tool)):

@@ -40,6 +40,9 @@ SILENT_SECONDS: Final = 10.0
 """opencode-mcp is never busy for so long; clients and people still wait then."""
 INHERITED: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR")
 """Every child has these; they hold no secrets."""
+_CALLERS: Final = "RELAY_CALLERS"
+_TOLD: Final = "told"
+"""Who is started with that believes what `callers` says."""
 _OWN_PREFIXES: Final = ("GATEWAY_", "FASTMCP_")
 """The gateway's own variables are no child's business."""
 
@@ -74,6 +77,15 @@ class Server(BaseModel):
             raise ValueError('must be "*", or a list of names')
         return tools
 
+    def is_told_callers(self, name: str) -> bool:
+        """Tell whether the server, by this name, believes what `callers` says of each call."""
+        is_ours = name == OPENCODE or self._is_opencode
+        return self.env.get(_CALLERS, _TOLD if is_ours else "") == _TOLD
+
+    @property
+    def _is_opencode(self) -> bool:
+        return Path(self.command).name == OPENCODE_COMMAND
+
     def environment(self, name: str, environ: Mapping[str, str], tool_timeout: float) -> dict[str, str]:
         """Return the child's whole environment.
 
@@ -83,12 +95,11 @@ class Server(BaseModel):
             tool_timeout: in seconds.
         """
         found = {name: environ[name] for name in INHERITED if name in environ}
-        if Path(self.command).name == OPENCODE_COMMAND:
+        if self._is_opencode:
             # It then ends its calls itself, with an answer that says what goes on.
             found["SEND_TIMEOUT_MS"] = str(max(1000, int(tool_timeout * 1000)))
-        if name == OPENCODE:
-            # It then believes what `callers` says.
-            found["RELAY_CALLERS"] = "told"
+        if self.is_told_callers(name):
+            found[_CALLERS] = _TOLD
         found |= {name: environ[name] for name in self.env_keys if name in environ}
         return found | self.env
 

@@ -11,7 +11,7 @@ from pydantic import Field
 from opencode_fleet.control import Action, Wish
 from opencode_fleet.errors import Refused
 from opencode_mcp.face import Face
-from opencode_mcp.tool import ALL, Instances, Tool, answered, optional_text
+from opencode_mcp.tool import Instances, Tool, answered, means_all, optional_text
 from opencode_mcp.views.controls import ControlResult, control_result, control_text
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ async def control(
     wish = Wish(action, face.handles.session_id(instances[0], wanted) if wanted else None, value, plan.strip())
     if action == "stop":
         done = await face.controller.stop(instances, wish)
-    elif instance != [ALL] and len(instances) == 1:
+    elif len(instances) == 1 and not means_all(instance):
         done = [await face.controller.act(instances[0], wish)]
     else:
         raise Refused(f"only “stop” is done to several instances at once; nothing was done to any ({action})")
@@ -49,7 +49,7 @@ async def control(
 
 async def _meant(face: Face, names: list[str]) -> list[Instance]:
     """Return the instances, each once. Raises `NoSuchInstance` or `InstanceError`: nothing is to be done then."""
-    if names == [ALL]:
+    if means_all(names):
         return [instance for instance in await face.fleet.instances() if instance.connected.is_set()]
     found = await asyncio.gather(*map(face.fleet.find_live, names))
     return list({instance.name: instance for instance in found}.values())

@@ -11,6 +11,7 @@ from opencode_mcp.face import Face
 from opencode_mcp.place import Place
 from opencode_mcp.tool import Tool, answered, optional_text
 from opencode_mcp.views.inbox import MAX_ASKS, MAX_ENDS, InboxResult, InboxView
+from opencode_mcp.views.shares import counted, in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,8 +44,10 @@ def listed(
 ) -> CallToolResult:
     """Return what waits and what ended; `nothing` is said where that is nothing, `is_all` if no more ended."""
     view = InboxView(face.handles, face.shown, time.time())
-    asks = [(each, view.waiting_row(each)) for each in waiting[:MAX_ASKS]]
-    ended = [(each, view.end_row(each)) for each in ends]
+    turns = in_turns([each.machine for each in waiting])
+    kept = [waiting[place] for place in sorted(turns[:MAX_ASKS])]
+    asks = list(zip(kept, view.waiting_rows(kept), strict=True))
+    ended = list(zip(ends, view.end_rows(ends), strict=True))
     result = InboxResult.model_construct(
         asks=[row for _, row in asks],
         ended=[row for _, row in ended],
@@ -60,7 +63,10 @@ def listed(
             view.asks_text(asks),
         ]
     if result.left_out:
-        lines.append(f"{result.left_out} more asks wait; they are listed once these are settled.")
+        whose = counted(waiting[place].instance for place in turns[MAX_ASKS:])
+        lines.append(
+            f"{result.left_out} more asks wait (of {whose}); `reply` without `ask` lists those of one instance."
+        )
     if ended:
         lines += ["Over:", view.ends_text(ended)]
     if result.more:

@@ -12,6 +12,7 @@ from opencode_common.text import one_line
 from opencode_mcp.face import Face
 from opencode_mcp.tool import Tool, answered
 from opencode_mcp.views.instances import MAX_ROWS, InstancesResult, fits, fitting, in_order, instances_text
+from opencode_mcp.views.shares import counted, in_turns
 
 
 async def instances(
@@ -24,17 +25,21 @@ async def instances(
     words = filter.casefold().split()
     everyone = await face.fleet.instances()
     listed = in_order(instance for instance in everyone if fits(instance, words))
-    rows = [face.rows.of(instance) for instance in listed[:MAX_ROWS]]
-    shown = fitting([line for _, line in rows])
+    turns = in_turns([instance.endpoint.machine for instance in listed])
+    rows = dict(zip(turns, face.rows.of([listed[place] for place in turns[:MAX_ROWS]]), strict=False))
+    shown = fitting([line for _, line in rows.values()])
+    kept = [rows[place] for place in sorted(turns[:shown])]
+    left_out = [listed[place] for place in sorted(turns[shown:])]
     result = InstancesResult.model_construct(
-        instances=[row for row, _ in rows[:shown]],
-        left_out=dict(Counter(instance.state_name() for instance in listed[shown:])),
+        instances=[row for row, _ in kept],
+        left_out=dict(Counter(instance.state_name() for instance in left_out)),
         problems=[*face.fleet.problems(), *([face.journal.trouble] if face.journal.trouble else [])],
     )
     absence = face.fleet.absence()
     if everyone and not listed:
         absence = f"none of {len(everyone)} instances fits {one_line(filter, 80)!r}"
-    return answered(instances_text([line for _, line in rows[:shown]], result, absence), result)
+    whose = counted(instance.endpoint.machine for instance in left_out)
+    return answered(instances_text([line for _, line in kept], result, absence, whose), result)
 
 
 TOOL = Tool(instances, "List instances", is_read_only=True)

@@ -11,14 +11,13 @@ from pydantic import Field
 from opencode_fleet.fleet import Fleet
 from opencode_mcp.caller import DRIVE
 from opencode_mcp.face import Face
-from opencode_mcp.tool import InstanceName, Tool, answered, progress
+from opencode_mcp.tool import ALL, InstanceName, Tool, answered, progress
 from opencode_mcp.views.turns import ReplyResult, replied, turned, waiting
 
 if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask
 
-ALL = "all"
 MAX_ASKS = 100
 """Asks of one call; an id too is at most so long."""
 _NOTHING_ANSWERED = "Nothing was answered: say with `ask` which one it is for."
@@ -52,7 +51,8 @@ async def reply(
         return answered(face.shown.whole(target, found), waiting(target, [found]))
 
     def is_seen(found: Ask) -> bool:
-        return face.shown.is_seen(target, found)
+        # Where one process shows for all logins, what it did not show to this one nobody has shown.
+        return (face.shown.is_listed if face.caller.is_told else face.shown.is_seen)(target, found)
 
     may_prompt = DRIVE in face.caller.may
     if len(asks) == 1 and asks != [ALL]:

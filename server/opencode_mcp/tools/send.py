@@ -13,7 +13,7 @@ from opencode_fleet.errors import Refused
 from opencode_fleet.fleet import Fleet
 from opencode_fleet.sessions import NEW_SESSION
 from opencode_mcp.face import Face
-from opencode_mcp.tool import ALL, MAX_INSTANCES, Instances, Tool, answered, optional_text, progress
+from opencode_mcp.tool import MAX_INSTANCES, Instances, Tool, answered, means_all, optional_text, progress
 from opencode_mcp.views.turns import SendResult, sent_to_all, stopped, turned
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ async def send(
     if not message.strip() and not abort:
         raise Refused("`message` is empty; nothing was sent")
     manner = Manner(when, (agent or "").strip(), (model or "").strip())
-    if len(instance) > 1 or instance == [ALL]:
+    if means_all(instance) or len(instance) > 1:
         return await _send_to_all(face, instance, message, (session or "").strip() or None, manner, abort=abort)
     target = await face.fleet.find_live(instance[0])
     wanted = face.handles.session_id(target, session)
@@ -68,7 +68,7 @@ async def _send_to_all(
 
 async def _targets(fleet: Fleet, names: list[str]) -> list[Instance]:
     """Return the instances that are meant, each once. Raises `NoSuchInstance` if a name is not clear."""
-    if names == [ALL]:
+    if means_all(names):
         living = [instance for instance in await fleet.instances() if instance.offline_since is None]
         if len(living) > MAX_INSTANCES:
             raise Refused(

@@ -18,6 +18,7 @@ from opencode_mcp.views.inbox import MAX_ENDS, InboxResult
 
 LONGEST = 40
 """Seconds: chat clients and the gateway end a call after 45, and an answer must be on its way before."""
+_NOT_YET = "So much has happened since the cursor that it is not looked through yet: `wait` again with the new one."
 
 
 async def wait(
@@ -27,28 +28,30 @@ async def wait(
     instances: Annotated[list[str], Field(description="only these; default: all", max_length=50)] = [],  # noqa: B006 - never changed
 ) -> Annotated[CallToolResult, InboxResult]:
     """Wait until something needs the person, or ends or fails, after `cursor`; without one, from now on."""
+    # A caller whose calls end earlier has said so for `send`.
+    until = time.monotonic() + min(seconds, face.call_seconds)
     names = {(await face.fleet.find(name)).name for name in instances}
     mark = mark_of(names)
     only = names.__contains__ if names else None
-    # A caller whose calls end earlier has said so for `send`.
-    until = time.monotonic() + min(seconds, face.call_seconds)
     if cursor is None or not cursor.strip():
-        found = await face.inbox.waiting()
+        # Before it is asked what waits: what comes meanwhile may be told twice, but is not lost.
         place = Place(face.journal.cursor())
+        found = await face.inbox.waiting()
         if waiting := [each for each in found if only is None or only(each.instance)]:
             return listed(face, waiting, [], place.after(mark, place.told), is_all=True)
     else:
         place = Place.parse(cursor)
     while True:
-        news = await face.inbox.news(place.start(mark), MAX_ENDS, only)
+        news = await face.inbox.news(place.start(mark), MAX_ENDS, only, until=until)
         place = place.after(mark, news.cursor)
         if news.asks or news.ends:
             return listed(face, news.asks, news.ends, place, is_all=news.is_all)
-        if news.cursor != face.journal.cursor():
-            continue  # something came while an agent was asked
         left = until - time.monotonic()
         if left <= 0:
-            return listed(face, [], [], place, is_all=True, nothing=_nothing(face, seconds, names))
+            nothing = _nothing(face, seconds, names) if news.is_all else _NOT_YET
+            return listed(face, [], [], place, is_all=True, nothing=nothing)
+        if news.cursor != face.journal.cursor():
+            continue  # something came while an agent was asked
         with suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await face.journal.changed()

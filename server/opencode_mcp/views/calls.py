@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from opencode_common.text import clean, cut_tail, one_line
+from opencode_common.text import clean, one_line
 
 if TYPE_CHECKING:
     from opencode_fleet.model import ToolCall
@@ -28,7 +28,7 @@ def call_text(call: ToolCall, *, busy: bool, details: bool) -> str:
     if output := clean(call.output.strip()):
         lines.append(_indented(_end_of(output, DETAIL_LENGTH if details else OUTPUT_LENGTH)))
     if details and (diff := clean(call.diff.strip())):
-        lines.append(_indented(cut_tail(diff, DETAIL_LENGTH, "`changes` with this file shows more")))
+        lines.append(_indented(_beginning_of(diff, DETAIL_LENGTH)))
     return "\n".join(lines)
 
 
@@ -36,6 +36,11 @@ def _end_of(output: str, length: int) -> str:
     """Return the last lines of a tool's output, which say how it went; a mark says that more was before."""
     kept = output[-length:]
     return kept if len(kept) == len(output) else f"… {kept}"
+
+
+def _beginning_of(diff: str, length: int) -> str:
+    """Return a diff up to a length; how much is missing is not known, as it was fetched only in part."""
+    return diff if len(diff) <= length else f"{diff[:length]}\n[… cut; `changes` with this file shows more]"
 
 
 def _indented(text: str) -> str:

@@ -6,10 +6,11 @@ import time
 from typing import TYPE_CHECKING
 
 from opencode_common.text import clean, cut_tail, fence, one_line, quote_name
+from opencode_common.times import moment_text
 from opencode_mcp.views.asks import AskRow
 from opencode_mcp.views.calls import ARGUMENT_LENGTH, call_text
 from opencode_mcp.views.rows import OWN_WORDS, Result, Row
-from opencode_mcp.views.times import age_text, moment_text
+from opencode_mcp.views.times import age_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

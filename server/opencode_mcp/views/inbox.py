@@ -74,8 +74,13 @@ class InboxView:
     shown: Shown
     now: float
 
-    def waiting_row(self, waiting: Waiting) -> WaitingRow:
-        """Return what programs get of an ask."""
+    def waiting_rows(self, asks: Sequence[Waiting]) -> list[WaitingRow]:
+        """Return what programs get of asks."""
+        self.handles.prepare("a", [(waiting.instance, waiting.id) for waiting in asks])
+        self.handles.prepare("s", [(waiting.instance, waiting.root) for waiting in asks])
+        return [self._waiting_row(waiting) for waiting in asks]
+
+    def _waiting_row(self, waiting: Waiting) -> WaitingRow:
         return WaitingRow.model_construct(
             id=waiting.id,
             handle=self.handles.of_ask(waiting.instance, waiting.id),
@@ -89,8 +94,12 @@ class InboxView:
             away=waiting.place is None,
         )
 
-    def end_row(self, entry: Entry) -> EndRow:
-        """Return what programs get of something that ended."""
+    def end_rows(self, ends: Sequence[Entry]) -> list[EndRow]:
+        """Return what programs get of what ended."""
+        self.handles.prepare("s", [(entry.instance, entry.session) for entry in ends if entry.session])
+        return [self._end_row(entry) for entry in ends]
+
+    def _end_row(self, entry: Entry) -> EndRow:
         is_away = entry.kind == INSTANCE_LOST
         return EndRow.model_construct(
             result="away" if is_away else "failed" if entry.kind == TURN_FAILED else "done",
@@ -110,7 +119,8 @@ class InboxView:
         for waiting, row in asks:
             head = f"{row.handle} · {_where(row)} · {row.kind}, {age_text(self.now - row.since)}"
             if waiting.place is None or waiting.ask is None:
-                block = f"{head} · its machine is away\n{row.summary}"
+                why = "its machine is away" if row.away else "its machine does not answer just now"
+                block = f"{head} · {why}\n{row.summary}"
             else:
                 text, is_whole = self.shown.brief(waiting.place, waiting.ask, left=MAX_LISTING - length)
                 block = f"{head}\n{text}"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from opencode_common.text import bare, fence, one_line
+from opencode_common.times import moment_text
 from opencode_mcp.views.asks import gist
 from opencode_mcp.views.rows import Result, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from opencode_fleet.instance import Instance
     from opencode_mcp.handles import Handles
@@ -63,18 +63,24 @@ class InstancesResult(Result):
 
 
 class InstanceRows:
-    """The rows and lines of instances, each made anew only when its instance has changed."""
+    """The rows and lines of instances, each made anew only when its instance or the handles have changed."""
 
     def __init__(self, handles: Handles) -> None:
         self._handles = handles
-        self._made: WeakKeyDictionary[Instance, tuple[int, InstanceRow, str]] = WeakKeyDictionary()
+        self._made: WeakKeyDictionary[Instance, tuple[object, InstanceRow, str]] = WeakKeyDictionary()
 
-    def of(self, instance: Instance) -> tuple[InstanceRow, str]:
-        """Return the instance's row and line."""
+    def of(self, instances: Sequence[Instance]) -> list[tuple[InstanceRow, str]]:
+        """Return the row and the line of each."""
+        newest = ((instance.name, instance.state.newest_root()) for instance in instances)
+        self._handles.prepare("s", [(name, session.id) for name, session in newest if session])
+        return [self._of(instance) for instance in instances]
+
+    def _of(self, instance: Instance) -> tuple[InstanceRow, str]:
         made = self._made.get(instance)
-        if made is None or made[0] != instance.version:
+        key = instance.version, self._handles.edition
+        if made is None or made[0] != key:
             row = self._row(instance)
-            made = instance.version, row, _instance_line(row)
+            made = key, row, _instance_line(row)
             self._made[instance] = made
         return made[1], made[2]
 
@@ -145,13 +151,18 @@ def fitting(lines: list[str]) -> int:
     return len(lines)
 
 
-def instances_text(lines: list[str], result: InstancesResult, absence: str) -> str:
-    """Return the listing, one short line for each instance; `absence` where there is none."""
+def instances_text(lines: list[str], result: InstancesResult, absence: str, whose: str) -> str:
+    """Return the listing, one short line for each instance; `absence` where there is none.
+
+    `whose`: the machines of those that are left out.
+    """
     listing = fence("\n".join(lines)) if lines else absence
     if result.left_out:
         states = ", ".join(f"{count} {state}" for state, count in result.left_out.items())
         total = sum(result.left_out.values())
-        listing += f"\n{total} more are left out ({states}); `read` and `send` reach each of them by its name"
+        listing += (
+            f"\n{total} more are left out ({states}; of {whose}); `read` and `send` reach each of them by its name"
+        )
     # The notes name files that anybody may have put there.
     notes = "\n".join(problem for problem in result.problems if problem != listing)
     return f"{listing}\nnotes:\n{fence(notes)}" if notes else listing
@@ -160,7 +171,7 @@ def instances_text(lines: list[str], result: InstancesResult, absence: str) -> s
 def _instance_line(row: InstanceRow) -> str:
     state = row.state
     if row.since:
-        state += " since " + time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(row.since))
+        state += f" since {moment_text(row.since)}"
     if row.waits_for:
         state += f" ({row.waits_for})"
     session = " ".join(part for part in (row.session_handle, f"“{row.title}”" if row.title else "") if part)

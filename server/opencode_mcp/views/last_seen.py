@@ -22,6 +22,8 @@ _DID = {
 }
 _MORE = "the rest comes once its machine is back"
 _REASON_LENGTH = 300
+_LEAST = 200
+"""Characters of what was being written that are shown, however little was asked for."""
 _MAX_ASKS = 5
 """Of which a line is said; programs get all."""
 
@@ -38,7 +40,7 @@ def last_seen(instance: Instance, wanted: str | None, max_chars: int) -> ReadRes
     live = state.live(session.id)
     rows = [MessageRow(role="note", text=_DID[session_state(instance, session.id)])]
     if live.text:
-        said = cut_head(clean(live.text), max_chars - 2 * OWN_WORDS, _MORE)
+        said = cut_head(clean(live.text), max(_LEAST, max_chars - 2 * OWN_WORDS), _MORE)
         rows.append(MessageRow(role="assistant", text=f"{said} [… was being written]"))
     if live.tool:
         rows.append(MessageRow(role="note", text=f"it ran {one_line(live.tool, 160)}"))

@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 from opencode_common.text import bare, fence, one_line
+from opencode_common.times import moment_text
 from opencode_mcp.views.instances import TITLE_LENGTH
 from opencode_mcp.views.rows import Result, Row
-from opencode_mcp.views.times import age_text, moment_text
+from opencode_mcp.views.times import age_text
 
 if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
@@ -51,6 +52,7 @@ def sessions_result(found: SessionList, handles: Handles) -> SessionsResult:
     problems = [_silence(instance) for instance in found.silent[:MAX_SILENT]]
     if len(found.silent) > MAX_SILENT:
         problems.append(f"{len(found.silent) - MAX_SILENT} more instances did not tell their sessions")
+    handles.prepare("s", [(each.instance.name, each.session.id) for each in found.sessions])
     return SessionsResult(
         sessions=[_row(each, handles) for each in found.sessions], more=found.more, problems=problems
     )
@@ -123,5 +125,6 @@ def _line(row: SessionRow, age: str) -> str:
 def _silence(instance: Instance) -> str:
     until = instance.known_until
     known = f"; they are listed as they were at {moment_text(until)}" if until else ""
-    why = one_line(bare(instance.trouble), _REASON_LENGTH) or "it did not answer in time"
+    silence = "it did not answer in time" if instance.connected.is_set() else "it is not connected yet"
+    why = one_line(bare(instance.trouble), _REASON_LENGTH) or silence
     return f"{one_line(instance.name, 64)} did not tell its sessions ({why}){known}"

@@ -75,7 +75,7 @@ class Shown:
         key = instance.name, ask.id
         if key in self._seen:
             return self._seen[key] == hash(ask)
-        # Another server's person may have seen it, as that one would have shown it whole.
+        # Another server of the account may have shown it, as that one would have shown it whole.
         whole = whole_text(instance, ask)
         return whole is not None and len(whole) <= WHOLE
 

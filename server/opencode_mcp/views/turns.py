@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from opencode_fleet.settling import Replies
     from opencode_mcp.views.shown import Shown
 
-
+_PROBLEM = 500
+_LEAST = 100
+"""Characters that each of several turns has in any case."""
 NOT_TAKEN = frozenset({"refused", "failed"})
 """Results of instances that did not take a message, or of which that is not known."""
 
@@ -79,12 +81,16 @@ def replied(instance: Instance, replies: Replies, shown: Shown, note: str) -> tu
     rows = [SettledRow(ask=each.ask_id, result=each.result, text=clean(each.says)) for each in replies.settled]
     texts = [f"{row.ask}: {row.result}: {row.text}." for row in rows] or ["Nothing was settled."]
     texts += [f"Note: {note}."] if note else []
-    turns = [turned(instance, outcome, shown) for outcome in replies.outcomes]
-    told = [turn for _, turn in turns]
+    share = (MAX_TEXT - OWN_WORDS) // max(1, len(replies.outcomes))
+    told = [turn_result(instance, outcome, share) for outcome in replies.outcomes]
+    # What they ask is listed once, so that all of it is within the bound of one listing.
+    texts += [turn_text(turn, "What it asks stands below.") for turn in told]
+    asks = [ask for outcome in replies.outcomes for ask in outcome.asks]
+    texts += [shown.text(instance, asks)] if asks else []
     main = next((turn for turn in told if turn.asks), told[0] if told else waiting(instance, []))
     notes = "; ".join(each for each in (note, main.note) if each)
     fields = main.model_dump() | {"asks": [ask for turn in told for ask in turn.asks], "note": notes}
-    return "\n".join([*texts, *(text for text, _ in turns)]), ReplyResult(**fields, settled=rows)
+    return "\n".join(texts), ReplyResult(**fields, settled=rows)
 
 
 def stopped(instance: Instance, session_id: str | None) -> tuple[str, TurnResult]:
@@ -126,15 +132,18 @@ def waiting(instance: Instance, asks: Sequence[Ask]) -> TurnResult:
     return TurnResult(instance=instance.name, session="", result="waits" if asks else "idle", asks=rows)
 
 
-def turn_result(instance: Instance, outcome: Outcome) -> TurnResult:
-    """Return a turn's result, its text cut at its beginning: the end matters most."""
+def turn_result(instance: Instance, outcome: Outcome, room: int = MAX_TEXT - OWN_WORDS) -> TurnResult:
+    """Return a turn's result, its text cut at its beginning: the end matters most.
+
+    `room`: characters of the agent's text and problem.
+    """
     hint = f"`read` session {outcome.session_id} with a larger max_chars for all of it"
-    problem = one_line(outcome.problem, 500)
+    problem = one_line(outcome.problem, min(_PROBLEM, max(_LEAST, room)))
     return TurnResult(
         instance=instance.name,
         session=outcome.session_id,
         result=outcome.result,
-        text=cut_head(clean(outcome.text), MAX_TEXT - OWN_WORDS - len(problem), hint),
+        text=cut_head(clean(outcome.text), max(_LEAST, room - len(problem)), hint),
         problem=problem,
         note=outcome.note,
         when=outcome.when,

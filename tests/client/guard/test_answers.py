@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import tracemalloc
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import httpx
 import pytest
@@ -25,7 +25,7 @@ LARGE = json.dumps({"data": ["x" * 1000] * 20_000}).encode()
 @pytest.mark.parametrize("is_sized", [True, False])
 async def test_a_large_answer_comes_whole(is_sized: bool) -> None:
     async def answer(request: web.Request) -> web.StreamResponse:
-        if not request.path.endswith("/message"):
+        if not request.path.endswith("/message/msg_a"):
             return session_in("/opened")
         response = web.StreamResponse(headers={"content-type": "application/json"})
         response.content_length = len(LARGE) if is_sized else None
@@ -36,7 +36,7 @@ async def test_a_large_answer_comes_whole(is_sized: bool) -> None:
 
     assert len(LARGE) > MAX_READ
     async with fake_agent(answer) as fake, guarded(fake.target(), opened("/opened")) as guard:
-        told = await guard.client.get(f"{PATH}/message")
+        told = await guard.client.get(f"{PATH}/message/msg_a")
         assert told.content == LARGE
 
 
@@ -57,13 +57,23 @@ async def test_an_answer_that_is_cut_is_seen_to_be_cut() -> None:
         assert (await guard.client.get(PATH)).status_code == 200
 
 
-async def test_a_list_that_is_too_long_to_be_filtered_is_refused() -> None:
-    async def answer(_request: web.Request) -> web.Response:
-        return web.Response(body=LARGE, content_type="application/json")
+@pytest.mark.parametrize("is_sized", [True, False])
+@pytest.mark.parametrize("path", ["/api/session", f"{PATH}/diff", f"{PATH}/message"])
+async def test_what_is_too_long_to_be_filtered_or_thinned_is_refused(path: str, is_sized: bool) -> None:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path != path:
+            return session_in("/opened")
+        response = web.StreamResponse(headers={"content-type": "application/json"})
+        response.content_length = len(LARGE) if is_sized else None
+        await response.prepare(request)
+        with suppress(ConnectionError):  # the guard reads no further than it must
+            await response.write(LARGE)
+        return response
 
     async with fake_agent(answer) as fake, guarded(fake.target(), opened("/opened")) as guard:
-        told = await guard.client.get("/api/session")
-        assert (told.status_code, told.json()["name"]) == (502, "AgentUnavailable")
+        told = await guard.client.get(path)
+        assert (told.status_code, told.json()["name"]) == (502, "AnswerTooLarge")
+        assert "more than 8 MiB" in told.json()["data"]["message"]
 
 
 async def test_at_most_so_many_calls_reach_the_agent_at_once_and_all_are_answered() -> None:
@@ -101,6 +111,49 @@ async def test_an_error_of_the_agents_is_passed_on(status: int) -> None:
         told = await guard.client.get(f"{PATH}/message")
         assert told.status_code == status
         assert told.text == ("" if status == 500 else '{"message": "why"}')
+
+
+@pytest.mark.parametrize(
+    ("generation", "method", "path", "body"),
+    [
+        (1, "GET", "/session", None),
+        (1, "GET", PATH_1, None),
+        (1, "PATCH", PATH_1, {"title": "tea"}),
+        (1, "POST", f"{PATH_1}/fork", {}),
+        (1, "POST", f"{PATH_1}/revert", {"messageID": "msg_a"}),
+        (1, "POST", f"{PATH_1}/unrevert", {}),
+        (2, "GET", "/api/session", None),
+        (2, "GET", PATH, None),
+        (2, "POST", f"{PATH}/fork", {}),
+        (2, "POST", f"{PATH}/revert/stage", {"messageID": "msg_a", "files": True}),
+    ],
+)
+async def test_of_what_a_session_took_back_goes_only_from_which_message_on(
+    generation: int, method: str, path: str, body: dict[str, object] | None
+) -> None:
+    session = {"id": "ses_a", "directory": "/opened", "location": {"directory": "/opened"}}
+    whole: dict[str, object] = {
+        "messageID": "msg_a",
+        "snapshot": "5f3a",
+        "diff": "d" * 2_000_000,
+        "files": [{"patch": "d" * 90_000}],
+    }
+
+    def told(revert: dict[str, object]) -> object:
+        undone = {**session, "revert": revert}
+        if path.endswith("/revert/stage"):
+            return {"data": revert}
+        found = [undone, session] if path.endswith("/session") else undone
+        return found if generation == 1 else {"data": found}
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path != path:
+            return session_in("/opened") if generation == 2 else web.json_response(session)
+        return web.json_response(told(whole))
+
+    async with fake_agent(answer) as fake, guarded(fake.target(generation), opened("/opened")) as guard:
+        answered = await guard.client.request(method, path, json=body)
+    assert answered.json() == told({"messageID": "msg_a"})
 
 
 FILE = {"type": "file", "id": "prt_1", "filename": "a.png", "url": "data:image/png;base64," + "A" * 50_000}

@@ -22,6 +22,7 @@ TEMPLATES = {
     "shell": "Today !`date`",
     "split": "a!$1`id`",
     "file": "Read @src/$1",
+    "quoting": "Review `$ARGUMENTS` thoroughly!",
 }
 LIST = [{"name": name, "template": template} for name, template in TEMPLATES.items()]
 
@@ -38,6 +39,13 @@ LIST = [{"name": name, "template": template} for name, template in TEMPLATES.ite
         # The placeholder becomes nothing, and what was around it is a shell's.
         ("split", "", True),
         ("file", "../../.ssh/id_rsa", True),
+        ("quoting", "main", False),
+        # JavaScript puts what stands after the placeholder for $': the second one's backtick follows the first one's
+        # exclamation mark, and that is a shell.
+        ("quoting", "$'$'; touch /tmp/pwned; $'", True),
+        ("quoting", "$`", True),
+        ("plain", "$&", True),
+        ("plain", "$ARGUMENTS", True),
         ("unknown", "", True),
         ("plain", 5, True),
     ],

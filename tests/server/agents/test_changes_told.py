@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from opencode_fleet.agents.http import LARGE_BODY
+from opencode_fleet.agents.http import LARGE_BODY, SMALL_BODY
 from opencode_fleet.agents.opencode1 import OpenCode1
 from opencode_fleet.changes import FileChange, Todo, WorkingTree
 from opencode_fleet.errors import BadAnswer
@@ -143,6 +144,50 @@ async def test_generation_1_tells_what_the_turn_of_the_newest_prompt_changed() -
 async def test_generation_2_tells_it_by_itself() -> None:
     async with an_agent(2, {"GET /api/session/ses_1/diff?context=3": {"data": PATCHED[:1]}}) as agent:
         assert await agent.turn_changes("ses_1") == FILES[:1]
+
+
+@GENERATIONS
+async def test_a_turn_that_changed_too_much_to_be_told_leads_to_the_working_tree(generation: int) -> None:
+    refused = (502, json.dumps({"name": "AnswerTooLarge", "data": {"message": "more than 8 MiB: ask for less"}}))
+    told: dict[int, Json] = {
+        1: {"GET /session/ses_1/message": [message("msg_1", "user")], "GET /session/ses_1/diff": refused},
+        2: {"GET /api/session/ses_1/diff": refused},
+    }
+    tree = {diff_of(generation): refused}
+    usual = {call: answer for call, answer in answers(generation).items() if "?" not in call}
+    async with an_agent(generation, usual | told[generation] | tree) as agent:
+        with pytest.raises(BadAnswer, match=r"more than 8 MiB.*`changes` without `session`"):
+            await agent.turn_changes("ses_1")
+        assert [each.additions for each in (await agent.working_tree(HOME)).files] == [1, 3]
+
+
+@GENERATIONS
+async def test_a_session_that_took_back_large_changes_is_read_and_controlled_all_the_same(generation: int) -> None:
+    """Also where no guard, or an older one, leaves the changes out."""
+    revert = {"messageID": "msg_a", "diff": "d" * 2 * SMALL_BODY}
+    session = {"id": "ses_1", "directory": HOME, "location": {"directory": HOME}, "revert": revert}
+    first = [f"POST /session/ses_1/{act}" for act in ("revert", "unrevert", "fork")]
+    told: dict[int, Json] = {
+        1: {
+            "GET /session": [session],
+            **dict.fromkeys([*first, "GET /session/ses_1", "PATCH /session/ses_1"], session),
+        },
+        2: {
+            "GET /api/session": {"data": [session]},
+            "GET /api/session/ses_1": {"data": session},
+            "POST /api/session/ses_1/fork": {"data": session},
+            "POST /api/session/ses_1/revert/stage": {"data": revert},
+        },
+    }
+    async with an_agent(generation, answers(generation) | told[generation]) as agent:
+        assert [each.undone_from for each in await agent.sessions(HOME, 5)] == ["msg_a"]
+        assert (await agent.session("ses_1")).undone_from == "msg_a"
+        assert (await agent.controls.fork("ses_1")).undone_from == "msg_a"
+        await agent.controls.undo("ses_1", "msg_a")
+        if generation == 1:
+            await agent.controls.redo("ses_1")
+            await agent.controls.rename("ses_1", "tea")
+            await agent.controls.archive("ses_1")
 
 
 async def test_only_generation_1_keeps_a_list_of_what_there_is_to_do() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from opencode_fleet.agents import connect
 from opencode_fleet.agents.guard import GUARD_PATH
-from opencode_fleet.agents.http import AgentClient
+from opencode_fleet.agents.http import AgentClient, TooLarge
 from opencode_fleet.agents.opencode1 import OpenCode1
 from opencode_fleet.errors import (
     AgentGone,
@@ -56,6 +56,8 @@ def said(name: str, message: str) -> str:
         (502, said("AgentUnavailable", "OpenCode does not run"), AgentGone, "OpenCode does not run"),
         (503, said("AgentUnavailable", "OpenCode does not run"), AgentGone, "OpenCode does not run"),
         (503, "nothing to read", AgentGone, "no reason given"),
+        (502, "[]", AgentGone, "no reason given"),
+        (502, said("AnswerTooLarge", "more than 8 MiB"), TooLarge, "more than 8 MiB"),
         (500, json.dumps({"_tag": "X", "message": "of the second kind"}), Rejected, "of the second kind"),
         (400, "[]", Rejected, "no reason given"),
     ],

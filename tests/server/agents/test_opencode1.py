@@ -254,17 +254,25 @@ async def test_a_command_keeps_the_agent_model_and_variant_and_is_posted_once() 
     assert server.bodies(path) == [{"messageID": "msg_9", "command": "greet", "arguments": "Ann", **manner}]
 
 
-async def test_a_command_is_accepted_once_its_message_is_there_however_long_its_turn_lasts() -> None:
+@pytest.mark.parametrize("first", [None, (200, "no JSON"), (500, "broken")])
+async def test_a_command_is_accepted_once_its_message_is_there_however_long_its_turn_lasts(
+    first: tuple[int, str] | None,
+) -> None:
     held = asyncio.Event()
+    look = "GET /session/ses_1/message/msg_9"
 
     class Slow(FakeHttp):
         async def answer(self, request: web.Request, call: str) -> web.StreamResponse:
             if call.endswith("/command"):
-                self.answers["GET /session/ses_1/message/msg_9"] = message("msg_9", "user", "Hello")
                 await held.wait()
-            return await super().answer(request, call)
+            answered = await super().answer(request, call)
+            if call == look:
+                self.answers[look] = message("msg_9", "user", "Hello")
+            return answered
 
     async with Slow({"GET /global/health": {"healthy": True, "version": "1.18.33"}}) as server:
+        if first is not None:
+            server.answers[look] = first
         client = client_for(server.url)
         try:
             agent = await OpenCode1.connect(client)

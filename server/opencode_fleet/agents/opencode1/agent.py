@@ -26,7 +26,7 @@ from opencode_fleet.agents.opencode1.wire import (
 )
 from opencode_fleet.agents.pages import PageSize
 from opencode_fleet.agents.shapes import searching
-from opencode_fleet.errors import NotFound
+from opencode_fleet.errors import InstanceError, NotFound
 from opencode_fleet.model import Runs, Snapshot, TurnRecord, Workplace, is_id
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ MAX_ASKS_CHECKED = 50
 class OpenCode1:
     """The API of one OpenCode 1. It hosts a directory; a guard before it shows no other."""
 
-    capabilities = frozenset({Capability.SCREEN, Capability.REASONS})
+    capabilities = frozenset({Capability.SCREEN, Capability.REASONS, Capability.ARCHIVES})
 
     def __init__(self, client: AgentClient, version: str, guard: GuardDocument | None = None) -> None:
         self.version = version
@@ -135,7 +135,9 @@ class OpenCode1:
     async def sessions(self, directory: str, limit: int, *, title: str = "") -> list[model.Session]:
         """See `Agent.sessions`."""
         params = {"directory": directory, "roots": "true", "limit": str(limit)} | searching(title)
-        found = self._client.many(Session, await self._client.call("GET", "/session", params=params))
+        found = self._client.many(
+            Session, await self._client.call("GET", "/session", params=params, limit=LARGE_BODY)
+        )
         sessions = [session.domain() for session in found]
         # Without a match the server lists the whole project; a subagent's or an archived one is never ours to drive.
         kept = [s for s in sessions if s.directory == directory and s.parent_id is None and not s.is_archived]
@@ -143,7 +145,8 @@ class OpenCode1:
 
     async def session(self, session_id: str) -> model.Session:
         """See `Agent.session`."""
-        return self._client.one(Session, await self._client.call("GET", f"/session/{session_id}")).domain()
+        told = await self._client.call("GET", f"/session/{session_id}", limit=LARGE_BODY)
+        return self._client.one(Session, told).domain()
 
     async def messages(
         self,
@@ -296,7 +299,7 @@ class OpenCode1:
         posting = asyncio.create_task(call)
         try:
             while not (await asyncio.wait({posting}, timeout=COMMAND_LOOKS_APART))[0]:
-                with suppress(NotFound):
+                with suppress(InstanceError):  # it has only not been seen yet
                     await self.message(prompt.session_id, prompt.id)
                     return prompt.id
             await posting

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opencode_fleet.agents.diffs import CONTEXT, ChangedFile, merged
+from opencode_fleet.agents.diffs import CONTEXT, TOO_LARGE, ChangedFile, merged
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
 from opencode_fleet.agents.shapes import Short, Text, Wire
 from opencode_fleet.changes import FileChange, Todo, WorkingTree
@@ -43,7 +43,11 @@ async def working_tree(client: AgentClient, directory: str) -> WorkingTree:
 async def turn_changes(client: AgentClient, session_id: str, prompt_id: str) -> tuple[FileChange, ...]:
     """Return what the turn of a person's message changed: of a whole session OpenCode 1.18 tells nothing."""
     path, params = f"/session/{session_id}/diff", {"messageID": prompt_id}
-    return merged([], client.many(ChangedFile, await client.call("GET", path, params=params, limit=LARGE_BODY)))
+    try:
+        told = await client.call("GET", path, params=params, limit=LARGE_BODY)
+    except TooLarge as error:
+        raise TooLarge(f"{error}. {TOO_LARGE}") from None
+    return merged([], client.many(ChangedFile, told))
 
 
 async def todos(client: AgentClient, session_id: str) -> list[Todo]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from opencode_fleet.agents.http import LARGE_BODY
 from opencode_fleet.agents.opencode1.wire import Session
 from opencode_fleet.agents.shapes import MILLISECONDS
 from opencode_fleet.errors import Refused
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from opencode_fleet import model
     from opencode_fleet.agents.http import AgentClient
 
@@ -18,7 +21,7 @@ COMPACT_TIMEOUT = 110.0
 
 
 class Controls1:
-    """See `Controls`."""
+    """See `Controls`. A session's record holds a diff of all that was taken back in it."""
 
     def __init__(self, client: AgentClient) -> None:
         self._client = client
@@ -36,22 +39,25 @@ class Controls1:
 
     async def fork(self, session_id: str) -> model.Session:
         """See `Controls.fork`."""
-        answer = await self._client.call("POST", f"/session/{session_id}/fork", body={})
+        answer = await self._change("POST", f"/session/{session_id}/fork", {})
         return self._client.one(Session, answer).domain()
 
     async def undo(self, session_id: str, message_id: str) -> None:
         """See `Controls.undo`."""
-        await self._client.call("POST", f"/session/{session_id}/revert", body={"messageID": message_id})
+        await self._change("POST", f"/session/{session_id}/revert", {"messageID": message_id})
 
     async def redo(self, session_id: str) -> None:
         """See `Controls.redo`."""
-        await self._client.call("POST", f"/session/{session_id}/unrevert", body={})
+        await self._change("POST", f"/session/{session_id}/unrevert", {})
 
     async def rename(self, session_id: str, title: str) -> None:
         """See `Controls.rename`."""
-        await self._client.call("PATCH", f"/session/{session_id}", body={"title": title})
+        await self._change("PATCH", f"/session/{session_id}", {"title": title})
 
     async def archive(self, session_id: str) -> None:
         """See `Controls.archive`."""
         archived = int(time.time() * MILLISECONDS)
-        await self._client.call("PATCH", f"/session/{session_id}", body={"time": {"archived": archived}})
+        await self._change("PATCH", f"/session/{session_id}", {"time": {"archived": archived}})
+
+    async def _change(self, method: str, path: str, body: Mapping[str, object]) -> object:
+        return await self._client.call(method, path, body=body, limit=LARGE_BODY)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BeforeValidator, Field
 
-from opencode_fleet.agents.diffs import CONTEXT, ChangedFile, merged
+from opencode_fleet.agents.diffs import CONTEXT, TOO_LARGE, ChangedFile, merged
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
 from opencode_fleet.agents.shapes import Short, Wire
 from opencode_fleet.changes import FileChange, WorkingTree
@@ -46,5 +46,8 @@ async def working_tree(calls: Calls, directory: str) -> WorkingTree:
 
 async def turn_changes(calls: Calls, session_id: str) -> tuple[FileChange, ...]:
     """See `Agent.turn_changes`."""
-    told = await calls.data("session.diff", session_id, params={"context": CONTEXT}, limit=LARGE_BODY)
+    try:
+        told = await calls.data("session.diff", session_id, params={"context": CONTEXT}, limit=LARGE_BODY)
+    except TooLarge as error:
+        raise TooLarge(f"{error}. {TOO_LARGE}") from None
     return merged([], calls.client.many(ChangedFile, told))

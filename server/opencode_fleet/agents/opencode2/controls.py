@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from opencode_fleet.agents.http import LARGE_BODY
 from opencode_fleet.agents.opencode2 import wire
 from opencode_fleet.errors import Refused
 from opencode_fleet.prompt_ids import new_prompt_id
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Controls2:
-    """See `Controls`."""
+    """See `Controls`. A session's record holds a diff of all that was taken back in it."""
 
     def __init__(self, calls: Calls, records: Records) -> None:
         self._calls = calls
@@ -26,13 +27,14 @@ class Controls2:
 
     async def fork(self, session_id: str) -> model.Session:
         """See `Controls.fork`."""
-        answer = await self._calls.call("session.fork", session_id, body={})
+        answer = await self._calls.call("session.fork", session_id, body={}, limit=LARGE_BODY)
         session = self._calls.client.one(wire.Session, wire.member(answer, "data")).domain()
         return self._records.note(session)
 
     async def undo(self, session_id: str, message_id: str) -> None:
         """See `Controls.undo`."""
-        await self._calls.call("session.revert.stage", session_id, body={"messageID": message_id, "files": True})
+        body = {"messageID": message_id, "files": True}
+        await self._calls.call("session.revert.stage", session_id, body=body, limit=LARGE_BODY)
 
     async def redo(self, session_id: str) -> None:
         """See `Controls.redo`."""

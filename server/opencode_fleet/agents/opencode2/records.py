@@ -106,7 +106,7 @@ class Records:
 
     async def fetch(self, session_id: str) -> model.Session:
         """Fetch a session's record anew. Raises `NotFound`."""
-        answer = await self._calls.data("session.get", session_id)
+        answer = await self._calls.data("session.get", session_id, limit=LARGE_BODY)
         return self.note(self._calls.client.one(wire.Session, answer).domain())
 
     # -- tools' inputs -------------------------------------------------------------------------------------------
