@@ -11,6 +11,7 @@ from opencode_fleet.model import Prompt
 from opencode_fleet.prompt_ids import new_prompt_id
 from support.agents import listening, opencode2_behind
 from support.fake_opencode2 import GUARD, HOME, FakeOpenCode2
+from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +56,12 @@ async def test_a_message_is_delivered_into_a_turn_or_after_it_and_changes_no_age
 
 async def test_a_command_of_a_real_one_is_run_and_its_message_found(agent: OpenCode2, tmp_path: Path) -> None:
     session = await agent.create(str(tmp_path))
-    assert "init" in await agent.commands(str(tmp_path))
+
+    async def is_told() -> bool:
+        return "init" in await agent.commands(str(tmp_path))
+
+    # It reads what is there only after it was first asked.
+    await eventually_async(is_told, "the command")
     async with listening(agent) as heard:
         message = await agent.run("init", Prompt(session.id, new_prompt_id(), "in one line"))
         await heard.until_idle(session.id)
