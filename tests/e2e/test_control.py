@@ -109,7 +109,7 @@ async def test_a_large_change_is_taken_back_and_the_instance_stays(repository: D
         assert not numbers.exists()
     # Another server, which knows nothing yet, finds it.
     async with relay_client(repository.registry) as client:
-        done = await control(client, "redo", session=session)
+        done = await planned(client, "redo", session=session)
         assert done.structured["rows"][0]["result"] == "done", done.text
         assert numbers.stat().st_size > 1 << 20
 
