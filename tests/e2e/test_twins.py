@@ -120,13 +120,13 @@ async def test_a_session_of_another_directory_is_refused(left: Driven1, tmp_path
 async def test_a_session_that_an_instance_runs_stays_its_own_while_the_line_to_it_is_cut(
     left: Driven1, registry_dir: Path, model: ScriptedModel
 ) -> None:
-    async with relay_client(registry_dir, env={"HEALTH_CHECK_TIMEOUT_MS": "500"}) as client:
+    async with relay_client(registry_dir, env={"HEALTH_CHECK_TIMEOUT_MS": "2000"}) as client:
         turn = asyncio.create_task(send(client, "left", "GATE:stalled-left", session="new"))
         await eventually_async(lambda: model.reached("stalled-left"), within=30)
         session = model.turns("stalled-left")[0].session
         os.kill(left.served.pid, signal.SIGSTOP)
         try:
-            await eventually_async(lambda: state_is(client, "left", "unresponsive"), within=40)
+            await eventually_async(lambda: state_is(client, "left", "unresponsive"), within=90)
             beside = await send(client, "right", "beside-the-stalled one")
             assert beside.structured["session"] != session
         finally:
