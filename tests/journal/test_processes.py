@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 COPIES, EACH = 4, 300
 OPEN = "import sys; from pathlib import Path; from opencode_journal.journal import Journal\n"
 APPEND_MANY = f"""{OPEN}
+from opencode_journal import opening
+opening._PATIENCE = 60.0  # on a busy machine others may be kept from a processor while they write
 sys.stdin.readline()
 journal = Journal(Path(sys.argv[1]))
 for number in range({EACH}):

@@ -118,12 +118,6 @@ def test_the_launchers_own_doctor_and_status_agree(machines: list[Machine]) -> N
         assert {instance["state"] for instance in status["instances"]} == {"registered"}
 
 
-@pytest.mark.usefixtures("fleet")
-def test_the_service_of_the_whole_home_says_how_it_is(laptop: Machine) -> None:
-    status = json.loads(laptop.launcher("service", "status", "--json").stdout)
-    assert (status["state"], status["starts"]) == ("active", "boot")
-
-
 def test_an_instance_that_is_quit_leaves_the_list_at_once(
     relay: Relay, desktop: Machine, fleet: dict[str, Registration]
 ) -> None:
