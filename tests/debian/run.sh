@@ -10,6 +10,8 @@ readonly tests=(
     tests/client tests/gateway/test_commands.py tests/gateway/test_commands_as_root.py tests/relay/test_line.py
     tests/debian/test_real_firewalls.py
     tests/server/test_command.py tests/server/test_fleet.py tests/server/test_stdio.py tests/test_support.py
+    # No systemd runs in that container.
+    --ignore=tests/client/test_background_systemd.py
 )
 
 distribution=${1:?usage: run.sh trixie [ARGUMENTS OF pytest…]}
