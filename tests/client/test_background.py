@@ -48,6 +48,7 @@ def test_a_shell_reads_each_setting_as_it_was(value: str) -> None:
     content = environment.written({"RELAY_SSH_CMD": value})
     read = subprocess.run(["sh", "-c", f'{content}printf %s "$RELAY_SSH_CMD"'], capture_output=True, check=True)
     assert read.stdout.decode() == value
+    assert "\n" in value or environment.setting(content, "RELAY_SSH_CMD") == value
 
 
 def test_settings_passwords_and_what_files_are_found_by_are_written_and_nothing_else() -> None:

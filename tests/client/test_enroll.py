@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from client.joining import HOST_KEY, join_line
 from opencode_connected import client_key
 from opencode_connected import settings as settings_module
+from opencode_connected.background import environment
 from opencode_connected.commands import enroll as verb
 from opencode_connected.configuration import with_settings
 from opencode_connected.errors import LauncherError, UsageError
@@ -224,6 +225,19 @@ def test_a_setting_in_the_environment_that_beats_the_file_is_pointed_out(setting
     old = replace(settings, environment={"RELAY_SSH_CMD": "gcloud compute ssh vm --", "RELAY_PORTS": "10000-10015"})
     (warning,) = verb.join(old, join_line(), proxy_command=None, check=False).warnings
     assert warning.startswith("RELAY_SSH_CMD in the environment wins")
+    assert verb.join(settings, join_line(), proxy_command=None, check=False).warnings == []
+
+
+def test_a_setting_of_the_service_that_beats_the_file_is_pointed_out(settings: Settings) -> None:
+    verb.enroll(settings, name=None, check=False)
+    settings.service_file.parent.mkdir(parents=True, exist_ok=True)
+    settings.service_file.write_text(environment.written({"RELAY_SSH_CMD": 'ssh "me"@old', "PATH": "/bin"}))
+    (warning,) = verb.join(settings, join_line(), proxy_command=None, check=False).warnings
+    assert warning.startswith("RELAY_SSH_CMD of when the service was installed wins")
+    assert "`opencode-connected service install`" in warning
+    joined = verb.join(settings, join_line(), proxy_command=None, check=True).joined
+    assert joined is not None
+    settings.service_file.write_text(environment.written({"RELAY_SSH_CMD": joined.relay_ssh_cmd}))
     assert verb.join(settings, join_line(), proxy_command=None, check=False).warnings == []
 
 

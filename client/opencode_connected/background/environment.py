@@ -30,6 +30,13 @@ def written(environment: Mapping[str, str]) -> str:
     return "".join(_line(name, environment[name]) for name in names if environment.get(name))
 
 
+def setting(content: str, name: str) -> str:
+    """Return what a file that `written` made sets `name` to; empty where it does not."""
+    start = f'{name}="'
+    line = next((each for each in content.split("\n") if each.startswith(start) and each.endswith('"')), "")
+    return re.sub(r"\\(.)", r"\1", line.removeprefix(start)[:-1])
+
+
 def _line(name: str, value: str) -> str:
     try:
         value.encode()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import BaseModel
 from rich.text import Text
 
+from opencode_connected.background import environment
 from opencode_connected.client_key import make_key, old_key_file, public_key, replace_key
 from opencode_connected.configuration import with_settings
 from opencode_connected.errors import LauncherError, UsageError
@@ -195,10 +196,16 @@ def _overridden(settings: Settings, joined: Joined) -> list[str]:
         "RELAY_PORTS": joined.ports,
         "RELAY_CLIENT": joined.client,
     }
+    service = _read(settings.service_file)
     return [
         f"{variable} in the environment wins over what was written: remove it from your shell's profile"
         for variable, value in written.items()
         if settings.environment.get(variable, "").strip() not in ("", value)
+    ] + [
+        f"{variable} of when the service was installed wins there over what was written: run "
+        "`opencode-connected service install` again in a shell without it"
+        for variable, value in written.items()
+        if environment.setting(service, variable).strip() not in ("", value)
     ]
 
 
