@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 
 _KEY: Final = "open/"
 MAX_NAMES: Final = 400
-"""Instances of one machine of which it is remembered what is open there; nothing is recorded of more."""
+"""Instances of one machine of which it is remembered what is open there."""
 MAX_BYTES: Final = 2_000_000
-"""Of what is remembered of one machine, as JSON."""
+"""Of what is remembered of one machine, as JSON.
+
+Beyond either, those of the same machine that are away for longest are forgotten; then nothing more is recorded.
+"""
 
 
 @dataclass(slots=True, frozen=True)
@@ -53,6 +56,17 @@ class Open:
 class _Held(NamedTuple):
     machine: str
     size: int
+    lost: float | None
+
+
+class _Room(NamedTuple):
+    """What one machine takes, or would take."""
+
+    names: int
+    size: int
+
+    def is_there(self) -> bool:
+        return self.names <= MAX_NAMES and self.size <= MAX_BYTES
 
 
 _ADAPTER: Final = TypeAdapter(Open)
@@ -89,17 +103,50 @@ class OpenWork:
     def has_room(self, name: str, open_: Open) -> bool:
         """Whether `open_` may be set: what becomes less always may."""
         self._count()
-        machine, size = open_.machine, _size(open_)
-        held = self._held.get(name)
-        if held is not None and held.machine == machine:
-            return size <= held.size or self._bytes[machine] - held.size + size <= MAX_BYTES
-        return not size or (self._names[machine] < MAX_NAMES and self._bytes[machine] + size <= MAX_BYTES)
+        return self._shrinks(name, open_) or self._evicted(name, open_) is not None
 
     def set(self, name: str, open_: Open) -> None:
-        """Set what is open at an instance; call it in the transaction that writes the entries about it."""
+        """Set what is open at an instance; call it in the transaction that writes the entries about it.
+
+        Others of its machine are forgotten for it if that has no room else.
+        """
         self._count()
+        evicted = [] if self._shrinks(name, open_) else self._evicted(name, open_) or []
+        for other in evicted:
+            self._set(other, Open())
+        self._set(name, open_)
+
+    def _set(self, name: str, open_: Open) -> None:
         self._journal.set_state(_KEY + name, _ADAPTER.dump_python(open_) if open_ else None)
-        self._hold(name, _Held(open_.machine, _size(open_)))
+        self._hold(name, _held(open_))
+
+    def _shrinks(self, name: str, open_: Open) -> bool:
+        held, size = self._held.get(name), _size(open_)
+        return not size or (held is not None and held.machine == open_.machine and size <= held.size)
+
+    def _evicted(self, name: str, open_: Open) -> list[str] | None:
+        """Return which of its machine go so that there is room for `open_`; None if there is none all the same."""
+        machine = open_.machine
+        held = self._held.get(name)
+        is_counted = held is not None and held.machine == machine
+        room = _Room(
+            self._names[machine] + (not is_counted),
+            self._bytes[machine] + _size(open_) - (held.size if held is not None and is_counted else 0),
+        )
+        evicted: list[str] = []
+        if room.is_there():
+            return evicted
+        away = [
+            (each.lost, other, each.size)
+            for other, each in self._held.items()
+            if each.lost is not None and each.machine == machine and other != name
+        ]
+        for _, other, size in sorted(away):
+            evicted.append(other)
+            room = _Room(room.names - 1, room.size - size)
+            if room.is_there():
+                return evicted
+        return None
 
     def recount(self) -> None:
         """Count anew who takes how much room, when that is asked next: somebody else has written meanwhile."""
@@ -113,7 +160,7 @@ class OpenWork:
         self._counted = self._journal.epoch
         for key, value in states.items():
             open_ = _read(value)
-            self._hold(key.removeprefix(_KEY), _Held(open_.machine, _size(open_)))
+            self._hold(key.removeprefix(_KEY), _held(open_))
 
     def _hold(self, name: str, held: _Held) -> None:
         before = self._held.pop(name, None)
@@ -135,6 +182,10 @@ def _read(value: object) -> Open:
         return _ADAPTER.validate_python(value)
     except ValidationError:
         return Open()  # of a later version: what is open there is recorded anew
+
+
+def _held(open_: Open) -> _Held:
+    return _Held(open_.machine, _size(open_), open_.lost)
 
 
 def _size(open_: Open) -> int:

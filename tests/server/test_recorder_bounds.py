@@ -130,6 +130,25 @@ def test_what_is_remembered_of_a_machine_is_bounded_in_bytes_and_what_becomes_le
     journal.close()
 
 
+def test_of_a_machine_without_room_those_that_are_away_for_longest_are_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(open_work, "MAX_NAMES", 3)
+    journal = Journal(None)
+    work = OpenWork(journal)
+    work.set("other", Open(lost=0.5, machine="desktop"))
+    for name, lost in (("second", 2.0), ("first", 1.0), ("there", None)):
+        work.set(name, Open(turns={"ses_1": "x"}, lost=lost, machine="laptop"))
+    new = Open(turns={"ses_1": "x"}, machine="laptop")
+    for name, left in (("a", ["a", "second", "there"]), ("b", ["a", "b", "there"])):
+        assert work.has_room(name, new)
+        work.set(name, new)
+        assert sorted(work.names()) == sorted([*left, "other"])
+    assert not work.has_room("c", new), "those that are there are not forgotten"
+    assert work.has_room("a", Open(turns={"ses_1": "x", "ses_2": "y"}, machine="laptop"))
+    journal.close()
+
+
 async def test_the_most_that_may_be_open_fits_into_its_state(tmp_path: Path) -> None:
     agent = FakeAgent()
     for number in range(MAX_OPEN + 20):
