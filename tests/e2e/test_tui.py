@@ -121,6 +121,21 @@ async def test_a_new_session_takes_nobodys_screen_and_is_said_there(
             assert asked.structured.get("result") == "needs-permission", asked.text
             await eventually_async(lambda: "Permission required" in screen.text, within=60)
 
+            # Whoever is there decides, and the phone is told by whom.
+            (ask,) = asked.structured["asks"]
+            screen.type("\r")
+            await eventually_async(lambda: is_idle(client), within=60)
+            late = await client.call("reply", instance="desk", ask=ask["id"], answer="once")
+            assert late.is_error
+            assert "settled by somebody else (once)" in late.text
+
+            # What is done from afar is seen there.
+            await client.call("control", instance="desk", action="rename", session=own, value="renamed-afar")
+            await eventually_async(lambda: "renamed-afar" in screen.text, within=30)
+            shown = await client.call("control", instance="desk", action="undo", session=own)
+            await client.call("control", instance="desk", action="undo", session=own, plan=shown.structured["plan"])
+            await eventually_async(lambda: "reverted" in screen.text, within=30)
+
 
 async def has_answered(http: httpx.AsyncClient, session: str) -> bool:
     """Tell whether the newest message of the session is an answer that has ended."""
