@@ -45,6 +45,8 @@ configuration directory:
   directories         in config.toml alone, a list: where, with everything below, OpenCode 2
                       may be worked with from afar besides the directories it was started in
                       here [with --headless the home directory, else none]
+  open_below          in config.toml alone, a list: in and below what directories new instances
+                      of OpenCode 2 may be opened from afar while --headless runs [nowhere]
 
 \b
 Exit codes: OpenCode's own once it runs; before that, and for the commands:
@@ -135,6 +137,16 @@ def cleanup(*, as_json: bool) -> None:
     from opencode_connected.commands.cleanup import cleanup as run  # noqa: PLC0415 - each verb loads its own
 
     _finish(run(settings.load()), as_json=as_json)
+
+
+@cli.command()
+@click.argument("what", metavar="NAME|DIRECTORY")
+@_json
+def close(what: str, *, as_json: bool) -> None:
+    """Close an instance that was opened from afar."""
+    from opencode_connected.commands.close import close as run  # noqa: PLC0415 - each verb loads its own
+
+    _finish(run(settings.load(), what), as_json=as_json)
 
 
 @cli.command()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from opencode_connected import processes
 from opencode_connected.guard.policy import Right
 from opencode_connected.logs import LOGGER, log_file, open_log
+from opencode_connected.openings import Openings
 from opencode_connected.state import InstanceState, LineReport, StateDirectory, now
 from opencode_connected.text import as_utf8, printable
 
@@ -36,6 +37,7 @@ class Report:
         generation: Literal[1, 2] = 1,
     ) -> None:
         self._directory = StateDirectory(settings.state_dir)
+        self._state_dir = settings.state_dir
         self._log = open_log(log_file(settings.state_dir, owner.instance_id))
         self._state = InstanceState(
             instance_id=owner.instance_id,
@@ -77,19 +79,25 @@ class Report:
         self._state.opencode_version = printable(version or "", limit=40) or None
         self._write()
 
-    def shares(self, directory: str, roots: list[str], line_key: str, wanted: WantedName) -> str:
+    def shares(
+        self, directory: str, roots: list[str], line_key: str, wanted: WantedName, *, open_below: list[str]
+    ) -> str:
         """Note that OpenCode 2 works in `directory`, reached by whichever launcher holds the line; return its name.
 
         Launchers in one directory have one name; in different ones they have different names.
+        `open_below`: where directories may be opened from afar while this launcher runs.
 
         Raises:
             NameTaken: the explicit name is another directory's.
 
         """
         self._state.directory, self._state.directories, self._state.line_key = directory, roots, line_key
-        self._state.holds_line = False
+        self._state.holds_line, self._state.open_below = False, open_below
         with self._directory.locked():
-            self._state.name = self._directory.name_for(self._state, wanted.name, is_default=wanted.is_default)
+            from_afar = {each.directory: each.name for each in Openings(self._state_dir, line_key).read()}
+            self._state.name = self._directory.name_for(
+                self._state, wanted.name, is_default=wanted.is_default, from_afar=from_afar
+            )
             self._write()
         return self._state.name
 

@@ -38,7 +38,9 @@ PASSWORDS = ("OPENCODE_PASSWORD", "OPENCODE_SERVER_PASSWORD", "OPENCODE_SERVER_U
 _OTHER_KEYS = {"RELAY_REMOTE": "remote"}
 """What is called otherwise in the file."""
 _DIRECTORIES = "directories"
-"""Stands in the file alone."""
+_OPEN_BELOW = "open_below"
+_LISTS = (_DIRECTORIES, _OPEN_BELOW)
+"""These stand in the file alone."""
 _MAX_DIRECTORIES = 500
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _MAX_CONFIG_BYTES = 64 * 1024
@@ -74,6 +76,9 @@ class Settings:
     directories: tuple[str, ...]
     """`directories` in the file: where, with everything below, may be worked from afar though no launcher opened it.
     Absolute, without symbolic links."""
+    open_below: tuple[str, ...]
+    """`open_below` in the file: in these, and below them, directories may be opened from afar while a headless
+    launcher runs on OpenCode 2. Absolute, without symbolic links."""
     state_dir: Path
     """Runtime state and logs of this user's instances."""
     config_file: Path
@@ -121,7 +126,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings; `UsageError` names the variable or the file and what is allowed."""
     given = dict(os.environ if environment is None else environment)
     config_file = platformdirs.user_config_path(APP) / "config.toml"
-    from_file, directories = _config(config_file)
+    from_file, lists = _config(config_file)
 
     def setting(variable: str) -> tuple[str, str]:
         """Return the value (empty: unset) and how to call it in an error."""
@@ -141,7 +146,8 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         relay_ports=_port_range(*setting("RELAY_PORTS")),
         relay_client=_client(*setting("RELAY_CLIENT")),
         rights=_rights(*setting("RELAY_REMOTE")),
-        directories=_directories(directories, config_file),
+        directories=_directories(_DIRECTORIES, lists, config_file),
+        open_below=_directories(_OPEN_BELOW, lists, config_file),
         state_dir=platformdirs.user_state_path(APP),
         config_file=config_file,
         environment={name: value for name, value in given.items() if name not in _DROPPED_FROM_CHILD},
@@ -152,13 +158,13 @@ def _key(variable: str) -> str:
     return _OTHER_KEYS.get(variable, variable.lower())
 
 
-def _config(path: Path) -> tuple[dict[str, str], list[object]]:
-    """Return the settings that are strings, and the directories."""
+def _config(path: Path) -> tuple[dict[str, str], dict[str, list[object]]]:
+    """Return the settings that are strings, and those that are lists."""
     try:
         with path.open("rb") as file:
             content = file.read(_MAX_CONFIG_BYTES + 1)
     except FileNotFoundError:
-        return {}, []
+        return {}, {}
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     if len(content) > _MAX_CONFIG_BYTES:
@@ -171,18 +177,19 @@ def _config(path: Path) -> tuple[dict[str, str], list[object]]:
         table = tomllib.loads(content.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"{path} is not valid TOML: {error}; {_MEND}") from error
-    directories = table.pop(_DIRECTORIES, [])
-    if not isinstance(directories, list) or len(directories) > _MAX_DIRECTORIES:
-        raise UsageError(
-            f'{path}: {_DIRECTORIES} must be a list of up to {_MAX_DIRECTORIES} strings, such as ["~/work"]; {_MEND}'
-        )
-    known = [*map(_key, VARIABLES), _DIRECTORIES]
+    lists = {key: table.pop(key) for key in _LISTS if key in table}
+    for key, given in lists.items():
+        if not isinstance(given, list) or len(given) > _MAX_DIRECTORIES:
+            raise UsageError(
+                f'{path}: {key} must be a list of up to {_MAX_DIRECTORIES} strings, such as ["~/work"]; {_MEND}'
+            )
+    known = [*map(_key, VARIABLES), *_LISTS]
     for key, value in table.items():
         if key not in known:
             raise UsageError(f"{path}: unknown setting {key!r}; known are {', '.join(known)}; {_MEND}")
         if not isinstance(value, str):
             raise UsageError(f"{path}: {key} must be a string in quotes; {_MEND}")
-    return {key: value.strip() for key, value in table.items()}, directories
+    return {key: value.strip() for key, value in table.items()}, lists
 
 
 def _ssh_command(value: str, where: str) -> str | None:
@@ -238,11 +245,11 @@ def _rights(value: str, where: str) -> frozenset[Right]:
     return frozenset(map(Right, words))
 
 
-def _directories(given: list[object], path: Path) -> tuple[str, ...]:
+def _directories(key: str, lists: Mapping[str, list[object]], path: Path) -> tuple[str, ...]:
     found = []
-    for value in given:
+    for value in lists.get(key, []):
         directory = os.path.expanduser(value) if isinstance(value, str) else ""  # noqa: PTH111 - "" must stay ""
         if not directory.startswith("/") or "\0" in directory:
-            raise UsageError(f"{path}: {_DIRECTORIES} has {value!a}: each must be absolute, or begin with ~; {_MEND}")
+            raise UsageError(f"{path}: {key} has {value!a}: each must be absolute, or begin with ~; {_MEND}")
         found.append(os.path.realpath(directory))
     return tuple(dict.fromkeys(found))

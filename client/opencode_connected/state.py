@@ -21,7 +21,7 @@ from opencode_connected.files import write_private
 from opencode_connected.line.state import EventKind, Phase  # noqa: TC001 - pydantic reads the annotations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _MAX_FILE_BYTES = 256 * 1024
 _STATE_FILE = re.compile(r"[0-9a-f]{32}\.json")
@@ -90,6 +90,8 @@ class InstanceState(BaseModel):
     """What may come from afar."""
     directories: list[str] = []
     """What may be worked in from afar, besides `directory`: roots, with everything below them."""
+    open_below: list[str] = []
+    """Where directories may be opened from afar while this launcher runs."""
     directory: str | None = None
     """OpenCode 2: the directory that this launcher opened, without symbolic links."""
     line_key: str | None = None
@@ -151,8 +153,12 @@ class StateDirectory:
                 fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def name_for(self, mine: InstanceState, wanted: str, *, is_default: bool) -> str:
+    def name_for(
+        self, mine: InstanceState, wanted: str, *, is_default: bool, from_afar: Mapping[str, str] | None = None
+    ) -> str:
         """Return what `mine`, which shares a line, is called: as others in its directory are, and nobody else.
+
+        `from_afar`: the names, by directory, of what was opened from afar. An explicit name may be one of them.
 
         Raises:
             NameTaken: `wanted` is explicit, and another directory's.
@@ -171,8 +177,11 @@ class StateDirectory:
                     f"{holder.directory}: end it, or choose another INSTANCE_NAME"
                 )
             return wanted
+        afar = dict(from_afar or {})
         same = next((state.name for state in others if state.directory == mine.directory and state.name), None)
-        return same or next((name for name in names.candidates(wanted) if name not in taken), wanted)
+        same = same or afar.pop(mine.directory or "", None)
+        held = {*taken, *afar.values()}
+        return same or next((name for name in names.candidates(wanted) if name not in held), wanted)
 
     def _file(self, instance_id: str) -> Path:
         return self._path / f"{instance_id}.json"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from opencode_fleet.events import Event
     from opencode_fleet.model import (
         Message,
+        Opened,
         Permission,
         Prompt,
         Question,
@@ -48,7 +49,7 @@ class Capability(Enum):
 
 
 class Controls(Protocol):
-    """What can be done with a session beside its turns.
+    """What can be done beside turns: with sessions, and with the directories that the agent works in.
 
     Every call raises `Refused`, with the reason, where this kind of agent or its version cannot do it.
     """
@@ -70,6 +71,15 @@ class Controls(Protocol):
 
     async def archive(self, session_id: str) -> None:
         """Put a session away."""
+
+    async def switch(self, session_id: str, agent: str, model: str) -> None:
+        """Have a session go on with another agent or model, empty: as it is; no message is needed for it."""
+
+    async def open(self, directory: str) -> Opened:
+        """Have the agent work in one more directory of its machine; one that it works in already stays as it is."""
+
+    async def close(self, directory: str) -> bool:
+        """Take back what `open` did, and return whether the directory can be seen all the same."""
 
 
 class Agent(Protocol):

@@ -50,6 +50,18 @@ async def offered(instance: Instance, manner: Manner) -> Manner:
     return manner._replace(agent=agent, model=model)
 
 
+async def switched(instance: Instance, kind: str, wanted: str) -> Manner:
+    """Return what a session goes on with, without a message; `kind` is `agent` or `model`.
+
+    Raises:
+        Refused, InstanceError: as `offered`.
+    """
+    wanted = wanted.strip()
+    if not wanted:
+        raise Refused(f"`value` is the {kind} to go on with; nothing was done")
+    return await offered(instance, Manner(agent=wanted) if kind == "agent" else Manner(model=wanted))
+
+
 async def chosen_from(
     instance: Instance, wanted: str, fetch: Callable[[str], Awaitable[list[str]]], kind: str
 ) -> str:

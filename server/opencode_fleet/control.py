@@ -1,4 +1,4 @@
-"""What a person can have done with sessions beside their turns: compact, fork, undo, redo, rename, archive, stop.
+"""What a person can have done with sessions beside their turns: compact, fork, undo, redo, rename, switch, stop.
 
 What destroys is shown first and wants the handle of its plan (`plans`). Nothing is done twice: a call that was cut
 off goes on, and the same call again hears how it ended.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 from opencode_common.text import quote
 from opencode_fleet.agent import Capability
 from opencode_fleet.background import Background
+from opencode_fleet.choices import switched
 from opencode_fleet.errors import InstanceError, Refused, RelayError, Unreachable
 from opencode_fleet.events import SessionChanged
 from opencode_fleet.going_on import GoingOn
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Message, Session
 
-Action = Literal["stop", "compact", "fork", "undo", "redo", "rename", "archive"]
+Action = Literal["stop", "compact", "fork", "undo", "redo", "rename", "archive", "agent", "model", "open", "close"]
+"""`open` and `close` are done to directories (`opening`)."""
 ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 WORKS_FOR: Final = 40.0
 """Seconds after which a caller is told that it still goes on: a summary is written by a model."""
@@ -209,19 +211,16 @@ class Controller:
     # -- what ----------------------------------------------------------------------------------------------------
 
     async def _step(self, instance: Instance, session: Session, wish: Wish) -> _Step:
+        plain = {"compact": self._compact, "fork": self._fork, "redo": self._redo, "archive": self._archive}
+        if (step := plain.get(wish.action)) is not None:
+            return step(instance, session)
         match wish.action:
-            case "compact":
-                return self._compact(instance, session)
-            case "fork":
-                return self._fork(instance, session)
             case "undo":
                 return await self._undo(instance, session)
-            case "redo":
-                return self._redo(instance, session)
             case "rename":
                 return self._rename(instance, session, wish.value)
-            case "archive":
-                return self._archive(instance, session)
+            case "agent" | "model":
+                return await self._switch(instance, session, wish)
             case _:
                 raise Refused(f"{wish.action} is not done to one session; nothing was done")
 
@@ -288,6 +287,16 @@ class Controller:
 
         would = f"would put away the session {quote(session.title, 80)}, which is then in no list any more"
         return _Step(run, would, f"{session.updated} {session.title}")
+
+    async def _switch(self, instance: Instance, session: Session, wish: Wish) -> _Step:
+        choice = await switched(instance, wish.action, wish.value)
+
+        async def run() -> Done:
+            await instance.agent.controls.switch(session.id, choice.agent, choice.model)
+            chosen = quote(choice.agent or choice.model, 200)
+            return Done("done", f"goes on with the {wish.action} {chosen}", session=session.id)
+
+        return _Step(run)
 
     # -- stopping ------------------------------------------------------------------------------------------------
 

@@ -237,6 +237,14 @@ class Workplace:
     """What its instance is called, where somebody there chose a name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A directory that an agent works in since somebody asked for it from afar; `is_new`: since just now."""
+
+    directory: str
+    is_new: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
     """Everything that runs or waits at one agent."""

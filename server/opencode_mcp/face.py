@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from opencode_fleet.control import Controller
 from opencode_fleet.inbox import Inbox
+from opencode_fleet.opening import Opener
 from opencode_journal.journal import Journal
 from opencode_mcp.caller import account
 from opencode_mcp.handles import Handles
@@ -31,6 +32,7 @@ class Face:
         self.fleet = fleet
         self.driver = driver
         self.controller = Controller(fleet, driver)
+        self.opener = Opener(fleet)
         self.journal = journal or Journal(None)
         self.call_seconds = call_seconds
         self.inbox = Inbox(fleet, self.journal)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import plistlib
+import socket
 import stat
 import subprocess
 import sys
@@ -25,6 +27,8 @@ from opencode_connected.background.manager import Job, Seen, own_description
 from opencode_connected.background.systemd import Systemd
 from opencode_connected.commands import service as verb
 from opencode_connected.errors import LauncherError, UsageError
+from opencode_connected.openings import Opening, Openings
+from opencode_connected.state import InstanceState, StateDirectory, now
 from support.processes import end_all
 from support.waiting import eventually
 
@@ -212,6 +216,38 @@ def test_an_agent_of_launchd_is_installed_changed_and_removed(mac: Mac) -> None:
     assert list(mac.launchd.file.parent.iterdir()) == [other]
     assert not mac.settings_file.exists()
     assert not installation.uninstall(mac.launchd, mac.settings_file)
+
+
+def test_its_status_has_what_was_opened_from_afar(mac: Mac, monkeypatch: pytest.MonkeyPatch) -> None:
+    mac.install({})
+    monkeypatch.setattr(verb, "_manager", lambda _settings: mac.launchd)
+    settings = dataclasses.replace(settings_module.load({}), state_dir=mac.home / "state")
+    assert verb.status(settings).opened_from_afar == []
+    launcher = InstanceState(
+        instance_id="0" * 32,
+        launcher_pid=mac.launchd.look().pid or 0,
+        launcher_start="",
+        started_at=now(),
+        hostname=socket.gethostname(),
+        cwd=str(mac.home),
+        mode="local",
+        headless=True,
+        registry_dir=str(mac.home),
+        log_file=mac.home / "log",
+        generation=2,
+        line_key="0123456789abcdef",
+    )
+    other = launcher.model_copy(
+        update={"instance_id": "1" * 32, "launcher_pid": os.getpid(), "line_key": "of-another"}
+    )
+    for state in (launcher, other):
+        StateDirectory(settings.state_dir).write(state)
+        opening = Opening(directory=f"/work/{state.line_key}", name=f"box-{state.line_key}", opened_at=now())
+        Openings(settings.state_dir, state.line_key or "").write([opening])
+    seen = verb.status(settings)
+    assert [each.directory for each in seen.opened_from_afar] == ["/work/0123456789abcdef"]
+    shown = [str(line) for line in seen.as_text()]
+    assert "  opened    box-0123456789abcdef, /work/0123456789abcdef, from afar" in shown
 
 
 def test_an_agent_of_that_name_from_another_file_is_left_alone(mac: Mac) -> None:

@@ -30,10 +30,11 @@ def test_help_names_every_setting_verb_and_exit_code(machine: Machine) -> None:
         "RELAY_CLIENT",
         "RELAY_REMOTE",
         "directories",
+        "open_below",
         "config.toml",
     ):
         assert word in text
-    for verb in ("status", "sessions", "cleanup", "doctor", "enroll", "service", "completion"):
+    for verb in ("status", "sessions", "cleanup", "close", "doctor", "enroll", "service", "completion"):
         assert f"  {verb}" in text
     assert "..." not in text.replace("[COMMAND]...", ""), "no line of help is cut"
     assert all(f"{code} " in text for code in range(7))

@@ -96,6 +96,20 @@ def test_a_damaged_configuration_file_comes_with_the_next_step(config_file: Path
         settings.load({})
 
 
+def test_where_may_be_opened_from_afar_stands_in_the_file_alone(config_file: Path, tmp_path: Path) -> None:
+    assert settings.load({"OPEN_BELOW": "/"}).open_below == ()
+    (tmp_path / "work").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "work")
+    config_file.write_text(f'open_below = ["~/link", "{tmp_path}/work", "/srv"]\n')
+    loaded = settings.load({})
+    assert loaded.open_below == (str((tmp_path / "work").resolve()), "/srv")
+    assert loaded.directories == ()
+    for wrong in ('"~/work"', '["work"]', "[5]", '["~nobody-of-that-name/work"]'):
+        config_file.write_text(f"open_below = {wrong}\n")
+        with pytest.raises(UsageError, match="open_below"):
+            settings.load({})
+
+
 def test_the_ssh_command_is_called_what_it_is_where_it_stands(config_file: Path) -> None:
     def name(environment: dict[str, str]) -> str:
         return line_settings(settings.load(environment), local_port=4096, instance_id="0" * 32).command_name

@@ -84,6 +84,29 @@ async def test_what_destroys_nothing_is_done_at_once(wish: Wish, did: str) -> No
     assert (done.session == session) is (wish.action != "fork")
 
 
+@pytest.mark.parametrize(
+    ("action", "value", "switched"),
+    [("agent", " Plan ", ("plan", "")), ("model", "fake/small", ("", "fake/small"))],
+)
+async def test_a_session_goes_on_with_what_is_offered_without_a_message(
+    action: control_module.Action, value: str, switched: tuple[str, str]
+) -> None:
+    agent, session = an_agent("tea?")
+    async with controlled(agent) as (laptop, controls):
+        done = await controls.act(laptop, Wish(action, value=value))
+        assert (done.result, done.session) == ("done", session)
+        assert agent.switched == [(session, *switched)]
+        assert agent.posted == []
+        for wrong in ("", "plam"):
+            with pytest.raises(Refused):
+                await controls.act(laptop, Wish(action, value=wrong))
+        run(agent, session)
+        await eventually_async(lambda: laptop.state.is_busy(session), "the turn")
+        with pytest.raises(Refused, match="runs; wait for its end"):
+            await controls.act(laptop, Wish(action, value=value))
+    assert len(agent.switched) == 1
+
+
 @pytest.mark.parametrize("action", ["undo", "archive"])
 async def test_what_destroys_is_shown_and_done_once_with_its_plan(action: control_module.Action) -> None:
     agent, session = an_agent("tea?", "coffee?")

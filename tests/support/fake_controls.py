@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from opencode_fleet.model import Opened, Workplace
+
 if TYPE_CHECKING:
     from opencode_fleet.errors import InstanceError
     from opencode_fleet.model import Session
@@ -54,6 +56,28 @@ class FakeControls:
         """See `Controls.archive`."""
         self._change(session_id, is_archived=True)
         await self._do(f"archive {session_id}")
+
+    async def switch(self, session_id: str, agent: str, model: str) -> None:
+        """See `Controls.switch`."""
+        await self._agent.switch(session_id, agent, model)
+        await self._do(f"switch {session_id} {agent}{model}")
+
+    async def open(self, directory: str) -> Opened:
+        """See `Controls.open`; `~` is /home/ann."""
+        path = directory.replace("~", "/home/ann", 1)
+        is_new = all(place.directory != path for place in self._agent.places)
+        if is_new:
+            self._agent.places.append(Workplace(directory=path))
+        await self._do(f"open {path}")
+        self._agent.tell(None)
+        return Opened(path, is_new)
+
+    async def close(self, directory: str) -> bool:
+        """See `Controls.close`."""
+        self._agent.places = [place for place in self._agent.places if place.directory != directory]
+        await self._do(f"close {directory}")
+        self._agent.tell(None)
+        return False
 
     def _change(self, session_id: str, **fields: object) -> None:
         self._agent.made[session_id] = replace(self._agent.made[session_id], **fields)  # type: ignore[arg-type] # as given

@@ -14,6 +14,7 @@ from opencode_connected.errors import LauncherError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from opencode_connected.guard.opening import Opener
     from opencode_connected.guard.policy import Policy
     from opencode_connected.guard.server import Guard
     from opencode_connected.guard.upstream import Upstream
@@ -40,15 +41,23 @@ class Door:
         """Where ssh finds the guard; None without a relay."""
         self._guard: Guard | None = None
 
-    async def open(self, upstream: Upstream, policy: Callable[[], Policy], log: Callable[[str], None]) -> int | None:
+    async def open(
+        self,
+        upstream: Upstream,
+        policy: Callable[[], Policy],
+        log: Callable[[str], None],
+        opener: Opener | None = None,
+    ) -> int | None:
         """Listen, and nowhere else any more; return the port, or None for a socket.
+
+        `opener` opens directories for who asks from afar; None where that cannot be.
 
         Raises `LauncherError` if there is no place to listen at.
         """
         from opencode_connected.guard.server import Guard  # noqa: PLC0415 - heavy: OpenCode starts meanwhile
 
         await self._shut()
-        self._guard = Guard(upstream, policy, log=log)
+        self._guard = Guard(upstream, policy, log=log, opener=opener)
         try:
             if self.socket is None:
                 return await self._guard.listen_on_port(self._password or (KEY_USER, self.key or ""))

@@ -15,6 +15,7 @@ from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from opencode_connected import names
 from opencode_connected.agents import opencode2
 from opencode_connected.agents.line_lock import line_key, line_lock
 from opencode_connected.agents.run import Run, cancel
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from opencode_connected.agents.generation import Installed, Known
     from opencode_connected.agents.opened import Opened
+    from opencode_connected.agents.opener import Opener
     from opencode_connected.agents.run import Launch
     from opencode_connected.agents.service import Service
     from opencode_connected.guard.policy import Policy
@@ -69,10 +71,10 @@ class SharedRun(Run):
         self._known = known
         self._directory = as_utf8(opencode2.directory(program[1:], self._cwd))
         self._key = line_key(settings, use_relay=self._use_relay)
-        if self._use_relay and settings.is_enrolled:
-            self._wanted = WantedName(with_client(self._wanted.name, settings.relay_client), self._wanted.is_default)
+        self._wanted = WantedName(self._at_the_relay(self._wanted.name), self._wanted.is_default)
         self._policy: Policy
         self._opened: Opened
+        self._looking = asyncio.Lock()
         self._holds = False
         self._seen: opencode2.Record | None = None
         self._afterwards: str | None = None
@@ -147,13 +149,39 @@ class SharedRun(Run):
         environment = self._settings.environment
         roots = list(map(as_utf8, self._settings.directories))
         if self._headless and not roots:
-            home = environment.get("HOME") or os.path.expanduser("~")  # noqa: PTH111
-            roots = [as_utf8(os.path.realpath(home))]
-        name = self._report.shares(self._directory, roots, self._key, self._wanted)
+            roots = [as_utf8(os.path.realpath(self._home))]
+        open_below = list(map(as_utf8, self._settings.open_below)) if self._headless else []
+        name = self._report.shares(self._directory, roots, self._key, self._wanted, open_below=open_below)
         self._wanted = WantedName(name, self._wanted.is_default)
         self._opened = Opened(self._settings, self._key)
-        self._policy = self._opened.policy(self._opened.launchers())
+        self._policy = self._opened.policy()
         return Service(self._installed, environment, self._log)
+
+    @property
+    def _home(self) -> str:
+        return self._settings.environment.get("HOME") or os.path.expanduser("~")  # noqa: PTH111
+
+    def _at_the_relay(self, name: str) -> str:
+        """Return a name as the relay that this machine is enrolled at has it."""
+        is_client = self._use_relay and self._settings.is_enrolled
+        return with_client(name, self._settings.relay_client) if is_client else name
+
+    def _opener(self) -> Opener:
+        from opencode_connected.agents.opener import Opener  # noqa: PLC0415 - heavy, see above
+
+        return Opener(
+            self._settings.state_dir,
+            self._key,
+            home=self._home,
+            launchers=self._opened.launchers,
+            name_of=lambda directory: self._at_the_relay(names.default_name(self._called(), directory)),
+            changed=self._look,
+            allows=self._allows,
+            log=self._log,
+        )
+
+    def _allows(self, directory: str) -> bool:
+        return self._policy.allows(directory)
 
     async def _share(self, child: Child | None) -> None:
         """Keep this directory reachable until cancelled."""
@@ -202,7 +230,7 @@ class SharedRun(Run):
             at_the_end.push_async_callback(cancel, looking)
             door = self._new_door()
             at_the_end.push_async_callback(door.close)
-            guard_port = await door.open(self._service, lambda: self._policy, self._log)
+            guard_port = await door.open(self._service, lambda: self._policy, self._log, self._opener())
             say = self._say if self._headless else self._log
             presence = self._presence(self._wanted, door, self._service.healthy, say)
             at_the_end.push_async_callback(presence.close)
@@ -225,8 +253,13 @@ class SharedRun(Run):
     async def _watch_launchers(self) -> None:
         while True:
             with suppress(OSError):
-                self._policy = self._opened.policy(await asyncio.to_thread(self._opened.launchers))
+                await self._look()
             await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _look(self) -> None:
+        """See what is open now. One look at a time: an older one must not be the last."""
+        async with self._looking:
+            self._policy = await asyncio.to_thread(self._opened.policy)
 
     async def _watch_service(self) -> None:
         """Follow the service, and have one running where nobody else does. Never returns."""

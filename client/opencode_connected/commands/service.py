@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import platformdirs
+from pydantic import Field
 from rich.text import Text
 
 from opencode_connected.agents.generation import Known
@@ -16,7 +17,9 @@ from opencode_connected.background.launchd import Launchd
 from opencode_connected.background.manager import Job, State, own_description
 from opencode_connected.background.systemd import Systemd
 from opencode_connected.errors import UsageError
+from opencode_connected.openings import Opening, openings_of
 from opencode_connected.result import Result
+from opencode_connected.state import StateDirectory
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
@@ -51,6 +54,8 @@ class ServiceResult(Result):
     """The environment of the service."""
     log: str
     """The command that shows what the service wrote."""
+    opened_from_afar: list[Opening] = Field(default_factory=list)
+    """Instances that `opencode-connected close` closes."""
 
     @property
     def exit_code(self) -> int:
@@ -68,6 +73,7 @@ class ServiceResult(Result):
             ("service", self.file),
             ("settings", self.settings_file),
             ("log", self.log),
+            *(("opened", f"{each.name}, {each.directory}, from afar") for each in self.opened_from_afar),
         ]
         return [*map(Text, lines), self._headline(), *(Text(f"  {what:<10}{fact}") for what, fact in facts)]
 
@@ -178,6 +184,12 @@ def _result(
     seen = manager.look()
     found.state, found.pid, found.since = seen.state, seen.pid, installation.since(seen.pid)
     found.reason = seen.reason
+    found.opened_from_afar = [
+        each
+        for state in StateDirectory(settings.state_dir).read_here()
+        if state.launcher_pid == seen.pid
+        for each in openings_of(settings.state_dir, state)
+    ]
     if seen.starts_by_itself:
         found.starts = "boot" if manager.runs_from_boot() else "login"
         found.boot_hint = "" if found.starts == "boot" else manager.boot_hint

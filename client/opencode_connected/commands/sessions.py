@@ -12,6 +12,7 @@ from rich.text import Text
 
 from opencode_connected.agents import opencode2
 from opencode_connected.loopback import Endpoint, Unanswered
+from opencode_connected.openings import openings_of
 from opencode_connected.result import Result
 from opencode_connected.state import InstanceState, StateDirectory
 from opencode_connected.text import printable
@@ -100,8 +101,14 @@ _ANSWER_2 = TypeAdapter(_Answered2)
 def sessions(settings: Settings, *, limit: int) -> SessionsResult:
     """Ask each instance whose launcher lives for its newest `limit` sessions in its own directory."""
     states = [s for s in StateDirectory(settings.state_dir).read_here() if s.local_port and s.launcher_lives()]
+    from_afar = [
+        state.model_copy(update={"name": each.name, "cwd": each.directory, "directory": each.directory})
+        for state in states
+        for each in openings_of(settings.state_dir, state)
+    ]
     with ThreadPoolExecutor(_MAX_AT_ONCE) as pool:
-        return SessionsResult(instances=list(pool.map(lambda state: _ask(state, settings, limit), states)))
+        asked = pool.map(lambda state: _ask(state, settings, limit), [*states, *from_afar])
+        return SessionsResult(instances=list(asked))
 
 
 def _ask(state: InstanceState, settings: Settings, limit: int) -> InstanceSessions:

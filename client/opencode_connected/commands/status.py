@@ -16,6 +16,7 @@ from opencode_connected.errors import RegistryRefused
 from opencode_connected.line.errors import LineError
 from opencode_connected.line.inquiry import query
 from opencode_connected.loopback import Endpoint, Unanswered
+from opencode_connected.openings import Opening, openings_of
 from opencode_connected.registry import Registry
 from opencode_connected.relay import line_settings
 from opencode_connected.result import Result
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _LOG_LINES = 8
 _HISTORY_LINES = 5
 _HEALTH_SECONDS = 3.0
+_MADE_PRINTABLE = {"line", "cwd", "directories", "open_below", "hostname"}
+"""Of a state file: what is not shown as it stands."""
 
 State = Literal["registered", "not-registered", "starting", "not-answering", "dead", "elsewhere"]
 """`dead`: its launcher is gone. `not-registered`: OpenCode answers, but no reader of the registry finds it.
@@ -81,6 +84,9 @@ class InstanceStatus(BaseModel):
     """What may come from afar."""
     directories: list[str]
     """Where may be worked from afar besides `cwd`, with everything below."""
+    open_below: list[str]
+    """In and below what directories instances may be opened from afar while it runs."""
+    opened_from_afar: list[Opening]
     holds_line: bool
     """False where another launcher's line makes this one reachable."""
     started_at: datetime
@@ -150,10 +156,12 @@ def _look_at(
     state: InstanceState, holder: InstanceState | None, relay: RelayView | None, settings: Settings
 ) -> InstanceStatus:
     return InstanceStatus(
-        **state.model_dump(include=set(InstanceStatus.model_fields) - {"line", "cwd", "directories", "hostname"}),
+        **state.model_dump(include=set(InstanceStatus.model_fields) - _MADE_PRINTABLE),
         hostname=printable(state.hostname),
         cwd=printable(state.directory or state.cwd),
         directories=[printable(directory) for directory in state.directories],
+        open_below=[printable(directory) for directory in state.open_below],
+        opened_from_afar=openings_of(settings.state_dir, state),
         state=_state_of(state, holder or state, relay, settings),
         line=state.line,
         recent_log=logs.tail(state.log_file, _LOG_LINES),
@@ -216,6 +224,8 @@ def _block(instance: InstanceStatus) -> list[RenderableType]:
         ("port", _ports(instance)),
         ("from afar", " ".join(instance.rights) or "nothing"),
         *([("below", ", ".join(instance.directories))] if instance.directories else []),
+        *([("may open", f"below {', '.join(instance.open_below)}")] if instance.open_below else []),
+        *(("opened", f"{each.name}, {each.directory}, from afar") for each in instance.opened_from_afar),
         ("since", instance.started_at.strftime("%Y-%m-%d %H:%M:%S UTC")),
         ("log", str(instance.log_file)),
     ]

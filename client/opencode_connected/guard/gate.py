@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 import aiohttp
 from aiohttp import web
 
+from opencode_connected.guard import opening
 from opencode_connected.guard.apis import api_of
 from opencode_connected.guard.bodies import read_object
 from opencode_connected.guard.calls import Calls, parse, read
@@ -27,6 +28,7 @@ from opencode_connected.text import printable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
+    from opencode_connected.guard.opening import Opener
     from opencode_connected.guard.policy import Policy
     from opencode_connected.guard.refusals import RefusalLog
     from opencode_connected.guard.thinning import Shape
@@ -66,7 +68,10 @@ class _Asked:
 class Gate:
     """Answers requests that may come in at all. Close it with `close`."""
 
-    def __init__(self, upstream: Upstream, policy: Callable[[], Policy], log: RefusalLog) -> None:
+    def __init__(
+        self, upstream: Upstream, policy: Callable[[], Policy], log: RefusalLog, opener: Opener | None = None
+    ) -> None:
+        self._opener = opener
         self._calls = Calls(upstream)
         self._reach = GuardedReach(self._calls, policy)
         self._streams = Streams(log)
@@ -99,6 +104,8 @@ class Gate:
             return await self._document()
         if request.method == "GET" and path == HEALTH:
             return await self._health()
+        if (own := opening.find(request.method, path)) is not None:
+            return await self._open_or_close(request, own, query)
         api = api_of((await self._calls.target()).generation)
         found = api.find(request.method, path)
         if found is None:
@@ -125,9 +132,17 @@ class Gate:
                 "version": target.version,
                 "rights": sorted(policy.rights),
                 "directories": directories,
-                "verbs": api_of(target.generation).verbs,
+                "verbs": sorted({*api_of(target.generation).verbs, *opening.verbs(target.generation)}),
             }
         )
+
+    async def _open_or_close(self, request: web.BaseRequest, route: Route, raw_query: str) -> web.Response:
+        _checked_query(raw_query, route, None)
+        body = await _checked_body(request, route)
+        self._require(Right.DRIVE)
+        done = await opening.done(route, body or {}, self._opener)
+        self.tell_changes()
+        return web.json_response(done)
 
     async def _health(self) -> web.Response:
         try:

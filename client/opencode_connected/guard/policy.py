@@ -31,13 +31,16 @@ class OpenedDirectory:
     Attributes:
         path: absolute.
         name: what the launcher would register it as; None for a root of config.toml.
-        opened: a launcher opened it, and it stands for itself; else it stands for everything below it too.
+        opened: it was opened, and stands for itself; else it stands for everything below it too.
+        is_fixed: it stands for this very path, wherever that leads by now. Who works in a directory can put a link
+            into its place; what was opened from afar must not move with it.
 
     """
 
     path: str
     name: str | None
     opened: bool
+    is_fixed: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,11 @@ class Policy:
 
         Links are followed before it is compared, so the file system is asked.
         """
-        real = _real(directory)
+        real = real_path(directory)
         return real is not None and any(_covers(entry, real) for entry in self.directories)
 
 
-def _real(directory: str) -> str | None:
+def real_path(directory: str) -> str | None:
     """Return the directory that is meant, or None where agent and system could mean different ones."""
     # An agent takes `..` from the text, the system from where a link leads: both are right, for another directory.
     plain = directory.rstrip("/") or "/"
@@ -70,7 +73,7 @@ def _real(directory: str) -> str | None:
 
 
 def _covers(entry: OpenedDirectory, real: str) -> bool:
-    root = _real(entry.path)
+    root = entry.path if entry.is_fixed else real_path(entry.path)
     if root is None:
         return False
     return real == root or (not entry.opened and real.startswith(root.rstrip("/") + "/"))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from opencode_connected.guard.opening import Opener
     from opencode_connected.guard.policy import Policy
     from opencode_connected.guard.upstream import Upstream
 
@@ -45,10 +46,19 @@ _QUIET.propagate = False
 class Guard:
     """The proxy between tunnel and agent. Listen on one or both, then `close`.
 
-    `policy` is asked for each request; `log` takes one line without control characters.
+    `policy` is asked for each request; `log` takes one line without control characters; `opener` opens directories,
+    where that can be.
     """
 
-    def __init__(self, upstream: Upstream, policy: Callable[[], Policy], *, log: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        policy: Callable[[], Policy],
+        *,
+        log: Callable[[str], None],
+        opener: Opener | None = None,
+    ) -> None:
+        self._opener = opener
         self._upstream = upstream
         self._policy = policy
         self._refusals = RefusalLog(log)
@@ -121,7 +131,7 @@ class Guard:
 
     async def _listen(self, listening: socket.socket, credentials: tuple[str, str] | None) -> None:
         if self._gate is None:
-            self._gate = Gate(self._upstream, self._policy, self._refusals)
+            self._gate = Gate(self._upstream, self._policy, self._refusals, self._opener)
             self._looker = asyncio.create_task(self._look(self._gate))
         gate = self._gate
         door = Door(credentials)

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from opencode_fleet.errors import BadAnswer, NotFound, Refused
+from opencode_fleet.model import Opened
 
 if TYPE_CHECKING:
     from opencode_fleet.agents.http import AgentClient
 
 GUARD_PATH: Final = "/opencode-relay/guard"
+OPEN_PATH: Final = "/opencode-relay/open"
+CLOSE_PATH: Final = "/opencode-relay/close"
 GUARD_CHANGED: Final = {"type": "guard.changed"}
 """What the guard itself puts into the event stream when its document is another one."""
 MAX_DIRECTORIES: Final = 1_000
@@ -56,6 +59,15 @@ class GuardDocument(_Part):
             raise Refused(f"the guard there does not know {verb!r} yet: update opencode-relay on that laptop")
 
 
+class _Opened(_Part):
+    directory: str = Field(min_length=1, max_length=4096)
+    opened: bool = True
+
+
+class _Closed(_Part):
+    still: bool = False
+
+
 async def read_guard(client: AgentClient) -> GuardDocument | None:
     """Return the guard's document; None where no guard is, as before launchers of this release."""
     try:
@@ -65,3 +77,16 @@ async def read_guard(client: AgentClient) -> GuardDocument | None:
     if not (isinstance(answer, dict) and "guard" in answer):
         return None  # whatever listens there answers JSON to anything
     return client.one(GuardDocument, answer)
+
+
+async def open_directory(client: AgentClient, guard: GuardDocument, directory: str) -> Opened:
+    """Have a directory opened; `~` is its machine's to replace. Raises `InstanceError` or `Refused`."""
+    guard.require("open")
+    answer = client.one(_Opened, await client.call("POST", OPEN_PATH, body={"directory": directory}))
+    return Opened(answer.directory, is_new=answer.opened)
+
+
+async def close_directory(client: AgentClient, guard: GuardDocument, directory: str) -> bool:
+    """Have a directory closed that was opened so; return whether it can be seen still. Raises as above."""
+    guard.require("close")
+    return client.one(_Closed, await client.call("POST", CLOSE_PATH, body={"directory": directory})).still

@@ -25,13 +25,17 @@ async def control(
     session: Annotated[
         str | None, optional_text("id or handle; default: the current one, to stop all that run")
     ] = None,
-    value: Annotated[str, Field(description="rename: the title", max_length=1_000)] = "",
+    value: Annotated[
+        str, Field(description="new title, agent, PROVIDER/MODEL, or directory to open", max_length=4_096)
+    ] = "",
     plan: Annotated[str, Field(description="handle of what an earlier call showed", max_length=40)] = "",
 ) -> Annotated[CallToolResult, ControlResult]:
-    """Stop, compact, fork, undo, redo, rename or archive a session.
+    """Stop, compact, fork, undo, redo, rename or archive a session; switch its agent or model; open, close instances.
 
     What destroys is shown first; on the person's word call again with the `plan`.
     """
+    if action in ("open", "close"):
+        return await _open_or_close(face, instance, action, session, value, plan)
     instances = await _meant(face, instance)
     wanted = (session or "").strip() or None
     if wanted and len(instances) != 1:
@@ -44,6 +48,21 @@ async def control(
     else:
         raise Refused(f"only “stop” is done to several instances at once; nothing was done to any ({action})")
     result = control_result(done)
+    return answered(control_text(result), result)
+
+
+async def _open_or_close(
+    face: Face, names: list[str], action: Action, session: str | None, value: str, plan: str
+) -> CallToolResult:
+    if means_all(names) or len(names) > 1:
+        raise Refused(f"“{action}” is done on one machine at once; nothing was done")
+    if session:
+        raise Refused(f"“{action}” is done to a directory: leave `session` out. Nothing was done")
+    if action == "open":
+        done = await face.opener.open(names[0], value)
+    else:
+        done = await face.opener.close(await face.fleet.find_live(names[0]), plan.strip())
+    result = control_result([done])
     return answered(control_text(result), result)
 
 

@@ -20,6 +20,7 @@ from support.plain_http import NO_TLS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from opencode_connected.guard.opening import Opener
     from support.opencode import ServedOpenCode
 
 CREDENTIALS = ("opencode", "the guard's own")
@@ -116,12 +117,12 @@ class Guarded:
 
 
 @asynccontextmanager
-async def guarded(upstream: Known | Target, policy: Policy) -> AsyncIterator[Guarded]:
+async def guarded(upstream: Known | Target, policy: Policy, opener: Opener | None = None) -> AsyncIterator[Guarded]:
     """Run a guard in this process."""
     known = Known([upstream]) if isinstance(upstream, Target) else upstream
     current = [policy]
     said: list[str] = []
-    guard = Guard(known, lambda: current[0], log=said.append)
+    guard = Guard(known, lambda: current[0], log=said.append, opener=opener)
     # Its own directory: pytest's are too long for a socket's name.
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "guard.sock"

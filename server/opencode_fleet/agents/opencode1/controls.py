@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 COMPACT_TIMEOUT = 110.0
 """Seconds: OpenCode 1 answers when the summary is written; the guard gives up after 120."""
+_AT_THE_DESK = (
+    "Start opencode-connected there, or install OpenCode 2 and run `opencode-connected service install`. "
+    "Nothing was opened"
+)
 
 
 class Controls1:
@@ -58,6 +62,25 @@ class Controls1:
         """See `Controls.archive`."""
         archived = int(time.time() * MILLISECONDS)
         await self._change("PATCH", f"/session/{session_id}", {"time": {"archived": archived}})
+
+    async def switch(self, session_id: str, agent: str, model: str) -> None:
+        """Refuse: a session there has what its last message named."""
+        del session_id
+        what = "agent" if agent else "model"
+        raise Refused(
+            f"OpenCode 1 takes the {what} with a message: `send` one with {what}={(agent or model)!r}, and its "
+            "session keeps it. Nothing was done"
+        )
+
+    async def open(self, directory: str) -> model.Opened:
+        """Refuse: each directory has a process of its own, and nobody there would start another one."""
+        del directory
+        raise Refused(f"OpenCode 1 runs in one directory, so no other one can be opened there. {_AT_THE_DESK}")
+
+    async def close(self, directory: str) -> bool:
+        """Refuse, as `open` does."""
+        del directory
+        raise Refused("OpenCode 1 ends at the desk, where it was started. Nothing was closed")
 
     async def _change(self, method: str, path: str, body: Mapping[str, object]) -> object:
         return await self._client.call(method, path, body=body, limit=LARGE_BODY)

@@ -270,13 +270,8 @@ class OpenCode2:
         return self._records.note(session)
 
     async def switch(self, session_id: str, agent: str, model: str) -> None:
-        """See `Agent.switch`. OpenCode 2 takes any name here, and fails at the next prompt."""
-        if agent:
-            await self._calls.call("session.switchAgent", session_id, body={"agent": agent})
-        if model:
-            provider, _, name = model.partition("/")
-            reference = {"id": name, "providerID": provider}
-            await self._calls.call("session.switchModel", session_id, body={"model": reference})
+        """See `Agent.switch`."""
+        await self.controls.switch(session_id, agent, model)
 
     async def prompt(self, prompt: model.Prompt) -> None:
         """See `Agent.prompt`. One that steers joins a running turn at its next step."""

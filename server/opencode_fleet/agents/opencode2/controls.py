@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from opencode_fleet.agents.guard import close_directory, open_directory
 from opencode_fleet.agents.http import LARGE_BODY
 from opencode_fleet.agents.opencode2 import wire
 from opencode_fleet.errors import Refused
@@ -47,3 +48,20 @@ class Controls2:
     async def archive(self, session_id: str) -> None:
         """Refuse: it tells when a session was archived, and has no call that does it."""
         raise Refused("OpenCode 2 cannot put sessions away from afar. Nothing was done")
+
+    async def switch(self, session_id: str, agent: str, model: str) -> None:
+        """See `Controls.switch`. OpenCode 2 takes any name here, and fails at the next prompt."""
+        if agent:
+            await self._calls.call("session.switchAgent", session_id, body={"agent": agent})
+        if model:
+            provider, _, name = model.partition("/")
+            reference = {"id": name, "providerID": provider}
+            await self._calls.call("session.switchModel", session_id, body={"model": reference})
+
+    async def open(self, directory: str) -> model.Opened:
+        """See `Controls.open`."""
+        return await open_directory(self._calls.client, self._calls.guard, directory)
+
+    async def close(self, directory: str) -> bool:
+        """See `Controls.close`."""
+        return await close_directory(self._calls.client, self._calls.guard, directory)
