@@ -48,6 +48,11 @@ class Driver:
         self._sender = Sender(self.sessions, timeout, self._background)
         self._settler = Settler(timeout, self._background, self._sender.send, deciding)
 
+    @property
+    def sender(self) -> Sender:
+        """What posts its messages: a session takes one at a time, whoever sends it."""
+        return self._sender
+
     # -- sending -------------------------------------------------------------------------------------------------
 
     async def send(

@@ -15,8 +15,9 @@ from opencode_common.text import quote
 from opencode_fleet.agent import Capability
 from opencode_fleet.choices import Manner, offered
 from opencode_fleet.commands import run_once
-from opencode_fleet.errors import NotFound, Refused, RelayError, Unreachable, Unresponsive
+from opencode_fleet.errors import Busy, Refused, RelayError, Unresponsive
 from opencode_fleet.model import Outcome, Prompt
+from opencode_fleet.posting import post_once
 from opencode_fleet.prompt_ids import new_prompt_id
 from opencode_fleet.repeats import Call, Repeats, Sent
 from opencode_fleet.sessions import NEW_SESSION
@@ -159,6 +160,30 @@ class Sender:
             raise
         return replace(outcome, note=outcome.note or ready.note)
 
+    async def prepare(
+        self, instance: Instance, message: str, wanted: str | None, manner: Manner, prompt_id: str
+    ) -> tuple[Prompt, str]:
+        """Return the prompt, under this id, that `message` is now, and what the person should know of it.
+
+        Raises:
+            Busy: its session runs.
+            Refused, InstanceError: see `send`; nothing was sent.
+        """
+        ready = await self._ready(instance, message, wanted, manner, START_WITHIN)
+        return replace(ready.prompt, id=prompt_id), ready.note
+
+    async def post(self, instance: Instance, prompt: Prompt) -> None:
+        """Post what `prepare` returned just now, and return once it is taken.
+
+        Raises:
+            InstanceError: it was not taken, or that is not known (`is_doubtful`).
+        """
+        post = self._begin(instance, prompt, time.monotonic() + START_WITHIN)
+        try:
+            await asyncio.shield(post.task)
+        finally:
+            self._background.start(self._release(instance, post, TAKEN_FOR))
+
     async def send_to_all(
         self, instances: Sequence[Instance], message: str, wanted: str | None, manner: Manner
     ) -> list[Outcome | RelayError]:
@@ -211,7 +236,7 @@ class Sender:
         """Begin to post; nobody else posts to that session until it is released."""
         instance.posting.add(prompt.session_id)
         ran = instance.state.ran.get(prompt.session_id)
-        task = self._background.start(self._post(instance, prompt, deadline))
+        task = self._background.start(post_once(instance, prompt, deadline))
         return _Posted(prompt.session_id, task, ran)
 
     async def _take_up(self, instance: Instance, call: Call, sent: Sent, on_text: OnText) -> Outcome:
@@ -243,51 +268,6 @@ class Sender:
                 async with asyncio.timeout(longest):
                     await began.wait()
         instance.posting.discard(post.session_id)
-
-    async def _post(self, instance: Instance, prompt: Prompt, deadline: float) -> None:
-        """Post the prompt once. A post whose answer was lost is looked for before it is posted again."""
-        session_id = prompt.session_id
-        doubtful = False
-        while True:
-            try:
-                async with asyncio.timeout(max(RECORD_WITHIN, deadline - time.monotonic())):
-                    if doubtful and await self._has_arrived(instance, prompt):
-                        return
-                    await instance.agent.prompt(prompt)
-            except TimeoutError:
-                raise Unresponsive(
-                    f"{instance.quoted} did not say in time that it took the message: it may have arrived. "
-                    f"Use `read` on session {session_id} before sending it again"
-                ) from None
-            except NotFound:
-                instance.state.forget(session_id)
-                sent = "the message may have arrived before" if doubtful else "nothing was sent"
-                gone = NotFound(f"session {session_id} is gone from {instance.quoted}; {sent}")
-                gone.is_doubtful = doubtful
-                raise gone from None
-            except (Unreachable, Unresponsive) as error:
-                if not (doubtful or error.is_doubtful):
-                    raise Unreachable(f"{error}; nothing was sent", refused=True) from None
-                doubtful = True
-                try:
-                    async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                        await self._reconnected(instance)
-                except TimeoutError:
-                    raise Unreachable(
-                        f"the connection to {instance.quoted} broke while the message was sent, and did not come "
-                        f"back: it may have arrived. Use `read` on session {session_id} before sending it again"
-                    ) from None
-            else:
-                return
-
-    async def _reconnected(self, instance: Instance) -> None:
-        # The request may have broken before the stream noticed: let it notice.
-        await asyncio.sleep(0.2)
-        await instance.connected.wait()
-
-    async def _has_arrived(self, instance: Instance, prompt: Prompt) -> bool:
-        record = await instance.agent.turn(prompt.session_id, prompt.id)
-        return record.is_stored or record.is_queued
 
     # -- what, where and when ------------------------------------------------------------------------------------
 
@@ -339,7 +319,7 @@ class Sender:
         is_busy = instance.state.family_busy(session_id)
         # What is being posted runs a moment later; until then nobody knows what would be joined.
         if (is_busy and manner.when == "now") or (not is_busy and session_id in instance.posting):
-            raise Refused(self._busy(instance, session_id))
+            raise Busy(self._busy(instance, session_id))
         if not is_busy:
             return "now"
         if manner.agent or manner.model:
