@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -32,7 +32,7 @@ from opencode_journal.entries import MESSAGE_ANSWERED, MESSAGE_FAILED
 from opencode_journal.errors import NotKept
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
@@ -97,7 +97,7 @@ class Deliverer:
             return
         if self._outbox.is_empty():
             return
-        self._outbox.expire()
+        self._outbox.expire(besides=self._tasks)
         there = {each.name: each for each in self._fleet.all_instances() if _is_there(each)}
         for name in dict.fromkeys(message.instance for message in self._outbox.messages()):
             if name in there and name not in self._tasks:
@@ -113,7 +113,6 @@ class Deliverer:
             task.cancel()
         if tasks:
             await asyncio.wait(tasks)
-        self._outbox.carried.clear()
 
     async def _send_all(self, instance: Instance) -> None:
         """Send what waits for an instance, for as long as it takes it."""
@@ -167,13 +166,12 @@ class Deliverer:
             begun = self._outbox.begin(message, prompt.session_id)
             if begun is None:
                 return False  # it was cancelled meanwhile
-            with self._carrying(begun):
-                try:
-                    await self._sender.post(instance, prompt)
-                except RelayError as error:
-                    return self._not_taken(begun, error)
-                self._outbox.delivered(begun, note=note)
-                return await self._follow(instance, begun, turn, note)
+            try:
+                await self._sender.post(instance, prompt)
+            except RelayError as error:
+                return self._not_taken(begun, error)
+            self._outbox.delivered(begun, note=note)
+            return await self._follow(instance, begun, turn, note)
 
     def _not_taken(self, message: Message, error: RelayError) -> bool:
         if not error.is_doubtful and not isinstance(error, _LATER):
@@ -186,7 +184,7 @@ class Deliverer:
     async def _take_up(self, instance: Instance, message: Message) -> bool:
         prompt = Prompt(message.to, message.id, self._outbox.text(message), message.agent, message.model)
         turn = Turn(instance, prompt, on_text=_unheard, running=True)
-        with instance.listening(turn.hear), self._carrying(message):
+        with instance.listening(turn.hear):
             return await self._follow(instance, message, turn)
 
     async def _follow(self, instance: Instance, message: Message, turn: Turn, note: str = "") -> bool:
@@ -207,16 +205,6 @@ class Deliverer:
 
     def _fail(self, message: Message, problem: str, title: str = "") -> None:
         self._outbox.end(message, MESSAGE_FAILED, problem=one_line(bare(problem), _PROBLEM), title=title)
-
-    @contextmanager
-    def _carrying(self, message: Message) -> Iterator[None]:
-        """Let it be known that the turn of this session is the message's."""
-        key = message.instance, message.to
-        self._outbox.carried[key] = message.handle
-        try:
-            yield
-        finally:
-            self._outbox.carried.pop(key, None)
 
 
 def _is_there(instance: Instance) -> bool:

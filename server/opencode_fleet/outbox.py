@@ -29,7 +29,7 @@ from opencode_journal.entries import (
 from opencode_journal.errors import NotKept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from opencode_journal.entries import Entry
     from opencode_journal.journal import Journal
@@ -128,8 +128,6 @@ class Outbox:
         self._journal = journal
         self._days = days
         self._now = now
-        self.carried: dict[tuple[str, str], str] = {}
-        """By instance and session, the handles of messages whose turns this copy follows."""
 
     # -- what waits ------------------------------------------------------------------------------------------------
 
@@ -141,6 +139,13 @@ class Outbox:
     def is_empty(self) -> bool:
         """Whether none is there."""
         return not self._journal.state_keys(_MESSAGE)
+
+    def carried(self, instance: str, session_id: str) -> str:
+        """Return the handle of the message whose turn the session runs; empty for none."""
+        if self.is_empty():
+            return ""
+        own = (each for each in self.messages(instance) if each.step != "waits" and each.to == session_id)
+        return next((each.handle for each in own), "")
 
     def text(self, message: Message) -> str:
         """Return what a message says. Raises `Refused`: it ended meanwhile."""
@@ -297,12 +302,11 @@ class Outbox:
 
         self._journal.together(write, durable=True)
 
-    def expire(self) -> None:
-        """End what is too old, but for those whose turns are followed here."""
+    def expire(self, besides: Container[str]) -> None:
+        """End what is too old. `besides`: instances to which something is being sent, or whose turns are followed."""
         now = self._now()
-        followed = set(self.carried.values())
         for message in self.messages():
-            if message.expires > now or message.handle in followed:
+            if message.expires > now or (message.step != "waits" and message.instance in besides):
                 continue
             if message.step == "waits":
                 self.end(message, MESSAGE_EXPIRED, problem=f"nothing was sent in {self._days} days")

@@ -32,7 +32,7 @@ from opencode_journal.entries import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Container, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Container, Iterator
 
     from opencode_fleet.events import Event
     from opencode_fleet.fleet import Fleet
@@ -73,14 +73,14 @@ class Recorder:
         journal: Journal,
         leader: Leader,
         *,
-        carried: Mapping[tuple[str, str], str] | None = None,
+        carried: Callable[[str, str], str] = lambda _instance, _session: "",
         lost_after: float = LOST_AFTER,
     ) -> None:
-        """`carried`: see `Outbox`; `lost_after`: seconds."""
+        """`carried`: see `Outbox.carried`; `lost_after`: seconds."""
         self._fleet = fleet
         self._journal = journal
         self._leader = leader
-        self._carried = {} if carried is None else carried
+        self._carried = carried
         self._lost_after = lost_after
         self._open = OpenWork(journal)
         self._problems: OrderedDict[tuple[str, str], _Problem] = OrderedDict()
@@ -264,7 +264,7 @@ class Recorder:
 
     def _message(self, instance: Instance, root: str) -> dict[str, str]:
         """Return which message of the outbox the turn is of, as an entry's data: another entry tells of its end."""
-        handle = self._carried.get((instance.name, root))
+        handle = self._carried(instance.name, root)
         return {MESSAGE: handle} if handle else {}
 
     def _settled(self, instance: Instance, open_: Open, waiting: Container[str]) -> Iterator[Change]:

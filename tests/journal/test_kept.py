@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ from opencode_journal.opening import FILE_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
     from opencode_journal.journal import Journal
 
 KEY = "kept/message/1"
@@ -40,7 +42,7 @@ def test_none_is_in_memory_and_what_another_copy_removed_does_not_come_back(
 ) -> None:
     ours, other = opened(), opened()
     for key in (KEY, "kept/message/2"):
-        ours.together(lambda key=key: ours.set_state(key, "text"), durable=True)
+        ours.together(partial(ours.set_state, key, "text"), durable=True)
     ours._opened.fall_back(OSError(5, "it broke", FILE_NAME))
     assert not ours.is_kept
     assert ours.state(KEY) is None
