@@ -25,7 +25,7 @@ from opencode_fleet.errors import (
     Unresponsive,
 )
 from opencode_fleet.model import Prompt
-from opencode_fleet.posting import has_arrived
+from opencode_fleet.posting import arrived_before
 from opencode_fleet.sessions import NEW_SESSION
 from opencode_fleet.turn import Turn
 from opencode_journal.entries import MESSAGE_ANSWERED, MESSAGE_FAILED
@@ -138,7 +138,7 @@ class Deliverer:
         if message.step == "waits":
             return not _holds_up(instance, message) and await self._send(instance, message)
         try:
-            if message.step == "sending" and not await has_arrived(instance, message.to, message.id):
+            if message.step == "sending" and not await arrived_before(instance, message.to, message.id):
                 return not _holds_up(instance, message) and await self._send(instance, message)
         except NotFound:
             self._fail(message, f"session {message.to} is gone; the message may have arrived before")

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Prompt
 
+STORED_WITHIN = 2.0
+"""Seconds in which an agent has stored what was posted before its server ended."""
+
 
 async def post_once(instance: Instance, prompt: Prompt, deadline: float) -> None:
     """Post a prompt. One whose answer was lost is looked for before it is posted again.
@@ -61,6 +64,14 @@ async def has_arrived(instance: Instance, session_id: str, prompt_id: str) -> bo
     """Whether the agent has the prompt of that id. Raises `InstanceError`."""
     record = await instance.agent.turn(session_id, prompt_id)
     return record.is_stored or record.is_queued
+
+
+async def arrived_before(instance: Instance, session_id: str, prompt_id: str) -> bool:
+    """Whether the agent has a prompt that a server posted which has ended since. Raises `InstanceError`."""
+    if await has_arrived(instance, session_id, prompt_id):
+        return True
+    await asyncio.sleep(STORED_WITHIN)
+    return await has_arrived(instance, session_id, prompt_id)
 
 
 async def _reconnected(instance: Instance) -> None:

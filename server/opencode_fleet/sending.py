@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,13 +24,14 @@ from opencode_fleet.sessions import NEW_SESSION
 from opencode_fleet.turn import RECORD_WITHIN, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from opencode_fleet.background import Background
     from opencode_fleet.choices import When
     from opencode_fleet.commands import Command
     from opencode_fleet.events import Event
     from opencode_fleet.instance import Instance
+    from opencode_fleet.kept_calls import KeptCalls
     from opencode_fleet.model import Result
     from opencode_fleet.sessions import Sessions
 
@@ -80,11 +81,12 @@ class _Ready(NamedTuple):
 class Sender:
     """Sends messages into the sessions of instances. Times are in seconds."""
 
-    def __init__(self, sessions: Sessions, timeout: float, background: Background) -> None:
+    def __init__(self, sessions: Sessions, timeout: float, background: Background, calls: KeptCalls) -> None:
         self._sessions = sessions
         self._timeout = timeout
         self._background = background
         self._repeats = Repeats()
+        self._calls = calls
 
     async def send(
         self, instance: Instance, message: str, wanted: str | None, on_text: OnText, manner: Manner = AS_IT_IS
@@ -96,14 +98,14 @@ class Sender:
             InstanceError: it could not be posted; the message says whether it may have arrived.
         """
         call = Call(instance.name, wanted, message, manner)
-        sent_before = await self._repeats.take(call)
+        sent_before = await self._repeats.take(call) or await self._calls.sent(instance, call)
         if sent_before is not None:
             return await self._take_up(instance, call, sent_before, on_text)
         deadline = time.monotonic() + self._timeout
         ready = await self._ready(instance, message, wanted, manner, self._timeout)
         prompt = ready.prompt
         turn = Turn(instance, prompt, on_text=on_text, running=ready.when == "steer")
-        with instance.listening(turn.hear):
+        with instance.listening(turn.hear), self._answering(call, prompt):
             post = self._begin(instance, prompt, deadline)
             try:
                 # Shielded: a caller who goes away must not leave it unknown whether the message was sent.
@@ -218,19 +220,31 @@ class Sender:
         posted: list[tuple[Call, Sent]],
     ) -> Outcome:
         call = Call(instance.name, wanted, message, manner)
-        sent_before = await self._repeats.take(call)
+        sent_before = await self._repeats.take(call) or await self._calls.sent(instance, call)
         if sent_before is not None:
             posted.append((call, sent_before))
             return Outcome("running", sent_before.prompt.session_id, note=_SENT_BEFORE)
         deadline = time.monotonic() + START_WITHIN
         ready = await self._ready(instance, message, wanted, manner, START_WITHIN)
-        post = self._begin(instance, ready.prompt, deadline)
-        posted.append((call, Sent(ready.prompt, post.task)))
-        try:
-            await asyncio.shield(post.task)
-        finally:
-            self._background.start(self._release(instance, post, TAKEN_FOR))
+        with self._answering(call, ready.prompt):
+            post = self._begin(instance, ready.prompt, deadline)
+            posted.append((call, Sent(ready.prompt, post.task)))
+            try:
+                await asyncio.shield(post.task)
+            finally:
+                self._background.start(self._release(instance, post, TAKEN_FOR))
         return _accepted(ready)
+
+    @contextmanager
+    def _answering(self, call: Call, prompt: Prompt) -> Iterator[None]:
+        """Let the next server know of the call, unless its caller is told here how it ended."""
+        self._calls.keep(call, prompt)
+        try:
+            yield
+        except Exception:
+            self._calls.forget(call)
+            raise
+        self._calls.forget(call)
 
     def _begin(self, instance: Instance, prompt: Prompt, deadline: float) -> _Posted:
         """Begin to post; nobody else posts to that session until it is released."""
@@ -242,7 +256,7 @@ class Sender:
     async def _take_up(self, instance: Instance, call: Call, sent: Sent, on_text: OnText) -> Outcome:
         """Follow the turn of a call that was cut off: the same call again asks for its answer."""
         turn = Turn(instance, sent.prompt, on_text=on_text, running=True)
-        with instance.listening(turn.hear):
+        with instance.listening(turn.hear), self._answering(call, sent.prompt):
             try:
                 outcome = await turn.follow(self._timeout)
             except asyncio.CancelledError:

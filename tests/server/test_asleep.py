@@ -11,6 +11,7 @@ import pytest
 from opencode_common import database
 from opencode_fleet import delivery as delivery_module
 from opencode_fleet import outbox as outbox_module
+from opencode_fleet import posting as posting_module
 from opencode_fleet import turn as turn_module
 from opencode_fleet.errors import NoSuchInstance, Refused, Unreachable
 from opencode_fleet.later import Kept
@@ -50,6 +51,7 @@ DAY = 86_400
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at once where a person would be left to wait for seconds."""
     monkeypatch.setattr(delivery_module, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(posting_module, "STORED_WITHIN", 0.02)
     for name in ("LOOK_INTERVAL", "SETTLING", "WAKE_AFTER"):
         monkeypatch.setattr(turn_module, name, 0.1)
 
