@@ -440,6 +440,12 @@ async def test_of_two_copies_one_sends_what_the_other_accepted(tmp_path: Path) -
         handles = [await kept(other, f"message {number}") for number in range(3)]
         assert [message.handle for message in leader.outbox.messages()] == handles
         come_back(other)
+        instance = await other.fleet.find("laptop")
+        await eventually_async(lambda: instance.connected.is_set() and instance.offline_since is None, "it is back")
+        await other.deliverer._look()
+        # It could send them, and it is not the one that leads.
+        assert [message.step for message in other.outbox.messages()] == ["waits"] * 3
+        assert not other.deliverer._tasks
         come_back(leader)
         await recorded(other, MESSAGE_ANSWERED, 3)
         assert texts(agent) == ["message 0", "message 1", "message 2"]
