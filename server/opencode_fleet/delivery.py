@@ -177,7 +177,7 @@ class Deliverer:
         if not error.is_doubtful and not isinstance(error, _LATER):
             self._fail(message, str(error))
             return True
-        if not error.is_doubtful or getattr(error, "refused", False):
+        if not error.is_doubtful:
             self._outbox.put_back(message)
         return False
 

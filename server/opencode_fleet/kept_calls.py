@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import secrets
 import time
 from typing import TYPE_CHECKING, Final
@@ -94,5 +93,4 @@ class KeptCalls:
 
 def _key(call: Call) -> str:
     """Return what the call is kept under: it tells calls apart and says nothing of their words."""
-    said = json.dumps([call.instance, call.session, call.message, list(call.manner)])
-    return _KEY + hashlib.sha256(said.encode()).hexdigest()[:32]
+    return _KEY + hashlib.sha256(repr(call).encode()).hexdigest()[:32]

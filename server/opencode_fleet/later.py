@@ -109,7 +109,7 @@ class Later:
             return await self._driver.send(instance, draft.text, draft.session or None, on_text, manner)
         except Busy:
             return "it is busy"
-        except Unreachable as error:
-            if not error.refused:
+        except (Unreachable, Unresponsive) as error:
+            if error.is_doubtful:
                 raise
             return "it is away"
