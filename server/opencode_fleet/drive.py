@@ -17,6 +17,7 @@ from opencode_fleet.answers import REJECT
 from opencode_fleet.background import Background
 from opencode_fleet.commands import command_of, is_command
 from opencode_fleet.errors import InstanceError, Refused
+from opencode_fleet.kept_calls import KeptCalls
 from opencode_fleet.sending import AS_IT_IS, Sender
 from opencode_fleet.sessions import NEW_SESSION, Sessions
 from opencode_fleet.settling import Settler
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from opencode_fleet.model import Ask, Outcome
     from opencode_fleet.sending import OnText
     from opencode_fleet.settling import Deciding, IsSeen, Replies
+    from opencode_journal.journal import Journal
 
 STOP_TIMEOUT = 15.0
 STOP_LOOK_INTERVAL = 0.25
@@ -41,12 +43,19 @@ STOP_QUIET_LOOKS = 2
 class Driver:
     """Acts on the instances of a fleet. Times are in seconds."""
 
-    def __init__(self, fleet: Fleet, timeout: float, deciding: Deciding | None = None) -> None:
-        """`deciding`: see `Settler`."""
+    def __init__(
+        self, fleet: Fleet, timeout: float, deciding: Deciding | None = None, journal: Journal | None = None
+    ) -> None:
+        """`deciding`: see `Settler`. `journal`: keeps calls for a server after this one, if there is one."""
         self.sessions = Sessions(fleet)
         self._background = Background()
-        self._sender = Sender(self.sessions, timeout, self._background)
+        self._sender = Sender(self.sessions, timeout, self._background, KeptCalls(journal))
         self._settler = Settler(timeout, self._background, self._sender.send, deciding)
+
+    @property
+    def sender(self) -> Sender:
+        """What posts its messages: a session takes one at a time, whoever sends it."""
+        return self._sender
 
     # -- sending -------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,8 @@ RelayError                 anything a person can mend; its text becomes the tool
 │   ├── NotFound           it answered 404: the session or ask is gone
 │   ├── Rejected           it answered another HTTP error
 │   └── BadAnswer          what it answered is not OpenCode's API, or too large
-└── Refused                we would not do it (busy, wrong session, bad argument)
+└── Refused                we would not do it (wrong session, bad argument)
+    └── Busy               not now: the session runs
 """
 
 from __future__ import annotations
@@ -39,6 +40,10 @@ class NoSuchInstance(RelayError):
 
 class Refused(RelayError):
     """The request makes no sense now; nothing was sent."""
+
+
+class Busy(Refused):
+    """The session runs, and takes the message once it does not."""
 
 
 class InstanceError(RelayError):

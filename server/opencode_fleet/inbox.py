@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from opencode_fleet.errors import InstanceError
 from opencode_fleet.model import Permission
 from opencode_fleet.open_work import OpenWork
-from opencode_journal.entries import ASK_OPENED, INSTANCE_LOST, TURN_ENDED, TURN_FAILED
+from opencode_journal.entries import (
+    ASK_OPENED,
+    INSTANCE_LOST,
+    MESSAGE,
+    MESSAGE_ANSWERED,
+    MESSAGE_EXPIRED,
+    MESSAGE_FAILED,
+    TURN_ENDED,
+    TURN_FAILED,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -31,7 +40,8 @@ if TYPE_CHECKING:
 
     Only = Callable[[str], bool]
 
-ENDS: Final = frozenset({TURN_ENDED, TURN_FAILED, INSTANCE_LOST})
+_TURNS: Final = frozenset({TURN_ENDED, TURN_FAILED})
+ENDS: Final = _TURNS | {INSTANCE_LOST, MESSAGE_ANSWERED, MESSAGE_FAILED, MESSAGE_EXPIRED}
 NEWS: Final = ENDS | {ASK_OPENED}
 """The entries that a person is told of."""
 BATCH: Final = 500
@@ -100,7 +110,7 @@ class Inbox:
         silent: set[str] = set()
         while True:
             entries, seen = self._journal.after(cursor, BATCH, NEWS)
-            ours = [entry for entry in entries if only is None or only(entry.instance)]
+            ours = [entry for entry in entries if _is_news(entry) and (only is None or only(entry.instance))]
             asking = {entry.instance for entry in ours if entry.kind == ASK_OPENED}
             await self._catch_up(asking, silent)
             asks = {(waiting.instance, waiting.id): waiting for waiting in self._waiting_at(asking, silent)}
@@ -118,11 +128,12 @@ class Inbox:
     def ends(self, cursor: Cursor, limit: int) -> News:
         """Return at most `limit` of what ended after `cursor`, and no asks. Raises `CursorError`, see `news`."""
         entries, cursor = self._journal.after(cursor, limit, ENDS)
-        return News([], entries, cursor, len(entries) < limit)
+        return News([], [entry for entry in entries if _is_news(entry)], cursor, len(entries) < limit)
 
     def latest_ends(self, limit: int) -> list[Entry]:
         """Return the last of what ended, oldest first."""
-        return self._journal.latest(limit, ENDS)
+        # Of each message that has ended, the turn may have an entry of its own.
+        return [entry for entry in self._journal.latest(2 * limit, ENDS) if _is_news(entry)][-limit:]
 
     def _connected(self) -> dict[str, Instance]:
         return {instance.name: instance for instance in self._fleet.all_instances() if instance.connected.is_set()}
@@ -161,6 +172,11 @@ class Inbox:
                 unseen = {ask_id: ask for ask_id, ask in open_.asks.items() if ask_id not in known}
                 found += _recorded(name, instance, unseen)
         return found
+
+
+def _is_news(entry: Entry) -> bool:
+    """Whether it tells of something that no other entry does: a message that was kept tells of its turn's end."""
+    return entry.kind not in _TURNS or MESSAGE not in entry.data
 
 
 def _known(instance: Instance) -> set[str]:

@@ -25,13 +25,14 @@ from opencode_journal.entries import (
     ASK_SETTLED,
     INSTANCE_BACK,
     INSTANCE_LOST,
+    MESSAGE,
     TURN_ENDED,
     TURN_FAILED,
     TURN_STARTED,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Container, Iterator
+    from collections.abc import AsyncIterator, Callable, Container, Iterator
 
     from opencode_fleet.events import Event
     from opencode_fleet.fleet import Fleet
@@ -66,11 +67,20 @@ class _Problem(NamedTuple):
 class Recorder:
     """Records a fleet while `running`. It must hear all events, so it is begun before the fleet."""
 
-    def __init__(self, fleet: Fleet, journal: Journal, leader: Leader, *, lost_after: float = LOST_AFTER) -> None:
-        """`lost_after`: seconds."""
+    def __init__(
+        self,
+        fleet: Fleet,
+        journal: Journal,
+        leader: Leader,
+        *,
+        carried: Callable[[str, str], str] = lambda _instance, _session: "",
+        lost_after: float = LOST_AFTER,
+    ) -> None:
+        """`carried`: see `Outbox.carried`; `lost_after`: seconds."""
         self._fleet = fleet
         self._journal = journal
         self._leader = leader
+        self._carried = carried
         self._lost_after = lost_after
         self._open = OpenWork(journal)
         self._problems: OrderedDict[tuple[str, str], _Problem] = OrderedDict()
@@ -142,7 +152,7 @@ class Recorder:
                 self._problems.popitem(last=False)
         elif self._leads and is_id(root) and self._allowance(_payer(instance)).take():
             # It never began to run, so nothing else tells of it.
-            data = {**titled(title_of(instance, root)), "problem": problem}
+            data = {**titled(title_of(instance, root)), **self._message(instance, root), "problem": problem}
             self._journal.append(TURN_FAILED, instance.name, root, data=data)
 
     def _note_status(self, instance: Instance, event: StatusChanged) -> None:
@@ -247,10 +257,15 @@ class Recorder:
     def _end(self, instance: Instance, root: str, title: str, *, was_told: bool) -> Change:
         problem = self._problems.get((instance.name, root))
         # The first turn gets its title while it runs.
-        data = titled(title_of(instance, root) or title)
+        data = {**titled(title_of(instance, root) or title), **self._message(instance, root)}
         if problem:
             return Change(TURN_FAILED, root, data={**data, "problem": problem.why})
         return Change(TURN_ENDED, root, data=data if was_told else {**data, "unseen": True})
+
+    def _message(self, instance: Instance, root: str) -> dict[str, str]:
+        """Return which message of the outbox the turn is of, as an entry's data: another entry tells of its end."""
+        handle = self._carried(instance.name, root)
+        return {MESSAGE: handle} if handle else {}
 
     def _settled(self, instance: Instance, open_: Open, waiting: Container[str]) -> Iterator[Change]:
         for ask_id in [ask_id for ask_id in open_.asks if ask_id not in waiting]:

@@ -31,7 +31,7 @@ class Sent(NamedTuple):
     """What a call sent, or is sending."""
 
     prompt: Prompt
-    post: asyncio.Task[Any]
+    post: asyncio.Future[Any]
 
 
 class Repeats:

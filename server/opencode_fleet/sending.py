@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,21 +15,23 @@ from opencode_common.text import quote
 from opencode_fleet.agent import Capability
 from opencode_fleet.choices import Manner, offered
 from opencode_fleet.commands import run_once
-from opencode_fleet.errors import NotFound, Refused, RelayError, Unreachable, Unresponsive
+from opencode_fleet.errors import Busy, Refused, RelayError, Unresponsive
 from opencode_fleet.model import Outcome, Prompt
+from opencode_fleet.posting import post_once
 from opencode_fleet.prompt_ids import new_prompt_id
 from opencode_fleet.repeats import Call, Repeats, Sent
 from opencode_fleet.sessions import NEW_SESSION
 from opencode_fleet.turn import RECORD_WITHIN, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from opencode_fleet.background import Background
     from opencode_fleet.choices import When
     from opencode_fleet.commands import Command
     from opencode_fleet.events import Event
     from opencode_fleet.instance import Instance
+    from opencode_fleet.kept_calls import KeptCalls
     from opencode_fleet.model import Result
     from opencode_fleet.sessions import Sessions
 
@@ -79,11 +81,12 @@ class _Ready(NamedTuple):
 class Sender:
     """Sends messages into the sessions of instances. Times are in seconds."""
 
-    def __init__(self, sessions: Sessions, timeout: float, background: Background) -> None:
+    def __init__(self, sessions: Sessions, timeout: float, background: Background, calls: KeptCalls) -> None:
         self._sessions = sessions
         self._timeout = timeout
         self._background = background
         self._repeats = Repeats()
+        self._calls = calls
 
     async def send(
         self, instance: Instance, message: str, wanted: str | None, on_text: OnText, manner: Manner = AS_IT_IS
@@ -95,14 +98,14 @@ class Sender:
             InstanceError: it could not be posted; the message says whether it may have arrived.
         """
         call = Call(instance.name, wanted, message, manner)
-        sent_before = await self._repeats.take(call)
+        sent_before = await self._repeats.take(call) or await self._calls.sent(instance, call)
         if sent_before is not None:
             return await self._take_up(instance, call, sent_before, on_text)
         deadline = time.monotonic() + self._timeout
         ready = await self._ready(instance, message, wanted, manner, self._timeout)
         prompt = ready.prompt
         turn = Turn(instance, prompt, on_text=on_text, running=ready.when == "steer")
-        with instance.listening(turn.hear):
+        with instance.listening(turn.hear), self._answering(call, prompt):
             post = self._begin(instance, prompt, deadline)
             try:
                 # Shielded: a caller who goes away must not leave it unknown whether the message was sent.
@@ -159,6 +162,30 @@ class Sender:
             raise
         return replace(outcome, note=outcome.note or ready.note)
 
+    async def prepare(
+        self, instance: Instance, message: str, wanted: str | None, manner: Manner, prompt_id: str
+    ) -> tuple[Prompt, str]:
+        """Return the prompt, under this id, that `message` is now, and what the person should know of it.
+
+        Raises:
+            Busy: its session runs.
+            Refused, InstanceError: see `send`; nothing was sent.
+        """
+        ready = await self._ready(instance, message, wanted, manner, START_WITHIN)
+        return replace(ready.prompt, id=prompt_id), ready.note
+
+    async def post(self, instance: Instance, prompt: Prompt) -> None:
+        """Post what `prepare` returned just now, and return once it is taken.
+
+        Raises:
+            InstanceError: it was not taken, or that is not known (`is_doubtful`).
+        """
+        post = self._begin(instance, prompt, time.monotonic() + START_WITHIN)
+        try:
+            await asyncio.shield(post.task)
+        finally:
+            self._background.start(self._release(instance, post, TAKEN_FOR))
+
     async def send_to_all(
         self, instances: Sequence[Instance], message: str, wanted: str | None, manner: Manner
     ) -> list[Outcome | RelayError]:
@@ -193,31 +220,43 @@ class Sender:
         posted: list[tuple[Call, Sent]],
     ) -> Outcome:
         call = Call(instance.name, wanted, message, manner)
-        sent_before = await self._repeats.take(call)
+        sent_before = await self._repeats.take(call) or await self._calls.sent(instance, call)
         if sent_before is not None:
             posted.append((call, sent_before))
             return Outcome("running", sent_before.prompt.session_id, note=_SENT_BEFORE)
         deadline = time.monotonic() + START_WITHIN
         ready = await self._ready(instance, message, wanted, manner, START_WITHIN)
-        post = self._begin(instance, ready.prompt, deadline)
-        posted.append((call, Sent(ready.prompt, post.task)))
-        try:
-            await asyncio.shield(post.task)
-        finally:
-            self._background.start(self._release(instance, post, TAKEN_FOR))
+        with self._answering(call, ready.prompt):
+            post = self._begin(instance, ready.prompt, deadline)
+            posted.append((call, Sent(ready.prompt, post.task)))
+            try:
+                await asyncio.shield(post.task)
+            finally:
+                self._background.start(self._release(instance, post, TAKEN_FOR))
         return _accepted(ready)
+
+    @contextmanager
+    def _answering(self, call: Call, prompt: Prompt) -> Iterator[None]:
+        """Let the next server know of the call, unless its caller is told here how it ended."""
+        self._calls.keep(call, prompt)
+        try:
+            yield
+        except Exception:
+            self._calls.forget(call)
+            raise
+        self._calls.forget(call)
 
     def _begin(self, instance: Instance, prompt: Prompt, deadline: float) -> _Posted:
         """Begin to post; nobody else posts to that session until it is released."""
         instance.posting.add(prompt.session_id)
         ran = instance.state.ran.get(prompt.session_id)
-        task = self._background.start(self._post(instance, prompt, deadline))
+        task = self._background.start(post_once(instance, prompt, deadline))
         return _Posted(prompt.session_id, task, ran)
 
     async def _take_up(self, instance: Instance, call: Call, sent: Sent, on_text: OnText) -> Outcome:
         """Follow the turn of a call that was cut off: the same call again asks for its answer."""
         turn = Turn(instance, sent.prompt, on_text=on_text, running=True)
-        with instance.listening(turn.hear):
+        with instance.listening(turn.hear), self._answering(call, sent.prompt):
             try:
                 outcome = await turn.follow(self._timeout)
             except asyncio.CancelledError:
@@ -243,51 +282,6 @@ class Sender:
                 async with asyncio.timeout(longest):
                     await began.wait()
         instance.posting.discard(post.session_id)
-
-    async def _post(self, instance: Instance, prompt: Prompt, deadline: float) -> None:
-        """Post the prompt once. A post whose answer was lost is looked for before it is posted again."""
-        session_id = prompt.session_id
-        doubtful = False
-        while True:
-            try:
-                async with asyncio.timeout(max(RECORD_WITHIN, deadline - time.monotonic())):
-                    if doubtful and await self._has_arrived(instance, prompt):
-                        return
-                    await instance.agent.prompt(prompt)
-            except TimeoutError:
-                raise Unresponsive(
-                    f"{instance.quoted} did not say in time that it took the message: it may have arrived. "
-                    f"Use `read` on session {session_id} before sending it again"
-                ) from None
-            except NotFound:
-                instance.state.forget(session_id)
-                sent = "the message may have arrived before" if doubtful else "nothing was sent"
-                gone = NotFound(f"session {session_id} is gone from {instance.quoted}; {sent}")
-                gone.is_doubtful = doubtful
-                raise gone from None
-            except (Unreachable, Unresponsive) as error:
-                if not (doubtful or error.is_doubtful):
-                    raise Unreachable(f"{error}; nothing was sent", refused=True) from None
-                doubtful = True
-                try:
-                    async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
-                        await self._reconnected(instance)
-                except TimeoutError:
-                    raise Unreachable(
-                        f"the connection to {instance.quoted} broke while the message was sent, and did not come "
-                        f"back: it may have arrived. Use `read` on session {session_id} before sending it again"
-                    ) from None
-            else:
-                return
-
-    async def _reconnected(self, instance: Instance) -> None:
-        # The request may have broken before the stream noticed: let it notice.
-        await asyncio.sleep(0.2)
-        await instance.connected.wait()
-
-    async def _has_arrived(self, instance: Instance, prompt: Prompt) -> bool:
-        record = await instance.agent.turn(prompt.session_id, prompt.id)
-        return record.is_stored or record.is_queued
 
     # -- what, where and when ------------------------------------------------------------------------------------
 
@@ -339,7 +333,7 @@ class Sender:
         is_busy = instance.state.family_busy(session_id)
         # What is being posted runs a moment later; until then nobody knows what would be joined.
         if (is_busy and manner.when == "now") or (not is_busy and session_id in instance.posting):
-            raise Refused(self._busy(instance, session_id))
+            raise Busy(self._busy(instance, session_id))
         if not is_busy:
             return "now"
         if manner.agent or manner.model:

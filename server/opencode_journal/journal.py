@@ -13,11 +13,11 @@ import re
 import time
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, cast
 
 from opencode_common.database import DatabaseError
 from opencode_journal.cursor import Cursor
-from opencode_journal.entries import KINDS, MAX_DATA_BYTES, MAX_NAME_CHARACTERS, Entry
+from opencode_journal.entries import KEPT, KINDS, MAX_DATA_BYTES, MAX_NAME_CHARACTERS, Entry
 from opencode_journal.errors import AnotherEpoch, NotKept, TooOld
 from opencode_journal.nudges import Nudges
 from opencode_journal.opening import OpenedRows
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from opencode_journal.leader import Leader
 
 T = TypeVar("T")
-Handled = Literal["a", "s"]
-"""What has handles: asks and sessions."""
+Handled = Literal["a", "m", "s"]
+"""What has handles: asks, messages and sessions."""
 MAX_STATE_BYTES: Final = 256 * 1024
 """Of one state's value as JSON."""
 MAX_BYTES: Final = 200_000_000
@@ -43,7 +43,7 @@ _PRUNE_SECONDS: Final = 10.0
 _PRUNE_BATCH: Final = 2_000
 """Entries that go at once: others wait for that long, and so does the event loop."""
 _DAY: Final = 86_400
-_HANDLE: Final = re.compile(r"([as])([1-9][0-9]{0,15})")
+_HANDLE: Final = re.compile(r"([ams])([1-9][0-9]{0,15})")
 
 
 class Journal:
@@ -179,6 +179,10 @@ class Journal:
         except DatabaseError as error:
             raise NotKept(f"this cannot be kept, so it was not done: {self._opened.why(error)}") from error
 
+    @property
+    def _is_durable_now(self) -> bool:
+        return self._in_transaction and self._is_durable
+
     def _write(self, work: Callable[[], T], *, durable: bool = False) -> T:
         return self._do(lambda: self._transaction(work, durable=durable))
 
@@ -220,7 +224,7 @@ class Journal:
         return self._do(lambda: self._opened.rows.latest(limit, kinds))
 
     def handle(self, kind: Handled, instance: str, id_: str) -> str:
-        """Return the handle of an ask or a session, as `a3` or `s12`: the same as before, or a new one.
+        """Return the handle of an ask, a message or a session, as `a3`, `m7` or `s12`: that of before, or a new one.
 
         None is given to two things, however long ago, if this is not called within `together`.
         """
@@ -249,9 +253,13 @@ class Journal:
         found = _HANDLE.fullmatch(text.strip().lower())
         if found is None:
             return None
-        kind: Handled = "a" if found[1] == "a" else "s"
+        kind = cast("Handled", found[1])
         thing = self._do(lambda: self._opened.rows.thing(kind, int(found[2]), time.time()))
         return None if thing is None else (kind, *thing)
+
+    def knows(self, instance: str) -> bool:
+        """Whether anything is remembered of an instance of just this name."""
+        return self._do(lambda: self._opened.rows.knows(instance))
 
     def state(self, key: str) -> Any:
         """Return the JSON value that was set under `key`; None if none was, or for as long as entries are kept."""
@@ -266,7 +274,12 @@ class Journal:
         return self._do(lambda: self._opened.rows.state_keys(prefix))
 
     def set_state(self, key: str, value: Any) -> None:
-        """Set a JSON value of at most `MAX_STATE_BYTES`; None removes it. Raises `ValueError` for others."""
+        """Set a JSON value of at most `MAX_STATE_BYTES`; None removes it. Raises `ValueError` for others.
+
+        One under a key that begins with `entries.KEPT` is set within a durable `together`, and stays until removed.
+        """
+        if key.startswith(KEPT) and not self._is_durable_now:
+            raise ValueError("what must be kept is set within a durable transaction")
         _check_names(key)
         text = None if value is None else _json(value, MAX_STATE_BYTES)
         self.together(lambda: self._opened.rows.set_state(key, text, time.time()))

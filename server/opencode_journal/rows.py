@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opencode_common import database
 from opencode_journal.cursor import new_epoch
-from opencode_journal.entries import Entry
+from opencode_journal.entries import KEPT, Entry
 
 if TYPE_CHECKING:
     import sqlite3
@@ -159,7 +159,7 @@ class Rows:
         """Remove at most `batch` entries, which are older than `before` or too much; return how many.
 
         The oldest go first, up to the first that stays: what is left has no holes, though clocks be set.
-        Handles that nobody used and states that nobody set since `before` go as well.
+        Handles that nobody used and states that nobody set since `before` go as well, but for those to be `KEPT`.
         """
         with self.transaction(durable=False):
             too_much = self._db.execute("SELECT entry_bytes FROM about").fetchone()[0] - max_bytes
@@ -175,7 +175,9 @@ class Rows:
                 self._count_entries("seq <= ?", last, sign="-")
                 self._db.execute("DELETE FROM entries WHERE seq <= ?", (last,))
             self._db.execute("DELETE FROM handles WHERE used_at < ?", (before,))
-            self._db.execute("DELETE FROM states WHERE set_at < ?", (before,))
+            self._db.execute(
+                "DELETE FROM states WHERE set_at < ? AND NOT (key >= ? AND key < ?)", (before, KEPT, _behind(KEPT))
+            )
         return count
 
     def _count_entries(self, which: str, *values: int, sign: str = "+") -> None:
@@ -218,6 +220,16 @@ class Rows:
             self._use(found, now)
         return found["instance"], found["id"]
 
+    def knows(self, instance: str) -> bool:
+        """Whether anything of this instance has a handle, or an entry tells of it."""
+        found = self.read(
+            "SELECT 1 FROM handles WHERE kind IN ('a', 'm', 's') AND instance = ?"
+            " UNION ALL SELECT 1 FROM entries WHERE instance = ? LIMIT 1",
+            instance,
+            instance,
+        )
+        return bool(found)
+
     def state(self, key: str) -> Any:
         """Return what was set under `key`; None if nothing was."""
         with database.database_errors():
@@ -257,7 +269,10 @@ class Rows:
             return self._last_number("handles")
 
     def inherit(self, other: Rows, last_handle: int) -> frozenset[str]:
-        """Take over another journal's states, whose keys are returned, and its handles as `take_handles` does."""
+        """Take over another journal's states, but those `KEPT`, and its handles as `take_handles` does.
+
+        Returns the keys of the states.
+        """
         with self.transaction(durable=False):
             self._take_handles(other, last_handle)
             return self._take_states(other)
@@ -291,7 +306,7 @@ class Rows:
         )
 
     def _take_states(self, other: Rows) -> frozenset[str]:
-        states = other.read("SELECT * FROM states")
+        states = other.read("SELECT * FROM states WHERE NOT (key >= ? AND key < ?)", KEPT, _behind(KEPT))
         self._db.executemany("INSERT OR REPLACE INTO states VALUES (?, ?, ?)", states)
         return frozenset(row["key"] for row in states)
 

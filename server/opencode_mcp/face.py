@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 from opencode_fleet.control import Controller
 from opencode_fleet.inbox import Inbox
+from opencode_fleet.later import Later
 from opencode_fleet.opening import Opener
+from opencode_fleet.outbox import Outbox
 from opencode_journal.journal import Journal
 from opencode_mcp.caller import account
 from opencode_mcp.handles import Handles
@@ -23,11 +25,18 @@ if TYPE_CHECKING:
 class Face:
     """The fleet, who acts on it, what happened there, and what was shown.
 
-    `journal`: by default one in memory. `call_seconds`: how long a call may take.
+    `journal`: by default one in memory. `outbox`: by default one of that journal. `call_seconds`: how long a call
+    may take.
     """
 
     def __init__(
-        self, fleet: Fleet, driver: Driver, journal: Journal | None = None, *, call_seconds: float = 300.0
+        self,
+        fleet: Fleet,
+        driver: Driver,
+        journal: Journal | None = None,
+        *,
+        outbox: Outbox | None = None,
+        call_seconds: float = 300.0,
     ) -> None:
         self.fleet = fleet
         self.driver = driver
@@ -36,6 +45,8 @@ class Face:
         self.journal = journal or Journal(None)
         self.call_seconds = call_seconds
         self.inbox = Inbox(fleet, self.journal)
+        self.outbox = outbox or Outbox(self.journal)
+        self.later = Later(fleet, driver, self.outbox, self.journal)
         self.handles = Handles(self.journal)
         self.rows = InstanceRows(self.handles)
         self.caller = account()

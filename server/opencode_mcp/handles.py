@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
-from opencode_common.text import one_line
+from opencode_common.text import one_line, quote_name
 from opencode_fleet.errors import Refused
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ class Handles:
             Refused: no session of the instance has the handle.
         """
         text = (text or "").strip()
-        return self._id("s", instance, text) if text else None
+        return self._id("s", instance.name, text) if text else None
+
+    def session_id_at(self, instance: str, text: str) -> str:
+        """Return the same for an instance of which only the name is known; a blank text as an empty one."""
+        return self._id("s", instance, text.strip())
 
     def ask_id(self, instance: Instance, text: str) -> str:
         """Return the id of the ask that `text` names by handle; any other text as it is.
@@ -72,7 +76,7 @@ class Handles:
         Raises:
             Refused: no ask of the instance has the handle.
         """
-        return self._id("a", instance, text.strip())
+        return self._id("a", instance.name, text.strip())
 
     def _of(self, kind: Handled, instance: str, id_: str) -> str:
         self.prepare(kind, [(instance, id_)])
@@ -83,17 +87,17 @@ class Handles:
             self._edition = self.edition
             self._given.clear()
 
-    def _id(self, kind: Handled, instance: Instance, text: str) -> str:
+    def _id(self, kind: Handled, instance: str, text: str) -> str:
         if _FORM.fullmatch(text) is None:
             return text
         thing, lists = _WORDS[kind]
         found = self._journal.of_handle(text)
         if found is None or found[0] != kind:
             raise Refused(f"no {thing} has the handle {text}; {lists} lists them. Nothing was done")
-        if found[1] != instance.name:
+        if found[1] != instance:
             # The other name may be one that its machine chose.
             raise Refused(
                 f"{text} is {'an' if kind == 'a' else 'a'} {thing} of {one_line(found[1], 64)!r}, not of "
-                f"{instance.quoted}. Nothing was done"
+                f"{quote_name(instance)}. Nothing was done"
             )
         return found[2]

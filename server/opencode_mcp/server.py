@@ -11,8 +11,10 @@ from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
 from pydantic import ValidationError
 
 from opencode_common.text import one_line
+from opencode_fleet.delivery import Deliverer
 from opencode_fleet.drive import Driver
 from opencode_fleet.fleet import Fleet
+from opencode_fleet.outbox import Outbox
 from opencode_fleet.recorder import Recorder
 from opencode_journal.journal import Journal
 from opencode_journal.leader import Leader
@@ -98,14 +100,21 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
     fleet = Fleet(transport, settings)
     leader = Leader(settings.state_dir)
     journal = Journal(settings.state_dir, settings.journal_days, leader)
-    recorder = Recorder(fleet, journal, leader)
-    face = Face(
-        fleet, Driver(fleet, settings.send_timeout, recorder.deciding), journal, call_seconds=settings.send_timeout
-    )
+    outbox = Outbox(journal, settings.journal_days)
+    recorder = Recorder(fleet, journal, leader, carried=outbox.carried)
+    driver = Driver(fleet, settings.send_timeout, recorder.deciding, journal)
+    deliverer = Deliverer(fleet, driver.sender, outbox, journal, leader)
+    face = Face(fleet, driver, journal, outbox=outbox, call_seconds=settings.send_timeout)
 
     @asynccontextmanager
     async def lifespan(_server: MCPServer[Fleet]) -> AsyncIterator[Fleet]:
-        async with journal.watching(), leader.standing(), recorder.running(), fleet.running():
+        async with (
+            journal.watching(),
+            leader.standing(),
+            recorder.running(),
+            fleet.running(),
+            deliverer.running(),
+        ):
             yield fleet
 
     server = _Server(

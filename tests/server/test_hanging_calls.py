@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_fleet import connection as connection_module
+from opencode_fleet import posting as posting_module
 from opencode_fleet import sending as sending_module
 from opencode_fleet import turn as turn_module
 from opencode_fleet.drive import Driver
@@ -38,7 +39,7 @@ def seen(_ask: Ask) -> bool:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave an agent a tenth of a second where a person would be left to wait for seconds."""
     monkeypatch.setattr(turn_module, "LOOK_INTERVAL", 0.1)
-    for module in (turn_module, sending_module):
+    for module in (turn_module, sending_module, posting_module):
         monkeypatch.setattr(module, "RECORD_WITHIN", 0.1)
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import time
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mcp_types import TextContent
 
+from opencode_fleet.delivery import Deliverer
 from opencode_fleet.drive import Driver
+from opencode_fleet.outbox import Outbox
 from opencode_fleet.recorder import Recorder
 from opencode_journal.journal import Journal
 from opencode_journal.leader import Leader
@@ -17,7 +20,7 @@ from support.fake_agent import fake_fleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from mcp_types import CallToolResult
@@ -38,6 +41,8 @@ class FakeRelay:
     leader: Leader
     recorder: Recorder
     face: Face
+    outbox: Outbox
+    deliverer: Deliverer
 
     def entries(self, *kinds: str) -> list[Entry]:
         """Return what the journal has, of these kinds or all."""
@@ -77,11 +82,28 @@ async def fake_relay(
 
     `lost_after`: seconds after which an instance without a connection counts as away.
     """
+    async with fake_copy(state_dir, agents, lost_after=lost_after) as relay:
+        yield relay
+
+
+@asynccontextmanager
+async def fake_copy(
+    state_dir: Path | None,
+    agents: dict[str, FakeAgent],
+    *,
+    lost_after: float = 3600.0,
+    now: Callable[[], float] = time.time,
+    may_lead: bool = True,
+) -> AsyncIterator[FakeRelay]:
+    """Do the same. `now`: the outbox's clock. `may_lead`: whether it stands for election."""
     leader = Leader(state_dir)
     journal = Journal(state_dir, leader=leader)
-    async with journal.watching(), leader.standing(), fake_fleet(**agents) as (fleet, transport):
-        recorder = Recorder(fleet, journal, leader, lost_after=lost_after)
-        async with recorder.running():
-            driver = Driver(fleet, 30, deciding=recorder.deciding)
-            face = Face(fleet, driver, journal)
-            yield FakeRelay(fleet, transport, journal, leader, recorder, face)
+    standing = leader.standing() if may_lead else nullcontext()
+    async with journal.watching(), standing, fake_fleet(**agents) as (fleet, transport):
+        outbox = Outbox(journal, now=now)
+        recorder = Recorder(fleet, journal, leader, carried=outbox.carried, lost_after=lost_after)
+        driver = Driver(fleet, 30, deciding=recorder.deciding, journal=journal)
+        deliverer = Deliverer(fleet, driver.sender, outbox, journal, leader)
+        async with recorder.running(), deliverer.running():
+            face = Face(fleet, driver, journal, outbox=outbox)
+            yield FakeRelay(fleet, transport, journal, leader, recorder, face, outbox, deliverer)

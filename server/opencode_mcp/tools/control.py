@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from mcp_types import CallToolResult
 from pydantic import Field
 
-from opencode_fleet.control import Action, Wish
+from opencode_fleet.control import Action, Done, Wish
 from opencode_fleet.errors import Refused
 from opencode_mcp.face import Face
 from opencode_mcp.tool import Instances, Tool, answered, means_all, optional_text
@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 async def control(
     face: Face,
     instance: Instances,
-    action: Action,
+    action: Literal[Action, "cancel"],
     session: Annotated[
         str | None, optional_text("id or handle; default: the current one, to stop all that run")
     ] = None,
     value: Annotated[
-        str, Field(description="new title, agent, PROVIDER/MODEL, or directory to open", max_length=4_096)
+        str,
+        Field(description="title, agent, PROVIDER/MODEL, directory to open, or message to cancel", max_length=4_096),
     ] = "",
     plan: Annotated[str, Field(description="handle of what an earlier call showed", max_length=40)] = "",
 ) -> Annotated[CallToolResult, ControlResult]:
@@ -36,6 +37,8 @@ async def control(
     """
     if action in ("open", "close"):
         return await _open_or_close(face, instance, action, session, value, plan)
+    if action == "cancel":
+        return _cancel(face, instance, value)
     instances = await _meant(face, instance)
     wanted = (session or "").strip() or None
     if wanted and len(instances) != 1:
@@ -62,6 +65,16 @@ async def _open_or_close(
         done = await face.opener.open(names[0], value)
     else:
         done = await face.opener.close(await face.fleet.find_live(names[0]), plan.strip())
+    result = control_result([done])
+    return answered(control_text(result), result)
+
+
+def _cancel(face: Face, names: list[str], handle: str) -> CallToolResult:
+    """Take back a message that waits, also for an instance that is not there."""
+    if len(names) > 1:
+        raise Refused("one message is cancelled at a time, of one instance; nothing was cancelled")
+    message = face.outbox.cancel(handle, "" if means_all(names) else names[0], face.caller.login)
+    done = Done("done", f"{message.handle} was cancelled, and is not sent", message.instance)
     result = control_result([done])
     return answered(control_text(result), result)
 

@@ -11,12 +11,14 @@ from opencode_mcp.face import Face
 from opencode_mcp.place import Place
 from opencode_mcp.tool import Tool, answered, optional_text
 from opencode_mcp.views.inbox import MAX_ASKS, MAX_ENDS, InboxResult, InboxView
+from opencode_mcp.views.messages import MAX_MESSAGES, message_row, messages_text
 from opencode_mcp.views.shares import counted, in_turns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opencode_fleet.inbox import Waiting
+    from opencode_fleet.outbox import Message
     from opencode_journal.entries import Entry
 
 LAST_ENDS = 5
@@ -36,14 +38,22 @@ async def inbox(face: Face, cursor: Cursor = None) -> Annotated[CallToolResult, 
         waiting = await face.inbox.waiting()
         news = face.inbox.ends(place.told, MAX_ENDS)
         ends, is_all, place = news.ends, news.is_all, Place(news.cursor)
-    return listed(face, waiting, ends, place, is_all=is_all)
+    return listed(face, waiting, ends, place, is_all=is_all, messages=face.outbox.messages())
 
 
 def listed(
-    face: Face, waiting: Sequence[Waiting], ends: Sequence[Entry], place: Place, *, is_all: bool, nothing: str = ""
+    face: Face,
+    waiting: Sequence[Waiting],
+    ends: Sequence[Entry],
+    place: Place,
+    *,
+    is_all: bool,
+    nothing: str = "",
+    messages: Sequence[Message] = (),
 ) -> CallToolResult:
     """Return what waits and what ended; `nothing` is said where that is nothing, `is_all` if no more ended."""
-    view = InboxView(face.handles, face.shown, time.time())
+    now = time.time()
+    view = InboxView(face.handles, face.shown, now)
     turns = in_turns([each.machine for each in waiting])
     kept = [waiting[place] for place in sorted(turns[:MAX_ASKS])]
     asks = list(zip(kept, view.waiting_rows(kept), strict=True))
@@ -55,6 +65,7 @@ def listed(
         left_out=len(waiting) - len(asks),
         more=not is_all,
         problem=face.journal.trouble,
+        messages=[message_row(message) for message in messages[:MAX_MESSAGES]],
     )
     lines = []
     if asks:
@@ -71,6 +82,11 @@ def listed(
         lines += ["Over:", view.ends_text(ended)]
     if result.more:
         lines.append("More is over; the next call tells of it.")
+    if result.messages:
+        lines += [
+            f"{len(messages)} {'messages wait' if len(messages) > 1 else 'message waits'} for an instance:",
+            messages_text(result.messages, len(messages) - len(result.messages), now),
+        ]
     if not asks and not ended:
         lines.append(nothing or "Nothing needs the person, and nothing ended.")
     if result.problem:

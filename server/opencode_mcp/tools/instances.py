@@ -11,7 +11,15 @@ from pydantic import Field
 from opencode_common.text import one_line
 from opencode_mcp.face import Face
 from opencode_mcp.tool import Tool, answered
-from opencode_mcp.views.instances import MAX_ROWS, InstancesResult, fits, fitting, in_order, instances_text
+from opencode_mcp.views.instances import (
+    MAX_ROWS,
+    InstancesResult,
+    fits,
+    fitting,
+    in_order,
+    instances_text,
+    kept_elsewhere,
+)
 from opencode_mcp.views.shares import counted, in_turns
 
 
@@ -26,14 +34,19 @@ async def instances(
     everyone = await face.fleet.instances()
     listed = in_order(instance for instance in everyone if fits(instance, words))
     turns = in_turns([instance.endpoint.machine for instance in listed])
-    rows = dict(zip(turns, face.rows.of([listed[place] for place in turns[:MAX_ROWS]]), strict=False))
+    kept_for = Counter(message.instance for message in face.outbox.messages())
+    rows = dict(zip(turns, face.rows.of([listed[place] for place in turns[:MAX_ROWS]], kept_for), strict=False))
     shown = fitting([line for _, line in rows.values()])
     kept = [rows[place] for place in sorted(turns[:shown])]
     left_out = [listed[place] for place in sorted(turns[shown:])]
     result = InstancesResult.model_construct(
         instances=[row for row, _ in kept],
         left_out=dict(Counter(instance.state_name() for instance in left_out)),
-        problems=[*face.fleet.problems(), *([face.journal.trouble] if face.journal.trouble else [])],
+        problems=[
+            *face.fleet.problems(),
+            *([face.journal.trouble] if face.journal.trouble else []),
+            *kept_elsewhere(kept_for, everyone),
+        ],
     )
     absence = face.fleet.absence()
     if everyone and not listed:

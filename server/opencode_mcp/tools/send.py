@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
@@ -11,15 +12,20 @@ from pydantic import Field
 from opencode_fleet.choices import Manner, When
 from opencode_fleet.errors import Refused
 from opencode_fleet.fleet import Fleet
+from opencode_fleet.later import Kept
+from opencode_fleet.outbox import Draft
 from opencode_fleet.sessions import NEW_SESSION
 from opencode_mcp.face import Face
 from opencode_mcp.tool import MAX_INSTANCES, Instances, Tool, answered, means_all, optional_text, progress
+from opencode_mcp.views.messages import kept
 from opencode_mcp.views.turns import SendResult, sent_to_all, stopped, turned
 
 if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
 
 MAX_MESSAGE = 200_000
+Moment = Literal[When, "asleep"]
+"""`asleep`: at once if the instance is there and idle, else kept until it is."""
 
 
 async def send(
@@ -32,7 +38,11 @@ async def send(
         str | None, optional_text("id, handle, words of its title, or 'new'; default: the current one")
     ] = None,
     when: Annotated[
-        When, Field(description="now: refused while it is busy; steer: into the running turn; queue: after it")
+        Moment,
+        Field(
+            description="now: refused while it is busy; steer: into the running turn; queue: after it; "
+            "asleep: kept until it is back"
+        ),
     ] = "now",
     agent: Annotated[str | None, optional_text("agent (mode) from now on, as plan; default: as it is")] = None,
     model: Annotated[str | None, optional_text("PROVIDER/MODEL from now on; default: as it is")] = None,
@@ -40,6 +50,10 @@ async def send(
     """Send an instance's agent a message; wait for its answer, question or permission request."""
     if not message.strip() and not abort:
         raise Refused("`message` is empty; nothing was sent")
+    if when == "asleep":
+        if abort or means_all(instance) or len(instance) > 1:
+            raise Refused("when='asleep' is for one instance at a time, without `abort`; nothing was sent")
+        return await _send_later(face, ctx, instance[0], message, session or "", agent or "", model or "")
     manner = Manner(when, (agent or "").strip(), (model or "").strip())
     if means_all(instance) or len(instance) > 1:
         return await _send_to_all(face, instance, message, (session or "").strip() or None, manner, abort=abort)
@@ -51,6 +65,20 @@ async def send(
             return answered(*stopped(target, ended))
         wanted = wanted or ended
     outcome = await face.driver.send(target, message, wanted, progress(ctx), manner)
+    return answered(*turned(target, outcome, face.shown))
+
+
+async def _send_later(
+    face: Face, ctx: Context[Fleet, Any], name: str, message: str, session: str, agent: str, model: str
+) -> CallToolResult:
+    place = await face.later.place(name)
+    wanted = face.handles.session_id_at(place.name, session)
+    draft = Draft(place.name, message, face.caller.login, wanted, agent.strip(), model.strip())
+    sent = await face.later.send(place, draft, progress(ctx))
+    if isinstance(sent, Kept):
+        return answered(*kept(sent))
+    target = await face.fleet.find(place.name)
+    outcome = replace(sent, note=sent.note or "it is there, so the message was sent at once")
     return answered(*turned(target, outcome, face.shown))
 
 

@@ -14,7 +14,7 @@ from opencode_mcp.face import Face
 from opencode_mcp.place import Place, mark_of
 from opencode_mcp.tool import Tool
 from opencode_mcp.tools.inbox import Cursor, listed
-from opencode_mcp.views.inbox import MAX_ENDS, InboxResult
+from opencode_mcp.views.inbox import MAX_ENDS, WaitResult
 
 LONGEST = 40
 """Seconds: chat clients and the gateway end a call after 45, and an answer must be on its way before."""
@@ -26,7 +26,7 @@ async def wait(
     cursor: Cursor = None,
     seconds: Annotated[int, Field(ge=1, le=LONGEST)] = LONGEST,
     instances: Annotated[list[str], Field(description="only these; default: all", max_length=50)] = [],  # noqa: B006 - never changed
-) -> Annotated[CallToolResult, InboxResult]:
+) -> Annotated[CallToolResult, WaitResult]:
     """Wait until something needs the person, or ends or fails, after `cursor`; without one, from now on."""
     # A caller whose calls end earlier has said so for `send`.
     until = time.monotonic() + min(seconds, face.call_seconds)

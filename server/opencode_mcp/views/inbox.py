@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opencode_common.text import fence, one_line
-from opencode_journal.entries import INSTANCE_LOST, TURN_FAILED
+from opencode_journal.entries import (
+    INSTANCE_LOST,
+    MESSAGE,
+    MESSAGE_ANSWERED,
+    MESSAGE_EXPIRED,
+    MESSAGE_FAILED,
+    TURN_FAILED,
+)
 from opencode_mcp.views.asks import GIST_LENGTH, gist
 from opencode_mcp.views.rows import Result, Row
 from opencode_mcp.views.shown import HOW_TO_SETTLE
@@ -24,6 +31,17 @@ MAX_ASKS: Final = 50
 MAX_ENDS: Final = 50
 MAX_LISTING: Final = 20_000
 """Asks, ends, and characters of asks in one answer, whatever registers."""
+MESSAGE_ENDS: Final = {
+    MESSAGE_ANSWERED: "your message was delivered, and is done",
+    MESSAGE_FAILED: "your message failed",
+    MESSAGE_EXPIRED: "your message has expired, and was not sent",
+}
+_RESULTS: Final = {
+    INSTANCE_LOST: "away",
+    TURN_FAILED: "failed",
+    MESSAGE_FAILED: "failed",
+    MESSAGE_EXPIRED: "expired",
+}
 _TITLE: Final = 60
 _PROBLEM: Final = 200
 
@@ -44,7 +62,11 @@ class WaitingRow(Row):
 
 
 class EndRow(Row):
-    """What is over. `result`: done, failed, or away: nothing is heard of the machine. `at`: epoch seconds."""
+    """What is over. `at`: epoch seconds.
+
+    `result`: done, failed, expired, or away: nothing is heard of the machine. `title`: of a message that waited, its
+    handle and beginning.
+    """
 
     result: str
     instance: str
@@ -55,7 +77,7 @@ class EndRow(Row):
     at: float
 
 
-class InboxResult(Result):
+class WaitResult(Result):
     """What needs the person, and what ended. `left_out`: asks that are not listed. `more`: more ended than is."""
 
     asks: list[WaitingRow]
@@ -64,6 +86,13 @@ class InboxResult(Result):
     left_out: int = 0
     more: bool = False
     problem: str = ""
+
+
+class InboxResult(WaitResult):
+    """The same, and the messages that wait."""
+
+    messages: list[Any] = []
+    """Each a `MessageRow`, whose fields its schema does not name: it stands in every chat's context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,13 +130,15 @@ class InboxView:
 
     def _end_row(self, entry: Entry) -> EndRow:
         is_away = entry.kind == INSTANCE_LOST
+        message = f"{entry.data[MESSAGE]}: {entry.data.get('about', '')}" if entry.kind in MESSAGE_ENDS else ""
+        problem = entry.data.get("why" if is_away else "problem") or (message and entry.data.get("note")) or ""
         return EndRow.model_construct(
-            result="away" if is_away else "failed" if entry.kind == TURN_FAILED else "done",
+            result=_RESULTS.get(entry.kind, "done"),
             instance=entry.instance,
             session=entry.session,
             session_handle=self.handles.of_session(entry.instance, entry.session) if entry.session else "",
-            title=one_line(str(entry.data.get("title", "")), _TITLE),
-            problem=one_line(str(entry.data.get("why" if is_away else "problem", "")), _PROBLEM),
+            title=one_line(message or str(entry.data.get("title", "")), _TITLE),
+            problem=one_line(str(problem), _PROBLEM),
             at=entry.at,
         )
 
@@ -141,6 +172,8 @@ class InboxView:
         if row.result == "away":
             busy = entry.data.get("turns", 0)
             said = "nothing is heard of it any more" + (f", {busy} turns ran" if busy else "")
+        elif entry.kind in MESSAGE_ENDS:
+            said = MESSAGE_ENDS[entry.kind]
         else:
             is_unseen = entry.data.get("unseen", False)
             said = "it no longer runs; how it ended was not seen, `read` tells" if is_unseen else row.result

@@ -11,7 +11,7 @@ from opencode_mcp.views.asks import gist
 from opencode_mcp.views.rows import Result, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from opencode_fleet.instance import Instance
     from opencode_mcp.handles import Handles
@@ -69,22 +69,22 @@ class InstanceRows:
         self._handles = handles
         self._made: WeakKeyDictionary[Instance, tuple[object, InstanceRow, str]] = WeakKeyDictionary()
 
-    def of(self, instances: Sequence[Instance]) -> list[tuple[InstanceRow, str]]:
-        """Return the row and the line of each."""
+    def of(self, instances: Sequence[Instance], kept_for: Mapping[str, int]) -> list[tuple[InstanceRow, str]]:
+        """Return the row and the line of each; `kept_for`: how many messages wait for it, by its name."""
         newest = ((instance.name, instance.state.newest_root()) for instance in instances)
         self._handles.prepare("s", [(name, session.id) for name, session in newest if session])
-        return [self._of(instance) for instance in instances]
+        return [self._of(instance, kept_for.get(instance.name, 0)) for instance in instances]
 
-    def _of(self, instance: Instance) -> tuple[InstanceRow, str]:
+    def _of(self, instance: Instance, kept: int) -> tuple[InstanceRow, str]:
         made = self._made.get(instance)
-        key = instance.version, self._handles.edition
+        key = instance.version, self._handles.edition, kept
         if made is None or made[0] != key:
-            row = self._row(instance)
+            row = self._row(instance, kept)
             made = key, row, _instance_line(row)
             self._made[instance] = made
         return made[1], made[2]
 
-    def _row(self, instance: Instance) -> InstanceRow:
+    def _row(self, instance: Instance, kept: int) -> InstanceRow:
         state = instance.state
         newest = state.newest_root()
         asks = state.pending_asks()
@@ -97,6 +97,8 @@ class InstanceRows:
             waits_for = one_line(retries[0].describe(), WAITS_FOR_LENGTH)
         elif not instance.connected.is_set():
             waits_for = one_line(bare(instance.trouble), WAITS_FOR_LENGTH)
+        if kept:
+            waits_for = "; ".join(each for each in (waits_for, _kept_text(kept)) if each)
         return InstanceRow.model_construct(
             name=instance.name,
             state=instance.state_name(),
@@ -112,6 +114,16 @@ class InstanceRows:
             since=instance.offline_since or instance.known_until or 0,
             remote=_limited(instance.rights),
         )
+
+
+def _kept_text(kept: int) -> str:
+    return f"{kept} {'messages wait' if kept > 1 else 'message waits'} for it"
+
+
+def kept_elsewhere(kept_for: Mapping[str, int], listed: Iterable[Instance]) -> list[str]:
+    """Say for which instances messages wait that are not listed, a line each."""
+    names = sorted(kept_for.keys() - {instance.name for instance in listed})
+    return [f"{one_line(name, 64)} is not there; {_kept_text(kept_for[name])}" for name in names[:MAX_ROWS]]
 
 
 def _limited(rights: frozenset[str] | None) -> list[str]:

@@ -1,0 +1,110 @@
+"""The same call to the server after one that ended in the middle of it: nothing is sent again that arrived."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from opencode_fleet import posting as posting_module
+from opencode_fleet.choices import Manner
+from opencode_fleet.sending import AS_IT_IS
+from support.fake_agent import FakeAgent
+from support.fake_hanging import FakeHanging
+from support.fake_relay import FakeRelay, fake_relay
+from support.waiting import eventually_async
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from opencode_fleet.model import Outcome
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look a second time at once."""
+    monkeypatch.setattr(posting_module, "STORED_WITHIN", 0.02)
+
+
+async def ignored(_text: str) -> None:
+    """Take what is told while a message is answered."""
+
+
+async def send(relay: FakeRelay, message: str = "hello", manner: Manner = AS_IT_IS) -> Outcome:
+    instance = await relay.fleet.find_live("laptop")
+    return await relay.face.driver.send(instance, message, None, ignored, manner)
+
+
+async def cut(relay: FakeRelay, agent: FakeAgent, *, manner: Manner = AS_IT_IS, posts: int = 1) -> None:
+    """Send a message and let its server end in the middle of the turn."""
+    call = asyncio.create_task(send(relay, manner=manner))
+    await eventually_async(lambda: len(agent.posted) == posts, "it is posted")
+    call.cancel()
+    await asyncio.wait([call])
+
+
+def kept(relay: FakeRelay) -> list[str]:
+    return relay.journal.state_keys("call/")
+
+
+async def test_what_arrived_is_taken_up_by_the_next_server(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    agent.add_session("/")
+    agent.gate.clear()
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        await cut(relay, agent)
+        assert len(kept(relay)) == 1
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        again = asyncio.create_task(send(relay))
+        await asyncio.sleep(0)
+        agent.gate.set()
+        outcome = await again
+        assert (outcome.result, outcome.text) == ("done", "echo: hello")
+        assert "this very message was sent before" in outcome.note
+        assert len(agent.posted) == 1
+        # Its caller knows by now, and means the next one anew.
+        assert kept(relay) == []
+        assert not (await send(relay)).note
+        assert len(agent.posted) == 2
+
+
+async def test_one_into_a_running_turn_is_sent_once_too(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    session = agent.add_session("/").id
+    agent.gate.clear()
+    agent.tell_busy(session, "thinking")
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        await cut(relay, agent, manner=Manner("steer"))
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        agent.gate.set()
+        outcome = await send(relay, manner=Manner("steer"))
+        assert "this very message was sent before" in outcome.note
+        assert len(agent.posted) == 1
+
+
+async def test_what_did_not_arrive_is_sent(tmp_path: Path) -> None:
+    agent = FakeHanging()
+    agent.add_session("/")
+    agent.hangs.add("prompt")
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        call = asyncio.create_task(send(relay))
+        await eventually_async(lambda: agent.held, "it is being posted")
+        call.cancel()
+        await asyncio.wait([call])
+    agent.hangs.clear()
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        outcome = await send(relay)
+        assert (outcome.result, outcome.note) == ("done", "")
+        assert len(agent.posted) == 1
+
+
+async def test_a_call_that_was_answered_leaves_nothing(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    agent.add_session("/")
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        await send(relay)
+        assert kept(relay) == []
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        assert not (await send(relay)).note
+    assert len(agent.posted) == 2
