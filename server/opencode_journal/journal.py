@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from opencode_journal.leader import Leader
 
 T = TypeVar("T")
-Handled = Literal["a", "s"]
-"""What has handles: asks and sessions."""
+Handled = Literal["a", "s", "u"]
+"""What has handles: asks, sessions and uploads."""
+_KINDS: Final[dict[str, Handled]] = {"a": "a", "s": "s", "u": "u"}
 MAX_STATE_BYTES: Final = 256 * 1024
 """Of one state's value as JSON."""
 MAX_BYTES: Final = 200_000_000
@@ -43,7 +44,7 @@ _PRUNE_SECONDS: Final = 10.0
 _PRUNE_BATCH: Final = 2_000
 """Entries that go at once: others wait for that long, and so does the event loop."""
 _DAY: Final = 86_400
-_HANDLE: Final = re.compile(r"([as])([1-9][0-9]{0,15})")
+_HANDLE: Final = re.compile(r"([asu])([1-9][0-9]{0,15})")
 
 
 class Journal:
@@ -220,7 +221,7 @@ class Journal:
         return self._do(lambda: self._opened.rows.latest(limit, kinds))
 
     def handle(self, kind: Handled, instance: str, id_: str) -> str:
-        """Return the handle of an ask or a session, as `a3` or `s12`: the same as before, or a new one.
+        """Return the handle of an ask, a session or an upload, as `a3`: the same as before, or a new one.
 
         None is given to two things, however long ago, if this is not called within `together`.
         """
@@ -249,7 +250,7 @@ class Journal:
         found = _HANDLE.fullmatch(text.strip().lower())
         if found is None:
             return None
-        kind: Handled = "a" if found[1] == "a" else "s"
+        kind: Handled = _KINDS[found[1]]
         thing = self._do(lambda: self._opened.rows.thing(kind, int(found[2]), time.time()))
         return None if thing is None else (kind, *thing)
 

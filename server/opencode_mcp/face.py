@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from opencode_fleet.control import Controller
 from opencode_fleet.inbox import Inbox
 from opencode_journal.journal import Journal
+from opencode_mcp.attachments import Attachments
 from opencode_mcp.caller import account
 from opencode_mcp.handles import Handles
 from opencode_mcp.views.instances import InstanceRows
@@ -16,17 +17,25 @@ from opencode_mcp.views.shown import Shown, ShownByLogin
 if TYPE_CHECKING:
     from opencode_fleet.drive import Driver
     from opencode_fleet.fleet import Fleet
+    from opencode_mcp.attachments import UploadPage
     from opencode_mcp.caller import Caller
 
 
 class Face:
     """The fleet, who acts on it, what happened there, and what was shown.
 
-    `journal`: by default one in memory. `call_seconds`: how long a call may take.
+    `journal`: by default one in memory. `call_seconds`: how long a call may take. `uploads`: where a page for uploads
+    puts files; None where there is none.
     """
 
     def __init__(
-        self, fleet: Fleet, driver: Driver, journal: Journal | None = None, *, call_seconds: float = 300.0
+        self,
+        fleet: Fleet,
+        driver: Driver,
+        journal: Journal | None = None,
+        *,
+        call_seconds: float = 300.0,
+        uploads: UploadPage | None = None,
     ) -> None:
         self.fleet = fleet
         self.driver = driver
@@ -35,6 +44,7 @@ class Face:
         self.call_seconds = call_seconds
         self.inbox = Inbox(fleet, self.journal)
         self.handles = Handles(self.journal)
+        self.attachments = Attachments(self.journal, uploads)
         self.rows = InstanceRows(self.handles)
         self.caller = account()
         self.shown = Shown()

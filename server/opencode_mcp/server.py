@@ -16,6 +16,7 @@ from opencode_fleet.fleet import Fleet
 from opencode_fleet.recorder import Recorder
 from opencode_journal.journal import Journal
 from opencode_journal.leader import Leader
+from opencode_mcp.attachments import upload_page
 from opencode_mcp.caller import caller_of
 from opencode_mcp.face import Face
 from opencode_mcp.tool import failure
@@ -100,7 +101,11 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
     journal = Journal(settings.state_dir, settings.journal_days, leader)
     recorder = Recorder(fleet, journal, leader)
     face = Face(
-        fleet, Driver(fleet, settings.send_timeout, recorder.deciding), journal, call_seconds=settings.send_timeout
+        fleet,
+        Driver(fleet, settings.send_timeout, recorder.deciding),
+        journal,
+        call_seconds=settings.send_timeout,
+        uploads=upload_page(settings.uploads_dir, settings.uploads_url),
     )
 
     @asynccontextmanager
