@@ -1,4 +1,4 @@
-"""Files with a message: what may go together, how each generation is given them, and what helps where they are refused."""
+"""Files with a message: what may go together, how they are posted, and what helps where they are refused."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def test_a_file_is_data_of_what_its_bytes_are() -> None:
     file = checked_file("shot.txt", PNG)
     assert (file.name, file.media_type) == ("shot.txt.png", "image/png")
     assert file.uri.startswith("data:image/png;base64,iVBORw0KGgo")
-    with pytest.raises(Refused, match="the file 'x.exe' is none of what is taken.*Nothing was sent"):
+    with pytest.raises(Refused, match=r"the file .x\.exe. is none of what is taken.*Nothing was sent"):
         checked_file("x.exe", b"MZ\0")
 
 
 def test_files_that_a_laptop_would_not_take_together_are_refused() -> None:
     half = File("a.png", "image/png", bytes(2_500_000))
     check_together("x" * 200_000, [half, half])
-    with pytest.raises(Refused, match="5.0 MB together"):
+    with pytest.raises(Refused, match=r"5\.0 MB together"):
         check_together("", [half, half, TEXT])
     # As JSON each of these takes twelve bytes.
     with pytest.raises(Refused, match="shorten the message"):
@@ -59,11 +59,13 @@ def test_a_large_message_has_the_time_that_a_slow_line_takes() -> None:
 
 
 def test_a_guard_that_refuses_a_message_with_files_is_to_be_updated() -> None:
-    with pytest.raises(
-        Forbidden, match=r"`files`; nothing was sent\. If it is for the files: update opencode-connected"
+    with (
+        pytest.raises(
+            Forbidden, match=r"`files`; nothing was sent\. If it is for the files: update opencode-connected"
+        ),
+        naming_files(prompt(TEXT)),
     ):
-        with naming_files(prompt(TEXT)):
-            raise Forbidden("the body has `files`")
+        raise Forbidden("the body has `files`")
     with pytest.raises(Forbidden, match=r"^no right$"), naming_files(prompt()):
         raise Forbidden("no right")
 
