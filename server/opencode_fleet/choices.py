@@ -13,6 +13,7 @@ from opencode_fleet.errors import Refused
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from opencode_fleet.files import File
     from opencode_fleet.instance import Instance
 
 When = Literal["now", "steer", "queue"]
@@ -33,6 +34,8 @@ class Manner(NamedTuple):
     agent: str = ""
     model: str = ""
     """`PROVIDER/MODEL`."""
+    files: tuple[File, ...] = ()
+    """That go with the message."""
 
 
 async def offered(instance: Instance, manner: Manner) -> Manner:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from opencode_fleet.files import File
 
 MAX_ASK_SHOWN: Final = 100_000
 """Characters of an ask. It is never cut, as nobody can approve what they do not see; a larger one is not offered."""
@@ -208,6 +211,8 @@ class Prompt:
     """The agent, model and variant that the session is in or was just switched to; empty if not told."""
     delivery: Literal["steer", "queue"] = "steer"
     """Into a session that runs: into its turn, or after it."""
+    files: tuple[File, ...] = ()
+    """That go with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

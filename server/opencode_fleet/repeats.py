@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from dataclasses import replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opencode_fleet.choices import Manner
@@ -42,7 +44,8 @@ class Repeats:
 
     def cut(self, call: Call, sent: Sent) -> None:
         """Remember that the caller went away, and what was sent."""
-        self._cut[call] = time.monotonic(), sent
+        call = _light(call)
+        self._cut[call] = time.monotonic(), sent._replace(prompt=replace(sent.prompt, files=()))
         self._cut.move_to_end(call)
         while len(self._cut) > MAX_REMEMBERED:
             self._cut.popitem(last=False)
@@ -55,7 +58,7 @@ class Repeats:
         Raises:
             InstanceError: it is not known whether its message arrived, as that call would have said.
         """
-        at, sent = self._cut.pop(call, (0.0, None))
+        at, sent = self._cut.pop(_light(call), (0.0, None))
         if sent is None or time.monotonic() - at >= REMEMBERED_FOR:
             return None
         try:
@@ -68,3 +71,9 @@ class Repeats:
                 raise
             return None
         return sent
+
+
+def _light(call: Call) -> Call:
+    """Return a call with digests in place of its files, which may be large."""
+    files = tuple(replace(file, content=sha256(file.content).digest()) for file in call.manner.files)
+    return call._replace(manner=call.manner._replace(files=files))

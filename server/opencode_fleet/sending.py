@@ -138,7 +138,7 @@ class Sender:
         if manner != AS_IT_IS:
             raise Refused(
                 f"/{command.name} is a command: it begins in an idle session, with the session's agent and model. "
-                "Send it without `when`, `agent` and `model`; nothing was sent"
+                "Send it without `when`, `agent`, `model` and `files`; nothing was sent"
             )
         call = Call(instance.name, wanted, f"/{command.name} {command.arguments}")
         if (sent_before := await self._repeats.take(call)) is not None:
@@ -312,6 +312,7 @@ class Sender:
             manner.model or session.model,
             "" if manner.model else session.variant,
             delivery="queue" if when == "queue" else "steer",
+            files=manner.files,
         )
         return _Ready(prompt, when, note)
 

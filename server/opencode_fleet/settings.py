@@ -47,6 +47,10 @@ class Settings:
     """`RELAY_JOURNAL_DAYS`: for how long the journal remembers."""
     callers_told: bool = False
     """`RELAY_CALLERS`: `told` by a parent that says of each call who makes it, as the gateway does."""
+    uploads_dir: Path | None = None
+    """`RELAY_UPLOADS_DIR`: what a parent with a page for uploads fills, as the gateway; None where there is none."""
+    uploads_url: str = ""
+    """`RELAY_UPLOADS_URL`: where that page is; what comes behind it is the secret of one upload."""
 
 
 def _whole_number(value: str) -> int | None:
@@ -97,6 +101,12 @@ def _told(value: str) -> bool:
     return True
 
 
+def _address(value: str) -> str:
+    if not value.startswith(("https://", "http://")):
+        raise ValueError("an address, https://HOST/PATH")
+    return value.rstrip("/")
+
+
 _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "RELAY_REGISTRY_DIR": ("registry_dir", _directory),
     "DISCOVERY_INTERVAL_MS": ("discovery_interval", _milliseconds(100, 3_600_000)),
@@ -108,6 +118,8 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "RELAY_STATE_DIR": ("state_dir", _directory),
     "RELAY_JOURNAL_DAYS": ("journal_days", _days),
     "RELAY_CALLERS": ("callers_told", _told),
+    "RELAY_UPLOADS_DIR": ("uploads_dir", _directory),
+    "RELAY_UPLOADS_URL": ("uploads_url", _address),
 }
 assert {name for name, _ in _VARIABLES.values()} == {field.name for field in fields(Settings)}  # noqa: S101 - a guard for whoever adds a setting
 

@@ -24,6 +24,7 @@ from opencode_gateway.door.health import Health
 from opencode_gateway.door.limits import CallLimits
 from opencode_gateway.door.tokens_first import TokensFirst
 from opencode_gateway.pages import landing
+from opencode_gateway.pages.uploads import UploadPages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -61,12 +62,18 @@ def build_app(
         on_refusal: hears of those who are refused at the door.
     """
     release = version("opencode-relay")
-    children = Children(servers, environ, configuration.tool_timeout_seconds, release)
+    uploads = UploadPages(configuration.data_dir / "uploads", configuration.public_url, log.write)
+    # Whoever hears who calls may open places for files of theirs.
+    served = {
+        name: server.with_variables(uploads.variables) if server.is_told_callers(name) else server
+        for name, server in servers.items()
+    }
+    children = Children(served, environ, configuration.tool_timeout_seconds, release)
     observing = frozenset(configuration.capabilities["observe"])
 
     @asynccontextmanager
     async def lifespan(_server: FastMCP[None]) -> AsyncIterator[None]:
-        async with children.running():
+        async with children.running(), uploads.pruning():
             # Older defaults that somebody wrote out are no reason not to serve, nor to guess who may do what is new.
             for warning in children.compared(configuration.capabilities).warnings():
                 _log.warning("%s", warning)
@@ -106,6 +113,7 @@ def build_app(
         middleware=[Middleware(TokensFirst), Middleware(CallLimits), Middleware(MendedBody)],
     )
     app.router.routes.extend(landing.routes(configuration.resource))
+    app.router.routes.extend(uploads.routes())
     app.router.routes.append(Route(HEALTH_PATH, Health(children).endpoint, methods=["GET"]))
     return guarded(
         app,

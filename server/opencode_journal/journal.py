@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from opencode_journal.leader import Leader
 
 T = TypeVar("T")
-Handled = Literal["a", "m", "s"]
-"""What has handles: asks, messages and sessions."""
+Handled = Literal["a", "m", "s", "u"]
+"""What has handles: asks, messages, sessions and uploads."""
 MAX_STATE_BYTES: Final = 256 * 1024
 """Of one state's value as JSON."""
 MAX_BYTES: Final = 200_000_000
@@ -43,7 +43,7 @@ _PRUNE_SECONDS: Final = 10.0
 _PRUNE_BATCH: Final = 2_000
 """Entries that go at once: others wait for that long, and so does the event loop."""
 _DAY: Final = 86_400
-_HANDLE: Final = re.compile(r"([ams])([1-9][0-9]{0,15})")
+_HANDLE: Final = re.compile(r"([amsu])([1-9][0-9]{0,15})")
 
 
 class Journal:
@@ -224,7 +224,7 @@ class Journal:
         return self._do(lambda: self._opened.rows.latest(limit, kinds))
 
     def handle(self, kind: Handled, instance: str, id_: str) -> str:
-        """Return the handle of an ask, a message or a session, as `a3`, `m7` or `s12`: that of before, or a new one.
+        """Return the handle of such a thing, as `a3` or `s12`: that of before, or a new one.
 
         None is given to two things, however long ago, if this is not called within `together`.
         """

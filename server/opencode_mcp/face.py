@@ -11,6 +11,7 @@ from opencode_fleet.later import Later
 from opencode_fleet.opening import Opener
 from opencode_fleet.outbox import Outbox
 from opencode_journal.journal import Journal
+from opencode_mcp.attachments import Attachments
 from opencode_mcp.caller import account
 from opencode_mcp.handles import Handles
 from opencode_mcp.views.instances import InstanceRows
@@ -19,6 +20,7 @@ from opencode_mcp.views.shown import Shown, ShownByLogin
 if TYPE_CHECKING:
     from opencode_fleet.drive import Driver
     from opencode_fleet.fleet import Fleet
+    from opencode_mcp.attachments import UploadPage
     from opencode_mcp.caller import Caller
 
 
@@ -26,7 +28,7 @@ class Face:
     """The fleet, who acts on it, what happened there, and what was shown.
 
     `journal`: by default one in memory. `outbox`: by default one of that journal. `call_seconds`: how long a call
-    may take.
+    may take. `uploads`: where a page for uploads puts files; None where there is none.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class Face:
         *,
         outbox: Outbox | None = None,
         call_seconds: float = 300.0,
+        uploads: UploadPage | None = None,
     ) -> None:
         self.fleet = fleet
         self.driver = driver
@@ -48,6 +51,7 @@ class Face:
         self.outbox = outbox or Outbox(self.journal)
         self.later = Later(fleet, driver, self.outbox, self.journal)
         self.handles = Handles(self.journal)
+        self.attachments = Attachments(self.journal, uploads)
         self.rows = InstanceRows(self.handles)
         self.caller = account()
         self.shown = Shown()

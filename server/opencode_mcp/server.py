@@ -18,6 +18,7 @@ from opencode_fleet.outbox import Outbox
 from opencode_fleet.recorder import Recorder
 from opencode_journal.journal import Journal
 from opencode_journal.leader import Leader
+from opencode_mcp.attachments import upload_page
 from opencode_mcp.caller import caller_of
 from opencode_mcp.face import Face
 from opencode_mcp.tool import failure
@@ -104,7 +105,8 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
     recorder = Recorder(fleet, journal, leader, carried=outbox.carried)
     driver = Driver(fleet, settings.send_timeout, recorder.deciding, journal)
     deliverer = Deliverer(fleet, driver.sender, outbox, journal, leader)
-    face = Face(fleet, driver, journal, outbox=outbox, call_seconds=settings.send_timeout)
+    uploads = upload_page(settings.uploads_dir, settings.uploads_url)
+    face = Face(fleet, driver, journal, outbox=outbox, call_seconds=settings.send_timeout, uploads=uploads)
 
     @asynccontextmanager
     async def lifespan(_server: MCPServer[Fleet]) -> AsyncIterator[Fleet]:

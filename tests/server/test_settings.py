@@ -64,6 +64,8 @@ def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "RELAY_STATE_DIR": "~/state",
         "RELAY_JOURNAL_DAYS": "365",
         "RELAY_CALLERS": "told",
+        "RELAY_UPLOADS_DIR": "/var/lib/opencode-gateway/uploads",
+        "RELAY_UPLOADS_URL": "https://relay.example.org/upload/",
     }
     assert load_settings(environment, TRANSPORTS, NO_RELAY) == Settings(
         registry_dir=tmp_path / "registry",
@@ -76,6 +78,8 @@ def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         state_dir=tmp_path / "state",
         journal_days=365,
         callers_told=True,
+        uploads_dir=Path("/var/lib/opencode-gateway/uploads"),
+        uploads_url="https://relay.example.org/upload",
     )
 
 
@@ -115,6 +119,8 @@ def test_the_journal_lies_with_what_else_programs_of_the_user_remember(
         ("RELAY_CREDENTIALS_FILE", "/" + "x" * 5000, "an absolute path of a readable JSON file"),
         ("RELAY_PORT_RANGE", "4096", "LOW-HIGH"),
         ("RELAY_CALLERS", "yes", "told"),
+        ("RELAY_UPLOADS_DIR", "uploads", "an absolute path"),
+        ("RELAY_UPLOADS_URL", "relay.example.org", "an address"),
         ("RELAY_PORT_RANGE", "5000-4000", "LOW-HIGH"),
         ("RELAY_PORT_RANGE", "80-4000", "LOW-HIGH"),
         ("RELAY_PORT_RANGE", "1024-65536", "LOW-HIGH"),

@@ -249,7 +249,7 @@ async def test_without_any_instance_every_tool_says_where_it_looked_and_what_to_
         (
             "send",
             {"instance": "office-api", "message": "m", "system": "x"},
-            "`send` takes no system; it takes: instance, message, abort, session, when, agent, model. ",
+            "`send` takes no system; it takes: instance, message, abort, session, when, agent, model, files. ",
         ),
         ("instances", {"b\x1b": 1, "a": 2}, "`instances` takes no a, b\\x1b; it takes: filter. Nothing was done"),
     ],

@@ -73,6 +73,7 @@ def opencode_config(model_url: str, *, asks: bool = True) -> dict[str, Any]:
 def scripted_provider(model_url: str) -> dict[str, Any]:
     """Return the part of a configuration that both generations share: all but what needs a permission."""
     limit = {"context": 200_000, "output": 8_000}
+    takes = {"attachment": True, "modalities": {"input": ["text", "image", "pdf"], "output": ["text"]}}
     return {
         "model": MODEL_NAME,
         "small_model": MODEL_NAME,
@@ -83,7 +84,7 @@ def scripted_provider(model_url: str) -> dict[str, Any]:
                 "npm": "@ai-sdk/openai-compatible",
                 "name": "Fake",
                 "options": {"baseURL": model_url, "apiKey": "x"},
-                "models": {"fake": {"name": "fake", "tool_call": True, "limit": limit}},
+                "models": {"fake": {"name": "fake", "tool_call": True, "limit": limit, **takes}},
             }
         },
     }

@@ -69,9 +69,19 @@ def one_of(*words: str) -> Check:
     return check
 
 
+MEDIA_TYPES = ("text/plain", "image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf")
+"""Of files that a message may bring along."""
+MAX_FILES = 16
+_DATA_URL = re.compile(rf"data:({'|'.join(map(re.escape, MEDIA_TYPES))});base64,[A-Za-z0-9+/]*={{0,2}}")
+
+
 def data_url(value: object) -> str | None:
     """Take a file that is in the message itself: any other URL would be read on the laptop."""
-    return None if isinstance(value, str) and value.startswith("data:") else "must be a data: URL"
+    if not isinstance(value, str) or not value.startswith("data:"):
+        return "must be a data: URL"
+    if _DATA_URL.fullmatch(value):
+        return None
+    return f"must be a data: URL with base64 of a type that is let through: {', '.join(MEDIA_TYPES)}"
 
 
 def array(entry: Check, limit: int) -> Check:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from opencode_connected.guard import filters
 from opencode_connected.guard.bodies import (
+    MAX_FILES,
+    MEDIA_TYPES,
     array,
     by_type,
     data_url,
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 _MODEL = fields({"providerID": text(200), "modelID": text(200)}, "providerID", "modelID")
 _REVERT = fields({"messageID": identifier}, "messageID")
 _TEXT = {"id": identifier, "type": text(4), "text": text(MAX_PROMPT)}
-_FILE = {"id": identifier, "type": text(4), "mime": text(200), "filename": text(400), "url": data_url}
+_FILE = {"id": identifier, "type": text(4), "mime": one_of(*MEDIA_TYPES), "filename": text(400), "url": data_url}
 _PART = by_type({"text": fields(_TEXT, "text"), "file": fields(_FILE, "mime", "url")})
 _PROMPT = fields(
     {
@@ -35,7 +37,7 @@ _PROMPT = fields(
         "agent": text(200),
         "model": _MODEL,
         "variant": text(200),
-        "parts": array(_PART, 100),
+        "parts": array(_PART, 1 + MAX_FILES),
     },
     "parts",
 )

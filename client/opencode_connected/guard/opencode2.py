@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from opencode_connected.guard import filters
 from opencode_connected.guard.bodies import (
+    MAX_FILES,
     array,
     boolean,
     data_url,
@@ -46,7 +47,7 @@ _PROMPT = fields(
     {
         "id": identifier,
         "text": text(MAX_PROMPT),
-        "files": array(_FILE, 100),
+        "files": array(_FILE, MAX_FILES),
         "delivery": _DELIVERY,
         "resume": boolean,
         "metadata": metadata,

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from opencode_connected.guard.thinning import Thinner
 
 MAX_BEHIND = 4 << 20
-"""Bytes that wait for a slow reader, or of one event that is not whole yet; beyond that the stream ends."""
+"""Bytes that wait for a slow reader; beyond that the stream ends."""
+MAX_EVENT = 9 << 20
+"""Bytes of one event that is not whole yet: a message comes as one, with all its files (`routes.MAX_PROMPT`)."""
 _MAX_SEEN = 10_000
 _MOVES = frozenset({"session.moved", "session.updated", "session.deleted"})
 """Events after which a session may be in another directory."""
@@ -57,7 +59,7 @@ class EventFilter:
         """
         self._rest += chunk
         *frames, rest = bytes(self._rest).split(b"\n\n") if b"\n\n" in self._rest else [bytes(self._rest)]
-        if len(rest) > MAX_BEHIND:
+        if len(rest) > MAX_EVENT:
             raise TooMuch
         if frames:
             self._rest = bytearray(rest)

@@ -103,6 +103,10 @@ class Server(BaseModel):
         found |= {name: environ[name] for name in self.env_keys if name in environ}
         return found | self.env
 
+    def with_variables(self, variables: Mapping[str, str]) -> Server:
+        """Return the server with some more in `env`, as far as they are not set there."""
+        return self.model_copy(update={"env": {**variables, **self.env}})
+
 
 Servers = dict[_Name, Server]
 _SERVERS: Final[TypeAdapter[Servers]] = TypeAdapter(Annotated[Servers, Field(min_length=1)])

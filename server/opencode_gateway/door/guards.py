@@ -15,7 +15,7 @@ from mcp.server.transport_security import RequestBodyLimitMiddleware
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 
-from opencode_gateway.configuration import MCP_PATH
+from opencode_gateway.configuration import MCP_PATH, UPLOAD_PATH
 from opencode_gateway.door.origins import OriginGuard, address_of, origin_of
 from opencode_gateway.refusals import Refusal
 
@@ -55,8 +55,9 @@ def guarded(
         # What people paste ends in a slash now and then. A redirect would cost some clients their token.
         if scope.get("path") == f"{MCP_PATH}/":
             scope = {**scope, "path": MCP_PATH, "raw_path": MCP_PATH.encode()}
-        # /mcp is limited after the token was seen to be good: until then nothing of a body is read.
-        await (app if scope.get("path") == MCP_PATH else limited)(scope, receive, send)
+        # These are limited after the token or the link was seen to be good: until then nothing of a body is read.
+        limits_itself = scope.get("path") == MCP_PATH or str(scope.get("path")).startswith(f"{UPLOAD_PATH}/")
+        await (app if limits_itself else limited)(scope, receive, send)
 
     bounded = SlowBodyGuard(by_path)
     asked = HostGuard(OriginGuard(bounded, public_url, origins, on_refusal), public_url, on_refusal)

@@ -10,15 +10,16 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from opencode_fleet.choices import Manner, When
-from opencode_fleet.errors import Refused
+from opencode_fleet.errors import Refused, RelayError
 from opencode_fleet.fleet import Fleet
 from opencode_fleet.later import Kept
 from opencode_fleet.outbox import Draft
 from opencode_fleet.sessions import NEW_SESSION
+from opencode_mcp.attachments import Given
 from opencode_mcp.face import Face
 from opencode_mcp.tool import MAX_INSTANCES, Instances, Tool, answered, means_all, optional_text, progress
 from opencode_mcp.views.messages import kept
-from opencode_mcp.views.turns import SendResult, sent_to_all, stopped, turned
+from opencode_mcp.views.turns import SendResult, sent_to_all, stopped, turned, upload_asked
 
 if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
@@ -46,17 +47,27 @@ async def send(
     ] = "now",
     agent: Annotated[str | None, optional_text("agent (mode) from now on, as plan; default: as it is")] = None,
     model: Annotated[str | None, optional_text("PROVIDER/MODEL from now on; default: as it is")] = None,
+    files: Given = [],  # noqa: B006 - the SDK takes defaults from here, and pydantic copies them
 ) -> Annotated[CallToolResult, SendResult]:
     """Send an instance's agent a message; wait for its answer, question or permission request."""
+    if (link := face.attachments.link(files, face.caller.login)) is not None:
+        return answered(*upload_asked(link))
     if not message.strip() and not abort:
         raise Refused("`message` is empty; nothing was sent")
     if when == "asleep":
         if abort or means_all(instance) or len(instance) > 1:
             raise Refused("when='asleep' is for one instance at a time, without `abort`; nothing was sent")
+        if files:
+            raise Refused("when='asleep' takes no `files`: send them once the machine is back. Nothing was sent")
         return await _send_later(face, ctx, instance[0], message, session or "", agent or "", model or "")
-    manner = Manner(when, (agent or "").strip(), (model or "").strip())
+    if files and not message.strip():
+        raise Refused("`files` go with a message, which is empty; nothing was stopped and nothing sent")
+    attached = await face.attachments.files(files, message, face.caller.login)
+    manner = Manner(when, (agent or "").strip(), (model or "").strip(), attached)
     if means_all(instance) or len(instance) > 1:
-        return await _send_to_all(face, instance, message, (session or "").strip() or None, manner, abort=abort)
+        return await _send_to_all(
+            face, instance, message, (session or "").strip() or None, manner, files, abort=abort
+        )
     target = await face.fleet.find_live(instance[0])
     wanted = face.handles.session_id(target, session)
     if abort:
@@ -65,6 +76,7 @@ async def send(
             return answered(*stopped(target, ended))
         wanted = wanted or ended
     outcome = await face.driver.send(target, message, wanted, progress(ctx), manner)
+    face.attachments.sent(files)
     return answered(*turned(target, outcome, face.shown))
 
 
@@ -83,7 +95,7 @@ async def _send_later(
 
 
 async def _send_to_all(
-    face: Face, names: list[str], message: str, wanted: str | None, manner: Manner, *, abort: bool
+    face: Face, names: list[str], message: str, wanted: str | None, manner: Manner, files: Given, *, abort: bool
 ) -> CallToolResult:
     if abort:
         raise Refused("`abort` is for one instance at a time; nothing was stopped and nothing sent")
@@ -91,6 +103,8 @@ async def _send_to_all(
         raise Refused(f"of several instances `session` can only be {NEW_SESSION!r}; nothing was sent")
     targets = await _targets(face.fleet, names)
     outcomes = await face.driver.send_to_all(targets, message, wanted, manner)
+    if not all(isinstance(outcome, RelayError) for outcome in outcomes):
+        face.attachments.sent(files)
     return answered(*sent_to_all(list(zip(targets, outcomes, strict=True))))
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask, Outcome
     from opencode_fleet.settling import Replies
+    from opencode_mcp.attachments import Link
     from opencode_mcp.views.shown import Shown
 
 _PROBLEM = 500
@@ -98,6 +99,11 @@ def stopped(instance: Instance, session_id: str | None) -> tuple[str, TurnResult
     text = f"stopped session {session_id}" if session_id else "nothing ran, so nothing was stopped"
     turn = TurnResult(instance=instance.name, session=session_id or "", result="stopped" if session_id else "idle")
     return f"{instance.quoted}: {text}.", turn
+
+
+def upload_asked(link: Link) -> tuple[str, SendResult]:
+    """Return a link on which the person uploads a file; programs find its address in `text`, its handle in `note`."""
+    return link.told, SendResult(instance="", session="", result="upload", text=link.url, note=link.handle)
 
 
 def sent_to_all(sent: Sequence[tuple[Instance, Outcome | RelayError]]) -> tuple[str, SendResult]:

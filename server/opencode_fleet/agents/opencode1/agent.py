@@ -12,6 +12,7 @@ from opencode_fleet.agents.http import LARGE_BODY, TooLarge
 from opencode_fleet.agents.opencode1 import changes
 from opencode_fleet.agents.opencode1.controls import Controls1
 from opencode_fleet.agents.opencode1.decoder import Decoder
+from opencode_fleet.agents.opencode1.prompts import prompt_parts
 from opencode_fleet.agents.opencode1.wire import (
     Agent,
     Command,
@@ -25,6 +26,7 @@ from opencode_fleet.agents.opencode1.wire import (
     Status,
 )
 from opencode_fleet.agents.pages import PageSize
+from opencode_fleet.agents.prompting import naming_files, prompt_timeout
 from opencode_fleet.agents.shapes import searching
 from opencode_fleet.errors import InstanceError, NotFound
 from opencode_fleet.model import Runs, Snapshot, TurnRecord, Workplace, is_id
@@ -276,14 +278,14 @@ class OpenCode1:
 
     async def prompt(self, prompt: model.Prompt) -> None:
         """See `Agent.prompt`. What a prompt does not name is set to its default in the session, for good."""
-        # The part's id too: without it a second post would append the text again.
-        part_id = f"prt{prompt.id.removeprefix('msg')}"
         body: dict[str, Any] = {
             "messageID": prompt.id,
-            "parts": [{"id": part_id, "type": "text", "text": prompt.text}],
+            "parts": prompt_parts(prompt),
             **await self._manner(prompt),
         }
-        await self._client.call("POST", f"/session/{prompt.session_id}/prompt_async", body=body)
+        path = f"/session/{prompt.session_id}/prompt_async"
+        with naming_files(prompt):
+            await self._client.call("POST", path, body=body, timeout=prompt_timeout(prompt))
 
     async def run(self, name: str, prompt: model.Prompt) -> str:
         """See `Agent.run`. The call lasts as long as the turn, which does not need it: its message tells sooner."""

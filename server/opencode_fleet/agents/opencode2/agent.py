@@ -19,6 +19,7 @@ from opencode_fleet.agents.opencode2.conversation import messages_of, queued_tur
 from opencode_fleet.agents.opencode2.decoder import Decoder
 from opencode_fleet.agents.opencode2.history import MAX_PAGE, History, cursor_of
 from opencode_fleet.agents.opencode2.operations import BUILT_IN_VERSION, KNOWN, Operations
+from opencode_fleet.agents.opencode2.prompts import post_prompt
 from opencode_fleet.agents.opencode2.records import Calls, Records
 from opencode_fleet.agents.opencode2.survey import SESSIONS_IN_SNAPSHOT, newest_sessions, workplaces
 from opencode_fleet.agents.parallel import in_parallel
@@ -275,10 +276,9 @@ class OpenCode2:
 
     async def prompt(self, prompt: model.Prompt) -> None:
         """See `Agent.prompt`. One that steers joins a running turn at its next step."""
-        body = {"id": prompt.id, "text": prompt.text, "delivery": prompt.delivery}
         known = self._records.known(prompt.session_id)
         with _naming_gone(known.directory if known else ""):
-            answer = await self._calls.call("session.prompt", prompt.session_id, body=body)
+            answer = await post_prompt(self._calls, prompt)
         accepted = self._client.one(wire.Accepted, wire.member(answer, "data"))
         # An id that was used before is answered as if it were new.
         if accepted.id != prompt.id or accepted.payload.text not in {None, prompt.text}:

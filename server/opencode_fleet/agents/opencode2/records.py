@@ -49,6 +49,7 @@ class Calls:
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | None = None,
         limit: int = SMALL_BODY,
+        timeout: float | None = None,  # noqa: ASYNC109 - of silence, see `AgentClient.call`
     ) -> object:
         """Call an operation and return its JSON.
 
@@ -57,7 +58,8 @@ class Calls:
             InstanceError: see `errors`.
         """
         operation = self._find(name)
-        return await self.client.call(operation.method, operation.fill(ids), params=params, body=body, limit=limit)
+        path = operation.fill(ids)
+        return await self.client.call(operation.method, path, params=params, body=body, limit=limit, timeout=timeout)
 
     async def page(
         self, name: str, *ids: str, params: Mapping[str, str], limit: int, arrived: Callable[[int], None] | None
