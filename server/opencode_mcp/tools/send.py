@@ -32,7 +32,7 @@ async def send(
         str | None, optional_text("id, handle, words of its title, or 'new'; default: the current one")
     ] = None,
     when: Annotated[
-        When, Field(description="now: refused while it is busy; steer: into the running turn; queue: after it")
+        When, Field(description="now: refused while busy; steer: into the running turn; queue: after it")
     ] = "now",
     agent: Annotated[str | None, optional_text("agent (mode) from now on, as plan; default: as it is")] = None,
     model: Annotated[str | None, optional_text("PROVIDER/MODEL from now on; default: as it is")] = None,
