@@ -100,8 +100,16 @@ API = Api(
         Route("GET", "/event", "events", scope=Scope.QUERY, is_stream=True),
         Route("GET", "/permission", "asks", scope=Scope.QUERY),
         Route("GET", "/question", "asks", scope=Scope.QUERY),
-        Route("GET", "/session", "sessions", scope=Scope.FILTER, query=_LIST, answer=filters.sessions("directory")),
-        Route("GET", "/session/{session}", "session", scope=Scope.SESSION, answer=filters.session),
+        Route(
+            "GET",
+            "/session",
+            "sessions",
+            scope=Scope.FILTER,
+            query=_LIST,
+            answer=filters.sessions("directory"),
+            is_emptied=True,
+        ),
+        Route("GET", "/session/{session}", "session", scope=Scope.SESSION, answer=filters.session, is_emptied=True),
         Route(
             "GET",
             "/session/{session}/message",
@@ -130,6 +138,7 @@ API = Api(
             Scope.SESSION,
             body=fields({"title": text(400), "time": fields({"archived": moment}, "archived")}),
             answer=filters.session,
+            is_emptied=True,
         ),
         Route("POST", "/session/{session}/summarize", "compact", Right.DRIVE, Scope.SESSION, body=_MODEL),
         Route(
@@ -140,6 +149,7 @@ API = Api(
             Scope.SESSION,
             body=_NOTHING,
             answer=filters.session,
+            is_emptied=True,
         ),
         Route(
             "POST",
@@ -149,6 +159,7 @@ API = Api(
             Scope.SESSION,
             body=_REVERT,
             answer=filters.session,
+            is_emptied=True,
         ),
         Route(
             "POST",
@@ -158,6 +169,7 @@ API = Api(
             Scope.SESSION,
             body=_NOTHING,
             answer=filters.session,
+            is_emptied=True,
         ),
         Route(
             "POST",
