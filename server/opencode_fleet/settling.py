@@ -306,7 +306,7 @@ def _settlement(
     settlement = settlement_of(ask, answer, instance)
     if settlement.decision != REJECT.decision and not is_seen(ask):
         raise Refused(
-            "it was not shown whole, and nothing is approved unseen. Call `reply` with its `ask` and no `answer`, "
+            "it was not shown whole, and nothing is approved unseen. Call `reply` with `ask` alone, "
             "show the person what comes, and then answer; `reject` is always possible. Nothing was settled"
         )
     if settlement.reason and not may_prompt and not instance.can(Capability.REASONS):

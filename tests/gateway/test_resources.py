@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,6 +15,7 @@ from opencode_mcp.resources import INSTANCE, INSTANCES, SESSION
 from support.fake_fleet import FakeFleet
 from support.gateway import Gateway, fixture_entry
 from support.registry import register, registration
+from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -209,3 +211,18 @@ async def test_a_server_that_dies_or_takes_too_long_is_said_and_the_next_read_is
     )
     assert late == '"opencode://sessions/wait" did not come within 5.1 s: ask for it again'
     assert outcomes == ["failed", "ok", "timeout", "ok"]
+
+
+async def test_a_read_that_runs_when_the_service_ends_is_answered(tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    with Gateway(tmp_path / "gateway", {"opencode": fixture_entry(env={"FIXTURE_BEGUN": str(begun)})}) as gateway:
+        async with gateway.client() as client:
+            read = asyncio.create_task(refusal(client, "opencode://sessions/wait"))
+            await eventually_async(begun.exists)
+            gateway.process.terminate()
+            said = await read
+        assert gateway.audit()[-1]["outcome"] == "unfinished"
+    assert said == (
+        'the gateway is being restarted and cannot wait for "opencode://sessions/wait" any longer. '
+        "Ask for it again in a few seconds"
+    )

@@ -127,7 +127,7 @@ async def test_the_list_is_bounded_and_what_is_not_in_it_can_be_read_all_the_sam
     agents = {f"machine-{number}": FakeAgent() for number in range(MAX_LISTED + 10)}
     for agent in agents.values():
         agent.add_session("/", "x" * 5_000)
-    async with fake_relay(tmp_path, **agents) as relay:
+    async with fake_relay(tmp_path, lost_after=3600.0, **agents) as relay:
         for name in agents:
             await relay.fleet.find_live(name)
         resources = Resources(relay.face)

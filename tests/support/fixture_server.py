@@ -82,10 +82,12 @@ def resource_template(name: str) -> str:
 
 @server.resource("opencode://sessions/{handle}")
 async def session(handle: str) -> str:
-    """Pose as the OpenCode server's; `die`, or wait for ever at `wait`."""
+    """Pose as the OpenCode server's; `die`, or, having said that it began, `wait` for ever."""
     if handle == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if handle == "wait":
+        if begun := os.environ.get("FIXTURE_BEGUN"):
+            Path(begun).touch()
         await asyncio.Event().wait()
     return f"posing as {handle}"
 
