@@ -47,7 +47,7 @@ def settlement_of(ask: Ask, answer: str | list[str], instance: Instance) -> Sett
         return settlement
     if ask.size > MAX_ASK_SHOWN:
         raise Refused(
-            f"{ask.id} is too large to be shown here whole, so it can only be rejected here; settle it on the "
+            "it is too large to be shown here whole, so it can only be rejected here; settle it on the "
             "machine itself. Nothing was settled"
         )
     if settlement.decision == "always":
@@ -97,9 +97,7 @@ def question_answers(ask: Question, answer: str | list[str]) -> list[list[str]]:
     answers = [answer] if isinstance(answer, str) else answer
     wanted = max(1, len(ask.items))
     if len(answers) != wanted or not all(text.strip() for text in answers):
-        raise Refused(
-            f"{ask.id} wants {wanted} answer(s), none empty, as a list in the order asked; nothing was answered"
-        )
+        raise Refused(f"it wants {wanted} answer(s), none empty, as a list in the order asked; nothing was answered")
     return [_chosen(ask.items[index] if ask.items else None, text.strip()) for index, text in enumerate(answers)]
 
 

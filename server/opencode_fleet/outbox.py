@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -135,6 +136,10 @@ class Outbox:
         """Return all that wait or are on their way, of one instance or of all, in the order of their sending."""
         found = [_read(value) for _, value in sorted(self._journal.states(_MESSAGE).items())]
         return [each for each in found if each is not None and instance in {None, each.instance}]
+
+    def counts(self) -> Counter[str]:
+        """Return how many there are, by instance."""
+        return Counter(each.instance for each in self.messages())
 
     def is_empty(self) -> bool:
         """Whether none is there."""

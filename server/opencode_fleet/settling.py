@@ -144,7 +144,8 @@ class Settler:
     ) -> Replies:
         """Settle each of the asks with the same answer, then follow the turns that waited for them, once.
 
-        What becomes of one keeps no other from being settled.
+        What becomes of one keeps no other from being settled. When one of the turns needs the person again, the
+        others are followed no longer: they go on, and nobody waits in vain for an answer that has to come first.
 
         Raises:
             InstanceError: the instance did not answer at all; nothing was settled.
@@ -166,9 +167,17 @@ class Settler:
             for row, settlement in told:
                 if row.result in {"settled", "released"}:
                     settlements.setdefault(roots[row.ask_id], []).extend([settlement] if settlement else [])
-            followed = (
-                self._followed(instance, turns[root], root, given, on_text) for root, given in settlements.items()
-            )
+
+            async def follow(root: str) -> Outcome:
+                outcome = await self._followed(instance, turns[root], root, settlements[root], on_text)
+                if outcome.asks:
+                    for other, given in settlements.items():
+                        # A reason that is still to be sent waits for the end of its turn.
+                        if not _unsent_reason(instance, given):
+                            turns[other].leave()
+                return outcome
+
+            followed = map(follow, settlements)
             return Replies(tuple(row for row, _ in told), tuple(await asyncio.gather(*followed)))
 
     async def settle(self, instance: Instance, ask: Ask, settlement: Settlement) -> None:
@@ -183,7 +192,7 @@ class Settler:
                 raise
             how = instance.state.settled_how.get(ask.id, "")
             told = f" ({one_line(how, 20)})" if how else ""
-            raise Refused(f"{ask.id} was settled by somebody else meanwhile{told}; see `read`") from None
+            raise Refused(f"it was settled by somebody else meanwhile{told}; see `read`") from None
         instance.state.settled(ask.id)
 
     def _note(self, instance: Instance, ask: Ask, decision: str | None) -> None:
@@ -264,8 +273,8 @@ class Settler:
         if any(each.decision == REJECT.decision for each in given):
             turn.refuse()
         outcome = await turn.follow(self._timeout)
-        reason = next((each.reason for each in given if each.reason), "")
-        if not reason or instance.can(Capability.REASONS):
+        reason = _unsent_reason(instance, given)
+        if not reason:
             return outcome
         if outcome.result not in {"done", "failed"}:
             return replace(outcome, note="the reason was not told to the agent, as the turn did not end; send it")
@@ -297,9 +306,8 @@ def _settlement(
     settlement = settlement_of(ask, answer, instance)
     if settlement.decision != REJECT.decision and not is_seen(ask):
         raise Refused(
-            f"{ask.id} was not shown whole, and nothing is approved unseen. Call `reply` with `ask` {ask.id} and "
-            "no `answer`, show the person what comes, and then answer; `reject` is always possible. Nothing was "
-            "settled"
+            "it was not shown whole, and nothing is approved unseen. Call `reply` with `ask` alone, "
+            "show the person what comes, and then answer; `reject` is always possible. Nothing was settled"
         )
     if settlement.reason and not may_prompt and not instance.can(Capability.REASONS):
         raise Refused(
@@ -307,6 +315,11 @@ def _settlement(
             "answer `reject` without a reason. Nothing was settled"
         )
     return settlement
+
+
+def _unsent_reason(instance: Instance, given: Sequence[Settlement]) -> str:
+    """Return the reason of a rejection that the agent cannot be told with it; empty where there is none."""
+    return "" if instance.can(Capability.REASONS) else next((each.reason for each in given if each.reason), "")
 
 
 async def _tell(instance: Instance, ask: Ask, settlement: Settlement) -> None:

@@ -143,6 +143,7 @@ class Turn:
         self._heard = Heard(prompt.session_id, prompt.id, running=running)
         self._running = running
         self._rejected = False
+        self._is_left = False
         self._sent_at = 0.0
         self._deadline = time.monotonic()
         self._woken = asyncio.Event()
@@ -164,9 +165,15 @@ class Turn:
         """Note that a person just refused what it asked, which may end it."""
         self._rejected = True
 
+    def leave(self) -> None:
+        """Follow it no longer: `follow` returns at once, with what is known by then."""
+        self._is_left = True
+        self._deadline = time.monotonic()
+        self._woken.set()
+
     async def follow(self, timeout: float) -> Outcome:  # noqa: ASYNC109 - not an error when it passes
         """Wait, while `hear` is told the events, until the turn ends, needs a person, or `timeout` seconds passed."""
-        deadline = self._deadline = time.monotonic() + timeout
+        self._deadline = time.monotonic() + (0.0 if self._is_left else timeout)
         looked = time.monotonic()
         while True:
             await self._send_progress()
@@ -183,12 +190,14 @@ class Turn:
             elif now - looked >= LOOK_INTERVAL:
                 looked = now
                 await self._refresh()
-            if now >= deadline:
+            if now >= self._deadline:
                 is_lost = not self._instance.connected.is_set()
                 return Outcome(
                     "lost" if is_lost else "running", self._session_id, await self._text(), self._trouble()
                 )
-            pause = min(deadline - now, LOOK_INTERVAL, PROGRESS_INTERVAL if self._heard.unsent else LOOK_INTERVAL)
+            pause = min(
+                self._deadline - now, LOOK_INTERVAL, PROGRESS_INTERVAL if self._heard.unsent else LOOK_INTERVAL
+            )
             if idle and self._heard.began:
                 pause = min(pause, 0.5)  # idle, but the agent's record is not complete yet
             if not self._instance.connected.is_set():

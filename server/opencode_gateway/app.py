@@ -17,6 +17,7 @@ from opencode_gateway.calls.bounds import Bounds
 from opencode_gateway.calls.callers import TellCallers
 from opencode_gateway.calls.children import Children, Instructions
 from opencode_gateway.calls.permissions import Permissions
+from opencode_gateway.calls.resources import OpenCodeResources
 from opencode_gateway.configuration import MCP_PATH
 from opencode_gateway.door.bodies import MendedBody
 from opencode_gateway.door.guards import HEALTH_PATH, guarded
@@ -92,10 +93,11 @@ def build_app(
         dereference_schemas=False,
         middleware=[
             AuditCalls(log, observing, children.server_of),
-            Permissions(configuration.capabilities),
+            Permissions(configuration.capabilities, children.serves_of_opencode),
             TellCallers(children.is_told_callers),
             Bounds(configuration.tool_timeout_seconds, children, observing),
             Instructions(children),
+            OpenCodeResources(children.opencode()),
         ],
     )
     for provider, prefix in children.providers():

@@ -1,4 +1,4 @@
-"""The audit log: one JSON line per tool call, and per event of sign-in.
+"""The audit log: one JSON line per tool call, per resource or prompt that is read, and per event of sign-in.
 
 {"time":"2026-11-25T03:04:05.678Z","event":"call","outcome":"ok","login":"ann","kind":"password","client_id":"…",
  "client_name":"Claude","address":"203.0.113.7","tool":"send","server":"opencode","asked":"laptop",
@@ -47,7 +47,7 @@ class Event:
     """What happened, and through whom. `details` are further fields, of this kind of event alone."""
 
     event: str
-    """`call`, `login`, `client-admitted`, `token-revoked` …"""
+    """`call`, `resource`, `prompt`, `resources` (a list of them), `login`, `client-admitted`, `token-revoked` …"""
     outcome: str
     """`ok`, `refused`, …"""
     login: str | None = None

@@ -22,9 +22,27 @@ DEFAULT_TOOLS: Final[Mapping[Capability, tuple[str, ...]]] = {
     "drive": ("send", "control"),
 }
 """All tools of the OpenCode server, by what they need."""
+PROMPTS: Final = frozenset({"stand-up", "review"})
+"""All prompts of the OpenCode server. They say nothing of any machine, and need `observe`."""
+_INSTANCES: Final = "opencode://instances"
+_SHOWN_BY: Final[Mapping[str, tuple[str, ...]]] = {
+    f"{_INSTANCES}/": ("instances", "sessions"),
+    "opencode://sessions/": ("read",),
+}
+"""By the beginning of their addresses the resources of the OpenCode server, with the tools that show the same."""
 OPENCODE_TOOLS: Final[Mapping[str, Capability]] = {
     name: capability for capability, names in DEFAULT_TOOLS.items() for name in names
 }
+
+
+def tools_showing(uri: str) -> tuple[str, ...] | None:
+    """Return the tools of the OpenCode server that show what its resource `uri` shows; None if it is none of its own.
+
+    `uri` may be a template.
+    """
+    if uri == _INSTANCES:
+        return ("instances",)
+    return next((tools for beginning, tools in _SHOWN_BY.items() if uri.startswith(beginning)), None)
 
 
 def permitted(tools: Mapping[Capability, Iterable[str]], granted: Iterable[str]) -> frozenset[str]:

@@ -29,11 +29,9 @@ class Caller:
     login: str
     may: frozenset[str]
     """Of `observe`, `approve` and `drive`."""
-    is_told: bool = False
-    """Whether the parent said so: then this one process shows and settles for all logins."""
 
 
-NOBODY: Final = Caller("", frozenset(), is_told=True)
+NOBODY: Final = Caller("", frozenset())
 """Of whom nothing was said, by a parent that says so of each call."""
 
 
@@ -60,4 +58,4 @@ def caller_of(ctx: Context[Fleet, Any], *, own: Caller, told: bool) -> Caller:
         said = _Said.model_validate(meta.get(KEY))
     except ValidationError:
         return NOBODY
-    return Caller(said.login, said.may, is_told=True)
+    return Caller(said.login, said.may)

@@ -54,12 +54,18 @@ class Face:
         self.attachments = Attachments(self.journal, uploads)
         self.rows = InstanceRows(self.handles)
         self.caller = account()
-        self.shown = Shown()
+        self.shown = Shown(self.handles)
         """What the caller was shown."""
-        self._shown_by_login = ShownByLogin()
+        self._shown_by_login = ShownByLogin(self.handles)
 
     def of(self, caller: Caller) -> Face:
         """Return the face as this caller has it."""
         own = copy(self)
         own.caller, own.shown = caller, self._shown_by_login.of(caller.login)
+        return own
+
+    def beside(self) -> Face:
+        """Return the face for what a client may fetch unasked: what it shows counts as shown to nobody."""
+        own = copy(self)
+        own.shown = Shown(self.handles)
         return own

@@ -70,6 +70,17 @@ class Handles:
         """Return the same for an instance of which only the name is known; a blank text as an empty one."""
         return self._id("s", instance, text.strip())
 
+    def instance_of_session(self, handle: str) -> str:
+        """Return the name of the instance whose session has this handle.
+
+        Raises:
+            Refused: no session has it.
+        """
+        found = self._journal.of_handle(handle) if _FORM.fullmatch(handle) else None
+        if found is None or found[0] != "s":
+            raise Refused(f"no session has the handle {one_line(handle, 40)!r}; `sessions` lists them")
+        return found[1]
+
     def ask_id(self, instance: Instance, text: str) -> str:
         """Return the id of the ask that `text` names by handle; any other text as it is.
 

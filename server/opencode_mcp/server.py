@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from mcp.server.mcpserver import MCPServer
 from mcp.server.mcpserver.exceptions import ToolError, UnexpectedToolError
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS
 from pydantic import ValidationError
 
 from opencode_common.text import one_line
@@ -20,7 +22,10 @@ from opencode_journal.journal import Journal
 from opencode_journal.leader import Leader
 from opencode_mcp.attachments import upload_page
 from opencode_mcp.caller import caller_of
+from opencode_mcp.completions import names_of
 from opencode_mcp.face import Face
+from opencode_mcp.prompts import offer_prompts
+from opencode_mcp.resources import Resources
 from opencode_mcp.tool import failure
 from opencode_mcp.tools import changes, control, inbox, instances, read, reply, send, sessions, wait
 from opencode_mcp.views.rows import inlined, without_titles
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from mcp.server.mcpserver import Context
-    from mcp_types import CallToolResult, InputRequiredResult
+    from mcp_types import CallToolResult, GetPromptResult, InputRequiredResult, Resource
     from mcp_types import Tool as OfferedTool
 
     from opencode_fleet.settings import Settings
@@ -62,6 +67,34 @@ TOOLS = (
 
 class _Server(MCPServer[Fleet]):
     """An MCP server that refuses bad arguments in plain words, and those that no tool has; its schemas are small."""
+
+    def __init__(self, resources: Resources, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._present = resources.present
+        resources.offer(self)
+
+    async def list_resources(self) -> list[Resource]:
+        """Return the resources that are always there, and those of the instances that there are now."""
+        return [*await super().list_resources(), *await self._present()]
+
+    async def get_prompt(
+        self, name: str, arguments: dict[str, Any] | None = None, context: Context[Fleet, Any] | None = None
+    ) -> GetPromptResult | InputRequiredResult:
+        """Return a prompt; what is wrong with the request becomes one line."""
+        known = {prompt.name: prompt.arguments or [] for prompt in await self.list_prompts()}
+        if name not in known:
+            raise MCPError(
+                INVALID_PARAMS, f"no prompt is named {one_line(name, 40)!r}; there are: {', '.join(known)}"
+            )
+        given = arguments or {}
+        takes = {argument.name: bool(argument.required) for argument in known[name]}
+        if (
+            any(needed and not str(given.get(each) or "").strip() for each, needed in takes.items())
+            or given.keys() - takes
+        ):
+            listed = ", ".join(each if needed else f"{each} (may be left out)" for each, needed in takes.items())
+            raise MCPError(INVALID_PARAMS, f"`{name}` takes: {listed or 'nothing'}")
+        return await super().get_prompt(name, arguments, context)
 
     async def list_tools(self) -> list[OfferedTool]:
         """Return the tools with small schemas: they stand in every chat's context."""
@@ -120,8 +153,15 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
             yield fleet
 
     server = _Server(
-        "opencode-mcp", title="OpenCode relay", instructions=INSTRUCTIONS, version=version, lifespan=lifespan
+        Resources(face),
+        "opencode-mcp",
+        title="OpenCode relay",
+        instructions=INSTRUCTIONS,
+        version=version,
+        lifespan=lifespan,
     )
+    offer_prompts(server)
+    server.completion()(names_of(fleet))  # type: ignore[no-untyped-call] # the SDK's
     who = partial(caller_of, own=face.caller, told=settings.callers_told)
     for tool in TOOLS:
         server.tool(name=tool.name, annotations=tool.annotations())(tool.over(face, who))

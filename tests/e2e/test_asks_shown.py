@@ -138,9 +138,9 @@ async def test_a_long_edit_is_outlined_and_approved_only_after_it_was_listed_who
         assert "-old line 0 x" in answer.text
         assert "+new line 999 y" in answer.text
         assert "new line 500" not in answer.text
-        assert f"Not shown whole: {ask['id']}." in answer.text
+        assert f"Not shown whole: {ask['handle']}." in answer.text
         assert answer.structured["asks"] == [ask]
-        assert ask.keys() == {"id", "kind", "session", "summary"}
+        assert ask.keys() == {"id", "handle", "kind", "session", "summary"}
     for word in ("once", "always"):
         refused = await call(own_client, "reply", ask=ask["id"], answer=word)
         assert refused.is_error

@@ -80,7 +80,7 @@ async def test_what_it_waits_for_is_shown_whole(client: RelayClient, laptop: Dri
     shown = await read(client)
     assert shown.structured["asks"] == sent.structured["asks"]
     assert shown.structured["messages"][-1]["text"].startswith(f"[{laptop.shell}: ")
-    assert sent.structured["asks"][0]["id"] in shown.text
+    assert sent.structured["asks"][0]["handle"] in shown.text
 
 
 async def test_without_a_session_yet_it_says_what_to_do(client: RelayClient, laptop: Driven) -> None:

@@ -144,7 +144,7 @@ async def test_it_returns_at_once_when_the_agent_needs_a_person(
     assert wanted in ask["summary"]
     assert wanted in answer.text
     assert ask["session"] == answer.structured["session"]
-    assert ask["id"] in answer.text
+    assert ask["handle"] in answer.text
     (row,) = (await client.call("instances")).structured["instances"]
     assert row["state"] == result
     assert wanted in row["waits_for"]

@@ -9,11 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_fleet.model import MAX_ASK_SHOWN, Ask, Option, Permission, Question, QuestionItem, Session
+from opencode_journal.journal import Journal
+from opencode_mcp.handles import Handles
 from opencode_mcp.views.asks import GIST_LENGTH, MAX_REVEALED, ask_row, gist, outline, whole_text
 from opencode_mcp.views.shown import MAX_LISTED, MAX_LOGINS, MAX_REMEMBERED, WHOLE, Shown, ShownByLogin
 from support.fake_connection import lone_instance
 
 INSTANCE = lone_instance()
+HANDLES = Handles(Journal(None))
 
 
 def bash(command: str, *patterns: str, always: tuple[str, ...] = (), number: int = 1) -> Permission:
@@ -27,6 +30,10 @@ def bash(command: str, *patterns: str, always: tuple[str, ...] = (), number: int
         always=always,
         always_means="until that OpenCode ends",
     )
+
+
+def handle_of(ask: Ask) -> str:
+    return HANDLES.of_ask(INSTANCE.name, ask.id)
 
 
 def edit(lines: int) -> Permission:
@@ -133,90 +140,92 @@ def test_an_outline_is_short_whatever_the_ask(details: list[tuple[str, str]], pa
 # -- what was shown --------------------------------------------------------------------------------------------------
 
 
-def test_a_short_ask_is_shown_whole_and_may_be_approved_then_and_by_another_server() -> None:
-    shown = Shown()
-    assert shown.is_seen(INSTANCE, bash("ls"))
-    assert "permission: bash\nfor: ls\n" in shown.text(INSTANCE, [bash("ls")])
-    assert shown.is_seen(INSTANCE, bash("ls"))
+def test_even_a_short_ask_may_be_approved_only_once_it_was_shown_under_its_handle() -> None:
+    shown = Shown(HANDLES)
+    assert not shown.is_listed(INSTANCE, bash("ls"))
+    text = shown.text(INSTANCE, [bash("ls")])
+    assert f"{handle_of(bash('ls'))} (permission, session ses_1)\npermission: bash\nfor: ls\n" in text
+    assert shown.is_listed(INSTANCE, bash("ls"))
+    assert not Shown(HANDLES).is_listed(INSTANCE, bash("ls")), "by another server it was not"
 
 
 def test_what_became_of_an_ask_after_it_was_shown_is_not_approved() -> None:
-    shown = Shown()
+    shown = Shown(HANDLES)
     shown.text(INSTANCE, [bash("ls")])
-    assert not shown.is_seen(INSTANCE, bash("rm -rf ~"))
+    assert not shown.is_listed(INSTANCE, bash("rm -rf ~"))
     shown.whole(INSTANCE, bash("rm -rf ~"))
-    assert shown.is_seen(INSTANCE, bash("rm -rf ~"))
+    assert shown.is_listed(INSTANCE, bash("rm -rf ~"))
 
 
 def test_a_long_ask_is_outlined_and_may_be_approved_once_it_was_shown_whole() -> None:
-    shown = Shown()
+    shown = Shown(HANDLES)
     ask = edit(1_500)
-    assert not shown.is_seen(INSTANCE, ask)
+    assert not shown.is_listed(INSTANCE, ask)
     text = shown.text(INSTANCE, [ask])
     assert "for: src/a.py" in text
     assert f"diff: [1,502 lines, {len(ask.details[0][1]):,} characters, 1,500 added, 1 removed]" in text
     assert "+line 1\n" in text
     assert "-old\n" in text
     assert "line 700" not in text
-    assert "Not shown whole: per_edit." in text
-    assert not shown.is_seen(INSTANCE, ask)
+    assert f"Not shown whole: {handle_of(ask)}." in text
+    assert not shown.is_listed(INSTANCE, ask)
     assert "+line 700\n" in shown.whole(INSTANCE, ask)
-    assert shown.is_seen(INSTANCE, ask)
+    assert shown.is_listed(INSTANCE, ask)
     # That a later answer outlines it takes nothing back.
     assert "line 700" not in shown.text(INSTANCE, [ask])
-    assert shown.is_seen(INSTANCE, ask)
-    assert not shown.is_seen(lone_instance("desk"), ask)
-    assert not shown.is_seen(INSTANCE, dataclasses.replace(ask, always=("*",)))
+    assert shown.is_listed(INSTANCE, ask)
+    assert not shown.is_listed(lone_instance("desk"), ask)
+    assert not shown.is_listed(INSTANCE, dataclasses.replace(ask, always=("*",)))
 
 
 def test_of_many_asks_those_that_do_not_fit_are_shown_shortly_and_cannot_be_approved_before() -> None:
-    shown = Shown()
+    shown = Shown(HANDLES)
     asks = [bash(f"echo {number} {'x' * 3_000}", number=number) for number in range(200)]
     text = shown.text(INSTANCE, asks)
     assert len(text) < 2 * MAX_LISTED + 200 * (GIST_LENGTH + 100)
-    assert all(f"{ask.id} (permission, session ses_1)" in text for ask in asks)
-    seen = [shown.is_seen(INSTANCE, ask) for ask in asks]
+    assert all(f"{handle_of(ask)} (permission, session ses_1)" in text for ask in asks)
+    seen = [shown.is_listed(INSTANCE, ask) for ask in asks]
     assert seen[0]
     assert seen.count(True) < 5
     listed = text.rpartition("Not shown whole: ")[2].partition(". Before")[0].split(", ")
-    assert listed == [ask.id for ask, is_seen in zip(asks, seen, strict=True) if not is_seen]
+    assert listed == [handle_of(ask) for ask, is_seen in zip(asks, seen, strict=True) if not is_seen]
 
 
 @pytest.mark.parametrize("command", ["x" * (MAX_ASK_SHOWN + 1), "\u200b\u200c" * (MAX_REVEALED // 6)])
 def test_an_ask_that_is_too_large_to_be_shown_is_never_approved(command: str) -> None:
-    shown = Shown()
+    shown = Shown(HANDLES)
     ask = bash(command)
     assert whole_text(INSTANCE, ask) is None
     for text in (shown.text(INSTANCE, [ask]), shown.whole(INSTANCE, ask)):
         assert len(text) < WHOLE
-        assert "Too large to be shown whole: per_1. Reject it" in text
-        assert not shown.is_seen(INSTANCE, ask)
+        assert f"Too large to be shown whole: {handle_of(ask)}. Reject it" in text
+        assert not shown.is_listed(INSTANCE, ask)
 
 
 def test_what_one_login_was_shown_another_was_not() -> None:
-    shown, ask = ShownByLogin(), edit(1_500)
+    shown, ask = ShownByLogin(HANDLES), edit(1_500)
     shown.of("ann").whole(INSTANCE, ask)
 
-    assert shown.of("ann").is_seen(INSTANCE, ask)
-    assert not shown.of("ben").is_seen(INSTANCE, ask)
+    assert shown.of("ann").is_listed(INSTANCE, ask)
+    assert not shown.of("ben").is_listed(INSTANCE, ask)
 
 
 def test_only_so_many_logins_are_remembered() -> None:
-    shown, ask = ShownByLogin(), edit(1_500)
+    shown, ask = ShownByLogin(HANDLES), edit(1_500)
     for login in ("ann", "ben"):
         shown.of(login).whole(INSTANCE, ask)
     shown.of("ann")
     for number in range(MAX_LOGINS - 1):
         shown.of(f"token:{number}")
 
-    assert [shown.of(login).is_seen(INSTANCE, ask) for login in ("ann", "ben")] == [True, False]
+    assert [shown.of(login).is_listed(INSTANCE, ask) for login in ("ann", "ben")] == [True, False]
 
 
 def test_what_was_shown_is_remembered_within_bounds() -> None:
-    shown = Shown()
+    shown = Shown(HANDLES)
     asks = [dataclasses.replace(edit(1_000), id=f"per_{number}") for number in range(3)]
     for ask in asks:
         shown.whole(INSTANCE, ask)
     for number in range(MAX_REMEMBERED - 2):
         shown.text(INSTANCE, [bash("ls", number=100 + number)])
-    assert [shown.is_seen(INSTANCE, ask) for ask in asks] == [False, True, True]
+    assert [shown.is_listed(INSTANCE, ask) for ask in asks] == [False, True, True]

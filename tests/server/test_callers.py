@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from opencode_fleet.fleet import Fleet
 
-ANN = Caller("ann", frozenset({"observe", "approve", "drive"}), is_told=True)
-BEN = Caller("ben", frozenset({"observe", "approve"}), is_told=True)
+ANN = Caller("ann", frozenset({"observe", "approve", "drive"}))
+BEN = Caller("ben", frozenset({"observe", "approve"}))
 LONG = f"ask {'x' * 7_000}"
 """What is not shown whole unasked."""
 
@@ -148,13 +148,18 @@ async def test_what_send_or_a_list_showed_whole_its_caller_approves_and_others_r
         assert agent.decisions == [("once", None), ("reject", None), ("once", None)]
 
 
-async def test_a_short_ask_that_another_process_of_the_account_showed_is_approved() -> None:
+async def test_not_even_a_short_ask_that_another_process_of_the_account_showed_is_approved_unlisted() -> None:
     agent = FakeAgent()
     async with fake_fleet(laptop=agent) as (fleet, _):
         await Called(fleet).by(account(), send.send, instance=["laptop"], message="ask me")
         (ask,) = agent.open
-        await Called(fleet).by(account(), reply.reply, instance="laptop", ask=ask, answer="once")
+        other = Called(fleet)
+        refused = await other.by(account(), reply.reply, instance="laptop", ask=ask, answer="once")
+        assert refused.startswith("it was not shown whole, and nothing is approved unseen.")
+        assert agent.decisions == []
 
+        await other.by(account(), reply.reply, instance="laptop", ask=ask)
+        await other.by(account(), reply.reply, instance="laptop", ask=ask, answer="once")
         assert agent.decisions == [("once", None)]
 
 

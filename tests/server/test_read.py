@@ -167,7 +167,7 @@ async def test_of_a_machine_that_is_away_the_last_that_was_heard_is_shown_with_i
     assert shown["known"] > 1e9
     assert [row["text"] for row in shown["messages"]] == [
         "it waited for the person",
-        f"it waited for {sent.asks[0].id}: bash ask me",
+        f"it waited for {shown['asks'][0]['handle']}: bash ask me",
     ]
     assert [row["id"] for row in shown["asks"]] == [sent.asks[0].id]
     assert ", offline; this was known at 20" in text(answer)

@@ -9,15 +9,16 @@ import pytest
 
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import Refused, Rejected
+from opencode_fleet.events import AskOpened
 from opencode_fleet.model import Outcome, Question, QuestionItem
 from opencode_fleet.settling import Replies
 from opencode_mcp.face import Face
 from opencode_mcp.tools.reply import reply
 from opencode_mcp.views.rows import MAX_TEXT
-from opencode_mcp.views.shown import Shown
 from opencode_mcp.views.turns import replied as several
 from support.fake_agent import FakeAgent, fake_fleet
 from support.notes import Notes
+from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from opencode_fleet.fleet import Fleet
@@ -46,6 +47,12 @@ async def replied(face: Face, **arguments: Any) -> dict[str, Any]:
     return {**(answer.structured_content or {}), "told": answer.content[0].text}  # type: ignore[union-attr] # a text
 
 
+async def replied_to(face: Face, **arguments: Any) -> dict[str, Any]:
+    """List what waits, as it must be before it is approved, and settle it."""
+    await replied(face)
+    return await replied(face, **arguments)
+
+
 def rows(result: dict[str, Any]) -> dict[str, str]:
     return {row["ask"]: row["result"] for row in result["settled"]}
 
@@ -72,11 +79,58 @@ async def test_one_that_cannot_be_settled_keeps_no_other_from_it() -> None:
         asks = await asking(face.driver, laptop, "question", "ask two", "ask three")
         elsewhere = agent.open[asks[1]]
         await agent.reply(elsewhere, "reject", None)  # type: ignore[arg-type] # a permission
+        await replied(face)
         result = await replied(face, ask=["per_nobody", *asks, asks[2]], answer="always")
     assert rows(result) == {"per_nobody": "elsewhere", asks[0]: "settled", asks[1]: "elsewhere", asks[2]: "settled"}
     assert "it was settled by somebody else (reject)" in result["told"]
     assert agent.decisions == [("reject", None), ("always", None)]
     assert agent.said == [[["always"]]]
+
+
+async def test_the_first_that_needs_the_person_again_ends_the_wait_for_all() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        face = face_of(fleet)
+        laptop = await fleet.find_live("laptop")
+        asks = await asking(face.driver, laptop, "ask one", "ask two")
+        again = laptop.state.root_of(agent.open[asks[1]].session_id)
+        agent.gate.clear()  # the other turn would never end
+
+        async def goes_on() -> None:
+            await eventually_async(lambda: len(agent.decisions) == 2)
+            agent.tell(AskOpened(agent.add_ask(again)))
+
+        asked = asyncio.create_task(goes_on())
+        async with asyncio.timeout(20):
+            result = await replied_to(face, ask=asks, answer="once")
+        await asked
+        agent.gate.set()
+    assert result["result"] == "needs-permission"
+    assert [row["session"] for row in result["asks"]] == [again]
+    assert "still working; it goes on by itself" in result["told"]
+
+
+async def test_a_reason_that_is_a_message_is_told_though_another_turn_needs_the_person() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        face = face_of(fleet)
+        laptop = await fleet.find_live("laptop")
+        asks = await asking(face.driver, laptop, "ask one", "ask two")
+        again = laptop.state.root_of(agent.open[asks[1]].session_id)
+        really = agent.reply
+
+        async def and_asks_again(ask: Permission, decision: str, reason: str | None) -> None:
+            await really(ask, decision, reason)
+            if ask.id == asks[1]:
+                agent.tell(AskOpened(agent.add_ask(again)))
+
+        agent.reply = and_asks_again  # type: ignore[method-assign]
+        agent.gate.clear()
+        replying = asyncio.create_task(replied_to(face, ask=asks, answer="reject: use the other one"))
+        await eventually_async(lambda: len(agent.decisions) == 2)
+        agent.gate.set()
+        await replying
+    assert agent.posted[-1].text == "use the other one"
 
 
 async def test_what_always_released_is_called_that_and_no_error() -> None:
@@ -107,13 +161,14 @@ async def test_all_are_those_that_were_listed_whole() -> None:
     async with fake_fleet(laptop=agent) as (fleet, _):
         face = face_of(fleet)
         laptop = await fleet.find_live("laptop")
-        listed = await asking(face.driver, laptop, "ask one", "ask two")
-        assert "per_" in (await replied(face))["told"]
+        await asking(face.driver, laptop, "ask one", "ask two")
+        names = [row["handle"] for row in (await replied(face))["asks"]]
         (unseen,) = await asking(face.driver, laptop, "ask three")
         result = await replied(face, ask="all", answer="once")
-        assert rows(result) == dict.fromkeys(listed, "settled")
-        assert f"not decided, as they were not listed whole before: {unseen}" in result["told"]
-        assert [ask["id"] for ask in (await replied(face))["asks"]] == [unseen]
+        assert rows(result) == dict.fromkeys(names, "settled")
+        (left,) = (await replied(face))["asks"]
+        assert f"not decided, as they were not listed whole before: {left['handle']}" in result["told"]
+        assert left["id"] == unseen
     assert len(agent.decisions) == 2
 
 
@@ -231,7 +286,7 @@ async def test_the_texts_of_several_turns_share_the_room_of_one() -> None:
         outcomes = [Outcome("done", f"ses_{number}", "x" * 50_000 + f" end {number}") for number in range(8)]
         failed = Outcome("failed", "ses_8", "y" * 50_000, "z" * 5_000)
         waits = [Outcome("needs-answer", "ses_0", "", asks=(ask,))] * 2
-        text, result = several(laptop, Replies((), (*outcomes, failed, *waits)), Shown(), "")
+        text, result = several(laptop, Replies((), (*outcomes, failed, *waits)), face_of(fleet).shown, "", {})
     assert len(text) < 2 * MAX_TEXT
     assert all(f" end {number}" in text for number in range(8))
     assert text.count("call `reply` with `ask`") == 1

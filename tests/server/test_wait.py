@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from opencode_fleet import inbox as inbox_module
 from opencode_journal.cursor import Cursor
 from opencode_journal.entries import ASK_OPENED, TURN_ENDED
+from opencode_journal.errors import CursorError
+from opencode_mcp.tools import wait as wait_module
 from opencode_mcp.tools.wait import wait
-from support.fake_relay import fake_relay, structured, text_of
+from support.fake_agent import FakeAgent
+from support.fake_relay import fake_relay, move, structured, text_of
+from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
     from opencode_fleet.inbox import News
 
@@ -87,3 +91,42 @@ async def test_a_wait_ends_though_what_happens_comes_faster_than_it_is_told(
         monkeypatch.setattr(relay.face.inbox, "news", while_more_comes)
         async with asyncio.timeout(20):
             assert structured(await wait(relay.face))["asks"] == []
+
+
+async def test_what_a_first_answer_has_no_room_for_the_next_ones_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wait_module, "MAX_ASKS", 20)
+    noisy, quiet = FakeAgent(), FakeAgent()
+    many = 50
+    old = [noisy.add_ask(noisy.add_session("/").id).id for _ in range(many)]
+    young = quiet.add_ask(quiet.add_session("/").id).id
+    async with fake_relay(tmp_path, noisy=noisy, quiet=quiet) as relay:
+        await move(relay, "quiet", "another")
+        await eventually_async(lambda: len(relay.entries(ASK_OPENED)) == many + 1)
+        result = await wait(relay.face)
+        told = [row["id"] for row in structured(result)["asks"]]
+        assert (len(told), structured(result)["left_out"]) == (20, 31)
+        assert young in told
+        assert "31 more asks wait (of “noisy” 31); `wait` with the cursor lists them" in text_of(result)
+        # What is settled meanwhile moves none of the others out of sight.
+        for settled in told[:10]:
+            for agent in (noisy, quiet):
+                if settled in agent.open:
+                    await agent.reply(agent.open[settled], "once", None)  # type: ignore[arg-type] # a permission
+        seen = set(told)
+        for _ in range(2):
+            result = await wait(relay.face, structured(result)["cursor"])
+            seen |= {row["id"] for row in structured(result)["asks"]}
+        assert seen == {*old, young}
+        assert "left_out" not in structured(result)
+        relay.face.call_seconds = 0.0
+        after = structured(await wait(relay.face, structured(result)["cursor"]))
+        assert after["asks"] == []
+        assert "~" not in after["cursor"]
+
+
+async def test_a_cursor_for_the_rest_from_another_journal_is_told_so(tmp_path: Path) -> None:
+    async with fake_relay(tmp_path) as relay:
+        with pytest.raises(CursorError):
+            await wait(relay.face, "k7m2xp.4~1795575845000000-0123ab")

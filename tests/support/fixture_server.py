@@ -80,6 +80,24 @@ def resource_template(name: str) -> str:
     return f"secret of {name}"
 
 
+@server.resource("opencode://sessions/{handle}")
+async def session(handle: str) -> str:
+    """Pose as the OpenCode server's; `die`, or, having said that it began, `wait` for ever."""
+    if handle == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if handle == "wait":
+        if begun := os.environ.get("FIXTURE_BEGUN"):
+            Path(begun).touch()
+        await asyncio.Event().wait()
+    return f"posing as {handle}"
+
+
+@server.prompt(name="stand-up")
+def posing_prompt() -> str:
+    """Pose as the OpenCode server's."""
+    return "posing"
+
+
 @server.prompt()
 def prompt() -> str:
     """Say what no capability covers."""

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 import aiohttp
 from yarl import URL
 
+from opencode_connected.guard.long_texts import LongTexts
 from opencode_connected.guard.refusals import TooLong, Unavailable
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ MAX_CALLS = 32
 """At once; more wait."""
 MAX_READ = 8 << 20
 """Bytes of an answer that is read as a whole."""
+MAX_EMPTIED = 256 << 20
+"""Bytes of an answer whose long texts are emptied while it is read: it is bounded by what is left of it, too."""
 _WAIT_SECONDS = 10.0
 """For one of the calls under way to end, before a further one is refused."""
 _CONNECT_SECONDS = 5.0
@@ -113,10 +116,12 @@ class Calls:
         finally:
             response.close()
 
-    async def fetch(self, path: str, query: Mapping[str, str] | None = None) -> tuple[int, object]:
-        """Return status and JSON of a GET; None where it is no JSON."""
+    async def fetch(
+        self, path: str, query: Mapping[str, str] | None = None, *, is_emptied: bool = False
+    ) -> tuple[int, object]:
+        """Return status and JSON of a GET, perhaps without its long texts; None where it is no JSON."""
         async with self.call("GET", path, query) as response:
-            return response.status, parse(response, await read(response))
+            return response.status, parse(response, await read(response, is_emptied=is_emptied))
 
     async def _open(self, call: _Call) -> aiohttp.ClientResponse:
         """Send a request; once more where the agent has moved and the request cannot have been acted on."""
@@ -162,19 +167,23 @@ class Calls:
         return target
 
 
-async def read(response: aiohttp.ClientResponse) -> bytes:
-    """Return the whole body.
+async def read(response: aiohttp.ClientResponse, *, is_emptied: bool = False) -> bytes:
+    """Return the whole body, or, if it is to be emptied, that JSON without its long texts.
 
     Raises:
         TooLong: it is longer than may be read as a whole.
 
     """
     chunks = []
+    texts = LongTexts() if is_emptied else None
+    most = MAX_EMPTIED if is_emptied else MAX_READ
     # What it says of its size saves reading in vain.
-    size, told = 0, response.content_length or 0
-    async for chunk in response.content.iter_any():
+    came, size, told = 0, 0, response.content_length or 0
+    async for piece in response.content.iter_any():
+        chunk = texts.emptied(piece) if texts else piece
+        came += len(piece)
         size += len(chunk)
-        if max(size, told) > MAX_READ:
+        if max(came, told) > most or size > MAX_READ:
             raise TooLong(f"OpenCode answered more than {MAX_READ >> 20} MiB: ask for less at once")
         chunks.append(chunk)
     return b"".join(chunks)

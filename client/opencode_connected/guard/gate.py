@@ -254,7 +254,7 @@ class Gate:
             # Both generations answer what they do not know with their web page.
             raise Unavailable("OpenCode does not know that: is it a known version?")
         if route.answer is not None and upstream.status == 200:
-            answer = parse(upstream, await read(upstream))
+            answer = parse(upstream, await read(upstream, is_emptied=route.is_emptied))
             return web.json_response(await route.answer(answer, self._reach))
         headers = _headers(route, upstream)
         if route.shape is not None and upstream.status == 200:

@@ -102,8 +102,16 @@ API = Api(
         Route("GET", "/event", "events", scope=Scope.QUERY, is_stream=True),
         Route("GET", "/permission", "asks", scope=Scope.QUERY),
         Route("GET", "/question", "asks", scope=Scope.QUERY),
-        Route("GET", "/session", "sessions", scope=Scope.FILTER, query=_LIST, answer=filters.sessions("directory")),
-        Route("GET", "/session/{session}", "session", scope=Scope.SESSION, answer=filters.session),
+        Route(
+            "GET",
+            "/session",
+            "sessions",
+            scope=Scope.FILTER,
+            query=_LIST,
+            answer=filters.sessions("directory"),
+            is_emptied=True,
+        ),
+        Route("GET", "/session/{session}", "session", scope=Scope.SESSION, answer=filters.session, is_emptied=True),
         Route(
             "GET",
             "/session/{session}/message",
@@ -132,6 +140,7 @@ API = Api(
             Scope.SESSION,
             body=fields({"title": text(400), "time": fields({"archived": moment}, "archived")}),
             answer=filters.session,
+            is_emptied=True,
         ),
         Route("POST", "/session/{session}/summarize", "compact", Right.DRIVE, Scope.SESSION, body=_MODEL),
         Route(
@@ -142,6 +151,7 @@ API = Api(
             Scope.SESSION,
             body=_NOTHING,
             answer=filters.session,
+            is_emptied=True,
         ),
         Route(
             "POST",
@@ -151,6 +161,7 @@ API = Api(
             Scope.SESSION,
             body=_REVERT,
             answer=filters.session,
+            is_emptied=True,
         ),
         Route(
             "POST",
@@ -160,6 +171,7 @@ API = Api(
             Scope.SESSION,
             body=_NOTHING,
             answer=filters.session,
+            is_emptied=True,
         ),
         Route(
             "POST",

@@ -78,7 +78,7 @@ class GuardedReach:
         if not is_id(session_id):
             return None
         api = api_of((await self._calls.target()).generation)
-        status, answer = await self._calls.fetch(api.session.replace("{session}", session_id))
+        status, answer = await self._calls.fetch(api.session.replace("{session}", session_id), is_emptied=True)
         directory = api.session_directory(answer) if status == 200 else None
         if directory is not None:
             fresh = (time.monotonic() + _SESSION_SECONDS, directory)

@@ -71,6 +71,7 @@ class Route:
         body: what the body may be; None: there is none.
         max_body: bytes.
         answer: what is kept of the answer; None: all of it.
+        is_emptied: texts that are too long for what `answer` keeps may be emptied while the answer is read.
         shape: what of the answer goes through the tunnel, none if it is too long to be looked at; None: all of it.
         header: one of the answer's that goes with it.
         is_stream: the answer is an event stream.
@@ -88,6 +89,7 @@ class Route:
     body: Check | None = None
     max_body: int = MAX_BODY
     answer: Filter | None = None
+    is_emptied: bool = False
     shape: Shape = None
     header: str | None = None
     is_stream: bool = False

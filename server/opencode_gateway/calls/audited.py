@@ -1,28 +1,34 @@
-"""Writes an audit line for every tool call; see `opencode_gateway.audit`."""
+"""Writes an audit line for every tool call, and for what is read besides; see `opencode_gateway.audit`."""
 
 from __future__ import annotations
 
 import json
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-from fastmcp.exceptions import ToolError
+from fastmcp.exceptions import NotFoundError, ToolError
 from fastmcp.server.dependencies import get_access_token, get_http_request
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
-from mcp_types import CallToolRequestParams, TextContent
+from mcp.shared.exceptions import MCPError
+from mcp_types import INVALID_PARAMS, CallToolRequestParams, TextContent
 
 from opencode_gateway.audit import Event
 from opencode_gateway.calls.errors import CallError, Denied
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+    from fastmcp.prompts.base import PromptResult
+    from fastmcp.resources.base import Resource, ResourceResult
     from fastmcp.server.auth import AccessToken
     from fastmcp.tools.base import ToolResult
+    from mcp_types import GetPromptRequestParams, ListResourcesRequest, ReadResourceRequestParams
 
     from opencode_gateway.audit import AuditLog
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ def _text(value: object) -> str | None:
 
 
 class AuditCalls(Middleware):
-    """Writes a line for every tool call, whatever becomes of it."""
+    """Writes a line for every tool call, whatever becomes of it; likewise for resources and prompts."""
 
     def __init__(self, log: AuditLog, observing: frozenset[str], server_of: Callable[[str], str]) -> None:
         """`observing`: tools that only observe; `server_of`: the server that a tool is of."""
@@ -70,29 +76,70 @@ class AuditCalls(Middleware):
     ) -> ToolResult:
         """Let the call happen, and write down what came of it."""
         call = context.message
+
+        async def called() -> ToolResult:
+            if call.name not in self._observing and not self._log.usable():
+                raise Denied("the gateway cannot write its audit log, so nothing was done; its owner must see to it")
+            return await call_next(context)
+
+        return await self._audited("call", called(), lambda result: self._of_call(call, result))
+
+    async def on_read_resource(
+        self,
+        context: MiddlewareContext[ReadResourceRequestParams],
+        call_next: CallNext[ReadResourceRequestParams, ResourceResult],
+    ) -> ResourceResult:
+        """Let it be read, and write that down."""
+        details: dict[str, object] = {"resource": str(context.message.uri)}
+        return await self._audited("resource", call_next(context), lambda _result: details)
+
+    async def on_get_prompt(
+        self,
+        context: MiddlewareContext[GetPromptRequestParams],
+        call_next: CallNext[GetPromptRequestParams, PromptResult],
+    ) -> PromptResult:
+        """Let it be had, and write that down."""
+        details: dict[str, object] = {"prompt": context.message.name}
+        return await self._audited("prompt", call_next(context), lambda _result: details)
+
+    async def on_list_resources(
+        self,
+        context: MiddlewareContext[ListResourcesRequest],
+        call_next: CallNext[ListResourcesRequest, Sequence[Resource]],
+    ) -> Sequence[Resource]:
+        """Let it be listed what there is, which tells of instances, and write that down; of nothing, no line."""
+        return await self._audited("resources", call_next(context), lambda found: {} if found else None)
+
+    async def _audited(
+        self, event: str, answer: Awaitable[_T], details_of: Callable[[_T | None], dict[str, object] | None]
+    ) -> _T:
+        """Write a line about an answer, or about why there is none; without details, there is no line."""
         began = time.monotonic()
         outcome, result = "failed", None
         try:
-            if call.name not in self._observing and not self._log.usable():
-                raise Denied("the gateway cannot write its audit log, so nothing was done; its owner must see to it")
-            result = await call_next(context)
-            outcome = "tool-error" if result.is_error else "ok"
+            result = await answer
+            outcome = "tool-error" if getattr(result, "is_error", False) else "ok"
         except CallError as error:
             outcome = error.outcome
             raise
-        except ToolError:
-            # The server's own word, said as an error of the protocol.
-            outcome = "tool-error"
+        except (NotFoundError, ToolError):
+            # The server's own word, said as an error of the protocol; or there is no such thing.
+            outcome = "tool-error" if event == "call" else "not-found"
+            raise
+        except MCPError as error:
+            outcome = "not-found" if event != "call" and error.code == INVALID_PARAMS else "failed"
             raise
         except anyio.get_cancelled_exc_class():
             outcome = "cancelled"
             raise
         finally:
-            self._write(call, outcome, result, round((time.monotonic() - began) * 1000))
+            details = details_of(result)
+            if details is not None:
+                duration = round((time.monotonic() - began) * 1000)
+                self._write(event, outcome, {**details, "duration_ms": duration})
         return result
 
-    def _write(self, call: CallToolRequestParams, outcome: str, result: ToolResult | None, duration: int) -> None:
-        caller = Caller.of_request()
+    def _of_call(self, call: CallToolRequestParams, result: ToolResult | None) -> dict[str, object]:
         arguments = call.arguments or {}
         # Typed as an object by fastmcp; a server of the 2026 era may answer anything that is JSON.
         found: object = result.structured_content if result else None
@@ -103,15 +150,18 @@ class AuditCalls(Middleware):
             "asked": _text(arguments.get("instance")),
             "instance": _text(structured.get("instance")),
             "session": _text(structured.get("session")) or _text(arguments.get("session")),
-            "duration_ms": duration,
         }
         if self._log.messages:
             details["arguments"] = json.dumps(arguments)
             texts = [block.text for block in (result.content if result else []) if isinstance(block, TextContent)]
             details["result"] = "\n".join(texts)
+        return details
+
+    def _write(self, event: str, outcome: str, details: dict[str, object]) -> None:
+        caller = Caller.of_request()
         self._log.write(
             Event(
-                event="call",
+                event=event,
                 outcome=outcome,
                 login=caller.login,
                 kind=caller.kind,

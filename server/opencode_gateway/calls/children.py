@@ -2,9 +2,10 @@
 
 Each server is one child process, which all sessions share, whatever protocol era they speak; the gateway speaks the
 newest era to it that it knows. So only what belongs to one call passes: its arguments, progress, cancellation and
-result. A child's prompts and resources are not served. What it says or asks outside a call (log lines, sampling,
-elicitation) reaches nobody, since it could reach the wrong person; what it asks instead of a result (2026 era)
-neither, since a person would take the question for the gateway's. Its standard error goes to the service's log.
+result. Resources and prompts pass of the OpenCode server alone, see `resources`. What a child says or asks outside a
+call (log lines, sampling, elicitation) reaches nobody, since it could reach the wrong person; what it asks instead of
+a result (2026 era) neither, since a person would take the question for the gateway's. Its standard error goes to the
+service's log.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from mcp_types import Implementation
 from opencode_gateway.calls.errors import NotStartedError
 from opencode_gateway.calls.hanging import Pulse
 from opencode_gateway.calls.names import Names
+from opencode_gateway.calls.servers import OPENCODE
 from opencode_gateway.logs import ChildLog, whose
 
 if TYPE_CHECKING:
@@ -219,6 +221,14 @@ class Children:
         ]
         self._by_name = {child.name: child for child in self.all}
         self._names = Names(servers)
+
+    def opencode(self) -> Child | None:
+        """Return the OpenCode server, whose tools keep their names; None if there is none of that name."""
+        return self._by_name.get(OPENCODE)
+
+    def serves_of_opencode(self, tool: str) -> bool:
+        """Tell whether that server's tool is served."""
+        return OPENCODE in self._by_name and self._names.serves(OPENCODE, tool)
 
     def server_of(self, tool: str) -> str:
         """Return the name of the server that has `tool`, or would have it."""

@@ -25,7 +25,7 @@ _PROBLEM_LENGTH = 300
 async def changes(
     face: Face,
     instance: InstanceName,
-    session: Annotated[str | None, optional_text("ses_… id: what its last turn changed")] = None,
+    session: Annotated[str | None, optional_text("what its last turn changed")] = None,
     file: Annotated[str | None, optional_text("only this one"), Field(max_length=4096)] = None,
     max_chars: Annotated[int, Field(ge=1_000, le=200_000)] = MAX_TEXT,
 ) -> Annotated[CallToolResult, ChangesResult]:

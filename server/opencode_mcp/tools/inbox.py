@@ -38,7 +38,12 @@ async def inbox(face: Face, cursor: Cursor = None) -> Annotated[CallToolResult, 
         waiting = await face.inbox.waiting()
         news = face.inbox.ends(place.told, MAX_ENDS)
         ends, is_all, place = news.ends, news.is_all, Place(news.cursor)
-    return listed(face, waiting, ends, place, is_all=is_all, messages=face.outbox.messages())
+    turns = in_turns([each.machine for each in waiting])
+    kept = [waiting[index] for index in sorted(turns[:MAX_ASKS])]
+    others = [waiting[index] for index in turns[MAX_ASKS:]]
+    how = "`reply` without `ask` lists those of one instance"
+    messages = face.outbox.messages()
+    return listed(face, kept, ends, place, is_all=is_all, others=others, how=how, messages=messages)
 
 
 def listed(
@@ -49,35 +54,37 @@ def listed(
     *,
     is_all: bool,
     nothing: str = "",
+    others: Sequence[Waiting] = (),
+    how: str = "`wait` with the cursor lists them",
     messages: Sequence[Message] = (),
 ) -> CallToolResult:
-    """Return what waits and what ended; `nothing` is said where that is nothing, `is_all` if no more ended."""
+    """Return what waits and what ended; `nothing` is said where that is nothing, `is_all` if no more ended.
+
+    `others`: what waits too, and is counted alone. `how`: what lists it.
+    """
     now = time.time()
     view = InboxView(face.handles, face.shown, now)
-    turns = in_turns([each.machine for each in waiting])
-    kept = [waiting[place] for place in sorted(turns[:MAX_ASKS])]
-    asks = list(zip(kept, view.waiting_rows(kept), strict=True))
+    asks = list(zip(waiting, view.waiting_rows(waiting), strict=True))
     ended = list(zip(ends, view.end_rows(ends), strict=True))
     result = InboxResult.model_construct(
         asks=[row for _, row in asks],
         ended=[row for _, row in ended],
         cursor=str(place),
-        left_out=len(waiting) - len(asks),
+        left_out=len(others),
         more=not is_all,
         problem=face.journal.trouble,
         messages=[message_row(message) for message in messages[:MAX_MESSAGES]],
     )
     lines = []
     if asks:
+        count = len(asks) + len(others)
         lines += [
-            f"{len(waiting)} {'asks need' if len(waiting) > 1 else 'ask needs'} the person:",
+            f"{count} {'asks need' if count > 1 else 'ask needs'} the person:",
             view.asks_text(asks),
         ]
-    if result.left_out:
-        whose = counted(waiting[place].instance for place in turns[MAX_ASKS:])
-        lines.append(
-            f"{result.left_out} more asks wait (of {whose}); `reply` without `ask` lists those of one instance."
-        )
+    if others:
+        whose = counted(each.instance for each in others)
+        lines.append(f"{len(others)} more asks wait (of {whose}); {how}.")
     if ended:
         lines += ["Over:", view.ends_text(ended)]
     if result.more:

@@ -34,7 +34,7 @@ async def instances(
     everyone = await face.fleet.instances()
     listed = in_order(instance for instance in everyone if fits(instance, words))
     turns = in_turns([instance.endpoint.machine for instance in listed])
-    kept_for = Counter(message.instance for message in face.outbox.messages())
+    kept_for = face.outbox.counts()
     rows = dict(zip(turns, face.rows.of([listed[place] for place in turns[:MAX_ROWS]], kept_for), strict=False))
     shown = fitting([line for _, line in rows.values()])
     kept = [rows[place] for place in sorted(turns[:shown])]

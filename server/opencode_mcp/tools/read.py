@@ -15,7 +15,6 @@ from opencode_fleet.fleet import Fleet
 from opencode_fleet.message_pages import MessagePage, newest_page, page_before, with_details
 from opencode_mcp.face import Face
 from opencode_mcp.tool import InstanceName, Tool, answered, optional_text
-from opencode_mcp.views.asks import ask_row
 from opencode_mcp.views.conversations import (
     ReadResult,
     message_rows,
@@ -42,7 +41,7 @@ async def read(
     message_limit: Annotated[int, Field(ge=1, le=200)] = 10,
     session: Annotated[str | None, optional_text("id or handle; default: the current one")] = None,
     max_chars: Annotated[int, Field(ge=1_000, le=200_000)] = MAX_TEXT,
-    before: Annotated[str | None, optional_text("an earlier result's `older`"), Field(max_length=100)] = None,
+    before: Annotated[str | None, optional_text("a result's `older`"), Field(max_length=100)] = None,
     details: Annotated[bool, Field(description="with diffs and more of tools' outputs")] = False,
 ) -> Annotated[CallToolResult, ReadResult]:
     """Show the last messages of an instance's conversation, with tool calls and what streams now."""
@@ -51,7 +50,7 @@ async def read(
         target = await face.fleet.find_live(instance)
     except (Unreachable, Unresponsive):
         away = await face.fleet.find(instance)
-        result = last_seen(away, face.handles.session_id(away, session), max_chars)
+        result = last_seen(away, face.handles.session_id(away, session), max_chars, face.shown)
         if result is None:
             raise
         return answered(read_text(result, ""), result)
@@ -81,7 +80,7 @@ async def read(
         else session_problem(messages, busy=busy or bool(cursor), pick_up=pick_up),
         messages=rows,
         older=_older(page, [row.id for row in rows if row.id]),
-        asks=[ask_row(target, ask) for ask in asks],
+        asks=face.shown.rows(target, asks),
     )
     return answered(read_text(result, face.shown.text(target, asks) if asks else ""), result)
 

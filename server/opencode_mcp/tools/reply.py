@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.server.mcpserver import Context
@@ -29,12 +30,12 @@ async def reply(
     instance: InstanceName,
     answer: Annotated[
         str | list[str],
-        Field(description="permission: once, always, reject or 'reject: why'; question: label or text"),
+        Field(description="permission: once, always, reject, 'reject: why'; question: label, text"),
     ] = "",
     ask: Annotated[
         str | list[str],
         Field(
-            description="id or handle, several, or 'all' that were listed whole; without `answer` it is shown whole, "
+            description="handle or id, several, or 'all' listed whole; without `answer` it is shown whole, "
             "without it all are listed",
             max_length=MAX_ASKS,
         ),
@@ -42,18 +43,17 @@ async def reply(
 ) -> Annotated[CallToolResult, ReplyResult]:
     """List what an agent waits for; with `ask` and the person's own answer, settle it and go on."""
     target = await face.fleet.find_live(instance)
-    asks = [face.handles.ask_id(target, each) for each in ([ask] if isinstance(ask, str) else ask) if each.strip()]
+    named = [each.strip() for each in ([ask] if isinstance(ask, str) else ask) if each.strip()]
+    names = {face.handles.ask_id(target, each): each for each in named}
+    asks = list(names)
     is_answered = not isinstance(answer, str) or bool(answer.strip())
     if not asks or (not is_answered and (len(asks) > 1 or asks == [ALL])):
         return _listed(face, target, await face.driver.asks(target), is_answered=is_answered)
     if not is_answered:
         found = await face.driver.open_ask(target, asks[0])
-        return answered(face.shown.whole(target, found), waiting(target, [found]))
+        return answered(face.shown.whole(target, found), waiting(target, [found], face.shown))
 
-    def is_seen(found: Ask) -> bool:
-        # Where one process shows for all logins, what it did not show to this one nobody has shown.
-        return (face.shown.is_listed if face.caller.is_told else face.shown.is_seen)(target, found)
-
+    is_seen = partial(face.shown.is_listed, target)
     may_prompt = DRIVE in face.caller.may
     if len(asks) == 1 and asks != [ALL]:
         outcome = await face.driver.reply(target, asks[0], answer, progress(ctx), is_seen, may_prompt=may_prompt)
@@ -61,11 +61,12 @@ async def reply(
     note = ""
     if asks == [ALL]:
         waits = await face.driver.asks(target)
-        asks = [each.id for each in waits if face.shown.is_listed(target, each)][:MAX_ASKS]
-        if others := [each.id for each in waits if each.id not in asks]:
+        names = {each.id: face.shown.name(target, each.id) for each in waits}
+        asks = [each.id for each in waits if is_seen(each)][:MAX_ASKS]
+        if others := [names[each.id] for each in waits if each.id not in asks]:
             note = f"not decided, as they were not listed whole before: {', '.join(others[:MAX_ASKS])}"
     replies = await face.driver.reply_to_several(target, asks, answer, progress(ctx), is_seen, may_prompt=may_prompt)
-    return answered(*replied(target, replies, face.shown, note))
+    return answered(*replied(target, replies, face.shown, note, names))
 
 
 def _listed(face: Face, target: Instance, asks: list[Ask], *, is_answered: bool) -> CallToolResult:
@@ -75,7 +76,7 @@ def _listed(face: Face, target: Instance, asks: list[Ask], *, is_answered: bool)
     if is_answered:
         text = f"{_NOTHING_ANSWERED}\n{text}"
     note = _NOTHING_ANSWERED if is_answered else ""
-    return answered(text, waiting(target, asks).model_copy(update={"note": note}))
+    return answered(text, waiting(target, asks, face.shown).model_copy(update={"note": note}))
 
 
 TOOL = Tool(reply, "Settle what an agent asks")

@@ -41,7 +41,7 @@ async def send(
     when: Annotated[
         Moment,
         Field(
-            description="now: refused while it is busy; steer: into the running turn; queue: after it; "
+            description="now: refused while busy; steer: into the running turn; queue: after it; "
             "asleep: kept until it is back"
         ),
     ] = "now",

@@ -19,7 +19,7 @@ async def sessions(
     text: Annotated[str | None, optional_text("part of a title"), Field(max_length=200)] = None,
     limit: Annotated[int, Field(ge=1, le=100)] = 20,
 ) -> Annotated[CallToolResult, SessionsResult]:
-    """List sessions, newest first, or find them by their titles: age, state, agent, model, changes, cost."""
+    """List sessions, newest first, or find them by their titles."""
     wanted, title = (instance or "").strip(), (text or "").strip()
     asked = [await face.fleet.find(wanted)] if wanted else await face.fleet.instances()
     found = await list_sessions(asked, title, limit)

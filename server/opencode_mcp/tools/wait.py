@@ -5,16 +5,22 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from mcp_types import CallToolResult
 from pydantic import Field
 
 from opencode_mcp.face import Face
-from opencode_mcp.place import Place, mark_of
+from opencode_mcp.place import Place, Rank, mark_of
 from opencode_mcp.tool import Tool
 from opencode_mcp.tools.inbox import Cursor, listed
-from opencode_mcp.views.inbox import MAX_ENDS, WaitResult
+from opencode_mcp.views.inbox import MAX_ASKS, MAX_ENDS, WaitResult
+from opencode_mcp.views.shares import in_turns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from opencode_fleet.inbox import Waiting
 
 LONGEST = 40
 """Seconds: chat clients and the gateway end a call after 45, and an answer must be on its way before."""
@@ -37,10 +43,20 @@ async def wait(
         # Before it is asked what waits: what comes meanwhile may be told twice, but is not lost.
         place = Place(face.journal.cursor())
         found = await face.inbox.waiting()
-        if waiting := [each for each in found if only is None or only(each.instance)]:
-            return listed(face, waiting, [], place.after(mark, place.told), is_all=True)
+        waiting = [each for each in found if only is None or only(each.instance)]
+        place = place.after(mark, place.told)
+        if waiting:
+            return _part(face, waiting, in_turns([each.machine for each in waiting]), place)
     else:
         place = Place.parse(cursor)
+        if place.rest is not None:
+            face.inbox.ends(place.told, 1)  # a cursor that is none here says so now
+            found = await face.inbox.waiting()
+            waiting = [
+                each for each in found if (only is None or only(each.instance)) and Rank.of(each) >= place.rest
+            ]
+            if waiting:
+                return _part(face, sorted(waiting, key=Rank.of), range(len(waiting)), place)
     while True:
         news = await face.inbox.news(place.start(mark), MAX_ENDS, only, until=until)
         place = place.after(mark, news.cursor)
@@ -55,6 +71,14 @@ async def wait(
         with suppress(TimeoutError):
             async with asyncio.timeout(left):
                 await face.journal.changed()
+
+
+def _part(face: Face, waiting: Sequence[Waiting], order: Sequence[int], place: Place) -> CallToolResult:
+    """Return as many asks as one answer lists, given in the `order` in which they have room, and where to go on."""
+    shown = [waiting[index] for index in sorted(order[:MAX_ASKS])]
+    others = [waiting[index] for index in order[MAX_ASKS:]]
+    rest = min(map(Rank.of, others), default=None)
+    return listed(face, shown, [], place._replace(rest=rest), is_all=True, others=others)
 
 
 def _nothing(face: Face, seconds: int, names: set[str]) -> str:

@@ -42,17 +42,20 @@ class AskRow(Row):
     """What an agent waits for, in one line; the result's text has all of it."""
 
     id: str
+    handle: str = ""
+    """What the person and the model call it."""
     kind: str
     """`permission` or `question`."""
     session: str
     summary: str
 
 
-def ask_row(instance: Instance, ask: Ask) -> AskRow:
+def ask_row(instance: Instance, ask: Ask, handle: str = "") -> AskRow:
     """Return what programs get of an ask: its gist, as the text has all of it."""
     kind = "permission" if isinstance(ask, Permission) else "question"
     summary = one_line(gist(ask), GIST_LENGTH)
-    return AskRow(id=ask.id, kind=kind, session=instance.state.root_of(ask.session_id), summary=summary)
+    root = instance.state.root_of(ask.session_id)
+    return AskRow(id=ask.id, handle=handle, kind=kind, session=root, summary=summary)
 
 
 def whole_text(instance: Instance, ask: Ask) -> str | None:

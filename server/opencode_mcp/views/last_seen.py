@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opencode_common.text import bare, clean, cut_head, one_line
-from opencode_mcp.views.asks import ask_row
 from opencode_mcp.views.conversations import MessageRow, ReadResult
 from opencode_mcp.views.rows import OWN_WORDS
 from opencode_mcp.views.sessions import session_state
@@ -13,6 +12,7 @@ from opencode_mcp.views.sessions import session_state
 if TYPE_CHECKING:
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Session
+    from opencode_mcp.views.shown import Shown
 
 _DID = {
     "waits": "it waited for the person",
@@ -28,7 +28,7 @@ _MAX_ASKS = 5
 """Of which a line is said; programs get all."""
 
 
-def last_seen(instance: Instance, wanted: str | None, max_chars: int) -> ReadResult | None:
+def last_seen(instance: Instance, wanted: str | None, max_chars: int, shown: Shown) -> ReadResult | None:
     """Return what a session was doing, and wrote, when its machine was last heard of; None where nothing is known.
 
     `wanted`: the session's id; None: the one that ran, or else the newest.
@@ -44,8 +44,8 @@ def last_seen(instance: Instance, wanted: str | None, max_chars: int) -> ReadRes
         rows.append(MessageRow(role="assistant", text=f"{said} [… was being written]"))
     if live.tool:
         rows.append(MessageRow(role="note", text=f"it ran {one_line(live.tool, 160)}"))
-    asks = [ask_row(instance, ask) for ask in state.pending_asks(session.id)]
-    rows += [MessageRow(role="note", text=f"it waited for {ask.id}: {ask.summary}") for ask in asks[:_MAX_ASKS]]
+    asks = shown.rows(instance, state.pending_asks(session.id))
+    rows += [MessageRow(role="note", text=f"it waited for {ask.handle}: {ask.summary}") for ask in asks[:_MAX_ASKS]]
     return ReadResult(
         instance=instance.name,
         session=session.id,

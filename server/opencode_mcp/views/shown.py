@@ -1,4 +1,7 @@
-"""What this process has shown of asks, and to whom: nothing is approved of which the person has not had the whole."""
+"""What this process has shown of asks, and to whom: nothing is approved of which the person has not had the whole.
+
+An ask is shown under its handle, the short name that `reply` takes.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
 
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask
+    from opencode_mcp.handles import Handles
+    from opencode_mcp.views.asks import AskRow
 
 WHOLE: Final = 6_000
 """Characters of an ask that is shown whole unasked."""
@@ -33,9 +38,19 @@ HOW_TO_SETTLE = (
 class Shown:
     """Writes asks for people, and remembers which ones it wrote whole."""
 
-    def __init__(self) -> None:
+    def __init__(self, handles: Handles) -> None:
+        self._handles = handles
         self._seen: OrderedDict[tuple[str, str], int | None] = OrderedDict()
         """By instance and ask what was shown whole, as a hash; None: only a part of it was shown."""
+
+    def name(self, instance: Instance, ask_id: str) -> str:
+        """Return what the person and the model call an ask."""
+        return self._handles.of_ask(instance.name, ask_id)
+
+    def rows(self, instance: Instance, asks: Sequence[Ask]) -> list[AskRow]:
+        """Return what programs get of asks."""
+        self._handles.prepare("a", [(instance.name, ask.id) for ask in asks])
+        return [ask_row(instance, ask, self.name(instance, ask.id)) for ask in asks]
 
     def text(self, instance: Instance, asks: Sequence[Ask]) -> str:
         """Return the asks, whole as far as they are short and few, and how to settle them."""
@@ -43,16 +58,16 @@ class Shown:
         parts: list[str] = []
         too_large: list[str] = []
         length = 0
-        for ask in asks:
+        for ask, row in zip(asks, self.rows(instance, asks), strict=True):
             whole = whole_text(instance, ask)
             is_whole = whole is not None and len(whole) <= WHOLE and length + len(whole) <= MAX_WHOLE
             block = whole if whole is not None and is_whole else outline(instance, ask)
             if length + len(block) > MAX_LISTED:
-                block = ask_row(instance, ask).summary
+                block = row.summary
             self._note(instance, ask, is_whole=is_whole)
             if not is_whole:
-                (too_large if whole is None else parts).append(ask.id)
-            blocks.append(_block(instance, ask, block))
+                (too_large if whole is None else parts).append(row.handle)
+            blocks.append(_block(row, block))
             length += len(block)
         return _listing(blocks, parts, too_large)
 
@@ -60,8 +75,9 @@ class Shown:
         """Return one ask, whole if that is possible at all, and how to settle it."""
         whole = whole_text(instance, ask)
         self._note(instance, ask, is_whole=whole is not None)
-        block = _block(instance, ask, outline(instance, ask) if whole is None else whole)
-        return _listing([block], [], [ask.id] if whole is None else [])
+        (row,) = self.rows(instance, [ask])
+        block = _block(row, outline(instance, ask) if whole is None else whole)
+        return _listing([block], [], [row.handle] if whole is None else [])
 
     def brief(self, instance: Instance, ask: Ask, left: int) -> tuple[str, bool]:
         """Return one ask, whole if it is short and fits `left` characters, else its gist; and whether it is whole."""
@@ -70,17 +86,8 @@ class Shown:
         self._note(instance, ask, is_whole=is_whole)
         return (whole, True) if whole is not None and is_whole else (ask_row(instance, ask).summary, False)
 
-    def is_seen(self, instance: Instance, ask: Ask) -> bool:
-        """Tell whether the ask, as it is now, may be approved: it was shown whole, or is short and was not cut."""
-        key = instance.name, ask.id
-        if key in self._seen:
-            return self._seen[key] == hash(ask)
-        # Another server of the account may have shown it, as that one would have shown it whole.
-        whole = whole_text(instance, ask)
-        return whole is not None and len(whole) <= WHOLE
-
     def is_listed(self, instance: Instance, ask: Ask) -> bool:
-        """Tell whether this process wrote the ask whole, as it is now."""
+        """Tell whether this process wrote the ask whole, as it is now: else it may not be approved."""
         return self._seen.get((instance.name, ask.id)) == hash(ask)
 
     def _note(self, instance: Instance, ask: Ask, *, is_whole: bool) -> None:
@@ -95,21 +102,21 @@ class Shown:
 class ShownByLogin:
     """What was shown to each login: what one person has seen, another has not."""
 
-    def __init__(self) -> None:
+    def __init__(self, handles: Handles) -> None:
+        self._handles = handles
         self._shown: OrderedDict[str, Shown] = OrderedDict()
 
     def of(self, login: str) -> Shown:
         """Return what was shown to this login. Whoever came longest ago makes room."""
-        shown = self._shown.setdefault(login, Shown())
+        shown = self._shown.setdefault(login, Shown(self._handles))
         self._shown.move_to_end(login)
         while len(self._shown) > MAX_LOGINS:
             self._shown.popitem(last=False)
         return shown
 
 
-def _block(instance: Instance, ask: Ask, text: str) -> str:
-    row = ask_row(instance, ask)
-    return f"{ask.id} ({row.kind}, session {row.session})\n{text}"
+def _block(row: AskRow, text: str) -> str:
+    return f"{row.handle} ({row.kind}, session {row.session})\n{text}"
 
 
 def _listing(blocks: list[str], parts: list[str], too_large: list[str]) -> str:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from opencode_common.text import bare, clean, cut_head, fence, one_line, quote_name
 from opencode_fleet.errors import Refused, RelayError
-from opencode_mcp.views.asks import AskRow, ask_row
+from opencode_mcp.views.asks import AskRow
 from opencode_mcp.views.rows import MAX_TEXT, OWN_WORDS, Result, Row
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask, Outcome
@@ -70,25 +70,30 @@ class SendResult(TurnResult):
 
 def turned(instance: Instance, outcome: Outcome, shown: Shown) -> tuple[str, TurnResult]:
     """Return how a turn stands, for people and for programs."""
-    turn = turn_result(instance, outcome)
+    turn = turn_result(instance, outcome, shown)
     return turn_text(turn, shown.text(instance, outcome.asks) if outcome.asks else ""), turn
 
 
-def replied(instance: Instance, replies: Replies, shown: Shown, note: str) -> tuple[str, ReplyResult]:
+def replied(
+    instance: Instance, replies: Replies, shown: Shown, note: str, names: Mapping[str, str]
+) -> tuple[str, ReplyResult]:
     """Return what became of several asks, and how the turns stand that waited for them.
 
-    `note`: what the person should know besides.
+    `note`: what the person should know besides. `names`: how the person calls the asks, by their ids.
     """
-    rows = [SettledRow(ask=each.ask_id, result=each.result, text=clean(each.says)) for each in replies.settled]
+    rows = [
+        SettledRow(ask=names.get(each.ask_id, each.ask_id), result=each.result, text=clean(each.says))
+        for each in replies.settled
+    ]
     texts = [f"{row.ask}: {row.result}: {row.text}." for row in rows] or ["Nothing was settled."]
     texts += [f"Note: {note}."] if note else []
     share = (MAX_TEXT - OWN_WORDS) // max(1, len(replies.outcomes))
-    told = [turn_result(instance, outcome, share) for outcome in replies.outcomes]
+    told = [turn_result(instance, outcome, shown, share) for outcome in replies.outcomes]
     # What they ask is listed once, so that all of it is within the bound of one listing.
     texts += [turn_text(turn, "What it asks stands below.") for turn in told]
     asks = [ask for outcome in replies.outcomes for ask in outcome.asks]
     texts += [shown.text(instance, asks)] if asks else []
-    main = next((turn for turn in told if turn.asks), told[0] if told else waiting(instance, []))
+    main = next((turn for turn in told if turn.asks), told[0] if told else waiting(instance, [], shown))
     notes = "; ".join(each for each in (note, main.note) if each)
     fields = main.model_dump() | {"asks": [ask for turn in told for ask in turn.asks], "note": notes}
     return "\n".join(texts), ReplyResult(**fields, settled=rows)
@@ -132,13 +137,13 @@ def _sent_text(row: SentRow) -> str:
     return f"{row.result}, session {row.session}.{note}"
 
 
-def waiting(instance: Instance, asks: Sequence[Ask]) -> TurnResult:
+def waiting(instance: Instance, asks: Sequence[Ask], shown: Shown) -> TurnResult:
     """Return what an instance waits for, for programs."""
-    rows = [ask_row(instance, ask) for ask in asks]
-    return TurnResult(instance=instance.name, session="", result="waits" if asks else "idle", asks=rows)
+    result = "waits" if asks else "idle"
+    return TurnResult(instance=instance.name, session="", result=result, asks=shown.rows(instance, asks))
 
 
-def turn_result(instance: Instance, outcome: Outcome, room: int = MAX_TEXT - OWN_WORDS) -> TurnResult:
+def turn_result(instance: Instance, outcome: Outcome, shown: Shown, room: int = MAX_TEXT - OWN_WORDS) -> TurnResult:
     """Return a turn's result, its text cut at its beginning: the end matters most.
 
     `room`: characters of the agent's text and problem.
@@ -153,7 +158,7 @@ def turn_result(instance: Instance, outcome: Outcome, room: int = MAX_TEXT - OWN
         problem=problem,
         note=outcome.note,
         when=outcome.when,
-        asks=[ask_row(instance, ask) for ask in outcome.asks],
+        asks=shown.rows(instance, outcome.asks),
     )
 
 

@@ -199,7 +199,7 @@ class Form(Wire):
         """
         shown = [field for field in self.fields if not field.is_hidden]
         if len(answers) != len(shown):
-            raise Refused(f"{self.id} wants {len(shown)} answer(s), in the order asked; nothing was answered")
+            raise Refused(f"it wants {len(shown)} answer(s), in the order asked; nothing was answered")
         pairs = [
             (field, given) for field, given in zip(shown, answers, strict=True) if given and field.type != "external"
         ]
