@@ -15,7 +15,7 @@ from opencode_common.text import quote
 from opencode_fleet.agent import Capability
 from opencode_fleet.choices import Manner, offered
 from opencode_fleet.commands import run_once
-from opencode_fleet.errors import Busy, Refused, RelayError, Unresponsive
+from opencode_fleet.errors import Busy, InstanceError, Refused, RelayError, Unresponsive
 from opencode_fleet.model import Outcome, Prompt
 from opencode_fleet.posting import post_once
 from opencode_fleet.prompt_ids import new_prompt_id
@@ -302,6 +302,11 @@ class Sender:
                     await self._switch(instance, session.id, manner)
         except TimeoutError:
             raise Unresponsive(f"the records of {instance.quoted} did not come in time; nothing was sent") from None
+        except InstanceError as error:
+            # Whatever broke, it broke before the message was posted.
+            error.args = (f"{error}; nothing was sent",)
+            error.is_doubtful = False
+            raise
         if when != manner.when:
             note = note or "nothing ran there, so it began at once"
         prompt = Prompt(

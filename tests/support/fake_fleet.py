@@ -90,7 +90,7 @@ class FakeFleet:
         return json.loads(answer)
 
 
-class _Server(uvicorn.Server):
+class QuietServer(uvicorn.Server):
     """A server among several in one process, none of which may take the signals for itself."""
 
     @contextmanager
@@ -143,7 +143,7 @@ class _Fleet:
             for number in range(sessions):
                 instance.add_session(f"Session {number} of the instance on {port}")
             self._instances[port] = instance
-        server = _Server(uvicorn.Config(self._application, log_level="warning", lifespan="off"))
+        server = QuietServer(uvicorn.Config(self._application, log_level="warning", lifespan="off"))
         self._keep.append(asyncio.create_task(server.serve(sockets)))
         await eventually_async(lambda: server.started, "the fleet's server")
 

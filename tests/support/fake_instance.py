@@ -98,6 +98,9 @@ class FakeInstance:
         self.turns.add(turn)
         turn.add_done_callback(self.turns.discard)
 
+    async def work(self, session_id: str, text: str) -> None:
+        """Do what comes between a prompt and its answer: nothing, unless a kind of instance has something."""
+
     async def _turn(self, session_id: str, body: Mapping[str, Any]) -> None:
         """Publish what OpenCode publishes for a plain turn, in its order."""
         session = self.sessions[session_id]
@@ -112,6 +115,7 @@ class FakeInstance:
         answer = self._add_message(session_id, "assistant", parent=question["info"]["id"])
         self.publish("message.updated", sessionID=session_id, info=answer["info"])
         self._add_part(answer, {"type": "step-start"})
+        await self.work(session_id, "".join(part.get("text", "") for part in body["parts"]))
         text = self._add_part(answer, {"type": "text", "text": "", "time": {"start": _now()}})
         said = "echo: " + "".join(part.get("text", "") for part in body["parts"])
         for delta in re.findall(r"\s*\S+|\s+$", said):
