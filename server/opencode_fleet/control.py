@@ -280,7 +280,10 @@ class Controller:
 
     def _archive(self, instance: Instance, session: Session) -> _Step:
         if not instance.can(Capability.ARCHIVES):
-            raise Refused(f"the OpenCode of {instance.quoted} cannot put sessions away from afar. Nothing was done")
+            raise Refused(
+                f"the OpenCode of {instance.quoted} cannot put sessions away from afar. Nothing was done; “rename” "
+                "can mark the session as over"
+            )
 
         async def run() -> Done:
             await instance.agent.controls.archive(session.id)
