@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from support.scripted_model import ScriptedModel
 
 GOLDEN = Path(__file__).parent / "golden" / "requests.json"
-REQUESTS: list[dict[str, Any]] = tomllib.loads(Path(__file__).with_name("requests.toml").read_text())["request"]
+_DATA: dict[str, Any] = tomllib.loads(Path(__file__).with_name("requests.toml").read_text())
+REQUESTS: list[dict[str, Any]] = _DATA["request"]
+OPEN_BELOW: list[str] = _DATA["open_below"]
 MAX_CALLS = 3
 FITS = 1_500
 """Bytes of a text that fits a phone, unless the request says otherwise."""
@@ -65,6 +67,15 @@ class Fleet:
         """Wait until the server knows all machines to be idle."""
         await self.are({name: {"idle"} for name in self.machines})
 
+    async def shows(self, name: str, session: str, answer: str) -> None:
+        """Wait until the server knows so much of what the model writes."""
+
+        async def known() -> bool:
+            read = await self.phone.call("read", instance=name, session=session)
+            return f"echo: {answer}" in read.text
+
+        await eventually_async(known, answer)
+
     async def are(self, wanted: dict[str, set[str]]) -> None:
         """Wait until the server knows the machines to be in one of these states."""
 
@@ -82,8 +93,13 @@ def git(directory: Path, *arguments: str) -> None:
     subprocess.run(["git", *who, *arguments], cwd=directory, check=True, capture_output=True)
 
 
-def priced(home: OpenCodeHome) -> OpenCodeHome:
-    """Have the model of this home cost a dollar a token."""
+def furnished(home: OpenCodeHome) -> OpenCodeHome:
+    """Have the model of this home cost a dollar a token, and a directory that may be opened."""
+    (home.root / "api").mkdir()
+    if OPEN_BELOW:
+        own = home.root / ".config" / "opencode-relay"
+        own.mkdir(mode=0o700)
+        (own / "config.toml").write_text(f"open_below = {json.dumps(OPEN_BELOW)}\n")
     file = home.root / ".config" / "opencode" / "opencode.json"
     configuration = json.loads(file.read_text())
     configuration["provider"]["fake"]["models"]["fake"]["cost"] = {"input": 1_000_000, "output": 1_000_000}
@@ -107,7 +123,7 @@ def machines(
     git(repository, "add", ".")
     git(repository, "commit", "-q", "-m", "tea")
     homes = [
-        priced(OpenCodeHome(tmp_path_factory.mktemp(name), model.base_url, binary=binary))
+        furnished(OpenCodeHome(tmp_path_factory.mktemp(name), model.base_url, binary=binary))
         for name in ("laptop", "desktop")
     ]
     with (
@@ -186,6 +202,8 @@ async def prepared(request: dict[str, Any], fleet: Fleet) -> list[str]:
         elif each["until"] == "runs":
             (gate,) = _GATE.findall(each["says"])
             eventually(lambda: fleet.model.reached(gate), "the model")  # noqa: B023 - waited for here
+            if begun := each["says"].partition("GATE:")[0].strip():
+                await fleet.shows(name, sessions[-1], begun)
         else:
             eventually(lambda: has_ended(machine, sessions[-1]), "its end")  # noqa: B023 - waited for here
     if request.get("reboots"):

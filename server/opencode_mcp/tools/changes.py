@@ -45,8 +45,8 @@ async def changes(
     todos, problem = await _todos(target, found.id) if found is not None and not file else ([], "")
     session_id = found.id if found is not None else ""
     result = changes_result(target.name, session_id, tree, todos, problem=problem, max_chars=max_chars)
-    keeps_list = bool(file) or target.can(Capability.LISTS)
-    return answered(changes_text(result, what, keeps_list=keeps_list), result)
+    lacks_list = not (found is None or file or todos or problem or target.can(Capability.LISTS))
+    return answered(changes_text(result, what, lacks_list=lacks_list), result)
 
 
 async def _todos(target: Instance, session_id: str) -> tuple[list[Todo], str]:

@@ -114,10 +114,10 @@ def changes_result(
     )
 
 
-def changes_text(result: ChangesResult, what: str, *, keeps_list: bool = True) -> str:
+def changes_text(result: ChangesResult, what: str, *, lacks_list: bool = False) -> str:
     """Return what was changed, for people.
 
-    `what`: of what it is, in our words. `keeps_list`: whether the agent there has a to-do list at all.
+    `what`: of what it is, in our words. `lacks_list`: whether the agent there has no to-do list at all.
     """
     total = len(result.files) + result.left_out
     lines = []
@@ -136,7 +136,7 @@ def changes_text(result: ChangesResult, what: str, *, keeps_list: bool = True) -
         text += f"\n{fence(chr(10).join(lines))}"
     if result.left_out:
         text += f"\n{result.left_out} more files are left out: name one as `file`, or ask for a larger max_chars."
-    if not keeps_list:
+    if lacks_list:
         text += f"\n{_NO_LIST}"
     return f"{text}\nNot all could be had: {fence(result.problem)}" if result.problem else text
 
