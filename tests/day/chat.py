@@ -76,9 +76,9 @@ class Chat:
             then()
         answer = await calling
         assert answer.is_error == refused, answer.text
-        text = _in_order(answer.text)
+        call, text = self._tidy.call(tool, arguments), self._tidy.text(answer.text).rstrip()
         self._blocks.append(f"**Ann:** {says}")
-        self._blocks.append(f"```text\n▶ {self._tidy.call(tool, arguments)}\n\n{self._tidy.text(text)}\n```")
+        self._blocks.append(f"```text\n▶ {call}\n\n{text}\n```")
         return answer
 
     async def until(self, states: Mapping[str, str], titles: Mapping[str, str] | None = None) -> None:
@@ -103,13 +103,3 @@ class Chat:
             return str(told["cursor"])
 
         return str(await eventually_async(over))
-
-
-def _in_order(text: str) -> str:
-    """Return the text with what is over on several machines at once in the order of their names."""
-    before, mark, after = text.partition("Over:\n")
-    if not mark:
-        return text
-    opening, *lines = after.split("\n")
-    end = next(number for number, line in enumerate(lines) if line.startswith("</"))
-    return "\n".join([before + mark + opening, *sorted(lines[:end]), *lines[end:]])

@@ -184,8 +184,8 @@ async def evening(chat: Chat, machines: Day, cursor: str) -> None:
     assert [row["result"] for row in stopped.structured["rows"]] == ["done", "done"]
     machines.model.release("measure")
     await chat.until(dict.fromkeys(NAMES, "idle"))
-    await chat.until_over(cursor, "desktop", "workbox")
-    news = await chat.asks("What is new?", "inbox", cursor=cursor)
-    left = await chat.asks("Does anything need me now?", "inbox", cursor=news.structured["cursor"])
+    # Whether OpenCode 1 says that a turn was stopped before it says that it is over is chance.
+    cursor = await chat.until_over(cursor, "desktop", "workbox")
+    left = await chat.asks("Does anything need me now?", "inbox", cursor=cursor)
     assert left.structured["asks"] == left.structured["ended"] == []
     await chat.asks("Good night.", "instances")
