@@ -46,6 +46,8 @@ class Capability(Enum):
     """A session can be put away from afar."""
     OUTLIVES = auto()
     """Its turns go on when the person there closes it."""
+    LISTS = auto()
+    """It keeps a list of what it has to do (`todos`)."""
 
 
 class Controls(Protocol):

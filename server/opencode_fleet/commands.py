@@ -13,32 +13,20 @@ if TYPE_CHECKING:
     from opencode_fleet.model import Prompt
 
 _COMMAND = re.compile(r"/(\w\S*)\s*(.*)", re.DOTALL)
-_OF_THE_SCREEN = frozenset(
-    {
-        "agents",
-        "clear",
-        "compact",
-        "details",
-        "editor",
-        "exit",
-        "export",
-        "fork",
-        "help",
-        "models",
-        "new",
-        "quit",
-        "redo",
-        "rename",
-        "sessions",
-        "share",
-        "summarize",
-        "thinking",
-        "themes",
-        "undo",
-        "unshare",
-    }
+_NOT_FROM_AFAR = "what it does is done on the machine itself, and not from afar"
+_OF_THE_SCREEN = dict.fromkeys(
+    ("clear", "details", "editor", "exit", "export", "help", "quit", "share", "thinking", "themes", "unshare"),
+    _NOT_FROM_AFAR,
 )
-"""What OpenCode's screen takes for a command of its own, and its server does not."""
+_OF_THE_SCREEN |= dict.fromkeys(("fork", "redo", "rename", "undo"), "`control` does that")
+_OF_THE_SCREEN |= dict.fromkeys(("compact", "summarize"), "`control` does that, as “compact”")
+_OF_THE_SCREEN |= {
+    "agents": "`send` takes an `agent`",
+    "models": "`send` takes a `model`",
+    "new": "`send` with session='new' does that",
+    "sessions": "`sessions` does that",
+}
+"""What OpenCode's screen takes for a command of its own, and its server does not; and what helps from afar."""
 
 
 class Command(NamedTuple):
@@ -61,8 +49,8 @@ async def command_of(instance: Instance, message: str) -> Command | None:
     name, arguments = match[1], match[2]
     if name in _OF_THE_SCREEN and name not in await instance.agent.commands(instance.state.directory):
         raise Refused(
-            f"/{name} is a command of OpenCode's own screen, and no message for the agent; nothing was sent. What "
-            "it does is done by `control`, if at all from afar, else on the machine itself"
+            f"/{name} is a command of OpenCode's own screen, and no message for the agent: {_OF_THE_SCREEN[name]}. "
+            "Nothing was sent"
         )
     try:
         return Command(await chosen_from(instance, name, instance.agent.commands, "command"), arguments)

@@ -252,7 +252,7 @@ class Controller:
 
         after = len(kept) - kept.index(message) - 1
         would = (
-            f"would take back {_named(message)}, the {after} messages after it, and the changes to files that "
+            f"would take back {_named(message)}, {_counted(after)} after it, and the changes to files that "
             f"OpenCode made since, if it keeps them there (in a git repository); {_OVERWRITES}"
         )
         return _Step(run, would, f"{session.undone_from} {message.id} {messages[-1].id}")
@@ -279,7 +279,10 @@ class Controller:
 
     def _archive(self, instance: Instance, session: Session) -> _Step:
         if not instance.can(Capability.ARCHIVES):
-            raise Refused(f"the OpenCode of {instance.quoted} cannot put sessions away from afar. Nothing was done")
+            raise Refused(
+                f"the OpenCode of {instance.quoted} cannot put sessions away from afar. Nothing was done; “rename” "
+                "can mark the session as over"
+            )
 
         async def run() -> Done:
             await instance.agent.controls.archive(session.id)
@@ -373,6 +376,10 @@ def _kept(messages: list[Message], undone_from: str) -> list[Message]:
     """Return the messages before what is taken back already."""
     ids = [message.id for message in messages]
     return messages[: ids.index(undone_from)] if undone_from in ids else messages
+
+
+def _counted(messages: int) -> str:
+    return "the one message" if messages == 1 else f"the {messages} messages" if messages else "nothing"
 
 
 def _named(message: Message) -> str:

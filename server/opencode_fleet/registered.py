@@ -85,7 +85,7 @@ class Registered:
 
     async def depart(self, *, closed: bool = False) -> None:
         """The registration is gone. `closed`: somebody closed it there, in good order."""
-        why = "its registration is gone"
+        why = "not connected: asleep, off, or its launcher ended"
         if closed:
             why = "it was closed there"
             if self.connection.can(Capability.OUTLIVES) and (running := self._running()):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opencode_fleet.agent import Capability
 from opencode_fleet.changes import FileChange, Todo, WorkingTree
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import Forbidden, Refused
@@ -79,6 +80,13 @@ async def test_without_anything_changed_that_is_said_also_where_there_is_no_sess
     answer = await ask(FakeAgent(HOME))
     assert text(answer) == "instance “laptop”, its working tree: no changed files."
     assert result(answer) == {"instance": "laptop", "files": []}
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+async def test_an_agent_that_keeps_no_list_of_what_it_has_to_do_is_said_to_keep_none(keeps: bool) -> None:
+    agent = FakeAgent(HOME, can=frozenset({Capability.LISTS}) if keeps else frozenset())
+    agent.add_session(HOME)
+    assert ("keeps no to-do list; `read`" in text(await ask(agent))) is not keeps
 
 
 @pytest.mark.parametrize(

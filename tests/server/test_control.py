@@ -129,7 +129,7 @@ async def test_undo_goes_back_a_message_at_a_time_and_redo_brings_all_back() -> 
         for text in ("coffee?", "tea?"):
             planned = await controls.act(laptop, Wish("undo"))
             assert text in planned.says
-            assert "the 1 messages after it" in planned.says
+            assert "the one message after it" in planned.says
             assert "edits that were made since in the work tree, also at the desk" in planned.says
             await controls.act(laptop, Wish("undo", plan=planned.plan))
         with pytest.raises(Refused, match="no message"):

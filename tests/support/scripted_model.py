@@ -47,6 +47,7 @@ from typing import TYPE_CHECKING, Any, Self
 from support.scripted_calls import Offer, calls_of, offered
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from types import TracebackType
 
 TITLE = "A scripted title"
@@ -103,9 +104,14 @@ class ScriptedModel:
     """The model as a server on a free loopback port; a context manager, in threads of its own.
 
     All methods may be called from any thread.
+
+    Args:
+        port: 0 takes a free one.
+        titles: of conversations that have a text in them; others are `TITLE`.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, titles: Mapping[str, str] | None = None) -> None:
+        self._titles = titles or {}
         self._server = _Server(self, port)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._lock = threading.Lock()
@@ -163,6 +169,11 @@ class ScriptedModel:
         """Note a request."""
         with self._lock:
             self._requests.append(request)
+
+    def title(self, request: ModelRequest) -> str:
+        """Return the title of a conversation."""
+        said = "\n".join(map(_text, request.messages))
+        return next((title for text, title in self._titles.items() if text in said), TITLE)
 
     def must_fail(self, request: ModelRequest) -> int | None:
         """Return the HTTP status to fail `request` with, if its script wants that (still)."""
@@ -232,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("connection", "close")
         self.end_headers()
         if request.for_title:
-            self._finish_with(TITLE)
+            self._finish_with(model.title(request))
         elif "HANGMID" in prompt:
             self._say("some words ")
             self._hang()

@@ -9,6 +9,7 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from opencode_common.text import bare, one_line
+from opencode_fleet.agent import Capability
 from opencode_fleet.changes import Todo, WorkingTree
 from opencode_fleet.errors import InstanceError
 from opencode_mcp.face import Face
@@ -44,7 +45,8 @@ async def changes(
     todos, problem = await _todos(target, found.id) if found is not None and not file else ([], "")
     session_id = found.id if found is not None else ""
     result = changes_result(target.name, session_id, tree, todos, problem=problem, max_chars=max_chars)
-    return answered(changes_text(result, what), result)
+    lacks_list = not (found is None or file or todos or problem or target.can(Capability.LISTS))
+    return answered(changes_text(result, what, lacks_list=lacks_list), result)
 
 
 async def _todos(target: Instance, session_id: str) -> tuple[list[Todo], str]:

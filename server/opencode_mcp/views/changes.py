@@ -18,6 +18,7 @@ MAX_TODOS = 50
 _MAX_CANDIDATES = 10
 _PATH_LENGTH = 200
 _TODO_LENGTH = 200
+_NO_LIST = "Its agent keeps no to-do list; `read` shows what it is at."
 _NOT_TOLD = "(its lines were not told: they are too many, or the machine does not show them)"
 
 
@@ -113,8 +114,11 @@ def changes_result(
     )
 
 
-def changes_text(result: ChangesResult, what: str) -> str:
-    """Return what was changed, for people; `what` says in our words of what it is."""
+def changes_text(result: ChangesResult, what: str, *, lacks_list: bool = False) -> str:
+    """Return what was changed, for people.
+
+    `what`: of what it is, in our words. `lacks_list`: whether the agent there has no to-do list at all.
+    """
     total = len(result.files) + result.left_out
     lines = []
     if result.branch:
@@ -132,6 +136,8 @@ def changes_text(result: ChangesResult, what: str) -> str:
         text += f"\n{fence(chr(10).join(lines))}"
     if result.left_out:
         text += f"\n{result.left_out} more files are left out: name one as `file`, or ask for a larger max_chars."
+    if lacks_list:
+        text += f"\n{_NO_LIST}"
     return f"{text}\nNot all could be had: {fence(result.problem)}" if result.problem else text
 
 

@@ -59,6 +59,7 @@ def control_text(result: ControlResult) -> str:
 
 
 def _line(row: DoneRow) -> str:
+    """Return what is said of a session; how it stands is in these words already."""
     where = [f"instance {quote_name(row.instance)}"] if row.instance else []
     where += [f"session {row.session}"] if row.session else []
-    return f"{', '.join(where) or 'all'}: {row.result}: {row.text}."
+    return f"{', '.join(where)}: {row.text}." if where else f"{row.text[:1].upper()}{row.text[1:]}."

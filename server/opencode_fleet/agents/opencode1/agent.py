@@ -58,7 +58,7 @@ MAX_ASKS_CHECKED = 50
 class OpenCode1:
     """The API of one OpenCode 1. It hosts a directory; a guard before it shows no other."""
 
-    capabilities = frozenset({Capability.SCREEN, Capability.REASONS, Capability.ARCHIVES})
+    capabilities = frozenset({Capability.SCREEN, Capability.REASONS, Capability.ARCHIVES, Capability.LISTS})
 
     def __init__(self, client: AgentClient, version: str, guard: GuardDocument | None = None) -> None:
         self.version = version

@@ -248,6 +248,8 @@ class MessageError(Wire):
 
     def describe(self) -> str:
         """Return one line, not yet cleaned."""
+        if self.name == "MessageAbortedError":
+            return f"it was stopped ({self.name})"
         message = self.data.get("message")
         return f"{self.name}: {message}" if isinstance(message, str) and message else self.name or "unknown error"
 
