@@ -22,7 +22,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: packages-demo $(INSTALLED) ## Drive both OpenCodes through the server. V=1, V=2: one; REAL=1: your own; RELAY=1: by an sshd
@@ -39,6 +39,12 @@ test: packages-test $(INSTALLED) opencode ## Run all tests, `make images molecul
 	@$(if $(ARGS),:,if $(ENGINE) possible; then $(MAKE) --no-print-directory images molecule debian; \
 	else echo 'Left out: make images molecule debian. No Docker engine can be reached, nor started as this user.'; fi)
 
+# Without Docker, a browser, and all but a few starts of OpenCode.
+FAST := tests/test_layers.py tests/server tests/contract tests/client/test_settings.py tests/client/guard
+.PHONY: test-fast
+test-fast: packages-test $(INSTALLED) opencode ## Run the tests that take few minutes, for the work at hand
+	@$(OPENCODES) $(BIN)/pytest --numprocesses 4 --dist loadfile $(FAST)
+
 .PHONY: images
 images: packages-images $(INSTALLED) opencode ## Build the images of server and gateway, say their sizes, and test them
 	@$(MOUNTED_OPENCODES) $(ENGINE) run tests/images/build_and_test.sh
@@ -52,12 +58,23 @@ molecule: packages-molecule $(INSTALLED) opencode ## Prove the roles on Debian h
 debian: packages-images $(INSTALLED) opencode ## Test line, launcher, commands and fleet on Debian 13 with its Python and OpenSSH
 	@$(MOUNTED_OPENCODES) $(ENGINE) run tests/debian/run.sh trixie
 
-.PHONY: lint
+# The parts are of different programs, so that two processors share them; each one's output stays together.
+LINTS := lint-style lint-types lint-shell lint-roles
+.PHONY: lint $(LINTS)
 lint: packages-lint $(INSTALLED) ## Check format, style, types, shell scripts, roles and their READMEs
+	@$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target $(LINTS)
+
+lint-style:
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
+
+lint-types:
 	$(BIN)/mypy $(SOURCES)
+
+lint-shell:
 	git ls-files '*.sh' .ci/run | xargs $(BIN)/shellcheck
+
+lint-roles:
 	$(BIN)/ansible-lint --offline --profile production --strict
 	$(BIN)/python -m support.role_readmes --check
 
