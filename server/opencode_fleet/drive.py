@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from copy import copy
 from typing import TYPE_CHECKING
 
 from opencode_common.text import quote
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opencode_fleet.choices import Manner
+    from opencode_fleet.decisions import Decisions
     from opencode_fleet.errors import RelayError
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask, Outcome
     from opencode_fleet.sending import OnText
-    from opencode_fleet.settling import Deciding, IsSeen, Replies
+    from opencode_fleet.settling import IsSeen, Replies
 
 STOP_TIMEOUT = 15.0
 STOP_LOOK_INTERVAL = 0.25
@@ -41,12 +43,18 @@ STOP_QUIET_LOOKS = 2
 class Driver:
     """Acts on the instances of a fleet. Times are in seconds."""
 
-    def __init__(self, fleet: Fleet, timeout: float, deciding: Deciding | None = None) -> None:
-        """`deciding`: see `Settler`."""
+    def __init__(self, fleet: Fleet, timeout: float, decisions: Decisions | None = None) -> None:
+        """`decisions`: see `Settler`."""
         self.sessions = Sessions(fleet)
         self._background = Background()
         self._sender = Sender(self.sessions, timeout, self._background)
-        self._settler = Settler(timeout, self._background, self._sender.send, deciding)
+        self._settler = Settler(timeout, self._background, self._sender.send, decisions)
+
+    def acting_for(self, login: str) -> Driver:
+        """Return the driver as somebody uses it: what they decide is noted as theirs."""
+        own = copy(self)
+        own._settler = self._settler.acting_for(login)  # noqa: SLF001 - of the same class
+        return own
 
     # -- sending -------------------------------------------------------------------------------------------------
 

@@ -100,7 +100,7 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
     journal = Journal(settings.state_dir, settings.journal_days, leader)
     recorder = Recorder(fleet, journal, leader)
     face = Face(
-        fleet, Driver(fleet, settings.send_timeout, recorder.deciding), journal, call_seconds=settings.send_timeout
+        fleet, Driver(fleet, settings.send_timeout, recorder.decisions), journal, call_seconds=settings.send_timeout
     )
 
     @asynccontextmanager

@@ -82,6 +82,6 @@ async def fake_relay(
     async with journal.watching(), leader.standing(), fake_fleet(**agents) as (fleet, transport):
         recorder = Recorder(fleet, journal, leader, lost_after=lost_after)
         async with recorder.running():
-            driver = Driver(fleet, 30, deciding=recorder.deciding)
+            driver = Driver(fleet, 30, decisions=recorder.decisions)
             face = Face(fleet, driver, journal)
             yield FakeRelay(fleet, transport, journal, leader, recorder, face)
