@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 
@@ -88,6 +89,12 @@ class Controller:
         self._plans = Plans()
         self._going_on = GoingOn[Done]()
         self._background = Background()
+
+    def acting_for(self, driver: Driver) -> Controller:
+        """Return the controller as somebody uses it, with their driver; plans are shared."""
+        own = copy(self)
+        own._driver = driver  # noqa: SLF001 - of the same class
+        return own
 
     async def act(self, instance: Instance, wish: Wish) -> Done:
         """Do it, or show what it would destroy.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
+from copy import copy
 from typing import TYPE_CHECKING
 
 from opencode_common.text import quote
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opencode_fleet.choices import Manner
+    from opencode_fleet.decisions import Decisions
     from opencode_fleet.errors import RelayError
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask, Outcome
     from opencode_fleet.sending import OnText
-    from opencode_fleet.settling import Deciding, IsSeen, Replies
+    from opencode_fleet.settling import IsSeen, Replies
     from opencode_journal.journal import Journal
 
 STOP_TIMEOUT = 15.0
@@ -44,13 +46,19 @@ class Driver:
     """Acts on the instances of a fleet. Times are in seconds."""
 
     def __init__(
-        self, fleet: Fleet, timeout: float, deciding: Deciding | None = None, journal: Journal | None = None
+        self, fleet: Fleet, timeout: float, decisions: Decisions | None = None, journal: Journal | None = None
     ) -> None:
-        """`deciding`: see `Settler`. `journal`: keeps calls for a server after this one, if there is one."""
+        """`decisions`: see `Settler`. `journal`: keeps calls for a server after this one, if there is one."""
         self.sessions = Sessions(fleet)
         self._background = Background()
         self._sender = Sender(self.sessions, timeout, self._background, KeptCalls(journal))
-        self._settler = Settler(timeout, self._background, self._sender.send, deciding)
+        self._settler = Settler(timeout, self._background, self._sender.send, decisions)
+
+    def acting_for(self, login: str) -> Driver:
+        """Return the driver as somebody uses it: what they decide is noted as theirs."""
+        own = copy(self)
+        own._settler = self._settler.acting_for(login)  # noqa: SLF001 - of the same class
+        return own
 
     @property
     def sender(self) -> Sender:

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 from opencode_common.bucket import Bucket
 from opencode_common.text import bare, one_line
 from opencode_fleet.agent import Capability
+from opencode_fleet.decisions import Decisions, told
 from opencode_fleet.differences import MAX_OPEN, Change, closed, gone, is_id, opened, title_of, titled
 from opencode_fleet.events import AskOpened, AskSettled, SessionGone, StatusChanged, TurnFailed
 from opencode_fleet.open_work import OpenWork
@@ -55,7 +56,6 @@ _TEND_SECONDS: Final = 1.0
 _HOW: Final = 20
 _PROBLEM: Final = 500
 _WHY: Final = 300
-_DECIDED: Final = "decided/"
 
 
 class _Problem(NamedTuple):
@@ -82,6 +82,8 @@ class Recorder:
         self._leader = leader
         self._carried = carried
         self._lost_after = lost_after
+        self.decisions = Decisions(journal)
+        """What is decided from here: whichever copy leads writes that it was we."""
         self._open = OpenWork(journal)
         self._problems: OrderedDict[tuple[str, str], _Problem] = OrderedDict()
         """Why turns failed whose ends this copy has not written, by instance and session."""
@@ -109,13 +111,6 @@ class Recorder:
             end()
             task.cancel()
             await asyncio.wait([task])
-
-    def deciding(self, instance: Instance, ask_id: str, decision: str | None) -> None:
-        """Note, before an ask is settled from here, how: whichever copy leads writes that it was we.
-
-        None: it was not after all.
-        """
-        self._journal.set_state(_decision_key(instance.name, ask_id), decision)
 
     @property
     def _leads(self) -> bool:
@@ -271,8 +266,9 @@ class Recorder:
         for ask_id in [ask_id for ask_id in open_.asks if ask_id not in waiting]:
             ask = open_.asks.pop(ask_id)
             how = one_line(instance.state.settled_how.get(ask_id, ""), _HOW)
-            decision = self._journal.state(_decision_key(instance.name, ask_id))
-            data = {**titled(ask.title), "how": how or decision or "with its turn", "by_us": decision is not None}
+            decision = self.decisions.noted(instance.name, ask_id)
+            how = how or (decision.how if decision else "with its turn")
+            data = {**titled(ask.title), "how": how, **told(decision)}
             yield Change(ASK_SETTLED, ask.root, ask_id, data)
 
     # -- writing -------------------------------------------------------------------------------------------------
@@ -289,7 +285,7 @@ class Recorder:
             for change in changes:
                 self._journal.append(change.kind, name, change.session, change.ask, change.data)
                 if change.kind == ASK_SETTLED:
-                    self._journal.set_state(_decision_key(name, change.ask), None)
+                    self.decisions.note(name, change.ask, None)
             self._open.set(name, now)
 
         self._journal.together(write)
@@ -367,7 +363,3 @@ class Recorder:
 def _payer(instance: Instance) -> str:
     """Return the machine whose allowance is used."""
     return instance.endpoint.client or instance.endpoint.name
-
-
-def _decision_key(name: str, ask_id: str) -> str:
-    return f"{_DECIDED}{name}/{ask_id}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from contextlib import ExitStack, suppress
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -12,6 +13,7 @@ from opencode_common.text import one_line
 from opencode_fleet.agent import Capability
 from opencode_fleet.agents.parallel import in_parallel
 from opencode_fleet.answers import REJECT, settlement_of
+from opencode_fleet.decisions import Decision
 from opencode_fleet.errors import InstanceError, NotFound, Refused, RelayError
 from opencode_fleet.model import Permission, Prompt
 from opencode_fleet.turn import RECORD_WITHIN, Turn
@@ -21,12 +23,12 @@ if TYPE_CHECKING:
 
     from opencode_fleet.answers import Settlement
     from opencode_fleet.background import Background
+    from opencode_fleet.decisions import Decisions
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask, Message, Outcome
 
     OnText = Callable[[str], Awaitable[None]]
     IsSeen = Callable[[Ask], bool]
-    Deciding = Callable[[Instance, str, str | None], None]
     Send = Callable[[Instance, str, str | None, OnText], Awaitable[Outcome]]
 
 MAX_RELEASED: Final = 1_000
@@ -60,18 +62,24 @@ class _Told(NamedTuple):
 class Settler:
     """Settles the asks of a fleet's instances. Times are in seconds."""
 
-    def __init__(self, timeout: float, background: Background, send: Send, deciding: Deciding | None) -> None:
+    def __init__(self, timeout: float, background: Background, send: Send, decisions: Decisions | None) -> None:
         """`send`: how a reason that the agent would lose is sent as a message.
 
-        `deciding` hears of each decision, with its instance and ask, before the agent is told of it, and None in
-        place of one that surely was not taken after all.
+        `decisions` hears of each before the agent is told, and of one that surely was not taken after all.
         """
         self._timeout = timeout
         self._background = background
         self._send = send
-        self._deciding = deciding
+        self._decisions = decisions
+        self._login = ""
         self._released: OrderedDict[tuple[str, str], str] = OrderedDict()
         """Asks that an `always` from here released besides, with their root sessions."""
+
+    def acting_for(self, login: str) -> Settler:
+        """Return the settler as somebody uses it: what they decide is noted as theirs."""
+        own = copy(self)
+        own._login = login  # noqa: SLF001 - of the same class
+        return own
 
     async def asks(self, instance: Instance) -> list[Ask]:
         """Return what the instance waits for right now, fetched anew.
@@ -92,7 +100,7 @@ class Settler:
         found = next((ask for ask in await self.asks(instance) if ask.id == ask_id), None)
         if found is not None:
             return found
-        told = _settled_by(instance, ask_id) or "not (any more)"
+        told = self._settled_by(instance, ask_id) or "not (any more)"
         raise Refused(
             f"{instance.quoted} does not wait for {one_line(ask_id, 80)!r}: {told}; `reply` without `ask` lists what "
             "it waits for"
@@ -182,22 +190,37 @@ class Settler:
 
     async def settle(self, instance: Instance, ask: Ask, settlement: Settlement) -> None:
         """Tell the agent. Raises `Refused`: somebody else settled it meanwhile."""
-        self._note(instance, ask, settlement.decision)
+        before = self._decisions.noted(instance.name, ask.id) if self._decisions is not None else None
+        self._note(instance, ask, Decision(settlement.decision, self._login))
         try:
             await _tell(instance, ask, settlement)
         except RelayError as error:
             if not error.is_doubtful:
-                self._note(instance, ask, None)
+                # Another copy of the server may have been faster: then it was its caller's decision.
+                self._note(instance, ask, before)
             if not isinstance(error, NotFound):
                 raise
             how = instance.state.settled_how.get(ask.id, "")
-            told = f" ({one_line(how, 20)})" if how else ""
-            raise Refused(f"it was settled by somebody else meanwhile{told}; see `read`") from None
+            raise Refused(
+                f"it was settled by somebody else meanwhile{self._told(instance, ask.id, how)}; see `read`"
+            ) from None
         instance.state.settled(ask.id)
 
-    def _note(self, instance: Instance, ask: Ask, decision: str | None) -> None:
-        if self._deciding is not None:
-            self._deciding(instance, ask.id, decision)
+    def _note(self, instance: Instance, ask: Ask, decision: Decision | None) -> None:
+        if self._decisions is not None:
+            self._decisions.note(instance.name, ask.id, decision)
+
+    def _settled_by(self, instance: Instance, ask_id: str) -> str:
+        """Say that somebody else settled an ask, how, and who as far as known; empty where even how is not."""
+        how = instance.state.settled_how.get(ask_id, "")
+        return f"it was settled by somebody else{self._told(instance, ask_id, how)}" if how else ""
+
+    def _told(self, instance: Instance, ask_id: str, how: str) -> str:
+        """Return how an ask was settled and by which login, in brackets; empty where neither is known."""
+        login = self._decisions.login(instance.name, ask_id) if self._decisions is not None else ""
+        known = [one_line(how, 20)] if how else []
+        known += [f"by {login}"] if login else []
+        return f" ({', '.join(known)})" if known else ""
 
     # -- several -------------------------------------------------------------------------------------------------
 
@@ -227,7 +250,7 @@ class Settler:
         if (instance.name, ask_id) in self._released and ask is not None:
             return _Told(Settled(ask_id, "released", _RELEASED))
         if ask is None or all(each.id != ask_id for each in instance.state.pending_asks()):
-            says = _settled_by(instance, ask_id) or "it is not open (any more)"
+            says = self._settled_by(instance, ask_id) or "it is not open (any more)"
             return _Told(Settled(one_line(ask_id, 80), "elsewhere", says))
         try:
             settlement = _settlement(instance, ask, answer, is_seen, may_prompt=may_prompt)
@@ -329,9 +352,3 @@ async def _tell(instance: Instance, ask: Ask, settlement: Settlement) -> None:
         await instance.agent.decline(ask)
     else:
         await instance.agent.answer(ask, settlement.answers)
-
-
-def _settled_by(instance: Instance, ask_id: str) -> str:
-    """Say that somebody else settled an ask, and how; empty where that is not known."""
-    how = instance.state.settled_how.get(ask_id, "")
-    return f"it was settled by somebody else ({one_line(how, 20)})" if how else ""

@@ -62,6 +62,8 @@ class Face:
         """Return the face as this caller has it."""
         own = copy(self)
         own.caller, own.shown = caller, self._shown_by_login.of(caller.login)
+        own.driver = self.driver.acting_for(caller.login)
+        own.controller = self.controller.acting_for(own.driver)
         return own
 
     def beside(self) -> Face:

@@ -136,7 +136,7 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
     journal = Journal(settings.state_dir, settings.journal_days, leader)
     outbox = Outbox(journal, settings.journal_days)
     recorder = Recorder(fleet, journal, leader, carried=outbox.carried)
-    driver = Driver(fleet, settings.send_timeout, recorder.deciding, journal)
+    driver = Driver(fleet, settings.send_timeout, recorder.decisions, journal)
     deliverer = Deliverer(fleet, driver.sender, outbox, journal, leader)
     uploads = upload_page(settings.uploads_dir, settings.uploads_url)
     face = Face(fleet, driver, journal, outbox=outbox, call_seconds=settings.send_timeout, uploads=uploads)

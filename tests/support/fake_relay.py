@@ -102,7 +102,7 @@ async def fake_copy(
     async with journal.watching(), standing, fake_fleet(**agents) as (fleet, transport):
         outbox = Outbox(journal, now=now)
         recorder = Recorder(fleet, journal, leader, carried=outbox.carried, lost_after=lost_after)
-        driver = Driver(fleet, 30, deciding=recorder.deciding, journal=journal)
+        driver = Driver(fleet, 30, decisions=recorder.decisions, journal=journal)
         deliverer = Deliverer(fleet, driver.sender, outbox, journal, leader)
         async with recorder.running(), deliverer.running():
             face = Face(fleet, driver, journal, outbox=outbox)
