@@ -137,12 +137,18 @@ async def afternoon(chat: Chat, machines: Day, cursor: str) -> str:
         await chat.until({"workbox": "offline"})
         await chat.asks("Where is the workbox?", "instances", filter="workbox")
         await chat.asks("What was it at?", "read", instance="workbox")
-        refused = await chat.asks("It shall clean up.", "send", refused=True, instance="workbox", message="Clean up.")
-        assert "nothing was sent" in refused.text
+        kept = await chat.asks(
+            "It shall clean up when it is back.", "send", instance="workbox", message="Clean up.", when="asleep"
+        )
+        assert not machines.model.turns("Clean up.")
+        waiting = await chat.asks("Does anything wait?", "inbox", cursor=cursor)
+        assert waiting.structured["messages"], kept.text
+    chat.meanwhile("Somebody opens it again. It connects by itself, and gets the message.")
+    await chat.until_over(cursor, "workbox")
     await chat.until({"workbox": "idle"})
-    chat.meanwhile("Somebody opens it again. It connects by itself.")
-    sent = await chat.asks("Again: clean up.", "send", instance="workbox", message="Clean up.")
-    assert sent.structured["result"] == "done"
+    read = await chat.asks("Has it cleaned up?", "read", instance="workbox", message_limit=2)
+    assert "echo: Clean up." in read.text
+    assert len(machines.model.turns("Clean up.")) == 1
 
     readme = machines.repository / "README.md"
     asked = await chat.asks(

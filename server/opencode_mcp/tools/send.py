@@ -10,7 +10,7 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from opencode_fleet.choices import Manner, When
-from opencode_fleet.errors import Refused, RelayError
+from opencode_fleet.errors import Refused, RelayError, Unreachable
 from opencode_fleet.fleet import Fleet
 from opencode_fleet.later import Kept
 from opencode_fleet.outbox import Draft
@@ -68,7 +68,7 @@ async def send(
         return await _send_to_all(
             face, instance, message, (session or "").strip() or None, manner, files, abort=abort
         )
-    target = await face.fleet.find_live(instance[0])
+    target = await _there(face, instance[0])
     wanted = face.handles.session_id(target, session)
     if abort:
         ended = await face.driver.stop(target, wanted)
@@ -78,6 +78,14 @@ async def send(
     outcome = await face.driver.send(target, message, wanted, progress(ctx), manner)
     face.attachments.sent(files)
     return answered(*turned(target, outcome, face.shown))
+
+
+async def _there(face: Face, name: str) -> Instance:
+    """Return the instance. Raises `Unreachable` where it is away: the message says how to leave a message for it."""
+    try:
+        return await face.fleet.find_live(name)
+    except Unreachable as error:
+        raise Unreachable(f"{error}. With when='asleep' the message is kept until it is back") from error
 
 
 async def _send_later(
