@@ -205,6 +205,39 @@ async def test_one_ask_after_another_is_settled_step_by_step(client: RelayClient
     assert (await reply(client, second, "once")).structured["text"] == "done. result: step-two\n"
 
 
+async def test_asks_of_one_step_are_settled_together_and_the_turn_goes_on_once(
+    client: RelayClient, laptop: Driven
+) -> None:
+    words = {"left", "right", "middle"}
+    ran = laptop.directory / "ran-at-once"
+    message = "PARALLEL " + " ".join(f"[BASH:echo {word} >> {ran}]" for word in words)
+    await client.call("send", instance="laptop", session="new", message=message)
+    await eventually_async(lambda: len(laptop.asks()) == 3)
+    await client.call("reply", instance="laptop")  # lists all of them whole
+    answer = await client.call("reply", instance="laptop", ask="all", answer="once")
+    assert [row["result"] for row in answer.structured["settled"]] == ["settled"] * 3
+    assert answer.structured["result"] == "done"
+    assert set(ran.read_text().split()) == words
+    assert laptop.asks() == []
+
+
+async def test_what_is_stopped_while_it_asks_several_things_asks_nothing_more(
+    client: RelayClient, laptop: Driven
+) -> None:
+    message = "PARALLEL [BASH:echo never-one] [BASH:echo never-two]"
+    asked_ = await client.call("send", instance="laptop", session="new", message=message)
+    await eventually_async(lambda: len(laptop.asks()) == 2)
+    listed = await client.call("reply", instance="laptop")
+    stopped = await client.call("send", instance="laptop", session=asked_.structured["session"], abort=True)
+    assert stopped.structured["result"] == "stopped"
+    await eventually_async(lambda: laptop.asks() == [] and laptop.running() == [])
+    late = await client.call(
+        "reply", instance="laptop", ask=[ask["id"] for ask in listed.structured["asks"]], answer="once"
+    )
+    assert [row["result"] for row in late.structured["settled"]] == ["elsewhere"] * 2, late.text
+    assert (await client.call("reply", instance="laptop")).text == "“laptop” waits for nothing."
+
+
 async def test_asks_of_several_sessions_are_listed_together_and_settled_apart(client: RelayClient) -> None:
     one = await asked(client, "[BASH:echo session-one]")
     two = await asked(client, "[BASH:echo session-two]")
