@@ -10,7 +10,7 @@ import asyncio
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from opencode_common.text import quote
 from opencode_fleet.agent import Capability
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 Action = Literal["stop", "compact", "fork", "undo", "redo", "rename", "archive", "agent", "model", "open", "close"]
 """`open` and `close` are done to directories (`opening`)."""
-ACTIONS: Final[tuple[Action, ...]] = get_args(Action)
 WORKS_FOR: Final = 40.0
 """Seconds after which a caller is told that it still goes on: a summary is written by a model."""
 MAX_TITLE: Final = 200
@@ -40,6 +39,7 @@ MAX_STOPPED: Final = 100
 """Sessions that one plan stops."""
 LOOKED_THROUGH: Final = 200
 """Messages among which the one to take back is looked for."""
+_ELSEWHERE: Final = "is being run by another OpenCode on that machine, which is out of reach from afar"
 _OVERWRITES: Final = "edits that were made since in the work tree, also at the desk, would be overwritten"
 
 
@@ -113,6 +113,7 @@ class Controller:
         meant = instance.name, replace(wish, session=session.id)
         step = await self._step(instance, session, wish)
         if wish.needs_idle:
+            await self._refuse_others(instance, session)
             await instance.refresh()
         # From here on nobody else comes in between.
         if (task := self._going_on.find(meant)) is not None:
@@ -214,6 +215,10 @@ class Controller:
         if runner is not None:
             raise Refused(f"session {session.id} is run by {runner.quoted}: say that instance. Nothing was done")
         return session
+
+    async def _refuse_others(self, instance: Instance, session: Session) -> None:
+        if await self._driver.sessions.is_run_elsewhere(instance, session.id):
+            raise Refused(f"session {session.id} {_ELSEWHERE}; wait for its end. Nothing was done")
 
     # -- what ----------------------------------------------------------------------------------------------------
 
@@ -346,11 +351,14 @@ class Controller:
     async def _stop(self, instance: Instance, wanted: str) -> Done:
         try:
             ended = await self._driver.stop(instance, wanted)
+            if ended is not None:
+                return Done("done", "was stopped", instance.name, ended)
+            session = await self._driver.sessions.named(instance, wanted)
+            if await self._driver.sessions.is_run_elsewhere(instance, session.id):
+                return Done("refused", f"session {session.id} {_ELSEWHERE}: stop it there", instance.name)
+            return Done("nothing", "does not run, so nothing was stopped", instance.name)
         except RelayError as error:
             return Done("refused", str(error), instance.name)
-        if ended is None:
-            return Done("nothing", "does not run, so nothing was stopped", instance.name)
-        return Done("done", "was stopped", instance.name, ended)
 
 
 def _check_idle(instance: Instance, session: Session) -> None:
