@@ -160,6 +160,9 @@ class Deliverer:
         except RelayError as error:
             self._fail(message, str(error))
             return True
+        if problem := _another(instance, message):
+            self._fail(message, problem)  # it has moved meanwhile
+            return True
         turn = Turn(instance, prompt, on_text=_unheard)
         with instance.listening(turn.hear):
             # Nothing is awaited between this and the post, so that nobody comes in between.

@@ -32,6 +32,7 @@ from opencode_journal.errors import NotKept
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
+    from opencode_fleet.model import Prompt
     from opencode_journal.entries import Entry
     from opencode_journal.journal import Journal
 
@@ -161,8 +162,12 @@ class Outbox:
 
     # -- accepting and cancelling ----------------------------------------------------------------------------------
 
-    def accept(self, draft: Draft) -> Message:
-        """Keep a message, on the disk before this returns.
+    def accept(self, draft: Draft, posted: Prompt | None = None) -> Message:
+        """Keep a message, on the disk before this returns; one that is kept already is not kept again.
+
+        Args:
+            draft: the message.
+            posted: what it is if it may have arrived already: it is looked for before it is posted.
 
         Raises:
             Refused: there is no room, or it cannot be kept; nothing was.
@@ -171,8 +176,10 @@ class Outbox:
         size = len(draft.text.encode(errors="surrogatepass"))
 
         def write() -> Message:
+            if isinstance(again := self.repeated(draft), Message):
+                return again  # another call was faster
             self._check_room(draft.instance, size)
-            id_ = new_prompt_id()
+            id_ = posted.id if posted else new_prompt_id()
             message = Message(
                 handle=self._journal.handle("m", draft.instance, id_),
                 id=id_,
@@ -187,6 +194,8 @@ class Outbox:
                 model=draft.model,
                 machine=draft.machine,
                 directory=draft.directory,
+                step="sending" if posted else "waits",
+                to=posted.session_id if posted else "",
             )
             self._set(message)
             self._journal.set_state(_TEXT + message.key, draft.text)
