@@ -13,9 +13,18 @@ from opencode_fleet import posting as posting_module
 from opencode_fleet.errors import Refused
 from opencode_fleet.later import Kept
 from opencode_fleet.outbox import Draft
-from opencode_journal.entries import INSTANCE_LOST, MESSAGE_ACCEPTED, MESSAGE_ANSWERED, MESSAGE_FAILED
+from opencode_journal.entries import (
+    INSTANCE_LOST,
+    MESSAGE_ACCEPTED,
+    MESSAGE_ANSWERED,
+    MESSAGE_DELIVERED,
+    MESSAGE_FAILED,
+)
+from opencode_mcp.tools.control import control
+from opencode_mcp.tools.inbox import inbox
+from opencode_mcp.tools.instances import instances
 from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay, move
+from support.fake_relay import FakeRelay, fake_relay, move, structured, text_of
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -180,3 +189,50 @@ async def test_a_name_that_moves_while_a_message_is_prepared_gets_nothing(tmp_pa
         (failed,) = await recorded(relay, MESSAGE_FAILED)
         assert "in another directory has this name now (/work/other)" in failed.data["problem"]
     assert not agent.posted
+
+
+# -- what is said of them --------------------------------------------------------------------------------------------
+
+
+async def test_the_inbox_says_how_to_take_back_what_waits_and_how_to_stop_what_runs(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    agent.gate.clear()
+    async with with_laptop(tmp_path, agent) as relay:
+        await leave(relay)
+        handles = []
+        for text in ("first", "second"):
+            kept = await sent(relay, text)
+            assert isinstance(kept, Kept)
+            handles.append(kept.message.handle)
+        assert "\n2 messages wait for an instance:\n" in f"\n{text_of(await inbox(relay.face))}"
+        come_back(relay)
+        await recorded(relay, MESSAGE_DELIVERED)
+        told = await inbox(relay.face)
+        text = text_of(told)
+        assert "1 message waits for an instance, and 1 message that waited is on the way:" in text
+        session = structured(told)["messages"][0]["session_handle"]
+        assert f"{handles[0]} · laptop · {session} · runs there, now by ann" in text
+        assert f"action='cancel', value='{handles[1]}'. `control` stops one that runs: action='stop', " in text
+        assert f"session='{session}'." in text
+        assert "1 message waits for it" in text_of(await instances(relay.face))
+        with pytest.raises(Refused, match=f"was delivered to session {session} of “laptop” and runs"):
+            await control(relay.face, ["laptop"], "cancel", value=handles[0])
+        with pytest.raises(Refused, match="`value` is the handle of the message"):
+            await control(relay.face, ["laptop"], "cancel")
+        agent.gate.set()
+        await recorded(relay, MESSAGE_ANSWERED, 2)
+
+
+async def test_the_log_has_each_step_and_not_a_word_of_what_was_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "opencode_fleet.outbox")
+    async with with_laptop(tmp_path, FakeAgent()) as relay:
+        await leave(relay)
+        kept = [await sent(relay, text) for text in ("a secret", "never mind")]
+        handles = [each.message.handle for each in kept if isinstance(each, Kept)]
+        await control(relay.face, ["laptop"], "cancel", value=handles[1])
+        come_back(relay)
+        await recorded(relay, MESSAGE_ANSWERED)
+    steps = [(0, "kept"), (1, "kept"), (1, "cancelled"), (0, "delivered"), (0, "answered")]
+    assert caplog.messages == [f"{handles[number]} for “laptop”, of ann: {step}" for number, step in steps]
