@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
     from opencode_fleet.model import Prompt
+    from opencode_fleet.transports.base import Endpoint
     from opencode_journal.entries import Entry
     from opencode_journal.journal import Journal
 
@@ -81,7 +82,7 @@ class Draft(NamedTuple):
     model: str = ""
     machine: str = ""
     directory: str = ""
-    """The enrolled machine, and the directory, of the instance; empty where they are not known."""
+    """The machine (see `machine_of`) and the directory of the instance; empty where they are not known."""
 
     @property
     def digest(self) -> str:
@@ -373,6 +374,11 @@ class Outbox:
         data = {MESSAGE: message.handle, "about": message.about, "by": message.by}
         data |= {name: value for name, value in told.items() if value}
         self._journal.append(kind, message.instance, message.to, data=data)
+
+
+def machine_of(endpoint: Endpoint) -> str:
+    """Return which machine it is: as the relay enrolled it, or as it calls itself, in whatever network."""
+    return endpoint.client or endpoint.hostname.partition(".")[0]
 
 
 def _logged(what: str, message: Message) -> Message:

@@ -171,6 +171,22 @@ async def test_one_that_only_the_journal_knows_is_still_the_machine_and_director
         assert (result.message.machine, result.message.directory) == ("laptop", "/work/api")
 
 
+async def test_of_a_plain_account_another_machine_with_that_name_and_directory_gets_nothing(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    async with with_laptop(tmp_path, agent) as relay:
+        await leave(relay)
+        assert isinstance(await sent(relay, "delete the temporary files"), Kept)
+        relay.transport.announce("laptop", "http://127.0.0.1:9", hostname="stolen.example.org")
+        (failed,) = await recorded(relay, MESSAGE_FAILED)
+        assert "another machine has this name now (stolen" in failed.data["problem"]
+        await leave(relay)
+        assert isinstance(await sent(relay, "for the other one"), Kept)
+        # The same one, in another network.
+        relay.transport.announce("laptop", "http://127.0.0.1:9", hostname="stolen.local")
+        await recorded(relay, MESSAGE_ANSWERED)
+    assert [prompt.text for prompt in agent.posted] == ["for the other one"]
+
+
 async def test_a_name_that_moves_while_a_message_is_prepared_gets_nothing(tmp_path: Path) -> None:
     agent = FakeAgent("/work/api")
     agent.add_session("/work/api")
