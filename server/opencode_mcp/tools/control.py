@@ -64,7 +64,9 @@ async def _open_or_close(
     if action == "open":
         done = await face.opener.open(names[0], value)
     else:
-        done = await face.opener.close(await face.fleet.find_live(names[0]), plan.strip())
+        # First, as what a plan has closed is no instance any more.
+        told = face.opener.did(plan.strip())
+        done = told or await face.opener.close(await face.fleet.find_live(names[0]), plan.strip())
     result = control_result([done])
     return answered(control_text(result), result)
 
