@@ -25,6 +25,7 @@ from opencode_fleet.errors import (
     Unresponsive,
 )
 from opencode_fleet.model import Prompt
+from opencode_fleet.outbox import machine_of
 from opencode_fleet.posting import arrived_before
 from opencode_fleet.sessions import NEW_SESSION
 from opencode_fleet.turn import Turn
@@ -160,6 +161,9 @@ class Deliverer:
         except RelayError as error:
             self._fail(message, str(error))
             return True
+        if problem := _another(instance, message):
+            self._fail(message, problem)  # it has moved meanwhile
+            return True
         turn = Turn(instance, prompt, on_text=_unheard)
         with instance.listening(turn.hear):
             # Nothing is awaited between this and the post, so that nobody comes in between.
@@ -213,7 +217,7 @@ def _is_there(instance: Instance) -> bool:
 
 def _another(instance: Instance, message: Message) -> str:
     """Say that another machine, or another directory, has the name that the message is for; empty if not."""
-    if message.machine and message.machine != instance.endpoint.client:
+    if message.machine and message.machine != machine_of(instance.endpoint):
         return f"another machine has this name now ({instance.endpoint.machine}); nothing was sent"
     if message.directory and message.directory != instance.state.directory:
         return f"an instance in another directory has this name now ({instance.state.directory}); nothing was sent"

@@ -15,10 +15,13 @@ RelayError                 anything a person can mend; its text becomes the tool
 │   ├── Rejected           it answered another HTTP error
 │   └── BadAnswer          what it answered is not OpenCode's API, or too large
 └── Refused                we would not do it (wrong session, bad argument)
-    └── Busy               not now: the session runs
+    ├── Busy               not now: the session runs
+    └── NotOpen            no such ask waits (any more)
 """
 
 from __future__ import annotations
+
+from opencode_common.text import one_line
 
 
 class RelayError(Exception):
@@ -44,6 +47,20 @@ class Refused(RelayError):
 
 class Busy(Refused):
     """The session runs, and takes the message once it does not."""
+
+
+class NotOpen(Refused):
+    """No ask `ask_id` waits at `where`; `told`: what is known of it, and the next step."""
+
+    def __init__(self, where: str, ask_id: str, told: str) -> None:
+        super().__init__(f"{where} does not wait for {one_line(ask_id, 80)!r}: {told}")
+        self.where = where
+        self.ask_id = ask_id
+        self.told = told
+
+    def called(self, name: str) -> NotOpen:
+        """Return it with the name that the person knows the ask by."""
+        return NotOpen(self.where, name, self.told)
 
 
 class InstanceError(RelayError):

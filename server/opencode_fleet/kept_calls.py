@@ -76,7 +76,12 @@ class KeptCalls:
             return None  # with its session
         posted = asyncio.get_running_loop().create_future()
         posted.set_result(None)
-        return Sent(Prompt(kept.session, kept.prompt, call.message, kept.agent, kept.model), posted)
+        return Sent(_prompt(kept, call), posted)
+
+    def prompt(self, call: Call) -> Prompt | None:
+        """Return what the same call to another copy was about to post lately, without asking whether it arrived."""
+        kept = self._kept(call)
+        return None if kept is None else _prompt(kept, call)
 
     def _kept(self, call: Call) -> _Kept | None:
         value = None if self._journal is None else self._journal.state(_key(call))
@@ -89,6 +94,10 @@ class KeptCalls:
         # What this copy is answering itself is another person's call, or one that `Repeats` knows of.
         is_lately = abs(time.time() - kept.at) < REMEMBERED_FOR
         return kept if is_lately and kept.copy_id != self._copy_id else None
+
+
+def _prompt(kept: _Kept, call: Call) -> Prompt:
+    return Prompt(kept.session, kept.prompt, call.message, kept.agent, kept.model)
 
 
 def _key(call: Call) -> str:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from opencode_fleet.choices import Manner
 from opencode_fleet.commands import is_command
 from opencode_fleet.errors import Busy, NoSuchInstance, Refused, Unreachable, Unresponsive
-from opencode_fleet.outbox import Draft, Message
+from opencode_fleet.open_work import OpenWork
+from opencode_fleet.outbox import Draft, Message, machine_of
+from opencode_fleet.repeats import Call
 
 if TYPE_CHECKING:
     from opencode_fleet.drive import Driver
@@ -42,6 +44,8 @@ class Later:
         self._driver = driver
         self._outbox = outbox
         self._journal = journal
+        self._in_hand: set[str] = set()
+        """Digests of what calls are sending: a client may repeat a call while the first one goes on."""
 
     async def place(self, name: str) -> Place:
         """Return what `name` means: an instance that is there or was.
@@ -87,14 +91,36 @@ class Later:
                 f"this very message was accepted before: {repeated}. Nothing was sent again; to have it done once "
                 "more, say so in other words"
             )
-        if place.instance is None:
-            return Kept(self._outbox.accept(draft), "it is not there")
-        if place.instance.agent_version:  # else nobody knows yet where it is indeed
-            draft = draft._replace(
-                machine=place.instance.endpoint.client or "", directory=place.instance.state.directory
+        if draft.digest in self._in_hand:
+            raise Refused(
+                "another call is sending this very message just now, so this one sent nothing and kept nothing. "
+                "`read` shows what it does, and `inbox` whether it is kept"
             )
+        self._in_hand.add(draft.digest)
+        try:
+            return await self._send(place, draft, on_text)
+        finally:
+            self._in_hand.discard(draft.digest)
+
+    async def _send(self, place: Place, draft: Draft, on_text: OnText) -> Outcome | Kept:
+        if place.instance is None:
+            # As it was when it was last heard of, if the journal has that.
+            known = OpenWork(self._journal).at(place.name)
+            return self._keep(draft._replace(machine=known.machine, directory=known.directory), "it is not there")
+        if place.instance.agent_version:  # else nobody knows yet where it is indeed
+            where = place.instance
+            draft = draft._replace(machine=machine_of(where.endpoint), directory=where.state.directory)
         why = await self._unless_sent(place.instance, draft, on_text)
-        return Kept(self._outbox.accept(draft), why) if isinstance(why, str) else why
+        return self._keep(draft, why) if isinstance(why, str) else why
+
+    def _keep(self, draft: Draft, why: str) -> Kept:
+        call = Call(draft.instance, draft.session or None, draft.text, _manner(draft))
+        posted = self._driver.sender.cut_off(call)
+        kept = Kept(self._outbox.accept(draft, posted), why)
+        if posted is not None:
+            self._driver.sender.hand_over(call)
+            kept = kept._replace(why=f"{why}, and may have the message already, by a call that was cut off")
+        return kept
 
     async def _unless_sent(self, instance: Instance, draft: Draft, on_text: OnText) -> Outcome | str:
         """Send it now and return how its turn stands, or why it cannot be sent now."""
@@ -104,12 +130,15 @@ class Later:
             return "it is away"
         if self._outbox.messages(instance.name):
             return "others wait before it"
-        manner = Manner("now", draft.agent, draft.model)
         try:
-            return await self._driver.send(instance, draft.text, draft.session or None, on_text, manner)
+            return await self._driver.send(instance, draft.text, draft.session or None, on_text, _manner(draft))
         except Busy:
             return "it is busy"
         except (Unreachable, Unresponsive) as error:
             if error.is_doubtful:
                 raise
             return "it is away"
+
+
+def _manner(draft: Draft) -> Manner:
+    return Manner("now", draft.agent, draft.model)

@@ -41,12 +41,14 @@ class Open:
     """What is open at one instance: titles of turns by root session, asks by id. `lost`: since when it is away.
 
     `machine`: whose room it takes; the machines of a plain account, which cannot be told apart, are one, and empty.
+    `directory`: where it is, or was; empty where that was not recorded.
     """
 
     turns: dict[str, str] = field(default_factory=dict)
     asks: dict[str, OpenAsk] = field(default_factory=dict)
     lost: float | None = None
     machine: str = ""
+    directory: str = ""
 
     def __bool__(self) -> bool:
         """Whether there is anything to remember."""

@@ -53,8 +53,8 @@ class Opener:
         Raises:
             Refused, InstanceError: it was not opened from afar, or its machine does not answer; nothing was closed.
         """
-        if plan and (did := self._plans.used(plan)) is not None:
-            return Done("nothing", f"plan {plan} was used already, and nothing was done again; it did this: {did}")
+        if (told := self.did(plan)) is not None:
+            return told
         await instance.refresh()
         running = frozenset(instance.state.busy_roots())
         deed = Deed("close", (instance.name,))
@@ -67,10 +67,18 @@ class Opener:
                 "stopped from afar then"
             )
             return Done("planned", would, instance.name, plan=self._plans.propose(deed, running))
-        done = await asyncio.shield(self._background.start(self._close(instance)))
-        if plan:
-            self._plans.finish(plan, done.says)
-        return done
+        # As above.
+        return await asyncio.shield(self._background.start(self._close_by(plan, instance)))
+
+    def did(self, plan: str) -> Done | None:
+        """Tell what a plan did that was used already; its instance may be gone. None: it was not, or there is none.
+
+        Raises:
+            Refused: there is no such plan, or not any more.
+        """
+        if not plan or (did := self._plans.used(plan)) is None:
+            return None
+        return Done("nothing", f"plan {plan} was used already, and nothing was done again; it did this: {did}")
 
     # -- opening -------------------------------------------------------------------------------------------------
 
@@ -118,6 +126,15 @@ class Opener:
         return None
 
     # -- closing -------------------------------------------------------------------------------------------------
+
+    async def _close_by(self, plan: str, instance: Instance) -> Done:
+        try:
+            done = await self._close(instance)
+        except InstanceError as error:
+            self._plans.finish(plan, f"nothing, as {error}")
+            raise
+        self._plans.finish(plan, done.says)
+        return done
 
     async def _close(self, instance: Instance) -> Done:
         directory = instance.state.directory

@@ -7,6 +7,7 @@ So whoever comes second, after a crash or in another copy of the server, finds t
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -32,8 +33,14 @@ from opencode_journal.errors import NotKept
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
+    from opencode_fleet.model import Prompt
+    from opencode_fleet.transports.base import Endpoint
     from opencode_journal.entries import Entry
     from opencode_journal.journal import Journal
+
+    Called = Callable[[str, str], str]
+
+log = logging.getLogger(__name__)
 
 MAX_OF_INSTANCE: Final = 20
 MAX_BYTES_OF_INSTANCE: Final = 1_000_000
@@ -58,6 +65,10 @@ _ENDS: Final = {
 Step = Literal["waits", "sending", "sent"]
 
 
+def _by_id(_instance: str, session_id: str) -> str:
+    return session_id
+
+
 class Draft(NamedTuple):
     """A message as a person wants it sent."""
 
@@ -71,7 +82,7 @@ class Draft(NamedTuple):
     model: str = ""
     machine: str = ""
     directory: str = ""
-    """The enrolled machine, and the directory, of the instance; empty where they are not known."""
+    """The machine (see `machine_of`) and the directory of the instance; empty where they are not known."""
 
     @property
     def digest(self) -> str:
@@ -138,8 +149,8 @@ class Outbox:
         return [each for each in found if each is not None and instance in {None, each.instance}]
 
     def counts(self) -> Counter[str]:
-        """Return how many there are, by instance."""
-        return Counter(each.instance for each in self.messages())
+        """Return how many wait, by instance; those that run there by now do not."""
+        return Counter(each.instance for each in self.messages() if each.step != "sent")
 
     def is_empty(self) -> bool:
         """Whether none is there."""
@@ -161,8 +172,12 @@ class Outbox:
 
     # -- accepting and cancelling ----------------------------------------------------------------------------------
 
-    def accept(self, draft: Draft) -> Message:
-        """Keep a message, on the disk before this returns.
+    def accept(self, draft: Draft, posted: Prompt | None = None) -> Message:
+        """Keep a message, on the disk before this returns; one that is kept already is not kept again.
+
+        Args:
+            draft: the message.
+            posted: what it is if it may have arrived already: it is looked for before it is posted.
 
         Raises:
             Refused: there is no room, or it cannot be kept; nothing was.
@@ -171,8 +186,10 @@ class Outbox:
         size = len(draft.text.encode(errors="surrogatepass"))
 
         def write() -> Message:
+            if isinstance(again := self.repeated(draft), Message):
+                return again  # another call was faster
             self._check_room(draft.instance, size)
-            id_ = new_prompt_id()
+            id_ = posted.id if posted else new_prompt_id()
             message = Message(
                 handle=self._journal.handle("m", draft.instance, id_),
                 id=id_,
@@ -187,6 +204,8 @@ class Outbox:
                 model=draft.model,
                 machine=draft.machine,
                 directory=draft.directory,
+                step="sending" if posted else "waits",
+                to=posted.session_id if posted else "",
             )
             self._set(message)
             self._journal.set_state(_TEXT + message.key, draft.text)
@@ -194,7 +213,7 @@ class Outbox:
             return message
 
         try:
-            return self._journal.together(write, durable=True)
+            return _logged("kept", self._journal.together(write, durable=True))
         except NotKept as error:
             raise Refused(f"nothing was kept and nothing sent: {error}") from error
         except ValueError as error:  # of the journal's own bounds
@@ -230,13 +249,14 @@ class Outbox:
                     return f"{handle} {_ENDS[end.kind]}"
         return ""
 
-    def cancel(self, handle: str, instance: str, by: str) -> Message:
+    def cancel(self, handle: str, instance: str, by: str, called: Called = _by_id) -> Message:
         """Take back a message that waits.
 
         Args:
             handle: as `m3`.
             instance: what it must be for: a part of the name; empty for any.
             by: the login of who cancels it.
+            called: returns what a person calls a session, by instance and id.
 
         Raises:
             Refused: it waits no longer, or never did; the message says what became of it.
@@ -251,19 +271,20 @@ class Outbox:
                 raise Refused(f"{handle} is for {quote_name(message.instance)}; nothing was cancelled")
             if message.step == "sending":
                 raise Refused(
-                    f"{handle} is being sent to session {message.to} of {quote_name(message.instance)}, and may have "
-                    "arrived; it was not cancelled. `read` shows the session, action 'stop' stops its turn"
+                    f"{handle} is being sent to session {called(message.instance, message.to)} of "
+                    f"{quote_name(message.instance)}, and may have arrived; it was not cancelled. `read` shows the "
+                    "session, action 'stop' stops its turn"
                 )
             if message.step == "sent":
                 raise Refused(
-                    f"{handle} was delivered to session {message.to} of {quote_name(message.instance)} and runs; it "
-                    "was not cancelled. Action 'stop' stops its turn"
+                    f"{handle} was delivered to session {called(message.instance, message.to)} of "
+                    f"{quote_name(message.instance)} and runs; it was not cancelled. Action 'stop' stops its turn"
                 )
             self._remove(message, MESSAGE_CANCELLED, cancelled_by=by)
             return message
 
         try:
-            return self._journal.together(write, durable=True)
+            return _logged("cancelled", self._journal.together(write, durable=True))
         except NotKept as error:
             raise Refused(f"nothing was cancelled: {error}") from error
 
@@ -296,16 +317,20 @@ class Outbox:
 
     def delivered(self, message: Message, **told: Any) -> Message | None:
         """Note that the agent took it; None: another copy has ended it. `told`: for its entry."""
-        return self._step(message, {"sending"}, "sent", message.to, told)
+        taken = self._step(message, {"sending"}, "sent", message.to, told)
+        return None if taken is None else _logged("delivered", taken)
 
     def end(self, message: Message, kind: str, **told: Any) -> None:
         """Note how it ended, once. `told`: for its entry."""
 
-        def write() -> None:
-            if self._find(message.handle) is not None:
-                self._remove(message, kind, **told)
+        def write() -> bool:
+            if self._find(message.handle) is None:
+                return False
+            self._remove(message, kind, **told)
+            return True
 
-        self._journal.together(write, durable=True)
+        if self._journal.together(write, durable=True):
+            _logged(kind.removeprefix("message-"), message)
 
     def expire(self, besides: Container[str]) -> None:
         """End what is too old. `besides`: instances to which something is being sent, or whose turns are followed."""
@@ -349,6 +374,16 @@ class Outbox:
         data = {MESSAGE: message.handle, "about": message.about, "by": message.by}
         data |= {name: value for name, value in told.items() if value}
         self._journal.append(kind, message.instance, message.to, data=data)
+
+
+def machine_of(endpoint: Endpoint) -> str:
+    """Return which machine it is: as the relay enrolled it, or as it calls itself, in whatever network."""
+    return endpoint.client or endpoint.hostname.partition(".")[0]
+
+
+def _logged(what: str, message: Message) -> Message:
+    log.info("%s for %s, of %s: %s", message.handle, quote_name(message.instance), message.by, what)
+    return message
 
 
 def _read(value: object) -> Message | None:

@@ -199,7 +199,7 @@ class Recorder:
             changes = [] if instance.can(Capability.OUTLIVES) else closed(now)
         elif instance.connected.is_set():
             self._is_there(instance.name)
-            now.machine = instance.endpoint.client or ""
+            now.machine, now.directory = instance.endpoint.client or "", instance.state.directory
             changes = self._compared(instance, now, was_told=was_told)
         else:
             # Once it is connected it is looked at anew.
@@ -351,7 +351,7 @@ class Recorder:
             return
         now.lost = time.time()
         if instance is not None:
-            now.machine = instance.endpoint.client or ""
+            now.machine, now.directory = instance.endpoint.client or "", instance.state.directory
         if not self._open.has_room(name, now):
             return
         self._allowance(payer).take()

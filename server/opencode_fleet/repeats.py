@@ -58,8 +58,9 @@ class Repeats:
         Raises:
             InstanceError: it is not known whether its message arrived, as that call would have said.
         """
-        at, sent = self._cut.pop(_light(call), (0.0, None))
-        if sent is None or time.monotonic() - at >= REMEMBERED_FOR:
+        sent = self._lately(call)
+        self._cut.pop(_light(call), None)
+        if sent is None:
             return None
         try:
             await asyncio.shield(sent.post)
@@ -71,6 +72,24 @@ class Repeats:
                 raise
             return None
         return sent
+
+    def prompt(self, call: Call) -> Prompt | None:
+        """Return what the same call sent or is sending, if that was cut off lately; None: surely nothing arrived."""
+        sent = self._lately(call)
+        if sent is None:
+            return None
+        error = sent.post.exception() if sent.post.done() and not sent.post.cancelled() else None
+        return None if isinstance(error, RelayError) and not error.is_doubtful else sent.prompt
+
+    def forget(self, call: Call) -> None:
+        """Forget a call, and post it no longer: somebody else brings it to its end."""
+        _, sent = self._cut.pop(_light(call), (0.0, None))
+        if sent is not None:
+            sent.post.cancel()
+
+    def _lately(self, call: Call) -> Sent | None:
+        at, sent = self._cut.get(_light(call), (0.0, None))
+        return sent if time.monotonic() - at < REMEMBERED_FOR else None
 
 
 def _light(call: Call) -> Call:

@@ -186,6 +186,15 @@ class Sender:
         finally:
             self._background.start(self._release(instance, post, TAKEN_FOR))
 
+    def cut_off(self, call: Call) -> Prompt | None:
+        """Return what the same call posted, or may have, if nobody was told lately how that ended."""
+        return self._repeats.prompt(call) or self._calls.prompt(call)
+
+    def hand_over(self, call: Call) -> None:
+        """Leave what `cut_off` returned to somebody else, who looks for it before posting it again."""
+        self._repeats.forget(call)
+        self._calls.forget(call)
+
     async def send_to_all(
         self, instances: Sequence[Instance], message: str, wanted: str | None, manner: Manner
     ) -> list[Outcome | RelayError]:

@@ -14,7 +14,7 @@ from opencode_fleet.agent import Capability
 from opencode_fleet.agents.parallel import in_parallel
 from opencode_fleet.answers import REJECT, settlement_of
 from opencode_fleet.decisions import Decision
-from opencode_fleet.errors import InstanceError, NotFound, Refused, RelayError
+from opencode_fleet.errors import InstanceError, NotFound, NotOpen, Refused, RelayError
 from opencode_fleet.model import Permission, Prompt
 from opencode_fleet.turn import RECORD_WITHIN, Turn
 
@@ -94,17 +94,14 @@ class Settler:
         """Return an ask that waits right now.
 
         Raises:
-            Refused: no such ask is open (any more).
+            NotOpen: no such ask is open (any more).
         """
         ask_id = ask_id.strip()
         found = next((ask for ask in await self.asks(instance) if ask.id == ask_id), None)
         if found is not None:
             return found
         told = self._settled_by(instance, ask_id) or "not (any more)"
-        raise Refused(
-            f"{instance.quoted} does not wait for {one_line(ask_id, 80)!r}: {told}; `reply` without `ask` lists what "
-            "it waits for"
-        )
+        raise NotOpen(instance.quoted, ask_id, f"{told}; `reply` without `ask` lists what it waits for")
 
     async def reply(
         self,

@@ -248,6 +248,11 @@ class Journal:
             return [f"{kind}{number}" for number in self._write(give, durable=True)]
         return [f"{kind}{number}" for number in numbers]
 
+    def known_handle(self, kind: Handled, instance: str, id_: str) -> str:
+        """Return the handle that such a thing has; empty if it has none."""
+        number = self._do(lambda: self._opened.rows.number(kind, instance, id_, time.time()))
+        return "" if number is None else f"{kind}{number}"
+
     def of_handle(self, text: str) -> tuple[Handled, str, str] | None:
         """Return kind, instance and id of what has this handle; None for a text that is none, or not any more."""
         found = _HANDLE.fullmatch(text.strip().lower())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from opencode_journal.journal import Handled, Journal
 
 _FORM: Final = re.compile(r"[as][0-9]{1,16}", re.IGNORECASE)
+_ID: Final = re.compile(r"\w{1,80}", re.ASCII)
 _MAX_CACHED: Final = 5_000
 _DAY: Final = 86_400
 _WORDS: Final[dict[Handled, tuple[str, str]]] = {"s": ("session", "`instances`"), "a": ("ask", "`inbox`")}
@@ -56,6 +57,10 @@ class Handles:
     def of_ask(self, instance: str, ask_id: str) -> str:
         """Return the ask's handle."""
         return self._of("a", instance, ask_id)
+
+    def known_ask(self, instance: str, ask_id: str) -> str:
+        """Return what an ask is called: its handle if it was given one, else its id."""
+        return (self._journal.known_handle("a", instance, ask_id) if _ID.fullmatch(ask_id) else "") or ask_id
 
     def session_id(self, instance: Instance, text: str | None) -> str | None:
         """Return the id of the session that `text` names by handle; any other text as it is, None for a blank one.

@@ -137,3 +137,27 @@ async def test_of_two_servers_one_sends_what_either_kept(laptop: Driven, registr
         come_back(laptop, registry_dir)
         assert [row["result"] for row in await ended(other, cursor, 2)] == ["done", "done"]
         assert laptop.prompts(session) == ["of the one", "of the other"]
+
+
+async def test_what_was_said_at_the_machine_itself_meanwhile_stands_before_it(
+    laptop: Driven, registry_dir: Path, model: ScriptedModel
+) -> None:
+    session = laptop.create("Meanwhile")
+    come_back(laptop, registry_dir)
+    async with relay_client(registry_dir) as client:
+        await until(client, "idle")
+        leave(registry_dir)
+        await until(client, "offline")
+        kept = await keep(client, "from afar", session=session)
+        assert kept.structured["result"] == "kept"
+        laptop.post(session, "at the desk GATE:meanwhile")
+        await eventually_async(lambda: model.reached("meanwhile"), "its turn runs", within=WITHIN)
+        model.release("meanwhile")
+        await eventually_async(lambda: session not in laptop.running(), "it has ended", within=WITHIN)
+        cursor = (await client.call("inbox")).structured["cursor"]
+        come_back(laptop, registry_dir)
+        (row,) = await ended(client, cursor, 1)
+        assert row["result"] == "done", row
+        said = laptop.messages(session)
+        assert [text for role, text in said if role == "user"] == ["at the desk GATE:meanwhile", "from afar"]
+        assert said[-1][0] == "assistant", said

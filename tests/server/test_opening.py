@@ -10,13 +10,17 @@ import pytest
 
 from opencode_fleet import opening
 from opencode_fleet.agent import Capability
+from opencode_fleet.drive import Driver
 from opencode_fleet.errors import BadAnswer, Forbidden, NoSuchInstance, Refused
 from opencode_fleet.events import StatusChanged
 from opencode_fleet.fleet import Fleet
 from opencode_fleet.model import Status
 from opencode_fleet.opening import Opener
 from opencode_fleet.settings import Settings
+from opencode_mcp.face import Face
+from opencode_mcp.tools.control import control
 from support.fake_agent import FakeAgent, FakeAgents, fake_fleet
+from support.fake_relay import structured, text_of
 from support.fake_transport import FakeTransport
 from support.waiting import eventually_async
 
@@ -158,3 +162,50 @@ async def test_what_runs_is_shown_first_and_closed_as_it_was_shown() -> None:
         again = await opener.close(instance, planned.plan)
         assert (again.result, agent.controls.did) == ("nothing", [f"close {API}"])
         assert done.says in again.says
+
+
+async def test_a_plan_whose_caller_goes_away_tells_what_it_did_all_the_same() -> None:
+    agent = an_agent("/home/ann", API)
+    session = agent.add_session(API).id
+    agent.statuses[session] = Status()
+    async with opening_on(laptop=agent) as (fleet, opener):
+        instance = next(each for each in await fleet.instances() if each.state.directory == API)
+        plan = (await opener.close(instance)).plan
+        agent.controls.gate.clear()
+        call = asyncio.create_task(opener.close(instance, plan))
+        await eventually_async(lambda: len(agent.places) == 1, "it is being closed")
+        call.cancel()
+        await asyncio.wait({call})
+        agent.controls.gate.set()
+        await eventually_async(lambda: [each.name for each in fleet.all_instances()] == ["laptop"], "it is closed")
+        again = await opener.close(await fleet.find_live("laptop"), plan)
+        assert (again.result, agent.controls.did) == ("nothing", [f"close {API}"])
+        assert "it did this: was closed" in again.says
+
+
+async def test_a_plan_that_was_refused_in_the_end_says_so() -> None:
+    agent = an_agent("/home/ann", API)
+    agent.statuses[agent.add_session(API).id] = Status()
+    async with opening_on(laptop=agent) as (fleet, opener):
+        instance = next(each for each in await fleet.instances() if each.state.directory == API)
+        plan = (await opener.close(instance)).plan
+        agent.controls.breaks = Forbidden("“laptop”: that directory was not opened from afar")
+        with pytest.raises(Forbidden):
+            await opener.close(instance, plan)
+        again = await opener.close(instance, plan)
+        assert "it did this: nothing, as “laptop”: that directory was not opened from afar" in again.says
+
+
+async def test_the_same_call_again_tells_what_was_done_though_the_instance_is_gone() -> None:
+    agent = an_agent("/home/ann", API)
+    agent.statuses[agent.add_session(API).id] = Status()
+    async with opening_on(laptop=agent) as (fleet, _):
+        face = Face(fleet, Driver(fleet, 30))
+        name = next(each.name for each in await fleet.instances() if each.state.directory == API)
+        plan = structured(await control(face, [name], "close"))["plan"]
+        assert "was closed" in text_of(await control(face, [name], "close", plan=plan))
+        again = await control(face, [name], "close", plan=plan)
+        assert "was used already, and nothing was done again; it did this: was closed" in text_of(again)
+        with pytest.raises(Refused, match="plan"):
+            await control(face, [name], "close", plan="p00000000")
+    assert agent.controls.did == [f"close {API}"]

@@ -291,3 +291,18 @@ async def test_the_texts_of_several_turns_share_the_room_of_one() -> None:
     assert all(f" end {number}" in text for number in range(8))
     assert text.count("call `reply` with `ask`") == 1
     assert result.asks[0].id == "que_1"
+
+
+async def test_an_ask_that_is_not_open_is_named_as_the_person_knows_it() -> None:
+    agent = FakeAgent()
+    async with fake_fleet(laptop=agent) as (fleet, _):
+        driver, laptop = Driver(fleet, 30), await fleet.find_live("laptop")
+        face = Face(fleet, driver)
+        (ask,) = await asking(driver, laptop, "ask one")
+        (row,) = (await replied(face))["asks"]
+        await replied(face, ask=row["handle"], answer="once")
+        for named in (row["handle"], ask):
+            with pytest.raises(Refused, match=f"“laptop” does not wait for '{row['handle']}': "):
+                await replied(face, ask=named)
+        with pytest.raises(Refused, match="does not wait for 'per_0'"):
+            await replied(face, ask="per_0")

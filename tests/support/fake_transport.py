@@ -27,10 +27,11 @@ class FakeTransport(Transport):
         *,
         directory: str = "/",
         client: str | None = None,
+        hostname: str = "elsewhere",
         tls: ssl.SSLContext | None = None,
     ) -> None:
         """Let an instance be there."""
-        self._told.put_nowait(Appeared(Endpoint(name, url, "elsewhere", directory, client, tls=tls)))
+        self._told.put_nowait(Appeared(Endpoint(name, url, hostname, directory, client, tls=tls)))
 
     def withdraw(self, name: str, *, clean: bool = False) -> None:
         """Let it be gone; `clean`: with a goodbye."""

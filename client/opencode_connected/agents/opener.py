@@ -33,8 +33,8 @@ _KIND = "open"
 
 
 def may_be_opened(real: str, below: Iterable[str]) -> bool:
-    """Tell whether `real`, a path without links, is one of `below` or below one: a directory of this user's."""
-    return _is_below(real, below) and _is_own_directory(real)
+    """Tell whether `real` is one of `below` or below one: a directory of this user's, with no link on its way."""
+    return _is_below(real, below) and _is_own_directory(real) and real_path(real) == real
 
 
 class Opener:
@@ -195,4 +195,5 @@ def _listed(below: list[str]) -> str:
 
 
 def _quoted(given: str) -> str:
-    return f"`{printable(given, limit=120)}`"
+    shown = printable(given, limit=120)
+    return f"`{shown}`" if shown else "a directory without a name"

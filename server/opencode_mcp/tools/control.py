@@ -64,7 +64,9 @@ async def _open_or_close(
     if action == "open":
         done = await face.opener.open(names[0], value)
     else:
-        done = await face.opener.close(await face.fleet.find_live(names[0]), plan.strip())
+        # First, as what a plan has closed is no instance any more.
+        told = face.opener.did(plan.strip())
+        done = told or await face.opener.close(await face.fleet.find_live(names[0]), plan.strip())
     result = control_result([done])
     return answered(control_text(result), result)
 
@@ -73,7 +75,10 @@ def _cancel(face: Face, names: list[str], handle: str) -> CallToolResult:
     """Take back a message that waits, also for an instance that is not there."""
     if len(names) > 1:
         raise Refused("one message is cancelled at a time, of one instance; nothing was cancelled")
-    message = face.outbox.cancel(handle, "" if means_all(names) else names[0], face.caller.login)
+    if not handle.strip():
+        raise Refused("`value` is the handle of the message, as m3; `inbox` lists them. Nothing was cancelled")
+    instance = "" if means_all(names) else names[0]
+    message = face.outbox.cancel(handle, instance, face.caller.login, face.handles.of_session)
     done = Done("done", f"{message.handle} was cancelled, and is not sent", message.instance)
     result = control_result([done])
     return answered(control_text(result), result)

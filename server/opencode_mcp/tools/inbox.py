@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 from mcp_types import CallToolResult
@@ -11,7 +12,7 @@ from opencode_mcp.face import Face
 from opencode_mcp.place import Place
 from opencode_mcp.tool import Tool, answered, optional_text
 from opencode_mcp.views.inbox import MAX_ASKS, MAX_ENDS, InboxResult, InboxView
-from opencode_mcp.views.messages import MAX_MESSAGES, message_row, messages_text
+from opencode_mcp.views.messages import MAX_MESSAGES, message_rows, messages_head, messages_text
 from opencode_mcp.views.shares import counted, in_turns
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def listed(
         left_out=len(others),
         more=not is_all,
         problem=face.journal.trouble,
-        messages=[message_row(message) for message in messages[:MAX_MESSAGES]],
+        messages=message_rows(messages[:MAX_MESSAGES], face.handles),
     )
     lines = []
     if asks:
@@ -91,7 +92,7 @@ def listed(
         lines.append("More is over; the next call tells of it.")
     if result.messages:
         lines += [
-            f"{len(messages)} {'messages wait' if len(messages) > 1 else 'message waits'} for an instance:",
+            f"{messages_head(Counter(message.step for message in messages))}:",
             messages_text(result.messages, len(messages) - len(result.messages), now),
         ]
     if not asks and not ended:

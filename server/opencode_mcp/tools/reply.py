@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
 from pydantic import Field
 
+from opencode_fleet.errors import NotOpen
 from opencode_fleet.fleet import Fleet
 from opencode_mcp.caller import DRIVE
 from opencode_mcp.face import Face
@@ -16,6 +18,8 @@ from opencode_mcp.tool import ALL, InstanceName, Tool, answered, progress
 from opencode_mcp.views.turns import ReplyResult, replied, turned, waiting
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask
 
@@ -50,13 +54,15 @@ async def reply(
     if not asks or (not is_answered and (len(asks) > 1 or asks == [ALL])):
         return _listed(face, target, await face.driver.asks(target), is_answered=is_answered)
     if not is_answered:
-        found = await face.driver.open_ask(target, asks[0])
+        with _by_handle(face, target):
+            found = await face.driver.open_ask(target, asks[0])
         return answered(face.shown.whole(target, found), waiting(target, [found], face.shown))
 
     is_seen = partial(face.shown.is_listed, target)
     may_prompt = DRIVE in face.caller.may
     if len(asks) == 1 and asks != [ALL]:
-        outcome = await face.driver.reply(target, asks[0], answer, progress(ctx), is_seen, may_prompt=may_prompt)
+        with _by_handle(face, target):
+            outcome = await face.driver.reply(target, asks[0], answer, progress(ctx), is_seen, may_prompt=may_prompt)
         return answered(*turned(target, outcome, face.shown))
     note = ""
     if asks == [ALL]:
@@ -67,6 +73,15 @@ async def reply(
             note = f"not decided, as they were not listed whole before: {', '.join(others[:MAX_ASKS])}"
     replies = await face.driver.reply_to_several(target, asks, answer, progress(ctx), is_seen, may_prompt=may_prompt)
     return answered(*replied(target, replies, face.shown, note, names))
+
+
+@contextmanager
+def _by_handle(face: Face, target: Instance) -> Iterator[None]:
+    """Name an ask that is not open as the person knows it."""
+    try:
+        yield
+    except NotOpen as error:
+        raise error.called(face.handles.known_ask(target.name, error.ask_id)) from None
 
 
 def _listed(face: Face, target: Instance, asks: list[Ask], *, is_answered: bool) -> CallToolResult:

@@ -11,10 +11,12 @@ from opencode_mcp.views.times import age_text
 from opencode_mcp.views.turns import SendResult
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Sequence
 
     from opencode_fleet.later import Kept
     from opencode_fleet.outbox import Message
+    from opencode_mcp.handles import Handles
 
 MAX_MESSAGES: Final = 50
 """That one answer lists."""
@@ -31,12 +33,18 @@ class MessageRow(Row):
     step: str
     by: str
     session: str = ""
+    session_handle: str = ""
     since: float
     until: float
 
 
-def message_row(message: Message) -> MessageRow:
-    """Return what programs get of a message."""
+def message_rows(messages: Sequence[Message], handles: Handles) -> list[MessageRow]:
+    """Return what programs get of messages."""
+    handles.prepare("s", [(message.instance, message.to) for message in messages if message.to])
+    return [_row(message, handles) for message in messages]
+
+
+def _row(message: Message, handles: Handles) -> MessageRow:
     return MessageRow.model_construct(
         handle=message.handle,
         instance=message.instance,
@@ -44,6 +52,7 @@ def message_row(message: Message) -> MessageRow:
         step=message.step,
         by=one_line(message.by, _ABOUT),
         session=message.to,
+        session_handle=handles.of_session(message.instance, message.to) if message.to else "",
         since=message.at,
         until=message.expires,
     )
@@ -52,12 +61,30 @@ def message_row(message: Message) -> MessageRow:
 def messages_text(rows: Sequence[MessageRow], left_out: int, now: float) -> str:
     """Return the messages, a line each, and how one is cancelled."""
     lines = [
-        f"{row.handle} · {row.instance} · {_STEPS[row.step]}, {age_text(now - row.since)} by {row.by} · “{row.about}”"
+        f"{row.handle} · {_where(row)} · {_STEPS[row.step]}, {age_text(now - row.since)} by {row.by} · “{row.about}”"
         for row in rows
     ]
-    more = f" {left_out} more are not listed." if left_out else ""
-    how = f"`control` takes back one that waits: action='cancel', value={rows[0].handle!r}."
-    return "\n".join([fence("\n".join(lines)), how + more])
+    waiting = next((row.handle for row in rows if row.step == "waits"), "")
+    running = next((row.session_handle for row in rows if row.step == "sent"), "")
+    how = [
+        f"`control` takes back one that waits: action='cancel', value={waiting!r}." if waiting else "",
+        f"`control` stops one that runs: action='stop', session={running!r}." if running else "",
+        f"{left_out} more are not listed." if left_out else "",
+    ]
+    return "\n".join([fence("\n".join(lines)), " ".join(filter(None, how))])
+
+
+def messages_head(steps: Counter[str]) -> str:
+    """Return how many messages are at which step."""
+    waiting, others = steps["waits"], steps.total() - steps["waits"]
+    parts = [f"{waiting} {'message waits' if waiting == 1 else 'messages wait'} for an instance"] if waiting else []
+    if others:
+        parts.append(f"{others} {'message that waited is' if others == 1 else 'messages that waited are'} on the way")
+    return ", and ".join(parts)
+
+
+def _where(row: MessageRow) -> str:
+    return " · ".join(filter(None, (row.instance, row.session_handle if row.step != "waits" else "")))
 
 
 def kept(kept_: Kept) -> tuple[str, SendResult]:

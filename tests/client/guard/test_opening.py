@@ -240,6 +240,24 @@ async def test_a_link_in_the_place_of_what_was_opened_leads_nowhere(laptop: Lapt
     assert (await laptop.call("close", str(api))).json() == {"directory": str(api), "still": False}
 
 
+async def test_a_link_in_the_place_of_a_directory_above_it_leads_nowhere_either(laptop: Laptop) -> None:
+    old = laptop.work / "old"
+    (laptop.private / "api").mkdir()
+    opened_ = (await laptop.open(old / "api"))["directory"]
+    old.rename(laptop.work / "older")
+    old.symlink_to(laptop.private)
+    assert list(laptop.seen()) == [str(laptop.home)]
+    assert not laptop.policy().allows(opened_)
+    assert not laptop.policy().allows(str(laptop.private / "api"))
+    old.unlink()
+    (laptop.work / "older").rename(old)
+    assert laptop.policy().allows(opened_), "it is what it was"
+
+
+async def test_a_directory_without_a_name_is_said_to_have_none(laptop: Laptop) -> None:
+    assert "a directory without a name may not be opened" in refusal(await laptop.call("open", " "))
+
+
 async def test_of_a_thousand_only_so_many_stay_open(laptop: Laptop) -> None:
     wanted = [laptop.work / f"project{number}" for number in range(1000)]
     for directory in wanted:
