@@ -8,6 +8,7 @@ from opencode_fleet.choices import Manner
 from opencode_fleet.commands import is_command
 from opencode_fleet.errors import Busy, NoSuchInstance, Refused, Unreachable, Unresponsive
 from opencode_fleet.outbox import Draft, Message
+from opencode_fleet.repeats import Call
 
 if TYPE_CHECKING:
     from opencode_fleet.drive import Driver
@@ -88,13 +89,21 @@ class Later:
                 "more, say so in other words"
             )
         if place.instance is None:
-            return Kept(self._outbox.accept(draft), "it is not there")
+            return Kept(self._accept(draft), "it is not there")
         if place.instance.agent_version:  # else nobody knows yet where it is indeed
             draft = draft._replace(
                 machine=place.instance.endpoint.client or "", directory=place.instance.state.directory
             )
         why = await self._unless_sent(place.instance, draft, on_text)
-        return Kept(self._outbox.accept(draft), why) if isinstance(why, str) else why
+        return Kept(self._accept(draft), why) if isinstance(why, str) else why
+
+    def _accept(self, draft: Draft) -> Message:
+        """Keep a message. One that was being sent when its call was cut off stays the same message."""
+        manner = Manner("now", draft.agent, draft.model)
+        before = self._driver.sender.earlier.begun(Call(draft.instance, draft.session or None, draft.text, manner))
+        if before is None:
+            return self._outbox.accept(draft)
+        return self._outbox.accept(draft, before.prompt_id, before.session_id)
 
     async def _unless_sent(self, instance: Instance, draft: Draft, on_text: OnText) -> Outcome | str:
         """Send it now and return how its turn stands, or why it cannot be sent now."""

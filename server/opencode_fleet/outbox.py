@@ -161,8 +161,13 @@ class Outbox:
 
     # -- accepting and cancelling ----------------------------------------------------------------------------------
 
-    def accept(self, draft: Draft) -> Message:
+    def accept(self, draft: Draft, begun: str = "", to: str = "") -> Message:
         """Keep a message, on the disk before this returns.
+
+        Args:
+            draft: what it is.
+            begun: the id under which it was posted before, if it may have arrived.
+            to: the session that it was posted to then.
 
         Raises:
             Refused: there is no room, or it cannot be kept; nothing was.
@@ -172,7 +177,7 @@ class Outbox:
 
         def write() -> Message:
             self._check_room(draft.instance, size)
-            id_ = new_prompt_id()
+            id_ = begun or new_prompt_id()
             message = Message(
                 handle=self._journal.handle("m", draft.instance, id_),
                 id=id_,
@@ -187,6 +192,8 @@ class Outbox:
                 model=draft.model,
                 machine=draft.machine,
                 directory=draft.directory,
+                step="sending" if begun else "waits",
+                to=to,
             )
             self._set(message)
             self._journal.set_state(_TEXT + message.key, draft.text)

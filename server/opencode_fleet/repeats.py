@@ -72,6 +72,14 @@ class Repeats:
             return None
         return sent
 
+    def begun(self, call: Call) -> Prompt | None:
+        """Return what the same call began to post, if that was cut off lately and may have arrived."""
+        at, sent = self._cut.get(_light(call), (0.0, None))
+        if sent is None or time.monotonic() - at >= REMEMBERED_FOR:
+            return None
+        error = sent.post.exception() if sent.post.done() and not sent.post.cancelled() else None
+        return None if isinstance(error, RelayError) and not error.is_doubtful else sent.prompt
+
 
 def _light(call: Call) -> Call:
     """Return a call with digests in place of its files, which may be large."""

@@ -36,6 +36,8 @@ SESSIONS = 10
 """Of each machine, all of which work at once."""
 ASKING = 0.5
 """Of the prompts, those whose turns ask for something."""
+WHENS = ("now",) * 7 + ("asleep",)
+"""The moments at which messages are to come."""
 
 
 async def measure(seed: int, events: int, rate: float) -> tuple[list[Figure], list[str]]:
@@ -56,7 +58,7 @@ async def measure(seed: int, events: int, rate: float) -> tuple[list[Figure], li
         def change(machine: str, ask: str) -> None:
             machines[machine].change(ask)
 
-        report = await run(plan, Site(scratch / "registry", scratch / "state", machines, lines, change))
+        report = await run(plan, Site(scratch / "registry", scratch / "state", machines, lines, change, WHENS))
         return figures(report, machines, lines), report.faults
 
 

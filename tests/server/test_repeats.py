@@ -141,7 +141,7 @@ async def test_what_was_cut_off_is_remembered_for_a_while_and_not_without_end(
         repeats.cut(Call("laptop", None, f"message {number}"), sent)
     assert await repeats.take(Call("laptop", None, "message 0")) is None
     assert await repeats.take(Call("laptop", "ses_1", "message 1")) is None
-    assert await repeats.take(Call("laptop", None, "message 1")) is sent
+    assert await repeats.take(Call("laptop", None, "message 1")) == sent
     assert await repeats.take(Call("laptop", None, "message 1")) is None
     monkeypatch.setattr(repeats_module, "REMEMBERED_FOR", 0.0)
     assert await repeats.take(Call("laptop", None, "message 2")) is None
