@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from opencode_fleet.errors import RelayError
 from opencode_fleet.kept_calls import Before, KeptCalls
+from opencode_fleet.own_turns import OwnTurns
 from opencode_fleet.repeats import Repeats
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ class Earlier:
     def __init__(self, journal: Journal | None) -> None:
         self._repeats = Repeats()
         self._calls = KeptCalls(journal)
+        self._turns = None if journal is None else OwnTurns(journal)
 
     def cut(self, call: Call, sent: Sent) -> None:
         """Note that its caller went away."""
@@ -46,14 +48,21 @@ class Earlier:
         return await self._calls.before(instance, call)
 
     @contextmanager
-    def answering(self, call: Call, prompt: Prompt) -> Iterator[None]:
-        """Let other copies know of a call while its message is posted and its turn followed, and a while longer."""
+    def answering(self, call: Call, prompt: Prompt, *, begins: bool = False) -> Iterator[None]:
+        """Let other copies know of a call while its message is posted and its turn followed, and a while longer.
+
+        `begins`: it begins a turn, whose end is to be told whoever sees it.
+        """
         self._calls.keep(call, prompt)
+        if begins and self._turns is not None:
+            self._turns.note(call.instance, prompt.session_id, prompt.id)
         try:
             yield
         except Exception as error:
             if isinstance(error, RelayError) and not error.is_doubtful:
                 self._calls.forget(call, prompt)
+                if begins and self._turns is not None:
+                    self._turns.drop(call.instance, prompt.session_id, prompt.id)
             else:
                 self._calls.answered(call, prompt)
             raise

@@ -12,7 +12,7 @@ import logging
 import time
 from collections import OrderedDict
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
 from opencode_common.bucket import Bucket
@@ -22,6 +22,8 @@ from opencode_fleet.decisions import Decisions, told
 from opencode_fleet.differences import MAX_OPEN, Change, closed, gone, is_id, opened, title_of, titled
 from opencode_fleet.events import AskOpened, AskSettled, SessionGone, StatusChanged, TurnFailed
 from opencode_fleet.open_work import OpenWork
+from opencode_fleet.own_turns import OwnTurns
+from opencode_fleet.unheard import Unheard
 from opencode_journal.entries import (
     ASK_SETTLED,
     INSTANCE_BACK,
@@ -85,6 +87,8 @@ class Recorder:
         self.decisions = Decisions(journal)
         """What is decided from here: whichever copy leads writes that it was we."""
         self._open = OpenWork(journal)
+        self._own = OwnTurns(journal)
+        self._unheard = Unheard(fleet, journal, lambda: self._leads)
         self._problems: OrderedDict[tuple[str, str], _Problem] = OrderedDict()
         """Why turns failed whose ends this copy has not written, by instance and session."""
         self._allowances: OrderedDict[str, Bucket] = OrderedDict()
@@ -104,13 +108,17 @@ class Recorder:
     async def running(self) -> AsyncIterator[None]:
         """Record while the block runs."""
         end = self._fleet.subscribe(self._hear)
-        task = asyncio.create_task(self._tend(), name="recorder")
+        tasks = [
+            asyncio.create_task(self._tend(), name="recorder"),
+            asyncio.create_task(self._unheard.tend(), name="unheard"),
+        ]
         try:
             yield
         finally:
             end()
-            task.cancel()
-            await asyncio.wait([task])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     @property
     def _leads(self) -> bool:
@@ -148,7 +156,14 @@ class Recorder:
         elif self._leads and is_id(root) and self._allowance(_payer(instance)).take():
             # It never began to run, so nothing else tells of it.
             data = {**titled(title_of(instance, root)), **self._message(instance, root), "problem": problem}
-            self._journal.append(TURN_FAILED, instance.name, root, data=data)
+            self._write_end(instance.name, root, data)
+
+    def _write_end(self, name: str, root: str, data: dict[str, Any]) -> None:
+        def write() -> None:
+            self._journal.append(TURN_FAILED, name, root, data=data)
+            self._own.ended(name, root)
+
+        self._journal.together(write)
 
     def _note_status(self, instance: Instance, event: StatusChanged) -> None:
         key = (instance.name, event.session_id)
@@ -286,6 +301,8 @@ class Recorder:
                 self._journal.append(change.kind, name, change.session, change.ask, change.data)
                 if change.kind == ASK_SETTLED:
                     self.decisions.note(name, change.ask, None)
+                elif change.kind in {TURN_ENDED, TURN_FAILED} and MESSAGE not in change.data:
+                    self._own.ended(name, change.session)
             self._open.set(name, now)
 
         self._journal.together(write)

@@ -105,7 +105,8 @@ class Sender:
         ready = await self._ready(instance, message, wanted, manner, self._timeout, before=before)
         prompt = ready.prompt
         turn = Turn(instance, prompt, on_text=on_text, running=ready.when == "steer")
-        with instance.listening(turn.hear), self.earlier.answering(call, prompt):
+        begins = ready.when == "now"
+        with instance.listening(turn.hear), self.earlier.answering(call, prompt, begins=begins):
             post = self._begin(instance, prompt, deadline)
             try:
                 # Shielded: a caller who goes away must not leave it unknown whether the message was sent.
@@ -226,7 +227,7 @@ class Sender:
             return Outcome("running", before.session_id, note=_SENT_BEFORE)
         deadline = time.monotonic() + START_WITHIN
         ready = await self._ready(instance, message, wanted, manner, START_WITHIN, before=before)
-        with self.earlier.answering(call, ready.prompt):
+        with self.earlier.answering(call, ready.prompt, begins=ready.when == "now"):
             post = self._begin(instance, ready.prompt, deadline)
             posted.append((call, Sent(ready.prompt, post.task)))
             try:

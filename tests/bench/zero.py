@@ -95,7 +95,8 @@ def figures(report: Report, machines: Mapping[str, AskingInstance], lines: Mappi
         *(Figure(f"prompts told {what}", times, "") for what, times in sorted(told.items())),
         Figure("asks that changed after they were shown", sum(m.changes for m in machines.values()), ""),
         *(Figure(f"calls, {what}", times, "") for what, times in sorted(ledger.outcomes.items())),
-        Figure("turns whose end was not told by itself, at most", max(missing), ""),
+        Figure("turns whose end one cursor did not tell, at most", max(missing), ""),
+        Figure("turns whose end was told twice, at most", -min(0, *missing), ""),
         Figure("missed, doubled or mistaken", len(report.faults), "", 0),
     ]
 

@@ -55,6 +55,7 @@ class Person:
             told = await self._try_to_send(machine, session, text, when)
             if told:
                 self.ledger.sent[machine, text] = told
+                self.ledger.turns[machine, session] += told == ACCEPTED
                 return
             await self._pause(number)
         raise AssertionError(f"{text!r} could not be sent to {machine}")
