@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from opencode_fleet.errors import NotFound
+from opencode_fleet.errors import InstanceError, NotFound
 from opencode_fleet.model import Prompt
 from opencode_fleet.posting import arrived_before
 from opencode_fleet.repeats import REMEMBERED_FOR, Sent
@@ -31,6 +31,10 @@ ANSWERED_FOR: Final = 120.0
 """Seconds after its answer in which the same call to another server is a repeat: clients repeat within a minute."""
 MAX_ANSWERED: Final = 200
 _KEY: Final = "call/"
+_NOT_SEEN: Final = (
+    "{error}; a call that was cut off has sent this very message before, and whether it came there cannot be seen "
+    "now. Nothing was sent again: make the same call once more"
+)
 
 
 class _Kept(BaseModel):
@@ -112,6 +116,10 @@ class KeptCalls:
             has_arrived = await arrived_before(instance, kept.session, kept.prompt)
         except NotFound:
             return None  # with its session
+        except InstanceError as error:
+            error.args = (_NOT_SEEN.format(error=error),)
+            error.is_doubtful = False
+            raise
         if not has_arrived:
             return Before(kept.session, kept.prompt)
         posted = asyncio.get_running_loop().create_future()

@@ -16,7 +16,7 @@ from opencode_fleet.differences import title_of, titled
 from opencode_fleet.errors import InstanceError, NotFound
 from opencode_fleet.open_work import OpenWork
 from opencode_fleet.own_turns import OwnTurns
-from opencode_journal.entries import TURN_ENDED, TURN_FAILED
+from opencode_journal.entries import STOPPED, TURN_ENDED, TURN_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +133,7 @@ def _told(record: TurnRecord) -> tuple[str, dict[str, Any]] | None:
     if problem:
         return TURN_FAILED, {"problem": one_line(bare(problem), _PROBLEM)}
     if record.is_interrupted:
-        return TURN_FAILED, {"problem": "it was interrupted"}
+        return TURN_ENDED, {STOPPED: True}
     if last is None or last.completed is None or last.ended == "for-tools":
         return None
     return TURN_ENDED, {}
