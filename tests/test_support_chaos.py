@@ -86,3 +86,15 @@ def test_an_end_that_one_cursor_tells_twice_and_an_error_that_leaves_doubt_are_f
     told, unclear = reversed(book.faults({"laptop": record()}))
     assert told.startswith("told 2 times by one cursor: ")
     assert unclear == "unclear whether it was sent: the line broke"
+
+
+def test_the_end_of_an_accepted_prompt_that_no_cursor_tells_is_a_fault() -> None:
+    book = ledger()
+    book.turns["laptop", "ses_1"] = 2
+    book.end("one", {"result": "done", "instance": "laptop", "session": "ses_1", "at": 1.0})
+    book.end("other", {"result": "done", "instance": "laptop", "session": "ses_1", "at": 1.0})
+    (fault,) = book.faults({"laptop": record()})
+    assert fault == "1 of 2 ends of ('laptop', 'ses_1') came by no cursor"
+    assert not book.is_settled({"laptop": record()})
+    book.end("other", {"result": "failed", "instance": "laptop", "session": "ses_1", "at": 2.0})
+    assert book.faults({"laptop": record()}) == []

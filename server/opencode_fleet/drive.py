@@ -17,8 +17,8 @@ from opencode_common.text import quote
 from opencode_fleet.answers import REJECT
 from opencode_fleet.background import Background
 from opencode_fleet.commands import command_of, is_command
+from opencode_fleet.earlier import Earlier
 from opencode_fleet.errors import InstanceError, Refused
-from opencode_fleet.kept_calls import KeptCalls
 from opencode_fleet.sending import AS_IT_IS, Sender
 from opencode_fleet.sessions import NEW_SESSION, Sessions
 from opencode_fleet.settling import Settler
@@ -51,7 +51,7 @@ class Driver:
         """`decisions`: see `Settler`. `journal`: keeps calls for a server after this one, if there is one."""
         self.sessions = Sessions(fleet)
         self._background = Background()
-        self._sender = Sender(self.sessions, timeout, self._background, KeptCalls(journal))
+        self._sender = Sender(self.sessions, timeout, self._background, Earlier(journal))
         self._settler = Settler(timeout, self._background, self._sender.send, decisions)
 
     def acting_for(self, login: str) -> Driver:

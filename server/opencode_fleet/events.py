@@ -96,10 +96,18 @@ class AnswerChanged:
 
 @dataclass(frozen=True, slots=True)
 class TurnFailed:
-    """The turn failed; `problem` is one line."""
+    """The turn failed; `problem` is one line. `is_stopped`: somebody stopped it."""
 
     session_id: str
     problem: str
+    is_stopped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TurnStopped:
+    """The turn was broken off and is no failure: somebody stopped it, or refused what it asked."""
+
+    session_id: str
 
 
 Event = (
@@ -113,6 +121,7 @@ Event = (
     | PromptTaken
     | AnswerChanged
     | TurnFailed
+    | TurnStopped
 )
 RUN_STATE = StatusChanged | SessionGone | AskOpened | AskSettled
 """The events that a list of what runs takes the place of."""

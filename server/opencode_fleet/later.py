@@ -115,12 +115,14 @@ class Later:
 
     def _keep(self, draft: Draft, why: str) -> Kept:
         call = Call(draft.instance, draft.session or None, draft.text, _manner(draft))
-        posted = self._driver.sender.cut_off(call)
-        kept = Kept(self._outbox.accept(draft, posted), why)
-        if posted is not None:
-            self._driver.sender.hand_over(call)
-            kept = kept._replace(why=f"{why}, and may have the message already, by a call that was cut off")
-        return kept
+        earlier = self._driver.sender.earlier
+        begun = earlier.begun(call)
+        if begun is None:
+            return Kept(self._outbox.accept(draft), why)
+        # One that was being sent when its call was cut off stays the same message.
+        message = self._outbox.accept(draft, begun.prompt_id, begun.session_id)
+        earlier.hand_over(call, begun)
+        return Kept(message, f"{why}, and may have the message already, by a call that was cut off")
 
     async def _unless_sent(self, instance: Instance, draft: Draft, on_text: OnText) -> Outcome | str:
         """Send it now and return how its turn stands, or why it cannot be sent now."""

@@ -33,7 +33,6 @@ from opencode_journal.errors import NotKept
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-    from opencode_fleet.model import Prompt
     from opencode_fleet.transports.base import Endpoint
     from opencode_journal.entries import Entry
     from opencode_journal.journal import Journal
@@ -172,12 +171,13 @@ class Outbox:
 
     # -- accepting and cancelling ----------------------------------------------------------------------------------
 
-    def accept(self, draft: Draft, posted: Prompt | None = None) -> Message:
-        """Keep a message, on the disk before this returns; one that is kept already is not kept again.
+    def accept(self, draft: Draft, begun: str = "", to: str = "") -> Message:
+        """Keep a message, on the disk before this returns.
 
         Args:
-            draft: the message.
-            posted: what it is if it may have arrived already: it is looked for before it is posted.
+            draft: what it is.
+            begun: the id under which it was posted before, if it may have arrived.
+            to: the session that it was posted to then.
 
         Raises:
             Refused: there is no room, or it cannot be kept; nothing was.
@@ -189,7 +189,7 @@ class Outbox:
             if isinstance(again := self.repeated(draft), Message):
                 return again  # another call was faster
             self._check_room(draft.instance, size)
-            id_ = posted.id if posted else new_prompt_id()
+            id_ = begun or new_prompt_id()
             message = Message(
                 handle=self._journal.handle("m", draft.instance, id_),
                 id=id_,
@@ -204,8 +204,8 @@ class Outbox:
                 model=draft.model,
                 machine=draft.machine,
                 directory=draft.directory,
-                step="sending" if posted else "waits",
-                to=posted.session_id if posted else "",
+                step="sending" if begun else "waits",
+                to=to,
             )
             self._set(message)
             self._journal.set_state(_TEXT + message.key, draft.text)

@@ -12,21 +12,33 @@ import logging
 import time
 from collections import OrderedDict
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from weakref import WeakKeyDictionary
 
 from opencode_common.bucket import Bucket
 from opencode_common.text import bare, one_line
 from opencode_fleet.agent import Capability
+from opencode_fleet.cuts import Cuts, Problem
 from opencode_fleet.decisions import Decisions, told
 from opencode_fleet.differences import MAX_OPEN, Change, closed, gone, is_id, opened, title_of, titled
-from opencode_fleet.events import AskOpened, AskSettled, SessionGone, StatusChanged, TurnFailed
+from opencode_fleet.events import (
+    AnswerChanged,
+    AskOpened,
+    AskSettled,
+    SessionGone,
+    StatusChanged,
+    TurnFailed,
+    TurnStopped,
+)
 from opencode_fleet.open_work import OpenWork
+from opencode_fleet.own_turns import OwnTurns
+from opencode_fleet.unheard import Unheard
 from opencode_journal.entries import (
     ASK_SETTLED,
     INSTANCE_BACK,
     INSTANCE_LOST,
     MESSAGE,
+    STOPPED,
     TURN_ENDED,
     TURN_FAILED,
     TURN_STARTED,
@@ -58,12 +70,6 @@ _PROBLEM: Final = 500
 _WHY: Final = 300
 
 
-class _Problem(NamedTuple):
-    why: str
-    is_over: bool = False
-    """Whether the turn has ended."""
-
-
 class Recorder:
     """Records a fleet while `running`. It must hear all events, so it is begun before the fleet."""
 
@@ -85,7 +91,10 @@ class Recorder:
         self.decisions = Decisions(journal)
         """What is decided from here: whichever copy leads writes that it was we."""
         self._open = OpenWork(journal)
-        self._problems: OrderedDict[tuple[str, str], _Problem] = OrderedDict()
+        self._own = OwnTurns(journal)
+        self._cuts = Cuts()
+        self._unheard = Unheard(fleet, journal, lambda: self._leads)
+        self._problems: OrderedDict[tuple[str, str], Problem] = OrderedDict()
         """Why turns failed whose ends this copy has not written, by instance and session."""
         self._allowances: OrderedDict[str, Bucket] = OrderedDict()
         self._due: dict[Instance, int] = {}
@@ -104,13 +113,17 @@ class Recorder:
     async def running(self) -> AsyncIterator[None]:
         """Record while the block runs."""
         end = self._fleet.subscribe(self._hear)
-        task = asyncio.create_task(self._tend(), name="recorder")
+        tasks = [
+            asyncio.create_task(self._tend(), name="recorder"),
+            asyncio.create_task(self._unheard.tend(), name="unheard"),
+        ]
         try:
             yield
         finally:
             end()
-            task.cancel()
-            await asyncio.wait([task])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
 
     @property
     def _leads(self) -> bool:
@@ -119,8 +132,12 @@ class Recorder:
 
     def _hear(self, instance: Instance, event: Event | None) -> None:
         match event:
-            case TurnFailed(session_id, problem):
-                self._fail(instance, session_id, one_line(problem, _PROBLEM))
+            case TurnFailed(session_id, problem, is_stopped):
+                self._fail(instance, session_id, Problem(one_line(problem, _PROBLEM), is_stopped=is_stopped))
+            case TurnStopped(session_id):
+                self._fail(instance, session_id, Problem("", is_stopped=True))
+            case AnswerChanged():
+                self._cuts.hear(instance.name, event)
             case None | StatusChanged() | SessionGone() | AskOpened() | AskSettled():
                 if not self._is_known(instance, event):
                     self._look(instance, was_told=event is not None)
@@ -137,18 +154,23 @@ class Recorder:
             and event.session_id in self._running.get(instance, ())
         )
 
-    def _fail(self, instance: Instance, session_id: str, problem: str) -> None:
+    def _fail(self, instance: Instance, session_id: str, problem: Problem) -> None:
         root = instance.state.root_of(session_id)
         if root != session_id:
             return  # a subagent's is its root's to deal with
-        if instance.state.is_busy(root):
-            self._problems[instance.name, root] = _Problem(problem)
+        is_held = self._cuts.is_held(instance.name, root)
+        if is_held or instance.state.is_busy(root):
+            self._problems[instance.name, root] = problem
             while len(self._problems) > MAX_PROBLEMS:
                 self._problems.popitem(last=False)
+            if is_held:
+                self._look(instance, was_told=True)
+        elif problem.is_stopped:
+            pass  # its end is told already
         elif self._leads and is_id(root) and self._allowance(_payer(instance)).take():
             # It never began to run, so nothing else tells of it.
-            data = {**titled(title_of(instance, root)), **self._message(instance, root), "problem": problem}
-            self._journal.append(TURN_FAILED, instance.name, root, data=data)
+            data = {**titled(title_of(instance, root)), **self._message(instance, root), "problem": problem.why}
+            self._write(instance.name, self._open.at(instance.name), [Change(TURN_FAILED, root, data=data)])
 
     def _note_status(self, instance: Instance, event: StatusChanged) -> None:
         key = (instance.name, event.session_id)
@@ -186,6 +208,8 @@ class Recorder:
                 log.exception("what happens on %s cannot be recorded", instance.quoted)
         else:
             self._failing.discard(instance.name)
+            if self._cuts.holds_any(instance.name):
+                self._due.setdefault(instance, 0)
             if instance not in self._due:
                 self._running[instance] = frozenset(instance.state.statuses)
 
@@ -236,10 +260,17 @@ class Recorder:
         waiting = {ask.id: ask for ask in instance.state.pending_asks()}
         running = dict.fromkeys(instance.state.busy_roots())
         changes += self._settled(instance, open_, waiting)
-        for root in [root for root in open_.turns if root not in running]:
+        for root in tuple(open_.turns):
+            is_held = self._cuts.is_held(instance.name, root)
+            if root in running and not is_held:
+                continue
+            is_open = (was_told or is_held) and (instance.name, root) not in self._problems
+            if root not in running and is_open and self._cuts.hold(instance.name, root):
+                continue  # a word on why it ended is still to come
+            self._cuts.over(instance.name, root)
             title = open_.turns.pop(root)
             if instance.state.root_of(root) == root:  # else it has turned out to be a subagent's
-                changes.append(self._end(instance, root, title, was_told=was_told))
+                changes.append(self._end(instance, root, title, was_told=was_told or is_held))
         for root in running:
             if len(open_.turns) >= MAX_OPEN:
                 break
@@ -253,6 +284,8 @@ class Recorder:
         problem = self._problems.get((instance.name, root))
         # The first turn gets its title while it runs.
         data = {**titled(title_of(instance, root) or title), **self._message(instance, root)}
+        if problem and problem.is_stopped:
+            return Change(TURN_ENDED, root, data={**data, STOPPED: True})
         if problem:
             return Change(TURN_FAILED, root, data={**data, "problem": problem.why})
         return Change(TURN_ENDED, root, data=data if was_told else {**data, "unseen": True})
@@ -286,6 +319,8 @@ class Recorder:
                 self._journal.append(change.kind, name, change.session, change.ask, change.data)
                 if change.kind == ASK_SETTLED:
                     self.decisions.note(name, change.ask, None)
+                elif change.kind in {TURN_ENDED, TURN_FAILED} and MESSAGE not in change.data:
+                    self._own.ended(name, change.session)
             self._open.set(name, now)
 
         self._journal.together(write)

@@ -73,7 +73,7 @@ class Repeats:
             return None
         return sent
 
-    def prompt(self, call: Call) -> Prompt | None:
+    def begun(self, call: Call) -> Prompt | None:
         """Return what the same call sent or is sending, if that was cut off lately; None: surely nothing arrived."""
         sent = self._lately(call)
         if sent is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,19 +19,20 @@ from opencode_fleet.errors import Busy, InstanceError, Refused, RelayError, Unre
 from opencode_fleet.model import Outcome, Prompt
 from opencode_fleet.posting import post_once
 from opencode_fleet.prompt_ids import new_prompt_id
-from opencode_fleet.repeats import Call, Repeats, Sent
+from opencode_fleet.repeats import Call, Sent
 from opencode_fleet.sessions import NEW_SESSION
 from opencode_fleet.turn import RECORD_WITHIN, Turn
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from opencode_fleet.background import Background
     from opencode_fleet.choices import When
     from opencode_fleet.commands import Command
+    from opencode_fleet.earlier import Earlier
     from opencode_fleet.events import Event
     from opencode_fleet.instance import Instance
-    from opencode_fleet.kept_calls import KeptCalls
+    from opencode_fleet.kept_calls import Before
     from opencode_fleet.model import Result
     from opencode_fleet.sessions import Sessions
 
@@ -81,12 +82,11 @@ class _Ready(NamedTuple):
 class Sender:
     """Sends messages into the sessions of instances. Times are in seconds."""
 
-    def __init__(self, sessions: Sessions, timeout: float, background: Background, calls: KeptCalls) -> None:
+    def __init__(self, sessions: Sessions, timeout: float, background: Background, earlier: Earlier) -> None:
         self._sessions = sessions
         self._timeout = timeout
         self._background = background
-        self._repeats = Repeats()
-        self._calls = calls
+        self.earlier = earlier
 
     async def send(
         self, instance: Instance, message: str, wanted: str | None, on_text: OnText, manner: Manner = AS_IT_IS
@@ -98,14 +98,15 @@ class Sender:
             InstanceError: it could not be posted; the message says whether it may have arrived.
         """
         call = Call(instance.name, wanted, message, manner)
-        sent_before = await self._repeats.take(call) or await self._calls.sent(instance, call)
-        if sent_before is not None:
-            return await self._take_up(instance, call, sent_before, on_text)
+        before = await self.earlier.before(instance, call)
+        if before is not None and before.sent is not None:
+            return await self._take_up(instance, call, before.sent, on_text)
         deadline = time.monotonic() + self._timeout
-        ready = await self._ready(instance, message, wanted, manner, self._timeout)
+        ready = await self._ready(instance, message, wanted, manner, self._timeout, before=before)
         prompt = ready.prompt
         turn = Turn(instance, prompt, on_text=on_text, running=ready.when == "steer")
-        with instance.listening(turn.hear), self._answering(call, prompt):
+        begins = ready.when == "now"
+        with instance.listening(turn.hear), self.earlier.answering(call, prompt, begins=begins):
             post = self._begin(instance, prompt, deadline)
             try:
                 # Shielded: a caller who goes away must not leave it unknown whether the message was sent.
@@ -116,7 +117,7 @@ class Sender:
                 outcome = await turn.follow(deadline - time.monotonic())
             except BaseException as error:
                 if not isinstance(error, Exception):
-                    self._repeats.cut(call, Sent(prompt, post.task))
+                    self.earlier.cut(call, Sent(prompt, post.task))
                 self._background.start(self._release(instance, post, TAKEN_FOR))
                 raise
             if outcome.result == "running" and turn.is_only_accepted:
@@ -141,7 +142,7 @@ class Sender:
                 "Send it without `when`, `agent`, `model` and `files`; nothing was sent"
             )
         call = Call(instance.name, wanted, f"/{command.name} {command.arguments}")
-        if (sent_before := await self._repeats.take(call)) is not None:
+        if (sent_before := await self.earlier.here(call)) is not None:
             return Outcome("running", sent_before.prompt.session_id, note=_SENT_BEFORE)
         deadline = time.monotonic() + self._timeout
         ready = await self._ready(instance, command.arguments, wanted, manner, self._timeout)
@@ -158,7 +159,7 @@ class Sender:
             with instance.listening(turn.hear):
                 outcome = await turn.follow(deadline - time.monotonic())
         except asyncio.CancelledError:
-            self._repeats.cut(call, Sent(prompt, running))
+            self.earlier.cut(call, Sent(prompt, running))
             raise
         return replace(outcome, note=outcome.note or ready.note)
 
@@ -186,15 +187,6 @@ class Sender:
         finally:
             self._background.start(self._release(instance, post, TAKEN_FOR))
 
-    def cut_off(self, call: Call) -> Prompt | None:
-        """Return what the same call posted, or may have, if nobody was told lately how that ended."""
-        return self._repeats.prompt(call) or self._calls.prompt(call)
-
-    def hand_over(self, call: Call) -> None:
-        """Leave what `cut_off` returned to somebody else, who looks for it before posting it again."""
-        self._repeats.forget(call)
-        self._calls.forget(call)
-
     async def send_to_all(
         self, instances: Sequence[Instance], message: str, wanted: str | None, manner: Manner
     ) -> list[Outcome | RelayError]:
@@ -217,7 +209,7 @@ class Sender:
         except asyncio.CancelledError:
             # Whoever repeats the call must not send it twice to those that have it already.
             for call, sent in posted:
-                self._repeats.cut(call, sent)
+                self.earlier.cut(call, sent)
             raise
 
     async def _start(
@@ -229,13 +221,13 @@ class Sender:
         posted: list[tuple[Call, Sent]],
     ) -> Outcome:
         call = Call(instance.name, wanted, message, manner)
-        sent_before = await self._repeats.take(call) or await self._calls.sent(instance, call)
-        if sent_before is not None:
-            posted.append((call, sent_before))
-            return Outcome("running", sent_before.prompt.session_id, note=_SENT_BEFORE)
+        before = await self.earlier.before(instance, call)
+        if before is not None and before.sent is not None:
+            posted.append((call, before.sent))
+            return Outcome("running", before.session_id, note=_SENT_BEFORE)
         deadline = time.monotonic() + START_WITHIN
-        ready = await self._ready(instance, message, wanted, manner, START_WITHIN)
-        with self._answering(call, ready.prompt):
+        ready = await self._ready(instance, message, wanted, manner, START_WITHIN, before=before)
+        with self.earlier.answering(call, ready.prompt, begins=ready.when == "now"):
             post = self._begin(instance, ready.prompt, deadline)
             posted.append((call, Sent(ready.prompt, post.task)))
             try:
@@ -243,17 +235,6 @@ class Sender:
             finally:
                 self._background.start(self._release(instance, post, TAKEN_FOR))
         return _accepted(ready)
-
-    @contextmanager
-    def _answering(self, call: Call, prompt: Prompt) -> Iterator[None]:
-        """Let the next server know of the call, unless its caller is told here how it ended."""
-        self._calls.keep(call, prompt)
-        try:
-            yield
-        except Exception:
-            self._calls.forget(call)
-            raise
-        self._calls.forget(call)
 
     def _begin(self, instance: Instance, prompt: Prompt, deadline: float) -> _Posted:
         """Begin to post; nobody else posts to that session until it is released."""
@@ -265,11 +246,11 @@ class Sender:
     async def _take_up(self, instance: Instance, call: Call, sent: Sent, on_text: OnText) -> Outcome:
         """Follow the turn of a call that was cut off: the same call again asks for its answer."""
         turn = Turn(instance, sent.prompt, on_text=on_text, running=True)
-        with instance.listening(turn.hear), self._answering(call, sent.prompt):
+        with instance.listening(turn.hear), self.earlier.answering(call, sent.prompt):
             try:
                 outcome = await turn.follow(self._timeout)
             except asyncio.CancelledError:
-                self._repeats.cut(call, sent)
+                self.earlier.cut(call, sent)
                 raise
         return replace(outcome, note=_SENT_BEFORE)
 
@@ -295,9 +276,18 @@ class Sender:
     # -- what, where and when ------------------------------------------------------------------------------------
 
     async def _ready(
-        self, instance: Instance, message: str, wanted: str | None, manner: Manner, within: float
+        self,
+        instance: Instance,
+        message: str,
+        wanted: str | None,
+        manner: Manner,
+        within: float,
+        *,
+        before: Before | None = None,
     ) -> _Ready:
         """Choose the session, check that it takes a message now, and have it go on in `manner`.
+
+        `before`: what has not arrived yet of the same call: it is posted under its own id, where it was to go.
 
         Raises:
             Refused, InstanceError: it does not, or it took longer than `within` to find out; nothing was sent.
@@ -305,7 +295,7 @@ class Sender:
         try:
             async with asyncio.timeout(max(RECORD_WITHIN, within)):
                 manner = await offered(instance, manner)
-                session, note = await self._sessions.to_drive(instance, wanted)
+                session, note = await self._sessions.to_drive(instance, before.session_id if before else wanted)
                 when = await self._moment(instance, session.id, manner)
                 if manner.agent or manner.model:
                     await self._switch(instance, session.id, manner)
@@ -320,7 +310,7 @@ class Sender:
             note = note or "nothing ran there, so it began at once"
         prompt = Prompt(
             session.id,
-            new_prompt_id(),
+            before.prompt_id if before else new_prompt_id(),
             message,
             manner.agent or session.agent,
             manner.model or session.model,

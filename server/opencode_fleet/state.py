@@ -24,6 +24,7 @@ from opencode_fleet.events import (
     TextChanged,
     ToolChanged,
     TurnFailed,
+    TurnStopped,
 )
 from opencode_fleet.model import Status
 
@@ -223,7 +224,7 @@ class DirectoryState:
                 self._remember_told(session_id, prompt_id, self._told.get(session_id, ("", ""))[1])
             case AnswerChanged(session_id, message_id):
                 self._remember_told(session_id, self._told.get(session_id, ("", ""))[0], message_id)
-            case TurnFailed():
+            case TurnFailed() | TurnStopped():
                 pass  # of whoever follows the turn
 
     def _keep_ask(self, ask: Ask) -> None:

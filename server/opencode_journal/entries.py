@@ -40,6 +40,9 @@ KINDS: Final = frozenset(
 MESSAGE: Final = "message"
 """In an entry's data: the handle of the message that it is about."""
 
+STOPPED: Final = "stopped"
+"""In the data of a turn's end: whether somebody stopped it."""
+
 MAX_DATA_BYTES: Final = 8 * 1024
 """Of an entry's `data` as JSON."""
 MAX_NAME_CHARACTERS: Final = 1024

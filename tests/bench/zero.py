@@ -36,6 +36,8 @@ SESSIONS = 10
 """Of each machine, all of which work at once."""
 ASKING = 0.5
 """Of the prompts, those whose turns ask for something."""
+WHENS = ("now",) * 7 + ("asleep",)
+"""The moments at which messages are to come."""
 
 
 async def measure(seed: int, events: int, rate: float) -> tuple[list[Figure], list[str]]:
@@ -56,7 +58,7 @@ async def measure(seed: int, events: int, rate: float) -> tuple[list[Figure], li
         def change(machine: str, ask: str) -> None:
             machines[machine].change(ask)
 
-        report = await run(plan, Site(scratch / "registry", scratch / "state", machines, lines, change))
+        report = await run(plan, Site(scratch / "registry", scratch / "state", machines, lines, change, WHENS))
         return figures(report, machines, lines), report.faults
 
 
@@ -93,7 +95,8 @@ def figures(report: Report, machines: Mapping[str, AskingInstance], lines: Mappi
         *(Figure(f"prompts told {what}", times, "") for what, times in sorted(told.items())),
         Figure("asks that changed after they were shown", sum(m.changes for m in machines.values()), ""),
         *(Figure(f"calls, {what}", times, "") for what, times in sorted(ledger.outcomes.items())),
-        Figure("turns whose end was not told by itself, at most", max(missing), ""),
+        Figure("turns whose end one cursor did not tell, at most", max(missing), ""),
+        Figure("turns whose end was told twice, at most", -min(0, *missing), ""),
         Figure("missed, doubled or mistaken", len(report.faults), "", 0),
     ]
 

@@ -13,6 +13,7 @@ from support.waiting import eventually, eventually_async
 if TYPE_CHECKING:
     from support.driven import Driven
     from support.mcp_client import RelayClient
+    from support.scripted_model import ScriptedModel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -88,6 +89,19 @@ async def test_a_turn_that_the_model_s_service_refuses_has_failed(client: RelayC
     end = await awaited(client, cursor, "ended")
     assert end["result"] == "failed"
     assert end["problem"]
+
+
+async def test_a_turn_that_is_stopped_is_neither_done_nor_failed(
+    client: RelayClient, laptop: Driven, model: ScriptedModel
+) -> None:
+    cursor = await begun(client)
+    session = laptop.create()
+    laptop.post(session, "GATE:stopped-and-told")
+    await eventually_async(lambda: model.reached("stopped-and-told"), within=60)
+    stopped = await client.call("send", instance="laptop", session=session, abort=True)
+    assert stopped.structured["result"] == "stopped"
+    end = await awaited(client, cursor, "ended")
+    assert (end["session"], end["result"]) == (session, "stopped")
 
 
 async def test_what_happens_while_no_server_runs_is_told_by_the_next_one(client: RelayClient, laptop: Driven) -> None:

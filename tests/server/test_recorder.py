@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from opencode_fleet import cuts as cuts_module
 from opencode_fleet import recorder as recorder_module
 from opencode_fleet.agent import Capability
 from opencode_fleet.errors import Forbidden, NotFound, RelayError, Unreachable, Unresponsive
-from opencode_fleet.events import AskOpened, StatusChanged, TurnFailed
+from opencode_fleet.events import AnswerChanged, AskOpened, StatusChanged, TurnFailed, TurnStopped
 from opencode_fleet.model import Permission, Status
 from opencode_journal.entries import (
     ASK_OPENED,
@@ -325,3 +327,60 @@ async def test_a_copy_whose_journal_is_in_memory_records_for_itself_and_says_so(
             result = structured(await inbox(relay.face))
             assert [row["id"] for row in result["asks"]] == list(agent.open)
             assert "others may write into it" in result["problem"]
+
+
+def answering(agent: FakeAgent, session: str) -> None:
+    """Have a turn be in the middle of an answer."""
+    agent.tell(StatusChanged(session, Status()))
+    agent.tell(AnswerChanged(session, "msg_2", "msg_1", ""))
+
+
+STOP = TurnFailed("", "it was stopped", is_stopped=True)
+
+
+@pytest.mark.parametrize("word", [STOP, TurnStopped("")])
+@pytest.mark.parametrize("comes", ["before", "after"])
+async def test_a_turn_that_was_stopped_is_recorded_so_whenever_that_is_told(
+    tmp_path: Path, word: TurnFailed | TurnStopped, comes: str
+) -> None:
+    agent = FakeAgent()
+    session = agent.add_session("/").id
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        await relay.fleet.find_live("laptop")
+        answering(agent, session)
+        told = [replace(word, session_id=session), StatusChanged(session, None)]
+        for event in told if comes == "before" else reversed(told):
+            agent.tell(event)
+        await has(relay, (TURN_STARTED, session), (TURN_ENDED, session))
+        (row,) = structured(await inbox(relay.face))["ended"]
+        assert row["result"] == "stopped"
+        assert "unseen" not in relay.entries(TURN_ENDED)[0].data
+
+
+async def test_one_that_is_cut_short_without_a_word_ends_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuts_module, "HELD_FOR", 0.05)
+    agent = FakeAgent()
+    session = agent.add_session("/").id
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        await relay.fleet.find_live("laptop")
+        answering(agent, session)
+        agent.tell(StatusChanged(session, None))
+        await has(relay, (TURN_STARTED, session), (TURN_ENDED, session))
+        assert relay.entries(TURN_ENDED)[0].data.keys() == {"title"}
+        # Too late, and no other end.
+        agent.tell(replace(STOP, session_id=session))
+        answering(agent, session)
+        await has(relay, (TURN_STARTED, session), (TURN_ENDED, session), (TURN_STARTED, session))
+
+
+async def test_one_that_is_cut_short_has_its_end_before_the_next_one_begins(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    session = agent.add_session("/").id
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        await relay.fleet.find_live("laptop")
+        answering(agent, session)
+        agent.tell(StatusChanged(session, None))
+        answering(agent, session)
+        await has(relay, (TURN_STARTED, session), (TURN_ENDED, session), (TURN_STARTED, session))

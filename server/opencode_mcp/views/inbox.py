@@ -12,6 +12,7 @@ from opencode_journal.entries import (
     MESSAGE_ANSWERED,
     MESSAGE_EXPIRED,
     MESSAGE_FAILED,
+    STOPPED,
     TURN_FAILED,
 )
 from opencode_mcp.views.asks import GIST_LENGTH, gist
@@ -64,8 +65,8 @@ class WaitingRow(Row):
 class EndRow(Row):
     """What is over. `at`: epoch seconds.
 
-    `result`: done, failed, expired, or away: nothing is heard of the machine. `title`: of a message that waited, its
-    handle and beginning.
+    `result`: done, failed, stopped, expired, or away: nothing is heard of the machine. `title`: of a message that
+    waited, its handle and beginning.
     """
 
     result: str
@@ -133,7 +134,7 @@ class InboxView:
         message = f"{entry.data[MESSAGE]}: {entry.data.get('about', '')}" if entry.kind in MESSAGE_ENDS else ""
         problem = entry.data.get("why" if is_away else "problem") or (message and entry.data.get("note")) or ""
         return EndRow.model_construct(
-            result=_RESULTS.get(entry.kind, "done"),
+            result="stopped" if entry.data.get(STOPPED) else _RESULTS.get(entry.kind, "done"),
             instance=entry.instance,
             session=entry.session,
             session_handle=self.handles.of_session(entry.instance, entry.session) if entry.session else "",

@@ -32,6 +32,8 @@ class Ledger:
 
     sent: dict[tuple[str, str], str] = field(default_factory=dict)
     """What was told of each prompt, by machine and text: `ACCEPTED` or `UNKNOWN`."""
+    turns: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How many prompts were accepted for each session, by machine and session."""
     seen: set[str] = field(default_factory=set)
     """The asks that a cursor told of."""
     meant: dict[str, set[tuple[str, str]]] = field(default_factory=dict)
@@ -52,11 +54,24 @@ class Ledger:
         """Return how many ends of each session one watcher was told of."""
         return Counter((machine, session) for who, machine, session, _ in self.ends if who == watcher)
 
+    def unheard(self) -> list[str]:
+        """Return in words which sessions had more prompts than ends that any cursor told of."""
+        told = Counter((machine, session) for machine, session, _ in {end[1:] for end in self.ends})
+        return [
+            f"{count - told[place]} of {count} ends of {place} came by no cursor"
+            for place, count in self.turns.items()
+            if told[place] < count
+        ]
+
     def is_settled(self, machines: Mapping[str, Machine]) -> bool:
-        """Tell whether what was accepted has arrived and nothing waits for a person any more."""
-        return all(
-            machines[name].times_delivered(text) for (name, text), told in self.sent.items() if told == ACCEPTED
-        ) and not any(list(machine.unsettled()) for machine in machines.values())
+        """Tell whether what was accepted has arrived and ended, and nothing waits for a person any more."""
+        return (
+            not self.unheard()
+            and all(
+                machines[name].times_delivered(text) for (name, text), told in self.sent.items() if told == ACCEPTED
+            )
+            and not any(list(machine.unsettled()) for machine in machines.values())
+        )
 
     def faults(self, machines: Mapping[str, Machine]) -> list[str]:
         """Return in words what was missed, doubled or taken for something else."""
@@ -64,6 +79,7 @@ class Ledger:
             *(f"unclear whether it was sent: {each}" for each in self.unclear),
             *self._of_prompts(machines),
             *(fault for machine in machines.values() for fault in self._of_asks(machine)),
+            *self.unheard(),
             *(f"told {times} times by one cursor: {end}" for end, times in self.ends.items() if times > 1),
         ]
 

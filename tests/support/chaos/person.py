@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
     Changing = Callable[[str, str], None]
 
-REPEATS_OUTLIVE_A_SERVER: Final = False
+REPEATS_OUTLIVE_A_SERVER: Final = True
 """Whether the same `send` again is one message although the server died in between.
 
-Until it is so, the person looks with `read` what became of it before they send it again.
+Else the person looks with `read` what became of it before they send it again.
 """
 _PAUSE: Final = 0.05
 """Seconds between two tries of what cannot be had now; each later one is longer, up to `_LONGEST_PAUSE`."""
@@ -55,6 +55,7 @@ class Person:
             told = await self._try_to_send(machine, session, text, when)
             if told:
                 self.ledger.sent[machine, text] = told
+                self.ledger.turns[machine, session] += told == ACCEPTED
                 return
             await self._pause(number)
         raise AssertionError(f"{text!r} could not be sent to {machine}")
@@ -71,10 +72,14 @@ class Person:
         if not answer.is_error:
             self.ledger.outcomes[f"send: {answer.structured['result']}"] += 1
             return ACCEPTED
+        if "was accepted before" in answer.text:
+            # The call that accepted it was cut off; this message has ended since.
+            self.ledger.outcomes["send: accepted before"] += 1
+            return ACCEPTED
         if "may have arrived" in answer.text:
             self.ledger.outcomes["send: unknown"] += 1
             return UNKNOWN
-        if "othing was sent" not in answer.text and not _is_absent(answer):
+        if not _is_unsent(answer) and not _is_absent(answer):
             self.ledger.unclear.append(answer.text)
         self.ledger.outcomes["send: busy" if "is busy" in answer.text else "send: not sent"] += 1
         return ""
@@ -178,6 +183,10 @@ class Person:
 
 def _is_settled(answer: Answer) -> bool:
     return "does not wait for" in answer.text or "was settled by somebody else" in answer.text
+
+
+def _is_unsent(answer: Answer) -> bool:
+    return any(words in answer.text for words in ("othing was sent", "nothing sent"))
 
 
 def _is_absent(answer: Answer) -> bool:

@@ -63,6 +63,7 @@ class Site:
     machines: Mapping[str, Target]
     lines: Mapping[str, FaultyLine]
     changing: Changing | None = None
+    whens: Sequence[str] = ("now",)
     """See `Person`."""
 
 
@@ -86,7 +87,7 @@ async def run(plan: Plan, site: Site) -> Report:
     began = time.monotonic()
     async with AsyncExitStack() as stack:
         servers = [await stack.enter_async_context(MortalServer(site.registry, env)) for _ in range(SERVERS)]
-        person = Person(servers, report.ledger, random.Random(f"{plan.seed} person"), site.changing)
+        person = Person(servers, report.ledger, random.Random(f"{plan.seed} person"), site.changing, site.whens)
         is_over = asyncio.Event()
         async with asyncio.TaskGroup() as watching:
             for number, server in enumerate(servers):

@@ -75,7 +75,8 @@ class Decoder:
         return [SessionGone(Session.model_validate(properties["info"]).id)]
 
     def _on_error(self, properties: dict[str, Any]) -> list[events.Event]:
-        return [TurnFailed(_id(properties), MessageError.model_validate(properties["error"]).describe())]
+        error = MessageError.model_validate(properties["error"])
+        return [TurnFailed(_id(properties), error.describe(), error.is_stop)]
 
     def _on_permission(self, properties: dict[str, Any]) -> list[events.Event]:
         return [AskOpened(Permission.model_validate(properties).domain())]

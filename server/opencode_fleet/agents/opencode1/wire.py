@@ -246,9 +246,14 @@ class MessageError(Wire):
     name: Text = ""
     data: Mapping = Field(default_factory=dict)
 
+    @property
+    def is_stop(self) -> bool:
+        """Whether somebody stopped it."""
+        return self.name == "MessageAbortedError"
+
     def describe(self) -> str:
         """Return one line, not yet cleaned."""
-        if self.name == "MessageAbortedError":
+        if self.is_stop:
             return f"it was stopped ({self.name})"
         message = self.data.get("message")
         return f"{self.name}: {message}" if isinstance(message, str) and message else self.name or "unknown error"

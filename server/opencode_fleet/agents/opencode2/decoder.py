@@ -24,6 +24,7 @@ from opencode_fleet.events import (
     TextChanged,
     ToolChanged,
     TurnFailed,
+    TurnStopped,
 )
 from opencode_fleet.model import Status, is_id
 
@@ -111,6 +112,9 @@ class Decoder:
     def _on_ended(self, data: _Data) -> list[events.Event]:
         self._retrying.pop(_id(data), None)
         return [StatusChanged(_id(data), None)]
+
+    def _on_interrupted(self, data: _Data) -> list[events.Event]:
+        return [TurnStopped(_id(data)), *self._on_ended(data)]
 
     def _on_failed(self, data: _Data) -> list[events.Event]:
         problem = Problem.model_validate(data["error"]) if isinstance(data.get("error"), dict) else Problem()
@@ -203,7 +207,7 @@ class Decoder:
         "session.deleted": _on_deleted,
         "session.execution.started": _on_started,
         "session.execution.succeeded": _on_ended,
-        "session.execution.interrupted": _on_ended,
+        "session.execution.interrupted": _on_interrupted,
         "session.execution.failed": _on_failed,
         "session.retry.scheduled": _on_retry,
         "session.inbox.delivered": _on_delivered,
