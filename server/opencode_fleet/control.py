@@ -114,6 +114,7 @@ class Controller:
         step = await self._step(instance, session, wish)
         if wish.needs_idle:
             await instance.refresh()
+            await self._driver.sessions.check_ours(instance, session.id)
         # From here on nobody else comes in between.
         if (task := self._going_on.find(meant)) is not None:
             return await self._heard(instance, wish, task, is_earlier=True)
