@@ -264,7 +264,7 @@ async def test_one_that_waits_is_cancelled_also_while_its_machine_is_away(tmp_pa
         with pytest.raises(Refused, match=f"{handle} is for “laptop”; nothing was cancelled"):
             await control(relay.face, ["desktop"], "cancel", value=handle)
         done = await control(relay.face, ["laptop"], "cancel", value=handle)
-        assert text_of(done) == f"instance “laptop”: done: {handle} was cancelled, and is not sent."
+        assert text_of(done) == f"instance “laptop”: {handle} was cancelled, and is not sent."
         assert [entry.data["cancelled_by"] for entry in relay.entries(MESSAGE_CANCELLED)] == [relay.face.caller.login]
         with pytest.raises(Refused, match=f"{handle} for “laptop” was cancelled before; there is nothing to cancel"):
             await control(relay.face, ["all"], "cancel", value=handle)
