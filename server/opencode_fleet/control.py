@@ -115,6 +115,7 @@ class Controller:
         if wish.needs_idle:
             await self._refuse_others(instance, session)
             await instance.refresh()
+            await self._driver.sessions.check_ours(instance, session.id)
         # From here on nobody else comes in between.
         if (task := self._going_on.find(meant)) is not None:
             return await self._heard(instance, wish, task, is_earlier=True)

@@ -90,14 +90,17 @@ class Driver:
         """Stop what runs and confirm that it stopped; return the stopped session's id, None if nothing ran.
 
         Raises:
-            Refused: several sessions run and `wanted` names none, or it still runs.
+            Refused: several sessions run and `wanted` names none, it is another OpenCode's, or it still runs.
         """
         await instance.refresh()
         roots = instance.state.busy_roots()
         if wanted and wanted != NEW_SESSION:
             session = await self.sessions.named(instance, wanted)
             root = instance.state.root_of(session.id)
-            roots = [root] if root in roots else []
+            if root not in roots:
+                await self.sessions.check_ours(instance, root)
+                return None
+            roots = [root]
         if not roots:
             return None
         if len(roots) > 1:

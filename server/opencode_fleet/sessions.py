@@ -113,6 +113,19 @@ class Sessions:
         note = f"session {session.id} is being run by another OpenCode on that machine, so a new one was begun"
         return Chosen(await self._create(instance), note)
 
+    async def check_ours(self, instance: Instance, session_id: str) -> None:
+        """Refuse what would be done to a session in which a process works that is not in the fleet.
+
+        Raises:
+            Refused: as it says; nothing was done.
+        """
+        newest = await self._newest(instance, session_id)
+        if newest is not None and await self._is_written_elsewhere(instance, session_id, newest):
+            raise Refused(
+                f"session {session_id} is being run by another OpenCode on that machine, which alone can stop it; "
+                "nothing was done. Wait for its end (`read` shows how far it is), or stop it there"
+            )
+
     async def _meant(self, instance: Instance, wanted: str) -> str:
         """Return the id that `wanted` is, or the id of the one session whose title has all of its words.
 

@@ -19,7 +19,8 @@ import httpx
 
 from bench.figures import Figure, show
 from support.attached import Attached1
-from support.driven import NAME, Driven2
+from support.driven import NAME
+from support.driven2 import Driven2
 from support.events import session_of, tapped
 from support.events2 import tapped2
 from support.mcp_client import RelayClient, relay_client

@@ -138,6 +138,23 @@ async def test_what_a_stopped_turn_had_asked_is_not_offered_afterwards(
     assert laptop.asks() == []
 
 
+async def test_several_asks_of_one_turn_end_with_it_and_none_of_them_runs(
+    client: RelayClient, laptop: Driven
+) -> None:
+    commands = " ".join(f"[BASH:echo {number} >> stopped.txt]" for number in range(3))
+    asked = await send(client, f"PARALLEL {commands}", session="new")
+    await eventually_async(lambda: len(laptop.asks()) == 3, within=30)
+    asks = laptop.asks()
+    stopped = await abort(client)
+    assert (stopped.structured["session"], stopped.structured["result"]) == (asked.structured["session"], "stopped")
+    assert (await client.call("reply", instance="laptop")).text == "“laptop” waits for nothing."
+    assert (await client.call("inbox")).structured["asks"] == []
+    refused = await client.call("reply", on_progress=None, instance="laptop", ask=asks, answer="once")
+    assert {row["result"] for row in refused.structured["settled"]} == {"elsewhere"}, refused.text
+    assert laptop.running() == []
+    assert not (laptop.directory / "stopped.txt").exists()
+
+
 async def shows(client: RelayClient, text: str) -> bool:
     return f"echo: {text}" in (await client.call("read", instance="laptop")).text
 

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.driven import Driven1, Driven2
+from support.driven import Driven1
+from support.driven2 import Driven2
 from support.mcp_client import relay_client
 from support.opencode import OpenCodeHome
 from support.scripted_model import ScriptedModel

@@ -43,6 +43,16 @@ async def send(client: RelayClient, message: str, **more: object) -> Answer:
     return await client.call("send", on_progress=None, instance="laptop", message=message, **more)
 
 
+async def is_left_alone_by_control(client: RelayClient, session: str) -> None:
+    """See that nothing is done to it but to name it, which disturbs nobody."""
+    for action, value in (("undo", ""), ("compact", ""), ("fork", ""), ("stop", ""), ("agent", "build")):
+        left = await client.call("control", instance="laptop", action=action, value=value, session=session)
+        assert f"session {session} is being run by another OpenCode" in left.text, action
+        assert "nothing was done" in left.text
+    named = await client.call("control", instance="laptop", action="rename", value="at the desk", session=session)
+    assert named.structured["rows"][0]["result"] == "done", named.text
+
+
 async def test_a_session_in_which_a_plain_opencode_works_is_left_to_it_until_its_turn_has_ended(
     laptop: Driven, model: ScriptedModel
 ) -> None:
@@ -61,6 +71,8 @@ async def test_a_session_in_which_a_plain_opencode_works_is_left_to_it_until_its
             beside = await send(client, "beside it")
             assert beside.structured["session"] != session
             assert beside.structured["note"].startswith(f"session {session} is being run by another OpenCode")
+            await is_left_alone_by_control(client, session)
+            assert plain.poll() is None
             model.release("plain-elsewhere")
             await eventually_async(lambda: plain.poll() is not None, within=90)
             after = await send(client, "after its end", session=session)

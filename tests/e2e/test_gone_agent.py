@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from support.attached import Attached1
-from support.driven import Driven2
+from support.driven2 import Driven2
 from support.mcp_client import relay_client
 from support.opencode import OpenCodeHome
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from support.driven import NAME, Driven2
+from support.driven import NAME
+from support.driven2 import Driven2
 from support.mcp_client import relay_client
 from support.opencode import OpenCodeHome
 from support.scripted_model import ScriptedModel

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.driven import Driven2
+from support.driven2 import Driven2
 from support.fake_broken_line import BrokenLine
 from support.headless import Headless
 from support.mcp_client import relay_client

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.driven import Driven, Driven2
+from support.driven2 import Driven2
 from support.mcp_client import relay_client
 from support.opencode import OpenCodeHome
 from support.waiting import eventually_async
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from support.driven import Driven
     from support.mcp_client import Answer, RelayClient
     from support.scripted_model import ScriptedModel
 

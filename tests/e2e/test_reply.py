@@ -160,6 +160,65 @@ async def test_several_questions_want_as_many_answers_in_their_order(client: Rel
     assert '"which colour?"="red", "which size?"="big"' in answer.structured["text"]
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("cold", "cold"),
+        ("Tea, with milk, cold", "tea, with milk, cold"),
+        ("cold,tea", "cold, tea"),
+        ("tea, but later, please", "tea, but later, please"),
+    ],
+)
+async def test_several_options_are_chosen_though_labels_have_commas(
+    client: RelayClient, answer: str, told: str
+) -> None:
+    ask = await asked(client, "[CHOOSE:what then?=tea|tea, with milk|cold]")
+    assert "- tea, with milk" in await whole(client, ask)
+    assert f'"what then?"="{told}"' in (await reply(client, ask, answer)).structured["text"]
+
+
+async def asked_in_parallel(client: RelayClient, laptop: Driven, *commands: str) -> list[str]:
+    """Send what asks for all these commands at once, have the asks listed, and return their ids in that order."""
+    calls = " ".join(f"[BASH:{command}]" for command in commands)
+    await client.call("send", on_progress=None, instance="laptop", message=f"PARALLEL {calls}", session="new")
+    await eventually_async(lambda: len(laptop.asks()) == len(commands), within=30)
+
+    async def listed() -> dict[str, str]:
+        asks = (await client.call("reply", instance="laptop")).structured["asks"]
+        return {command: ask["id"] for ask in asks for command in commands if command in ask["summary"]}
+
+    async def all_are_listed() -> bool:
+        return len(await listed()) == len(commands)
+
+    await eventually_async(all_are_listed, within=30)
+    ids = await listed()
+    return [ids[command] for command in commands]
+
+
+async def test_asks_of_one_turn_at_once_are_settled_one_by_one_in_any_order(
+    client: RelayClient, laptop: Driven
+) -> None:
+    commands = [f"echo {number} >> parallel.txt" for number in range(3)]
+    asks = await asked_in_parallel(client, laptop, *commands)
+    for number in (2, 0):
+        answer = await reply(client, {"id": asks[number]}, "once")
+        assert answer.structured["result"] == "needs-permission", answer.text
+        assert asks[number] not in {ask["id"] for ask in answer.structured["asks"]}
+    assert laptop.asks() == [asks[1]]
+    assert (await reply(client, {"id": asks[1]}, "once")).structured["result"] == "done"
+    ran = (laptop.directory / "parallel.txt").read_text().split()
+    assert sorted(ran) == ["0", "1", "2"]
+
+
+async def test_asks_of_one_turn_at_once_are_settled_by_all(client: RelayClient, laptop: Driven) -> None:
+    asks = await asked_in_parallel(client, laptop, *(f"echo {number} >> all.txt" for number in range(3)))
+    answer = await client.call("reply", on_progress=None, instance="laptop", ask="all", answer="once")
+    assert [row["result"] for row in answer.structured["settled"]] == ["settled"] * len(asks), answer.text
+    assert answer.structured["result"] == "done", answer.text
+    assert sorted((laptop.directory / "all.txt").read_text().split()) == ["0", "1", "2"]
+    assert laptop.asks() == []
+
+
 async def test_a_question_that_is_rejected_ends_the_turn(client: RelayClient) -> None:
     answer = await reply(client, await asked(client, "[ASK:declined?]"), "reject")
     assert answer.structured["result"] in {"done", "failed"}

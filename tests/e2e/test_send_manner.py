@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.driven import Driven, Driven2
+from support.driven2 import Driven2
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
+    from support.driven import Driven
     from support.mcp_client import Answer, RelayClient
     from support.scripted_model import ScriptedModel
 

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from support.attached import Attached1
-from support.driven import Driven2
+from support.driven2 import Driven2
 from support.mcp_client import held_relay_client
 from support.opencode import OpenCodeHome
 from support.waiting import eventually_async

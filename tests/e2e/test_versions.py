@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.driven import NAME, Driven2
+from support.driven import NAME
+from support.driven2 import Driven2
 from support.headless import Headless
 from support.mcp_client import relay_client
 from support.opencode import OpenCodeHome

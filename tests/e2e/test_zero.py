@@ -16,7 +16,8 @@ import pytest
 from support.attached import Attached1
 from support.chaos.real_machine import RealMachine
 from support.chaos.run import Plan, Site, run
-from support.driven import Driven1, Driven2
+from support.driven import Driven1
+from support.driven2 import Driven2
 from support.fake_faulty_line import FaultyLine
 from support.opencode import OpenCodeHome
 from support.scripted_model import ScriptedModel

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from opencode_common import database
-from opencode_fleet import delivery as delivery_module
 from opencode_fleet import outbox as outbox_module
-from opencode_fleet import posting as posting_module
-from opencode_fleet import turn as turn_module
-from opencode_fleet.errors import NoSuchInstance, Refused, Unreachable
+from opencode_fleet.errors import NoSuchInstance, Refused
 from opencode_fleet.later import Kept
 from opencode_fleet.model import Outcome, Permission
-from opencode_fleet.outbox import Draft
 from opencode_journal.entries import (
     MESSAGE,
     MESSAGE_ACCEPTED,
@@ -31,74 +26,24 @@ from opencode_mcp.tools.control import control
 from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.instances import instances
 from opencode_mcp.views.messages import kept as kept_text
+from support.asleep import away, come_back, kept, leave, look_at_once, recorded, sent, texts
 from support.fake_agent import FakeAgent
-from support.fake_hanging import FakeHanging
-from support.fake_relay import FakeRelay, fake_copy, fake_relay, structured, text_of
+from support.fake_relay import fake_copy, fake_relay, structured, text_of
 from support.full_disk import fill
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from opencode_journal.entries import Entry
 
 DAY = 86_400
 
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Look at once where a person would be left to wait for seconds."""
-    monkeypatch.setattr(delivery_module, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(posting_module, "STORED_WITHIN", 0.02)
-    for name in ("LOOK_INTERVAL", "SETTLING", "WAKE_AFTER"):
-        monkeypatch.setattr(turn_module, name, 0.1)
-
-
-async def ignored(_text: str) -> None:
-    """Take what is told while a message is answered."""
-
-
-async def sent(relay: FakeRelay, text: str, name: str = "laptop", **more: str) -> Outcome | Kept:
-    place = await relay.face.later.place(name)
-    return await relay.face.later.send(place, Draft(place.name, text, "ann", **more), ignored)
-
-
-async def kept(relay: FakeRelay, text: str, name: str = "laptop", **more: str) -> str:
-    """Keep a message, and return its handle."""
-    result = await sent(relay, text, name, **more)
-    assert isinstance(result, Kept)
-    return result.message.handle
-
-
-async def leave(relay: FakeRelay, name: str = "laptop") -> None:
-    relay.transport.withdraw(name)
-    instance = await relay.fleet.find(name)
-    await eventually_async(lambda: instance.offline_since is not None, f"{name} is away")
-
-
-def come_back(relay: FakeRelay, name: str = "laptop", directory: str = "/") -> None:
-    relay.transport.announce(name, "http://127.0.0.1:9", directory=directory)
-
-
-async def recorded(relay: FakeRelay, kind: str, count: int = 1) -> list[Entry]:
-    """Wait until so many entries of a kind are in the journal, and return them."""
-    await eventually_async(lambda: len(relay.entries(kind)) == count, f"{count} {kind}", within=20)
-    return relay.entries(kind)
-
-
-@asynccontextmanager
-async def away(state_dir: Path, agent: FakeAgent) -> AsyncIterator[FakeRelay]:
-    """Run a copy that has seen `laptop`, which is away now."""
-    async with fake_relay(state_dir, laptop=agent) as relay:
-        await relay.fleet.find_live("laptop")
-        await leave(relay)
-        yield relay
-
-
-def texts(agent: FakeAgent) -> list[str]:
-    return [prompt.text for prompt in agent.posted]
+    """Leave nobody to wait for seconds."""
+    look_at_once(monkeypatch)
 
 
 # -- from acceptance to the end --------------------------------------------------------------------------------------
@@ -381,85 +326,3 @@ async def test_what_is_too_old_expires_and_is_told_of(tmp_path: Path) -> None:
         await asyncio.wait_for(instance.connected.wait(), 20)
         assert relay.outbox.is_empty()
         assert not agent.posted
-
-
-# -- over restarts, and several copies -------------------------------------------------------------------------------
-
-
-class LosingAgent(FakeHanging):
-    """An agent that takes a prompt in and never says so."""
-
-    async def prompt(self, prompt: Any) -> None:
-        """See `Agent.prompt`."""
-        if "answer" in self.hangs:
-            await FakeAgent.prompt(self, prompt)
-            self.held += 1
-            await asyncio.Event().wait()
-        await super().prompt(prompt)
-
-
-@pytest.mark.parametrize(("hangs", "posts"), [("prompt", 1), ("answer", 1)])
-async def test_a_server_that_ends_while_it_posts_sends_it_once(tmp_path: Path, hangs: str, posts: int) -> None:
-    agent = LosingAgent()
-    agent.add_session("/")
-    async with away(tmp_path, agent) as relay:
-        agent.hangs.add(hangs)
-        handle = await kept(relay, "hello")
-        come_back(relay)
-        await eventually_async(lambda: agent.held, "it is being posted", within=20)
-        with pytest.raises(Refused, match=f"{handle} is being sent to session .* may have arrived"):
-            relay.outbox.cancel(handle, "", "ann")
-    agent.hangs.clear()
-    async with fake_relay(tmp_path, laptop=agent) as relay:
-        await recorded(relay, MESSAGE_ANSWERED)
-        assert [entry.data[MESSAGE] for entry in relay.entries(MESSAGE_DELIVERED)] == [handle]
-    assert len(agent.posted) == posts
-
-
-async def test_a_server_that_ends_while_the_turn_runs_leaves_its_end_to_the_next_one(tmp_path: Path) -> None:
-    agent = FakeAgent()
-    agent.add_session("/")
-    agent.gate.clear()
-    async with away(tmp_path, agent) as relay:
-        await kept(relay, "hello")
-        come_back(relay)
-        await recorded(relay, MESSAGE_DELIVERED)
-    agent.gate.set()
-    async with fake_relay(tmp_path, laptop=agent) as relay:
-        (end,) = await recorded(relay, MESSAGE_ANSWERED)
-        assert end.session == agent.posted[0].session_id
-    assert texts(agent) == ["hello"]
-
-
-async def test_of_two_copies_one_sends_what_the_other_accepted(tmp_path: Path) -> None:
-    agent = FakeAgent()
-    agent.add_session("/")
-    async with away(tmp_path, agent) as leader, fake_copy(tmp_path, {"laptop": agent}) as other:
-        await other.fleet.find_live("laptop")
-        await leave(other)
-        handles = [await kept(other, f"message {number}") for number in range(3)]
-        assert [message.handle for message in leader.outbox.messages()] == handles
-        come_back(other)
-        instance = await other.fleet.find("laptop")
-        await eventually_async(lambda: instance.connected.is_set() and instance.offline_since is None, "it is back")
-        await other.deliverer._look()
-        # It could send them, and it is not the one that leads.
-        assert [message.step for message in other.outbox.messages()] == ["waits"] * 3
-        assert not other.deliverer._tasks
-        come_back(leader)
-        await recorded(other, MESSAGE_ANSWERED, 3)
-        assert texts(agent) == ["message 0", "message 1", "message 2"]
-
-
-async def test_while_the_line_is_broken_it_waits_for_the_same_session(tmp_path: Path) -> None:
-    agent = FakeAgent()
-    session = agent.add_session("/").id
-    async with away(tmp_path, agent) as relay:
-        await kept(relay, "hello")
-        agent.trouble = Unreachable("nothing listens", refused=True)
-        come_back(relay)
-        await asyncio.sleep(0)
-        assert not relay.entries(MESSAGE_FAILED)
-        agent.trouble = None
-        await recorded(relay, MESSAGE_ANSWERED)
-        assert [prompt.session_id for prompt in agent.posted] == [session]

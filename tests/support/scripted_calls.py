@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_CALL = re.compile(r"\[(BASH|WRITE|EDIT|READ|ASK|TASK|TODO):([^\]]*)\]")
+_CALL = re.compile(r"\[(BASH|WRITE|EDIT|READ|ASK|CHOOSE|TASK|TODO):([^\]]*)\]")
 
 Offer = dict[str, frozenset[str]]
 """The tools that a request offers: the name of each, and the names of its arguments."""
@@ -42,6 +42,11 @@ def _call(kind: str, text: str, offer: Offer) -> tuple[str, dict[str, Any]]:
             name, arguments = "edit", {_path("edit", offer): path, "oldString": old, "newString": new}
         case "ASK":
             name, arguments = "question", {"questions": list(_questions(text))}
+        case "CHOOSE":
+            question, labels = text.split("=", 1)
+            options = [{"label": label, "description": label} for label in labels.split("|")]
+            asked = {"question": question, "header": question[:12], "options": options, "multiple": True}
+            name, arguments = "question", {"questions": [asked]}
         case "TASK":
             prompt = text.replace("{", "[").replace("}", "]")
             name, agent = ("subagent", "agent") if "subagent" in offer else ("task", "subagent_type")

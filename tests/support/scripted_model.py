@@ -16,6 +16,7 @@ The script is the last user message. Without any keyword the model streams ``ech
                         waited at after that text:
 ``[WRITE:path=text]``   ``[EDIT:path=old=new]`` ``[READ:path]`` ``[TODO:first;second]``
 ``[ASK:q;q…]``          questions, each with the options red and blue
+``[CHOOSE:q=a|b…]``     a question of which several options may be chosen, with these labels
 ``[TASK:prompt]``       a subagent; its prompt may hold calls with ``{}`` in place of ``[]``
 ``PARALLEL``            all calls in one step
 ======================  ==================================================================================
