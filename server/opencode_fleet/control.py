@@ -39,7 +39,6 @@ MAX_STOPPED: Final = 100
 """Sessions that one plan stops."""
 LOOKED_THROUGH: Final = 200
 """Messages among which the one to take back is looked for."""
-_ELSEWHERE: Final = "is being run by another OpenCode on that machine, which is out of reach from afar"
 _OVERWRITES: Final = "edits that were made since in the work tree, also at the desk, would be overwritten"
 
 
@@ -113,7 +112,6 @@ class Controller:
         meant = instance.name, replace(wish, session=session.id)
         step = await self._step(instance, session, wish)
         if wish.needs_idle:
-            await self._refuse_others(instance, session)
             await instance.refresh()
             await self._driver.sessions.check_ours(instance, session.id)
         # From here on nobody else comes in between.
@@ -216,10 +214,6 @@ class Controller:
         if runner is not None:
             raise Refused(f"session {session.id} is run by {runner.quoted}: say that instance. Nothing was done")
         return session
-
-    async def _refuse_others(self, instance: Instance, session: Session) -> None:
-        if await self._driver.sessions.is_run_elsewhere(instance, session.id):
-            raise Refused(f"session {session.id} {_ELSEWHERE}; wait for its end. Nothing was done")
 
     # -- what ----------------------------------------------------------------------------------------------------
 
@@ -352,14 +346,11 @@ class Controller:
     async def _stop(self, instance: Instance, wanted: str) -> Done:
         try:
             ended = await self._driver.stop(instance, wanted)
-            if ended is not None:
-                return Done("done", "was stopped", instance.name, ended)
-            session = await self._driver.sessions.named(instance, wanted)
-            if await self._driver.sessions.is_run_elsewhere(instance, session.id):
-                return Done("refused", f"session {session.id} {_ELSEWHERE}: stop it there", instance.name)
-            return Done("nothing", "does not run, so nothing was stopped", instance.name)
         except RelayError as error:
             return Done("refused", str(error), instance.name)
+        if ended is None:
+            return Done("nothing", "does not run, so nothing was stopped", instance.name)
+        return Done("done", "was stopped", instance.name, ended)
 
 
 def _check_idle(instance: Instance, session: Session) -> None:

@@ -194,11 +194,6 @@ class Sessions:
             return None
         return messages[-1] if messages else None
 
-    async def is_run_elsewhere(self, instance: Instance, session_id: str) -> bool:
-        """Tell whether an OpenCode that is not in the fleet has a turn in the session. Raises `InstanceError`."""
-        newest = await self._newest(instance, session_id)
-        return newest is not None and await self._is_written_elsewhere(instance, session_id, newest)
-
     async def _is_written_elsewhere(self, instance: Instance, session_id: str, newest: Message) -> bool:
         """Whether a process that is not in the fleet writes into it: sessions are shared, what runs is not."""
         # What this agent's own events told of is its own: if it does not run now, an end has left it behind.
