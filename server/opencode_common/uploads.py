@@ -36,6 +36,8 @@ MAX_PLACES: Final = 40
 """Of one login, and of all: 200 MB at most."""
 _MAX_RECORD: Final = 8_192
 _ID: Final = re.compile(r"[0-9a-f]{32}")
+_STAGED: Final = re.compile(r"\.[0-9a-f]{32}\.(?:file|json)\.[0-9a-f]{8}")
+"""What `write_new` and `write_atomically` write into first."""
 _SECRET: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -105,7 +107,12 @@ class Uploads:
         except FileExistsError:
             return None  # somebody was faster
         filled = record.model_copy(update={"name": file_name(name, found)})
-        write_atomically(self._record_of(place), filled.model_dump_json().encode(), mode=0o600)
+        try:
+            write_atomically(self._record_of(place), filled.model_dump_json().encode(), mode=0o600)
+        except BaseException:
+            # As on a full disk: the link serves again.
+            self._content_of(place).unlink(missing_ok=True)
+            raise
         return found
 
     def file(self, place: str, login: str) -> Upload | None:
@@ -135,7 +142,18 @@ class Uploads:
                 self.remove(place)
             else:
                 rest[place] = record
+        self._prune_staged()
         return rest
+
+    def _prune_staged(self) -> None:
+        """Remove what a process that ended in the middle of writing left."""
+        with suppress(FileNotFoundError):
+            for path in list(self._directory.iterdir()):
+                if not _STAGED.fullmatch(path.name):
+                    continue
+                with suppress(FileNotFoundError):  # it was put in its place meanwhile
+                    if self._clock() - path.lstat().st_mtime > OPEN_SECONDS:
+                        path.unlink()
 
     def _fillable(self, secret: str) -> _Record | None:
         if not _SECRET.fullmatch(secret):

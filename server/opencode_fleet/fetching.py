@@ -198,6 +198,9 @@ class Fetcher:
 def _is_address(host: str) -> bool:
     if ":" in host or "%" in host:
         return True
+    # What aiohttp takes for an address, and would have the system look up unchecked.
+    if host.replace(".", "").isdigit():
+        return True
     # As the system's resolver takes numbers: decimal, octal, hexadecimal, and with less than four parts.
     try:
         socket.inet_aton(host.rstrip("."))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -168,6 +169,83 @@ def test_two_at_once_fill_a_place_once(phone: httpx.Client, places: Uploads) -> 
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda number: sent(phone, secret, png(noise=bytes([65 + number]))), range(4)))
     assert sorted(answer.status_code for answer in answers) == [200, 404, 404, 404]
+    places.remove(place)
+
+
+def head(served: PublicGateway, secret: str, length: int, *more: str) -> bytes:
+    lines = (
+        f"POST {path(secret)} HTTP/1.1",
+        f"Host: {served.front_url.partition('://')[2]}",
+        "Content-Type: multipart/form-data; boundary=x",
+        *more,
+    )
+    return "\r\n".join(
+        [*lines, f"Content-Length: {length}" if length else "Transfer-Encoding: chunked", "", ""]
+    ).encode()
+
+
+def test_who_drips_into_one_link_holds_up_no_other(
+    served: PublicGateway, phone: httpx.Client, places: Uploads
+) -> None:
+    slow_place, slow = places.open("ann")
+    place, secret = places.open("ben")
+    with ExitStack() as stack:
+        for number in range(6):
+            drip = stack.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=20))
+            drip.sendall(head(served, slow, 1_000, "Expect: 100-continue"))
+            if number == 0:
+                assert drip.recv(4096).startswith(b"HTTP/1.1 100")
+        assert sent(phone, secret, PNG).status_code == 200
+    for each in (slow_place, place):
+        places.remove(each)
+
+
+def test_a_body_without_end_is_read_no_further_than_a_file(served: PublicGateway, places: Uploads) -> None:
+    # Straight to the gateway, as behind a proxy that limits nothing.
+    place, secret = places.open("ann")
+    piece = b"fffff\r\n" + bytes(0xFFFFF) + b"\r\n"
+    first = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    with socket.create_connection(("127.0.0.1", served.port), timeout=20) as stranger:
+        stranger.sendall(head(served, secret, 0) + b"%x\r\n%b\r\n" % (len(first), first))
+        stranger.sendall(piece * 6)
+        assert stranger.recv(4096).startswith(b"HTTP/1.1 413")
+    places.remove(place)
+
+
+@pytest.mark.parametrize("charset", ["punycode", "idna", "undefined", "utf-16"])
+def test_a_form_s_set_of_characters_is_not_believed(phone: httpx.Client, places: Uploads, charset: str) -> None:
+    # Decoding a megabyte by some takes hours, in which nobody would be answered.
+    place, secret = places.open("ann")
+    form = (
+        b'--x\r\nContent-Disposition: form-data; name="note"\r\n\r\n'
+        + b"a" * 450_000
+        + b"-"
+        + b"b" * 450_000
+        + b'\r\n--x\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'
+        + PNG
+        + b"\r\n--x--\r\n"
+    )
+    kind = f"multipart/form-data; boundary=x; charset={charset}"
+    refused = phone.post(path(secret), headers={"Content-Type": kind}, content=form)
+    assert refused.status_code == 400
+    assert "did not understand this form" in refused.text
+    places.remove(place)
+
+
+def test_a_file_comes_byte_by_byte_as_it_is(phone: httpx.Client, places: Uploads) -> None:
+    place, secret = places.open("ann")
+    text = rb'{"half a character": "\ud83d"}'
+    assert sent(phone, secret, text, "log.json").status_code == 200
+    assert places.file(place, "ann") == ("log.json", text)
+    places.remove(place)
+
+
+def test_the_largest_file_passes_caddy(phone: httpx.Client, places: Uploads) -> None:
+    place, secret = places.open("ann")
+    largest = png(noise=b"x" * (5_000_000 - len(PNG) - 12))
+    assert len(largest) == 5_000_000
+    assert sent(phone, secret, largest).status_code == 200
+    assert places.file(place, "ann") == ("shot.png", largest)
     places.remove(place)
 
 

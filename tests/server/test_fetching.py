@@ -80,6 +80,8 @@ async def test_redirects_are_followed_and_named_by_where_they_end(net: Internet)
         ("https://0177.0.0.1:PORT/x.png", "by its number"),
         ("https://127.1:PORT/x.png", "by its number"),
         ("https://127.0.0.1.:PORT/x.png", "by its number"),
+        ("https://1.2.3.4.5:PORT/x.png", "by its number"),
+        ("https://99999999999:PORT/x.png", "by its number"),
         ("https://\uff11\uff12\uff17.0.0.1:PORT/x.png", "by its number"),
         ("https://no.such.example:PORT/x.png", "a name that is not known"),
         ("https://HOST/status/404", "HTTP 404"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
+from opencode_common import uploads as module
 from opencode_common.file_types import BadFile
 from opencode_common.uploads import (
     KEPT_SECONDS,
@@ -131,3 +134,33 @@ def test_a_directory_of_others_is_not_used(uploads: Uploads, tmp_path: Path) -> 
     with pytest.raises(PermissionError):
         uploads.open("ann")
     assert files(tmp_path) == []
+
+
+def test_a_disk_that_is_full_between_file_and_record_leaves_the_link_open(
+    uploads: Uploads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    place, secret = uploads.open("ann")
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write_atomically", full)
+        with pytest.raises(OSError, match="No space"):
+            uploads.fill(secret, "a.png", PNG)
+    assert files(tmp_path) == [f"{place}.json"]
+    assert uploads.fill(secret, "a.png", PNG) is not None
+    assert uploads.file(place, "ann") == ("a.png", PNG)
+
+
+def test_what_a_killed_process_was_writing_is_removed_and_what_is_being_written_is_not(
+    uploads: Uploads, clock: Clock, tmp_path: Path
+) -> None:
+    place, _ = uploads.open("ann")
+    staged = {name: tmp_path / "uploads" / f".{place}.file.{name}" for name in ("0000000a", "0000000b")}
+    for path, age in zip(staged.values(), (OPEN_SECONDS + 1, 1), strict=True):
+        path.write_bytes(PNG)
+        os.utime(path, (clock.now - age, clock.now - age))
+    stranger = tmp_path / "uploads" / ".notes"
+    stranger.touch()
+    uploads.prune()
+    assert files(tmp_path) == sorted([f"{place}.json", staged["0000000b"].name, stranger.name])

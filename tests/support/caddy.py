@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import psutil
+from jinja2 import Environment
 
 from support.ports import free_port, is_open
 from support.waiting import eventually
@@ -15,9 +16,6 @@ from support.waiting import eventually
 _START_SECONDS = 90.0
 """It takes 0.3 s alone."""
 _STOP_SECONDS = 10.0
-# Unbuffered, Caddy 2.6 cuts off some answers of the initialize era: where an answer begins before it has looked for
-# the request's end, it takes the request for broken. `max_buffer_size` brings that back, so the size is bounded as on
-# the relay: those lines are the role's own.
 # Nothing is installed into the machine's trust, and nothing but this port is listened on.
 _SITE = Path(__file__).parents[2] / "roles" / "relay_gateway" / "templates" / "gateway.caddy.j2"
 _CADDYFILE = """
@@ -32,21 +30,18 @@ _CADDYFILE = """
         protocols h1 h2
     }}
 }}
-{url} {{
-    bind 127.0.0.1
-{limits}
-    reverse_proxy 127.0.0.1:{upstream} {{
-        flush_interval -1
-        buffer_requests
-    }}
-}}
 """
 
 
-def _limits() -> str:
-    """Return the part of the role's site that bounds bodies."""
-    site = _SITE.read_text()
-    return site[site.index("\t@calls") : site.index("\treverse_proxy")]
+def _site(url: str, upstream: int) -> str:
+    """Return the role's own site, on loopback."""
+    environment = Environment(autoescape=False, trim_blocks=True, keep_trailing_newline=True)  # noqa: S701 - no HTML
+    environment.filters["comment"] = lambda text: f"# {text}"
+    values = {"ansible_managed": "by the tests", "relay_tls": "internal", "relay_gateway_port": upstream}
+    site = environment.from_string(_SITE.read_text()).render(relay_domain=url, **values)
+    opening = f"{url} {{\n"
+    assert site.count(opening) == 1
+    return site.replace(opening, f"{opening}\tbind 127.0.0.1\n")
 
 
 class Caddy:
@@ -64,7 +59,7 @@ class Caddy:
         """Start it, forwarding to 127.0.0.1:`upstream`, and wait until it has its certificate."""
         home = str(self._directory)
         caddyfile = self._directory / "Caddyfile"
-        caddyfile.write_text(_CADDYFILE.format(directory=home, url=self.url, upstream=upstream, limits=_limits()))
+        caddyfile.write_text(_CADDYFILE.format(directory=home) + _site(self.url, upstream))
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 ["caddy", "run", "--adapter", "caddyfile", "--config", str(caddyfile)],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opencode_common.half_characters import mended
+from opencode_gateway.configuration import MCP_PATH
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,7 +19,8 @@ class MendedBody:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on. Its body is read when the app asks for it, and not before."""
-        if scope["type"] != "http" or scope["method"] != "POST":
+        # Of an upload the bytes count, and nobody has bounded them yet.
+        if scope["type"] != "http" or scope["method"] != "POST" or scope["path"] != MCP_PATH:
             await self._app(scope, receive, send)
             return
         is_read = False

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
-from starlette.datastructures import UploadFile
+from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
@@ -39,6 +41,10 @@ _FIELDS: Final = 5
 """That a browser of some day may send besides."""
 _AT_ONCE: Final = 2
 """Uploads that are read, and so in memory, at the same time."""
+_BOUNDARY: Final = re.compile(
+    r"""multipart/form-data\s*;\s*boundary=("?)([\w'()+,./:=?-]{1,70})\1""", re.IGNORECASE | re.ASCII
+)
+"""All that browsers say of a form. A set of characters is not believed: decoding some takes hours of a megabyte."""
 _PRUNE_SECONDS: Final = 600.0
 _ANEW: Final = "Ask for a new link in your chat."
 _TOO_LARGE: Final = (
@@ -76,6 +82,7 @@ class UploadPages:
         self._uploads = Uploads(directory)
         self._on_event = on_event
         self._places = asyncio.Semaphore(_AT_ONCE)
+        self._of_link: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.variables = {"RELAY_UPLOADS_DIR": str(directory), "RELAY_UPLOADS_URL": public_url + UPLOAD_PATH}
         """What a server must know to open places."""
 
@@ -117,7 +124,10 @@ class UploadPages:
             login = self._uploads.login_of(secret)
             if login is None:
                 return _gone()
-            async with self._places:
+            # One at a time, so that who has a link holds up nobody else's.
+            async with self._of_link.setdefault(secret, asyncio.Lock()), self._places:
+                if self._uploads.login_of(secret) is None:
+                    return _gone()
                 name, content = await _sent_file(request)
                 found = await self._fill(secret, name, content)
         except OSError:
@@ -164,8 +174,12 @@ async def _sent_file(request: Request) -> tuple[str, bytes]:
         raise _Refused(_NO_FORM, 415)
     if int(request.headers.get("content-length") or 0) > _MAX_FORM:
         raise _Refused(_TOO_LARGE, 413)
+    boundary = _BOUNDARY.fullmatch(request.headers["content-type"].strip())
+    if boundary is None:
+        raise _Refused(_NO_FORM, 400)
+    headers = Headers({"content-type": f'multipart/form-data; boundary="{boundary[2]}"'})
     try:
-        form = await _InMemory(request.headers, _bounded(request), max_files=1, max_fields=_FIELDS).parse()
+        form = await _InMemory(headers, _bounded(request), max_files=1, max_fields=_FIELDS).parse()
     except MultiPartException:
         raise _Refused(_NO_FORM, 400) from None
     except ClientDisconnect:
