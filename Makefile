@@ -18,6 +18,8 @@ MOUNTED_OPENCODES = OPENCODE_BIN=$$(readlink -f $(OPENCODE_BIN)) OPENCODE2_BIN=$
 SOURCES := server client tests molecule images
 
 export PYTHONPATH := $(CURDIR)/tests
+# Where it is set each program that a test starts, and each worker of pytest, would compile the same files again.
+unexport PYTHONDONTWRITEBYTECODE
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help

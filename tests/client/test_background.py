@@ -99,11 +99,11 @@ def test_a_link_is_somebody_elses_whatever_it_leads_to(person: Path) -> None:
 
 
 def test_what_runs_from_before_an_upgrade_is_started_anew(person: Path) -> None:
+    written = person / "written"
+    written.touch()
     with subprocess.Popen(["sleep", "1000"]) as child:
         try:
             running = Seen("active", child.pid, starts_by_itself=True)
-            written = person / "written"
-            written.touch()
             assert not installation._is_of_before(running, written)
             started = psutil.Process(child.pid).create_time()
             eventually(lambda: time.time() > started + 2.5, "the upgrade comes later")

@@ -27,7 +27,7 @@ SDKS: tuple[tuple[Sdk, Era], ...] = (
     ("typescript2", "legacy"),
     ("typescript2", "2026-07-28"),
 )
-ANSWERED_WITHIN = 30.0
+ANSWERED_WITHIN = 55.0
 """Seconds after the signal, on a machine that does much else; a client that waits for a cut stream waits for 60."""
 
 
@@ -156,9 +156,7 @@ async def test_a_second_signal_does_not_wait(gateway: Gateway) -> None:
             await client.tools()
             call = await begun(client, instance="laptop", steps=0)
             await told_to_end(gateway)
-            began = time.monotonic()
             assert await asyncio.to_thread(gateway.stop) == 0
-            took = time.monotonic() - began
             call.cancel()
 
-    assert took < DRAIN_SECONDS
+    assert "are answered with what goes on" not in gateway.log, "it waited until the time was over"

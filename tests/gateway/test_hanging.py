@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from support.mcp_client import Era
 
 ERAS: tuple[Era, ...] = ("legacy", "2026-07-28")
-REPLACED_WITHIN = 30.0
-"""Seconds: 2 until it is asked, 10 of silence, 4 until it is killed, and its start where much else runs."""
 
 
 def child_of(gateway: Gateway) -> psutil.Process:
@@ -52,15 +50,12 @@ async def test_whoever_waits_for_a_child_that_hangs_is_told_and_the_next_one_is_
                 client.call("reply", instance="laptop", session="ses_7", steps=0, on_progress=lambda _: runs.set())
             )
             await runs.wait()
-            began = time.monotonic()
             hung.suspend()
             asked = asyncio.create_task(other.tools())
             answer = await call
-            told_after = time.monotonic() - began
             with pytest.raises(MCPError, match="ask again"):
                 await asked
-            await eventually_async(lambda: has_another(gateway, hung), "another child", within=60)
-            replaced_after = time.monotonic() - began
+            await eventually_async(lambda: has_another(gateway, hung), "another child")
             assert (await client.call("send", instance="x")).structured["instance"] == "x-0"
 
         assert has_ended(hung)
@@ -72,17 +67,13 @@ async def test_whoever_waits_for_a_child_that_hangs_is_told_and_the_next_one_is_
         'Whether it was done is not known: look with `read` with instance "laptop" and session "ses_7" '
         "before you do it again"
     )
-    assert told_after < replaced_after < REPLACED_WITHIN
 
 
 async def test_a_child_that_hangs_while_nobody_calls_is_replaced_too(tmp_path: Path) -> None:
     with Gateway(tmp_path, {"fixture": fixture_entry()}) as gateway:
         hung = child_of(gateway)
         hung.suspend()
-        began = time.monotonic()
-        await eventually_async(lambda: has_another(gateway, hung), "another child", within=60)
-
-    assert time.monotonic() - began < REPLACED_WITHIN
+        await eventually_async(lambda: has_another(gateway, hung), "another child")
 
 
 IS_BUSY = """
