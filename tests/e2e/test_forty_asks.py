@@ -44,7 +44,7 @@ async def test_of_two_servers_that_answer_at_once_one_settles_and_the_other_says
             message = f"[BASH:echo {number} >> both.txt]"
             asked = await one.call("send", instance="laptop", message=message, session="new")
             (ask,) = asked.structured["asks"]
-            assert ask["id"] in (await other.call("reply", instance="laptop")).text
+            assert ask["handle"] in (await other.call("reply", instance="laptop")).text
             answers = await asyncio.gather(
                 *(each.call("reply", instance="laptop", ask=ask["id"], answer="once") for each in (one, other))
             )

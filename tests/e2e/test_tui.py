@@ -110,7 +110,7 @@ async def test_a_new_session_takes_nobodys_screen_and_is_said_there(
 
             # What was typed goes where the person meant it to go.
             screen.type("\r")
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", verify=NO_TLS) as http:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", verify=NO_TLS, timeout=60) as http:
                 own = await eventually_async(lambda: session_of(http, besides=afar.structured["session"]), within=60)
                 # Until then it may be idle as nothing has begun yet.
                 await eventually_async(lambda: has_answered(http, own), within=60)

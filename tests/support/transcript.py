@@ -23,6 +23,7 @@ _PLAIN: Final = (
     (re.compile(r"(?<=Cursor: )\S+"), "…"),
     (re.compile(r'(?<=cursor=")[^"]+'), "…"),
 )
+_TIME_LINE: Final = re.compile(r"^\[2026-12-01 08:00 UTC\]\n", re.MULTILINE)
 _NAMED: Final = (
     # The mark of a random id keeps its kind, as `ses` in `ses_1`.
     (re.compile(r"\b(ses|msg|per|que|form|frm|prt|evt)_[A-Za-z0-9]{6,}"), r"\1_{}"),
@@ -51,6 +52,9 @@ class Tidy:
             text = text.replace(directory, place)
         for pattern, plain in _PLAIN:
             text = pattern.sub(plain, text)
+        if (first := _TIME_LINE.search(text)) is not None:
+            # Where a minute ends within a conversation, its time stands there again.
+            text = text[: first.end()] + _TIME_LINE.sub("", text[first.end() :])
         for pattern, template in _NAMED:
             text = pattern.sub(partial(self._name, template), text)
         return text

@@ -161,7 +161,7 @@ async def test_a_message_keeps_the_session_in_its_agent_model_and_variant(
         await agent.prompt(prompt)
         await agent.prompt(prompt)
     first_body, again = server.bodies("POST /session/ses_1/prompt_async")
-    part = {"id": "prt_9", "type": "text", "text": "hello"}
+    part = {"id": "prt_000000000009", "type": "text", "text": "hello"}
     assert first_body == again == {"messageID": "msg_9", "parts": [part], **sent}
     # What the session's record tells is asked for once, by whoever chose it.
     calls = [call for call, _ in server.asked if call.startswith("GET /session/ses_1")]
