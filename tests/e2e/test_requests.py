@@ -76,6 +76,15 @@ class Fleet:
 
         await eventually_async(known, answer)
 
+    async def waits_for_more(self, name: str, others: int) -> None:
+        """Wait until the server knows that a machine waits for so many asks besides its first."""
+
+        async def known() -> bool:
+            rows = (await self.phone.call("instances")).structured["instances"]
+            return any(row["name"] == name and f"(+{others} more)" in row.get("waits_for", "") for row in rows)
+
+        await eventually_async(known, name)
+
     async def are(self, wanted: dict[str, set[str]]) -> None:
         """Wait until the server knows the machines to be in one of these states."""
 
@@ -214,6 +223,9 @@ async def prepared(request: dict[str, Any], fleet: Fleet) -> list[str]:
         await fleet.are({"laptop": {"idle"}})
         return sessions
     await fleet.are({each.get("machine", "laptop"): _STATES[each["until"]] for each in request.get("desk", [])})
+    for name, machine in fleet.machines.items():
+        if (others := len(machine.asks()) - 1) > 0:
+            await fleet.waits_for_more(name, others)
     return sessions
 
 
