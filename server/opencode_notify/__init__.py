@@ -1,0 +1,1 @@
+"""What must be told to a person, and how it reaches them."""
