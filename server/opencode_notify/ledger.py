@@ -7,12 +7,13 @@ that runs out; the delivery is then made again under the same id. All times are 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, Literal
 
 from opencode_common import database
 from opencode_journal.cursor import Cursor
 from opencode_journal.errors import NotACursor
+from opencode_notify.delivery import Delivery, OutletState
 from opencode_notify.due import Item
 from opencode_notify.tables import open_tables
 
@@ -31,37 +32,6 @@ MAX_MESSAGES: Final = 10_000
 """Of which the oldest that need nothing go before their time."""
 MAX_TURNS: Final = 10_000
 _NOT_OVER: Final = "('due', 'withdraw')"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Delivery:
-    """A message on its way by one outlet, and up to where it came."""
-
-    message: str
-    person: str
-    outlet: str
-    state: str
-    attempts: int
-    """Including the present one."""
-    reason: str = ""
-    accepted_at: float | None = None
-    shown_at: float | None = None
-    opened_at: float | None = None
-    decided_at: float | None = None
-    """When all that it told of was settled, if it was accepted."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutletState:
-    """How an outlet of a person does."""
-
-    person: str
-    outlet: str
-    disabled_at: float | None
-    failed_at: float | None
-    accepted_at: float | None
-    reason: str
-    """Of the last failure, if nothing was accepted since; else empty."""
 
 
 class Ledger:
@@ -244,7 +214,7 @@ class Ledger:
 
     def claim(self, owner: str, now: float, lease: float, busy: Collection[tuple[str, str]]) -> Delivery | None:
         """Take the next delivery, if any, for `lease` seconds; of an outlet (person, name) that is not `busy`."""
-        with self.together():
+        with self._without_waiting_for_the_disk(), self.together():
             for row in self._all(
                 f"SELECT message, person, outlet FROM deliveries WHERE state IN {_NOT_OVER}"  # noqa: S608 # a constant
                 " AND due_at <= ? AND lease_until < ? ORDER BY due_at",
@@ -263,6 +233,15 @@ class Ledger:
                 )
                 return _delivery(found[0])
         return None
+
+    @contextmanager
+    def _without_waiting_for_the_disk(self) -> Iterator[None]:
+        """A power cut may take a claim back: no harm, as it then counts as never made."""
+        self._do("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            self._do("PRAGMA synchronous = FULL")
 
     def release_others(self, owner: str) -> None:
         """End the leases of all others: whoever leads knows that they are gone."""

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 
     from opencode_journal.journal import Journal
     from opencode_journal.leader import Leader
+    from opencode_notify.delivery import Delivery
     from opencode_notify.due import Item
-    from opencode_notify.ledger import Delivery, Ledger
+    from opencode_notify.ledger import Ledger
     from opencode_notify.notice import Notice, Outlet, Receipt
     from opencode_notify.rules import Person
 
