@@ -216,8 +216,8 @@ class Ledger:
         """Take the next delivery, if any, for `lease` seconds; of an outlet (person, name) that is not `busy`."""
         with self._without_waiting_for_the_disk(), self.together():
             for row in self._all(
-                f"SELECT message, person, outlet FROM deliveries WHERE state IN {_NOT_OVER}"  # noqa: S608 # a constant
-                " AND due_at <= ? AND lease_until < ? ORDER BY due_at",
+                f"SELECT message, person, outlet, min(due_at) FROM deliveries WHERE state IN {_NOT_OVER}"  # noqa: S608 # a constant
+                " AND due_at <= ? AND lease_until < ? GROUP BY person, outlet ORDER BY 4",  # of each outlet the first
                 now,
                 now,
             ):
