@@ -14,7 +14,7 @@ from opencode_common.database import DatabaseError
 from opencode_gateway.calls.servers import OPENCODE
 from opencode_gateway.errors import Refused, StoreError
 from opencode_notify.ledger import Ledger
-from opencode_notify.notice import Failed, Notice
+from opencode_notify.notice import Notice
 from opencode_notify.rules import FILE_NAME
 from opencode_notify.sender import SEND_SECONDS
 from opencode_notify.service import DIRECTORY, telling
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from opencode_notify.notice import Outlet
 
 _STATE_DIR: Final = "RELAY_STATE_DIR"
-_OUTLETS: Final = "opencode_notify.outlets"
+_OUTLETS: Final = "opencode_notify.kinds"
 _log = logging.getLogger(__name__)
 
 
@@ -39,7 +39,7 @@ def state_directory(servers: Servers, environ: Mapping[str, str]) -> Path | None
 
 
 def made_outlet(settings: dict[str, Any]) -> Outlet:
-    """Return the outlet of such settings.
+    """Return the outlet of such settings, which have a kind.
 
     Raises:
         Refused: they are none; the message quotes nothing of them.
@@ -47,7 +47,7 @@ def made_outlet(settings: dict[str, Any]) -> Outlet:
     try:
         return _outlet_of(settings)
     except ValueError as error:
-        raise Refused(f"outlet {settings.get('name')}: {error}") from None
+        raise Refused(f"outlet: {error}") from None
 
 
 def _outlet_of(settings: dict[str, Any]) -> Outlet:
@@ -66,13 +66,12 @@ def tried(settings: dict[str, Any]) -> str:
         id=f"test-{secrets.token_hex(6)}",
         title="It works",
         body="This is a message of `opencode-gateway notify test`.",
-        tag="test",
     )
 
     async def send() -> str:
         async with asyncio.timeout(SEND_SECONDS):
             receipt = await made_outlet(settings).send(notice)
-        return receipt.reason if isinstance(receipt, Failed) else ""
+        return "" if receipt.accepted else receipt.reason
 
     try:
         return asyncio.run(send())

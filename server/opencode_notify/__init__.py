@@ -1,1 +1,1 @@
-"""What must be told to a person, and how it reaches them."""
+"""Tells a person: a notice goes to an outlet, and a receipt comes back. Knows of no asks, people or rules."""

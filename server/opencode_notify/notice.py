@@ -1,56 +1,85 @@
-"""What outlets carry, and what they say of it."""
+"""What is told, by what, and what came of it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
+
+LOWEST = 1
+NORMAL = 3
+HIGHEST = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Notice:
-    """One message to a person. Texts are cleaned, and quote nothing of the work unless the person wants that."""
+    """What a person is told.
+
+    Args:
+        id: the event, as `a3.open`; the same again for a repeat, so that a receiver can show one.
+        title: one line.
+        body: text; what is too long for an outlet is cut there, visibly.
+        priority: 1 (lowest) to 5 (highest), as ntfy has them.
+        url: https address of the page to open, or '': never one that decides when it is fetched.
+        tag: a notice takes the place of an earlier one with the same tag; '' stands for the id. It should say whose
+            relay it is if several share an outlet.
+        withdrawn: settled elsewhere: what was shown under this tag is to go.
+    """
 
     id: str
-    """The same whenever it is sent again: a receiver that looks at it shows one."""
     title: str
     body: str = ""
-    priority: int = 3
-    """From 1, which can wait, to 5; 3 is ordinary."""
+    priority: int = NORMAL
     url: str = ""
-    """An https page about it, which decides nothing by being fetched; or empty."""
     tag: str = ""
-    """What it is about in one word, as `permission`."""
     withdrawn: bool = False
-    """Whether all that it told of was settled elsewhere meanwhile."""
+
+    def __post_init__(self) -> None:
+        """Refuse a notice that no outlet could send. Raises `ValueError`."""
+        if not self.id or not self.title:
+            raise ValueError("a notice needs an id and a title")
+        if not LOWEST <= self.priority <= HIGHEST:
+            raise ValueError(f"a notice has a priority from {LOWEST} to {HIGHEST}, not {self.priority}")
+
+    @property
+    def place(self) -> str:
+        """What a later notice must have, too, to take the place of this one."""
+        return self.tag or self.id
 
 
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The outlet has it."""
+@dataclass(frozen=True, kw_only=True)
+class Receipt:
+    """What came of a notice at an outlet.
 
+    Args:
+        accepted: the outlet took it over; whether anybody saw it is not known by that.
+        reason: why not, in words for the person, with the next step; holds no secret, and no word of the outlet's.
+        retry: the same notice may succeed later. It may have arrived all the same: its repeat has the same id.
+        gone: the outlet is no more, and can be forgotten.
+        retry_after: seconds until it should be tried again, if the outlet said so, at most a day.
+    """
 
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The outlet did not take it."""
-
-    reason: str
-    """In words, without any secret."""
-    retry: bool = True
-    """Whether the same may go well later."""
+    accepted: bool
+    reason: str = ""
+    retry: bool = False
     gone: bool = False
-    """Whether this outlet will never take anything again."""
+    retry_after: float | None = None
+
+    @classmethod
+    def of_failure(
+        cls, reason: str, *, retry: bool = False, gone: bool = False, retry_after: float | None = None
+    ) -> Self:
+        """Return the receipt of a notice that was not taken."""
+        return cls(accepted=False, reason=reason, retry=retry, gone=gone, retry_after=retry_after)
 
 
-Receipt = Accepted | Failed
+ACCEPTED = Receipt(accepted=True)
 
 
 class Outlet(Protocol):
-    """A way to one person."""
+    """One way to reach one person. Holds no connection between two notices."""
 
     async def send(self, notice: Notice) -> Receipt:
-        """Hand it over."""
-        ...
+        """Send a notice, or take it back if it is withdrawn. Ends within seconds, and raises nothing."""
 
     async def withdraw(self, notice: Notice) -> None:
-        """Take back what was handed over, where that is possible."""
-        ...
+        """Take back what was shown of a notice, where the outlet can; otherwise do nothing."""

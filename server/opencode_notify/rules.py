@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError, f
 from opencode_common.database import check_private_file
 from opencode_common.files import read_small_file, write_atomically
 from opencode_common.validation import describe
-from opencode_notify.errors import NotifyError
+from opencode_notify.problems import NotifyError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,8 +115,12 @@ class OutletSettings(BaseModel):
     kind: _Name
 
     def settings(self) -> dict[str, Any]:
-        """Return all that was written."""
+        """Return all that was written, as the file has it."""
         return self.model_dump()
+
+    def of_kind(self) -> dict[str, Any]:
+        """Return what an outlet is made of: all but our name of it."""
+        return self.model_dump(exclude={"name"})
 
     def __repr__(self) -> str:
         """It without its address."""

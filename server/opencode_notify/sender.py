@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from opencode_common.database import DatabaseError
 from opencode_notify.collecting import collect, compose
 from opencode_notify.due import still_waits
-from opencode_notify.notice import Accepted, Failed
+from opencode_notify.notice import Receipt
 from opencode_notify.words import notice_of, notice_of_withdrawal
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from opencode_notify.delivery import Delivery
     from opencode_notify.due import Item
     from opencode_notify.ledger import Ledger
-    from opencode_notify.notice import Notice, Outlet, Receipt
+    from opencode_notify.notice import Notice, Outlet
     from opencode_notify.rules import Person
 
 SEND_SECONDS: Final = 20.0
@@ -190,12 +190,12 @@ class Sender:
     async def _deliver(self, delivery: Delivery, person: Person | None) -> None:
         settings = person.outlet(delivery.outlet) if person is not None else None
         if person is None or settings is None:
-            self._note(delivery, Failed("it is not in the list any more", retry=False))
+            self._note(delivery, Receipt.of_failure("it is not in the list any more"))
             return
         try:
-            outlet = self._outlet_of(settings.settings())
+            outlet = self._outlet_of(settings.of_kind())
         except ValueError as error:
-            self._note(delivery, Failed(str(error), retry=False, gone=True))
+            self._note(delivery, Receipt.of_failure(str(error), gone=True))
             return
         if delivery.state == "withdraw":
             await self._withdraw(delivery, person, outlet)
@@ -229,12 +229,12 @@ class Sender:
     def _note(self, delivery: Delivery, receipt: Receipt) -> None:
         now = self._clock()
         with self._ledger.together():
-            if isinstance(receipt, Accepted):
+            if receipt.accepted:
                 self._ledger.accepted(delivery, self._owner, now)
                 return
             again_at = None
             if receipt.retry and not receipt.gone and delivery.attempts < MAX_ATTEMPTS:
-                again_at = now + pause_after(delivery.attempts)
+                again_at = now + max(pause_after(delivery.attempts), receipt.retry_after or 0.0)
             self._ledger.failed(delivery, self._owner, receipt.reason, now, again_at=again_at)
             if receipt.gone:
                 self._ledger.disable(delivery, receipt.reason, now)
@@ -256,6 +256,6 @@ async def _sent(outlet: Outlet, notice: Notice) -> Receipt:
         async with asyncio.timeout(SEND_SECONDS):
             return await outlet.send(notice)
     except TimeoutError:
-        return Failed(f"it did not answer within {SEND_SECONDS:.0f} s")
+        return Receipt.of_failure(f"it did not answer within {SEND_SECONDS:.0f} s", retry=True)
     except Exception as error:  # noqa: BLE001 # an outlet may be somebody else's code; its words may hold secrets
-        return Failed(f"it failed with {type(error).__name__}")
+        return Receipt.of_failure(f"it failed with {type(error).__name__}", retry=True)

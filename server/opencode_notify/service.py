@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opencode_common.files import FileIdentity
 from opencode_journal.leader import Leader
-from opencode_notify.errors import NotifyError
 from opencode_notify.ledger import Ledger
+from opencode_notify.problems import NotifyError
 from opencode_notify.reading import read_journal
 from opencode_notify.rules import load_people
 from opencode_notify.sender import Sender

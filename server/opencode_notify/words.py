@@ -66,7 +66,6 @@ def notice_of(id_: str, items: Sequence[Item], rules: Rules, url: str = "") -> N
         body="\n".join(lines),
         priority=max(_PRIORITY[item.event] for item in items),
         url=url,
-        tag=first.event,
     )
 
 

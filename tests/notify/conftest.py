@@ -68,6 +68,11 @@ class Fleet:
         self.journal.append(INSTANCE_BACK, instance)
 
 
+def name_of(settings: dict[str, Any]) -> str:
+    """Return the name of an outlet, which its address begins with here."""
+    return str(settings["address"]).partition("-")[0]
+
+
 class Told:
     """A person, `ann`, and a sender that tells her."""
 
@@ -92,12 +97,12 @@ class Told:
             self.ledger,
             self.leader,
             lambda: load_people(self.path),
-            lambda settings: FakeOutlet(self.file, settings["name"], self.answers.get(settings["name"])),
+            lambda settings: FakeOutlet(self.file, name_of(settings), self.answers.get(name_of(settings))),
             clock=lambda: self.now,
         )
 
     def rules(self, *outlets: str, **rules: Any) -> None:
-        listed = [{"name": name, "kind": "fake", "address": "secret"} for name in outlets or ("phone",)]
+        listed = [{"name": name, "kind": "fake", "address": f"{name}-secret"} for name in outlets or ("phone",)]
         self.path.touch(0o600)
         self.path.write_text(json.dumps({"ann": {"outlets": listed, "rules": rules}}))
 

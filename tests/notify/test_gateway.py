@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from opencode_gateway import telling
 from opencode_gateway.cli import cli
 from opencode_gateway.errors import Refused
-from opencode_notify.notice import Failed
+from opencode_notify.notice import Receipt
 from support.fake_outlet import FakeOutlet, told
 from support.waiting import eventually_async
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from click.testing import Result
 
     from notify.conftest import Told
-    from opencode_notify.notice import Receipt
 
 SETTINGS = json.dumps({"url": "https://push.example.org/secret"})
 
@@ -52,7 +51,7 @@ def answers(monkeypatch: pytest.MonkeyPatch, ann: Told) -> list[Receipt]:
     def outlet_of(settings: dict[str, Any]) -> FakeOutlet:
         if settings["kind"] != "fake":
             raise ValueError("there is no such kind: write fake")
-        return FakeOutlet(ann.file, settings["name"], found)
+        return FakeOutlet(ann.file, settings.get("address", ""), found)
 
     monkeypatch.setattr(telling, "_outlet_of", outlet_of)
     return found
@@ -104,14 +103,14 @@ def test_a_file_that_others_may_read_is_refused(ann: Told, owner: Owner) -> None
 
 def test_an_outlet_is_tried_and_says_why_it_fails(owner: Owner, answers: list[Receipt], ann: Told) -> None:
     assert "phone accepted it" in owner.runs("test", "ann", "phone").stdout
-    answers.append(Failed("the server is away"))
+    answers.append(Receipt.of_failure("the server is away", retry=True))
     assert "phone did not take it: the server is away" in owner.runs("test", "ann", "phone").stderr
     assert len(told(ann.file)) == 2
 
 
 async def test_status_says_how_far_a_message_came_and_which_outlet_is_off(ann: Told, owner: Owner) -> None:
     ann.rules("phone", "mail")
-    ann.answers["phone"] = [Failed("it has ended", retry=False, gone=True)]
+    ann.answers["phone"] = [Receipt.of_failure("it has ended", gone=True)]
     ann.fleet.asks("laptop-app", "per_1")
     await ann.goes_on()
     shown = owner.runs("status").stdout

@@ -10,7 +10,7 @@ import pytest
 from notify.conftest import NOON
 from opencode_journal.entries import MESSAGE, MESSAGE_ANSWERED, TURN_ENDED, TURN_FAILED, TURN_STARTED
 from opencode_notify.due import due
-from opencode_notify.notice import Failed
+from opencode_notify.notice import Receipt
 from opencode_notify.rules import Quiet, Rules
 from opencode_notify.sender import LONGEST_PAUSE, MAX_ATTEMPTS, pause_after
 
@@ -113,7 +113,7 @@ async def test_quiet_hours_hold_what_still_waits_at_their_end(ann: Told) -> None
 
 
 async def test_a_repeat_waits_for_the_end_of_quiet_hours(ann: Told) -> None:
-    ann.answers["phone"] = [Failed("busy")]
+    ann.answers["phone"] = [Receipt.of_failure("busy", retry=True)]
     ann.rules(quiet={"from": "12:00", "until": "13:00", "zone": "UTC"})
     ann.now -= 1
     ann.fleet.asks("laptop-app", "per_1")
@@ -162,7 +162,7 @@ async def test_what_was_opened_goes_no_further(ann: Told) -> None:
 
 
 async def test_what_fails_is_tried_again_under_the_same_id_later_and_later(ann: Told) -> None:
-    ann.answers["phone"] = [Failed("busy")] * (MAX_ATTEMPTS + 5)
+    ann.answers["phone"] = [Receipt.of_failure("busy", retry=True)] * (MAX_ATTEMPTS + 5)
     ann.fleet.asks("laptop-app", "per_1")
     found = [notice for _ in range(MAX_ATTEMPTS + 3) for notice in await ann.goes_on(LONGEST_PAUSE)]
     assert len(found) == MAX_ATTEMPTS
@@ -175,7 +175,7 @@ async def test_an_outlet_that_is_gone_is_switched_off_and_the_next_has_its_messa
     ann: Told, caplog: pytest.LogCaptureFixture
 ) -> None:
     ann.rules("phone", "mail")
-    ann.answers["phone"] = [Failed("the subscription has ended", retry=False, gone=True)]
+    ann.answers["phone"] = [Receipt.of_failure("the subscription has ended", gone=True)]
     ann.fleet.asks("laptop-app", "per_1")
     assert [each["outlet"] for each in await ann.goes_on()] == ["phone", "mail"]
     assert "outlet phone of ann is switched off: the subscription has ended" in caplog.text

@@ -7,7 +7,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from opencode_notify.notice import Accepted
+from opencode_notify.notice import ACCEPTED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class FakeOutlet:
-    """All of one file; `answers`: what is said next, then `Accepted`."""
+    """All of one file; `answers`: what is said next, then `ACCEPTED`."""
 
     def __init__(self, path: Path, name: str, answers: list[Receipt] | None = None) -> None:
         self._path = path
@@ -28,7 +28,7 @@ class FakeOutlet:
         """Take a notice."""
         self._write("sent", notice)
         await asyncio.sleep(0)
-        return self._answers.pop(0) if self._answers else Accepted()
+        return self._answers.pop(0) if self._answers else ACCEPTED
 
     async def withdraw(self, notice: Notice) -> None:
         """Take it back."""

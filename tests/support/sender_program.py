@@ -12,7 +12,7 @@ from support.fake_outlet import FakeOutlet
 
 async def main(state_dir: Path, people: Path, file: Path) -> None:
     """Tell until it is killed."""
-    async with telling(state_dir, people, lambda settings: FakeOutlet(file, settings["name"])):
+    async with telling(state_dir, people, lambda settings: FakeOutlet(file, settings["address"])):
         print("runs", flush=True)
         await asyncio.Event().wait()
 

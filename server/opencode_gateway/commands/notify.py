@@ -15,7 +15,7 @@ from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.commands.opened import json_option, moment, read_line, settings_of, show, show_json
 from opencode_gateway.errors import GatewayError, Refused
 from opencode_gateway.telling import made_outlet, opened_ledger, state_directory, tried
-from opencode_notify.errors import NotifyError
+from opencode_notify.problems import NotifyError
 from opencode_notify.rules import FILE_NAME, OutletSettings, Person, load_people, save_people
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def add(config: Path, *, person: str, outlet: str, kind: str) -> None:
             people[person] = Person.model_validate(document)
         except ValidationError as error:
             raise Refused(f"it was not added: {describe(error)}") from None
-        made_outlet(settings.settings())
+        made_outlet(settings.of_kind())
         save_people(path, people)
         _forget(config, person, outlet)
     click.echo(f"{person} is told by {outlet}; `opencode-gateway notify test {person} {outlet}` tries it.")
@@ -100,7 +100,7 @@ def test(config: Path, *, person: str, outlet: str) -> None:
     with _refusals():
         settings = _known(load_people(_file(config)), person, outlet).outlet(outlet)
         assert settings is not None  # noqa: S101 # for the types: it is known
-        problem = tried(settings.settings())
+        problem = tried(settings.of_kind())
     if problem:
         raise Refused(f"{outlet} did not take it: {problem}")
     _forget(config, person, outlet)
