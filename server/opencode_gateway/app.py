@@ -26,6 +26,7 @@ from opencode_gateway.door.limits import CallLimits
 from opencode_gateway.door.tokens_first import TokensFirst
 from opencode_gateway.pages import landing
 from opencode_gateway.pages.uploads import UploadPages
+from opencode_gateway.telling import telling_people
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -74,7 +75,8 @@ def build_app(
 
     @asynccontextmanager
     async def lifespan(_server: FastMCP[None]) -> AsyncIterator[None]:
-        async with children.running(), uploads.pruning():
+        telling = telling_people(configuration.data_dir, served, environ)
+        async with children.running(), uploads.pruning(), telling:
             # Older defaults that somebody wrote out are no reason not to serve, nor to guess who may do what is new.
             for warning in children.compared(configuration.capabilities).warnings():
                 _log.warning("%s", warning)

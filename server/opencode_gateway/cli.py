@@ -25,6 +25,7 @@ COMMANDS: Final = (
     "refusals",
     "sessions",
     "tokens",
+    "notify",
     "backup",
 )
 """Each is the click command of that name in the module of that name in `commands/`."""

@@ -119,6 +119,17 @@ def read_secret(prompt: str) -> str:
     return line.rstrip("\r\n")
 
 
+def read_line(prompt: str) -> str:
+    """Ask for what may be a secret once, or read one line where nobody can be asked. It is never an argument."""
+    if sys.stdin.isatty():
+        line: str = click.prompt(prompt, hide_input=True, err=True)
+        return line
+    line = sys.stdin.readline()
+    if not line:
+        raise Refused(f"nothing came on standard input: give it there, as one line: {prompt}")
+    return line.rstrip("\r\n")
+
+
 def moment(seconds: float | None) -> str:
     """Return a time as lists show it."""
     return "-" if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M UTC")

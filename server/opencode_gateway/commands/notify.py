@@ -1,0 +1,199 @@
+"""`opencode-gateway notify`."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+from pydantic import ValidationError
+
+from opencode_common.validation import describe
+from opencode_gateway.calls.servers import load_servers
+from opencode_gateway.commands.opened import json_option, moment, read_line, settings_of, show, show_json
+from opencode_gateway.errors import GatewayError, Refused
+from opencode_gateway.telling import made_outlet, opened_ledger, state_directory, tried
+from opencode_notify.problems import NotifyError
+from opencode_notify.rules import FILE_NAME, OutletSettings, Person, load_people, save_people
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@click.group()
+def notify() -> None:
+    """Say how people are told what needs them: which outlets, and whether these work."""
+
+
+@notify.command()
+@click.argument("person")
+@click.argument("outlet")
+@click.option("--kind", required=True, help="As ntfy or webhook.")
+@click.pass_obj
+def add(config: Path, *, person: str, outlet: str, kind: str) -> None:
+    """Add an outlet behind those that a person has, or give one of that name another address.
+
+    Its settings are asked for or read from standard input, as one line of JSON: {"url": "https://…"}.
+    They may be secrets, and are never an argument.
+    """
+    settings = _settings(read_line(f"Settings of {outlet}, as JSON"), outlet, kind)
+    with _refusals():
+        path = _file(config)
+        people = load_people(path)
+        before = people.get(person, Person())
+        kept = [settings if each.name == outlet else each for each in before.outlets]
+        outlets = kept if before.outlet(outlet) else [*kept, settings]
+        document = {"outlets": [each.settings() for each in outlets], "rules": before.rules}
+        try:
+            people[person] = Person.model_validate(document)
+        except ValidationError as error:
+            raise Refused(f"it was not added: {describe(error)}") from None
+        made_outlet(settings.of_kind())
+        save_people(path, people)
+        _forget(config, person, outlet)
+    click.echo(f"{person} is told by {outlet}; `opencode-gateway notify test {person} {outlet}` tries it.")
+
+
+@notify.command("list")
+@json_option
+@click.pass_obj
+def list_(config: Path, *, as_json: bool) -> None:
+    """List the outlets of all people in the order in which they are tried, without addresses."""
+    with _refusals():
+        people = load_people(_file(config))
+    rows = [
+        {"person": name, "outlet": outlet.name, "kind": outlet.kind}
+        for name, person in sorted(people.items())
+        for outlet in person.outlets
+    ]
+    if as_json:
+        show_json(rows)
+        return
+    show([{key.upper(): text for key, text in row.items()} for row in rows], "Nobody is told anything yet.")
+
+
+@notify.command()
+@click.argument("person")
+@click.argument("outlet")
+@click.pass_obj
+def remove(config: Path, *, person: str, outlet: str) -> None:
+    """Remove an outlet of a person; their rules stay."""
+    with _refusals():
+        path = _file(config)
+        people = load_people(path)
+        found = _known(people, person, outlet)
+        people[person] = Person(outlets=tuple(e for e in found.outlets if e.name != outlet), rules=found.rules)
+        save_people(path, people)
+        _forget(config, person, outlet)
+    click.echo(f"{person} is not told by {outlet} any more.")
+
+
+@notify.command()
+@click.argument("person")
+@click.argument("outlet")
+@click.pass_obj
+def test(config: Path, *, person: str, outlet: str) -> None:
+    """Send a message by an outlet now, whatever the hour, and say whether it was accepted."""
+    with _refusals():
+        settings = _known(load_people(_file(config)), person, outlet).outlet(outlet)
+        assert settings is not None  # noqa: S101 # for the types: it is known
+        problem = tried(settings.of_kind())
+    if problem:
+        raise Refused(f"{outlet} did not take it: {problem}")
+    _forget(config, person, outlet)
+    click.echo(f"{outlet} accepted it; look whether it has arrived.")
+
+
+@notify.command()
+@json_option
+@click.pass_obj
+def status(config: Path, *, as_json: bool) -> None:
+    """Show the last messages and how far each came, and which outlets fail."""
+    with _refusals(), opened_ledger(_state_dir(config)) as ledger:
+        deliveries = ledger.deliveries(20) if ledger else []
+        outlets = ledger.outlets() if ledger else []
+    if as_json:
+        click.echo(json.dumps({"outlets": [_row(e) for e in outlets], "deliveries": [_row(e) for e in deliveries]}))
+        return
+    show(
+        [
+            {
+                "PERSON": each.person,
+                "OUTLET": each.outlet,
+                "STATE": "switched off" if each.disabled_at else "fails" if each.reason else "works",
+                "ACCEPTED": moment(each.accepted_at),
+                "WHY": each.reason or "-",
+            }
+            for each in outlets
+        ],
+        "Nothing was sent yet.",
+    )
+    if not deliveries:
+        return
+    click.echo("")
+    show(
+        [
+            {
+                "MESSAGE": each.message,
+                "PERSON": each.person,
+                "OUTLET": each.outlet,
+                "STATE": each.state,
+                "ACCEPTED": moment(each.accepted_at),
+                "SHOWN": moment(each.shown_at),
+                "OPENED": moment(each.opened_at),
+                "DECIDED": moment(each.decided_at),
+            }
+            for each in deliveries
+        ],
+        "",
+    )
+
+
+def _row(each: Any) -> dict[str, Any]:
+    return {name: getattr(each, name) for name in each.__slots__}
+
+
+def _settings(line: str, outlet: str, kind: str) -> OutletSettings:
+    try:
+        given = json.loads(line)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        raise Refused('its settings are no JSON object: write them as {"url": "https://…"}, in one line')
+    try:
+        return OutletSettings.model_validate({**given, "name": outlet, "kind": kind})
+    except ValidationError as error:
+        raise Refused(f"it was not added: {describe(error)}") from None
+
+
+def _known(people: dict[str, Person], person: str, outlet: str) -> Person:
+    found = people.get(person)
+    if found is None or found.outlet(outlet) is None:
+        raise Refused(f"{person} has no outlet {outlet}: `opencode-gateway notify list` shows all")
+    return found
+
+
+def _file(config: Path) -> Path:
+    return settings_of(config).data_dir / FILE_NAME
+
+
+def _state_dir(config: Path) -> Path | None:
+    return state_directory(load_servers(settings_of(config).servers_file), os.environ)
+
+
+def _forget(config: Path, person: str, outlet: str) -> None:
+    """Let it be tried anew, whatever it did before."""
+    with opened_ledger(_state_dir(config)) as ledger:
+        if ledger is not None:
+            ledger.forget_outlet(person, outlet)
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except NotifyError as error:
+        raise GatewayError(str(error)) from error

@@ -1,0 +1,126 @@
+"""Tells people what needs them, beside the gateway's other work, where the server's journal is to be had."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from contextlib import asynccontextmanager, contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from opencode_common.database import DatabaseError
+from opencode_gateway.calls.servers import OPENCODE
+from opencode_gateway.errors import Refused, StoreError
+from opencode_notify.ledger import Ledger
+from opencode_notify.notice import Notice
+from opencode_notify.rules import FILE_NAME
+from opencode_notify.sender import SEND_SECONDS
+from opencode_notify.service import DIRECTORY, telling
+from opencode_notify.tables import FILE_NAME as LEDGER_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator, Mapping
+
+    from opencode_gateway.calls.servers import Servers
+    from opencode_notify.notice import Outlet
+
+_STATE_DIR: Final = "RELAY_STATE_DIR"
+_OUTLETS: Final = "opencode_notify.kinds"
+_log = logging.getLogger(__name__)
+
+
+def state_directory(servers: Servers, environ: Mapping[str, str]) -> Path | None:
+    """Return where the OpenCode server keeps its journal, if that was said; None: it chooses itself."""
+    server = servers.get(OPENCODE)
+    named = (server.env.get(_STATE_DIR) if server is not None else None) or environ.get(_STATE_DIR, "")
+    return Path(named) if named.startswith("/") else None
+
+
+def made_outlet(settings: dict[str, Any]) -> Outlet:
+    """Return the outlet of such settings, which have a kind.
+
+    Raises:
+        Refused: they are none; the message quotes nothing of them.
+    """
+    try:
+        return _outlet_of(settings)
+    except ValueError as error:
+        raise Refused(f"outlet: {error}") from None
+
+
+def _outlet_of(settings: dict[str, Any]) -> Outlet:
+    try:
+        outlets = import_module(_OUTLETS)
+    except ModuleNotFoundError as error:
+        if error.name != _OUTLETS:
+            raise ValueError(f"the package {error.name} is missing: install it beside the gateway") from None
+        raise ValueError("this version has no outlets: install a later one") from None
+    return cast("Outlet", outlets.outlet_of(settings))
+
+
+def tried(settings: dict[str, Any]) -> str:
+    """Send a message by an outlet, and return why it was not accepted; empty if it was."""
+    notice = Notice(
+        id=f"test-{secrets.token_hex(6)}",
+        title="It works",
+        body="This is a message of `opencode-gateway notify test`.",
+    )
+
+    async def send() -> str:
+        async with asyncio.timeout(SEND_SECONDS):
+            receipt = await made_outlet(settings).send(notice)
+        return "" if receipt.accepted else receipt.reason
+
+    try:
+        return asyncio.run(send())
+    except TimeoutError:
+        return f"it did not answer within {SEND_SECONDS:.0f} s"
+
+
+@contextmanager
+def opened_ledger(state_dir: Path | None) -> Iterator[Ledger | None]:
+    """Give what was told, for a command; None where nothing was yet, or nobody says where the journal is.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    if state_dir is None or not (state_dir / DIRECTORY / LEDGER_NAME).exists():
+        yield None
+        return
+    try:
+        ledger = Ledger(state_dir / DIRECTORY)
+    except (OSError, DatabaseError) as error:
+        raise StoreError(f"{state_dir / DIRECTORY / LEDGER_NAME} cannot be read: {_why(error)}") from error
+    try:
+        yield ledger
+    except DatabaseError as error:
+        raise StoreError(f"{state_dir / DIRECTORY / LEDGER_NAME} does not serve: {error}") from error
+    finally:
+        ledger.close()
+
+
+@asynccontextmanager
+async def telling_people(data_dir: Path, servers: Servers, environ: Mapping[str, str]) -> AsyncIterator[None]:
+    """Tell people meanwhile; where that is not possible the log says why, and the gateway serves all the same."""
+    state_dir = state_directory(servers, environ)
+    if state_dir is None:
+        _log.info("nobody is told what needs them: set %s for the server %s", _STATE_DIR, OPENCODE)
+        yield
+        return
+    sender = telling(state_dir, data_dir / FILE_NAME, _outlet_of)
+    try:
+        await sender.__aenter__()
+    except (OSError, DatabaseError) as error:
+        _log.warning("nobody is told what needs them: %s: %s", state_dir / DIRECTORY, _why(error))
+        yield
+        return
+    try:
+        yield
+    finally:
+        await sender.__aexit__(None, None, None)
+
+
+def _why(error: OSError | DatabaseError) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)

@@ -1,0 +1,85 @@
+"""The sender with all that it needs, for whatever process runs it beside its other work."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager, closing
+from typing import TYPE_CHECKING, Any, Final
+
+from opencode_common.files import FileIdentity
+from opencode_journal.leader import Leader
+from opencode_notify.ledger import Ledger
+from opencode_notify.problems import NotifyError
+from opencode_notify.reading import read_journal
+from opencode_notify.rules import load_people
+from opencode_notify.sender import Sender
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+    from opencode_notify.notice import Outlet
+    from opencode_notify.rules import Person
+
+DIRECTORY: Final = "notify"
+"""In the journal's: what was told, and the lock of whoever sends."""
+_log = logging.getLogger(__name__)
+
+
+class PeopleFile:
+    """Who is told what, read anew whenever the file is another one; what is wrong in it changes nothing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: FileIdentity | None = None
+        self._people: dict[str, Person] = {}
+
+    def __call__(self) -> dict[str, Person]:
+        """Return who is told what."""
+        try:
+            identity = FileIdentity.of(self._path.lstat())
+        except FileNotFoundError:
+            identity = None
+        except OSError as error:
+            _log.warning("%s cannot be looked at: %s", self._path, error.strerror)
+            return self._people
+        if identity != self._seen:
+            self._seen = identity
+            try:
+                self._people = load_people(self._path)
+            except NotifyError as error:
+                _log.warning("%s; people are told as before", error)
+        return self._people
+
+
+@asynccontextmanager
+async def telling(
+    state_dir: Path,
+    people: Path,
+    outlet_of: Callable[[dict[str, Any]], Outlet],
+    page_of: Callable[[str], str] = lambda _message: "",
+) -> AsyncIterator[None]:
+    """Tell people meanwhile what must be told, unless another copy does.
+
+    Args:
+        state_dir: the journal's directory.
+        people: see `rules`.
+        outlet_of: see `Sender`, as is the next.
+        page_of: the address of a message's page.
+
+    Raises:
+        OSError: the directory cannot be used.
+        DatabaseError: what was told cannot be read.
+    """
+    directory = state_dir / DIRECTORY
+    with closing(Ledger(directory)) as ledger:
+        journal, leader = read_journal(state_dir), Leader(directory)
+        sender = Sender(journal, ledger, leader, PeopleFile(people), outlet_of, page_of=page_of)
+        async with journal.watching(), leader.standing():
+            task = asyncio.create_task(sender.run(), name="sender")
+            try:
+                yield
+            finally:
+                task.cancel()
+                await asyncio.wait([task])

@@ -1,0 +1,141 @@
+"""`opencode-gateway notify`, and the gateway's own sender."""
+
+from __future__ import annotations
+
+import json
+import stat
+from typing import TYPE_CHECKING
+
+import pytest
+from click.testing import CliRunner
+
+from opencode_gateway import telling
+from opencode_gateway.cli import cli
+from opencode_gateway.errors import Refused
+from opencode_notify.notice import Receipt
+from support.fake_outlet import FakeOutlet, told
+from support.waiting import eventually_async
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
+
+    from click.testing import Result
+
+    from notify.conftest import Told
+
+SETTINGS = json.dumps({"url": "https://push.example.org/secret"})
+
+
+class Owner:
+    """Runs commands as somebody at the relay does."""
+
+    def __init__(self, ann: Told, tmp_path: Path) -> None:
+        self._config = tmp_path / "gateway.json"
+        self._config.write_text(json.dumps({"public_url": "https://relay.example.org", "data_dir": str(tmp_path)}))
+        self._environ = {"RELAY_STATE_DIR": str(ann.directory)}
+
+    def runs(self, *arguments: str, types: str = "") -> Result:
+        words = ["--config", str(self._config), "notify", *arguments]
+        done = CliRunner().invoke(cli, words, input=types, env=self._environ)
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        assert "secret" not in done.output
+        return done
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch, ann: Told) -> list[Receipt]:
+    """What the outlets say next."""
+    found: list[Receipt] = []
+
+    def outlet_of(settings: dict[str, Any]) -> FakeOutlet:
+        if settings["kind"] != "fake":
+            raise ValueError("there is no such kind: write fake")
+        return FakeOutlet(ann.file, settings.get("address", ""), found)
+
+    monkeypatch.setattr(telling, "_outlet_of", outlet_of)
+    return found
+
+
+@pytest.fixture
+def owner(ann: Told, tmp_path: Path, answers: list[Receipt]) -> Owner:
+    """The owner of a gateway beside ann's journal."""
+    del answers
+    return Owner(ann, tmp_path)
+
+
+def test_an_outlet_is_added_from_standard_input_listed_without_its_address_and_removed(
+    ann: Told, owner: Owner
+) -> None:
+    added = owner.runs("add", "ben", "mail", "--kind", "fake", types=SETTINGS + "\n")
+    assert (added.exit_code, stat.S_IMODE(ann.path.stat().st_mode)) == (0, 0o600)
+    assert json.loads(ann.path.read_text())["ben"]["outlets"][0]["url"] == "https://push.example.org/secret"
+    assert {"person": "ben", "outlet": "mail", "kind": "fake"} in json.loads(owner.runs("list", "--json").stdout)
+    owner.runs("add", "ben", "mail", "--kind", "fake", types='{"url": "https://other.example.org"}\n')
+    assert len(json.loads(ann.path.read_text())["ben"]["outlets"]) == 1
+    assert owner.runs("remove", "ben", "mail").exit_code == 0
+    assert "ben has no outlet mail" in owner.runs("remove", "ben", "mail").stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "types", "words"),
+    [
+        ("fake", "https://push.example.org/secret\n", "no JSON object"),
+        ("fake", "", "nothing came on standard input"),
+        ("pigeon", SETTINGS + "\n", "there is no such kind"),
+    ],
+)
+def test_what_is_no_outlet_is_refused_in_a_line_and_nothing_changes(
+    ann: Told, owner: Owner, kind: str, types: str, words: str
+) -> None:
+    before = ann.path.read_bytes()
+    done = owner.runs("add", "ann", "mail", "--kind", kind, types=types)
+    assert done.exit_code == 1
+    assert words in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert ann.path.read_bytes() == before
+
+
+def test_a_file_that_others_may_read_is_refused(ann: Told, owner: Owner) -> None:
+    ann.path.chmod(0o644)
+    assert "it is open to others: `chmod 600" in owner.runs("list").stderr
+
+
+def test_an_outlet_is_tried_and_says_why_it_fails(owner: Owner, answers: list[Receipt], ann: Told) -> None:
+    assert "phone accepted it" in owner.runs("test", "ann", "phone").stdout
+    answers.append(Receipt.of_failure("the server is away", retry=True))
+    assert "phone did not take it: the server is away" in owner.runs("test", "ann", "phone").stderr
+    assert len(told(ann.file)) == 2
+
+
+async def test_status_says_how_far_a_message_came_and_which_outlet_is_off(ann: Told, owner: Owner) -> None:
+    ann.rules("phone", "mail")
+    ann.answers["phone"] = [Receipt.of_failure("it has ended", gone=True)]
+    ann.fleet.asks("laptop-app", "per_1")
+    await ann.goes_on()
+    shown = owner.runs("status").stdout
+    assert "switched off" in shown
+    assert "it has ended" in shown
+    found = json.loads(owner.runs("status", "--json").stdout)
+    assert {each["outlet"]: each["state"] for each in found["deliveries"]} == {"phone": "failed", "mail": "sent"}
+
+
+def test_without_the_package_of_outlets_a_command_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telling, "_OUTLETS", "opencode_notify.no_outlets")
+    with pytest.raises(Refused, match="this version has no outlets"):
+        telling.made_outlet({"name": "phone", "kind": "ntfy"})
+
+
+async def test_the_gateway_tells_people_while_it_runs(ann: Told, owner: Owner, tmp_path: Path) -> None:
+    del owner
+    async with telling.telling_people(tmp_path, {}, {"RELAY_STATE_DIR": str(ann.directory)}):
+        ann.fleet.asks("laptop-app", "per_1")
+        await eventually_async(lambda: len(told(ann.file)) == 1)
+
+
+async def test_where_no_journal_can_be_had_the_gateway_serves_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "state").write_text("no directory")
+    async with telling.telling_people(tmp_path, {}, {"RELAY_STATE_DIR": str(tmp_path / "state")}):
+        assert "nobody is told what needs them" in caplog.text
