@@ -70,7 +70,7 @@ async def test_a_command_that_is_not_there_is_refused_and_goes_to_no_model(messa
 )
 async def test_a_command_takes_no_manner(manner: Manner) -> None:
     agent = FakeAgent()
-    with pytest.raises(Refused, match="Send it without `when`, `agent` and `model`; nothing was sent"):
+    with pytest.raises(Refused, match="Send it without `when`, `agent`, `model` and `files`; nothing was sent"):
         await sent(agent, "/greet Ann", manner)
     assert not agent.ran
 
