@@ -88,5 +88,5 @@ def test_of_two_senders_one_sends_and_the_other_goes_on_when_it_is_killed(ann: T
         first.kill()
         ann.fleet.asks("desk-api", "per_1")
         eventually(lambda: len(set(sent(ann))) == 51)
-    assert len(sent(ann)) == 51
+    assert len(sent(ann)) <= 52  # what was under way at the kill may go again, under the same id
     assert not (ann.directory / FILE_NAME).exists()  # who only reads never stands for the server's own election
