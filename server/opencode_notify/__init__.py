@@ -1,1 +1,1 @@
-"""Tells a person: a notice goes to an outlet, and a receipt comes back. Knows of no asks, people or rules."""
+"""What must be told to a person, as the journal has it, and the outlets that tell it."""

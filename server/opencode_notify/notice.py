@@ -76,7 +76,7 @@ ACCEPTED = Receipt(accepted=True)
 
 
 class Outlet(Protocol):
-    """One way to reach one person. Holds no connection between two notices."""
+    """One way to reach one person. Holds nothing between two notices, so it may be made anew for each."""
 
     async def send(self, notice: Notice) -> Receipt:
         """Send a notice, or take it back if it is withdrawn. Ends within seconds, and raises nothing."""

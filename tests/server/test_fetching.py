@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from opencode_common.addresses import is_public, looked_up
 from opencode_fleet.errors import Refused
-from opencode_fleet.fetching import Fetcher, is_public, looked_up
+from opencode_fleet.fetching import Fetcher
 from support.fake_internet import NAME, Internet, internet
 from support.pictures import PNG
 
