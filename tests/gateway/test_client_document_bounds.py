@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,8 +16,6 @@ from opencode_gateway.oauth.documents import (
     DocumentRefused,
     Documents,
 )
-from opencode_gateway.oauth.places import Places
-from support.authorization import AuthorizationServer, proof
 from support.fake_documents import DocumentHost, document_host
 
 if TYPE_CHECKING:
@@ -182,24 +180,6 @@ async def test_one_network_cannot_take_all_places(fetcher: Documents, host: Docu
     await asyncio.gather(*held, return_exceptions=True)
     assert (await waiting).client_name == "Chat"
     assert 0 < len([path for path in host.asked if path[1].isdigit()]) <= MAX_OF_ONE
-
-
-async def test_who_asks_is_told_apart_by_where_the_request_comes_from(
-    server: AuthorizationServer, host: DocumentHost, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sources: list[str] = []
-    really: Any = Places.one
-
-    def one(self: Places, source: str) -> object:
-        sources.append(source)
-        return really(self, source)
-
-    monkeypatch.setattr(Places, "one", one)
-    server.open_window()
-
-    assert (await server.authorize(host.put_client("/client.json"), proof().challenge)).status_code == 302
-
-    assert sources == ["127.0.0.1"]
 
 
 async def test_a_document_is_kept_for_a_while_and_only_so_many(fetcher: Documents, host: DocumentHost) -> None:

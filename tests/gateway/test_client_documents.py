@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from opencode_gateway.oauth.enrolment import close_window, list_clients, revoke_client
+from opencode_gateway.oauth.places import Places
 from opencode_gateway.oauth.sessions import revoke_sessions
 from support.authorization import CALLBACK, AuthorizationServer, answer_of, proof
 from support.fake_documents import NAME, DocumentHost
@@ -172,3 +173,21 @@ async def test_a_redirect_uri_that_the_document_does_not_name_is_refused(
     client_id = host.put_client("/client.json", redirect_uris=["https://claude.com/api/mcp/auth_callback"])
 
     assert (await server.authorize(client_id, proof().challenge)).status_code == 400
+
+
+async def test_who_asks_is_told_apart_by_where_the_request_comes_from(
+    server: AuthorizationServer, host: DocumentHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources: list[str] = []
+    really: Any = Places.one
+
+    def one(self: Places, source: str) -> object:
+        sources.append(source)
+        return really(self, source)
+
+    monkeypatch.setattr(Places, "one", one)
+    server.open_window()
+
+    assert (await server.authorize(host.put_client("/client.json"), proof().challenge)).status_code == 302
+
+    assert sources == ["127.0.0.1"]
