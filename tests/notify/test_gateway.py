@@ -13,7 +13,9 @@ from opencode_gateway import telling
 from opencode_gateway.cli import cli
 from opencode_gateway.errors import Refused
 from opencode_notify.notice import Receipt
+from opencode_notify.outlets.webhook import new_secret
 from support.fake_outlet import FakeOutlet, told
+from support.fake_receiver import receiver
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -131,6 +133,19 @@ async def test_the_gateway_tells_people_while_it_runs(ann: Told, owner: Owner, t
     async with telling.telling_people(tmp_path, {}, {"RELAY_STATE_DIR": str(ann.directory)}):
         ann.fleet.asks("laptop-app", "per_1")
         await eventually_async(lambda: len(told(ann.file)) == 1)
+
+
+async def test_the_gateway_sends_by_the_outlets_that_it_has(ann: Told, tmp_path: Path) -> None:
+    async with receiver(tmp_path) as server:
+        url = f"http://localhost:{server.ports['http']}/hook"
+        outlet = {"name": "phone", "kind": "webhook", "url": url, "secret": new_secret(), "allow_private": True}
+        ann.path.write_text(json.dumps({"ann": {"outlets": [outlet]}}))
+        async with telling.telling_people(tmp_path, {}, {"RELAY_STATE_DIR": str(ann.directory)}):
+            ann.fleet.asks("laptop-app", "per_1")
+            await eventually_async(lambda: len(server.got) == 1)
+        told_ = json.loads(server.got[0].body)
+        assert "laptop-app" in told_["title"] + told_["body"]
+        assert server.got[0].headers["webhook-id"] == told_["id"]
 
 
 async def test_where_no_journal_can_be_had_the_gateway_serves_all_the_same(
