@@ -7,6 +7,7 @@ machine.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -52,6 +53,8 @@ class Plan:
     kills: float
     cuts: float
     restarts: float
+    most: int | None = None
+    """How often each befalls at most, so that a slow machine comes to an end; None: as long as somebody sends."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,8 @@ class _Storm:
         self, mean: float, what: str, deed: Callable[[random.Random], Awaitable[None]], is_over: asyncio.Event
     ) -> None:
         draw = random.Random(f"{self._plan.seed} {what}")
-        while mean:
+        left = itertools.count() if self._plan.most is None else range(self._plan.most)
+        for _ in left if mean else ():
             with suppress(TimeoutError):
                 async with asyncio.timeout(draw.expovariate(1 / mean)):
                     await is_over.wait()
