@@ -29,6 +29,7 @@ PACKAGES = (
     "opencode_gateway",
     "opencode_journal",
     "opencode_mcp",
+    "opencode_notify",
     "opencode_relay",
 )
 MOST_BYTES = 80_000_000
