@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import WithJsonSchema
 
 from opencode_common.text import fence, one_line
 from opencode_journal.entries import (
@@ -92,7 +94,7 @@ class WaitResult(Result):
 class InboxResult(WaitResult):
     """The same, and the messages that wait."""
 
-    messages: list[Any] = []
+    messages: Annotated[list[Any], WithJsonSchema({"type": "array", "items": {"type": "object"}})] = []
     """Each a `MessageRow`, whose fields its schema does not name: it stands in every chat's context."""
 
 
