@@ -33,6 +33,7 @@ def directory(tmp_path: Path) -> Iterator[Path]:
         text=True,
     )
     if mounted.returncode:
+        # Mounting needs root; `make test` on CI has it, a person at their desk may not.
         pytest.skip(f"nothing can be mounted here: {mounted.stderr.strip()}")
     yield place
     subprocess.run(["umount", "--lazy", place], check=True)
