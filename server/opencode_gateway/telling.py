@@ -65,7 +65,7 @@ def tried(settings: dict[str, Any]) -> str:
     notice = Notice(
         id=f"test-{secrets.token_hex(6)}",
         title="It works",
-        body="This is a message of `opencode-gateway notify test`.",
+        body="This is a message of `sudo opencode-gateway notify test`.",
     )
 
     async def send() -> str:

@@ -241,7 +241,7 @@ class Sender:
         where, reason = f"outlet {delivery.outlet} of {delivery.person}", receipt.reason
         if receipt.gone:
             _log.warning(
-                "%s is switched off: %s; add it anew with `opencode-gateway notify add %s %s`",
+                "%s is switched off: %s; add it anew with `sudo opencode-gateway notify add %s %s`",
                 where,
                 reason,
                 delivery.person,

@@ -54,7 +54,7 @@ def add(config: Path, *, person: str, outlet: str, kind: str) -> None:
         made_outlet(settings.of_kind())
         save_people(path, people)
         _forget(config, person, outlet)
-    click.echo(f"{person} is told by {outlet}; `opencode-gateway notify test {person} {outlet}` tries it.")
+    click.echo(f"{person} is told by {outlet}; `sudo opencode-gateway notify test {person} {outlet}` tries it.")
 
 
 @notify.command("list")
@@ -172,7 +172,7 @@ def _settings(line: str, outlet: str, kind: str) -> OutletSettings:
 def _known(people: dict[str, Person], person: str, outlet: str) -> Person:
     found = people.get(person)
     if found is None or found.outlet(outlet) is None:
-        raise Refused(f"{person} has no outlet {outlet}: `opencode-gateway notify list` shows all")
+        raise Refused(f"{person} has no outlet {outlet}: `sudo opencode-gateway notify list` shows all")
     return found
 
 
