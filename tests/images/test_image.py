@@ -30,6 +30,7 @@ PACKAGES = (
     "opencode_journal",
     "opencode_mcp",
     "opencode_notify",
+    "opencode_pages",
     "opencode_relay",
 )
 MOST_BYTES = 80_000_000

@@ -43,12 +43,16 @@ class Ledger:
     outcomes: Counter[str] = field(default_factory=Counter)
     """How calls came out, in a word each, for the report."""
     unclear: list[str] = field(default_factory=list)
-    """Errors of `send` that do not say whether the message went."""
+    """What was told that does not say what became of a message."""
 
     def end(self, watcher: str, row: Mapping[str, Any]) -> None:
         """Note an end as `wait` told it."""
-        if row["result"] != "away":
-            self.ends[watcher, row["instance"], row["session"], row["at"]] += 1
+        if row["result"] == "away":
+            return
+        if "session" not in row:
+            self.unclear.append(f"an end of no session: {dict(row)}")
+            return
+        self.ends[watcher, row["instance"], row["session"], row["at"]] += 1
 
     def ends_told(self, watcher: str) -> Counter[tuple[str, str]]:
         """Return how many ends of each session one watcher was told of."""
@@ -76,7 +80,7 @@ class Ledger:
     def faults(self, machines: Mapping[str, Machine]) -> list[str]:
         """Return in words what was missed, doubled or taken for something else."""
         return [
-            *(f"unclear whether it was sent: {each}" for each in self.unclear),
+            *(f"unclear: {each}" for each in self.unclear),
             *self._of_prompts(machines),
             *(fault for machine in machines.values() for fault in self._of_asks(machine)),
             *self.unheard(),

@@ -1,0 +1,1 @@
+"""Pages on which a person sees what needs them, and decides it: for a browser, whoever serves them."""

@@ -1,0 +1,99 @@
+"""What the pages need from whoever serves them: what to show, and who looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from opencode_pages.documents import AskDocument, InboxDocument
+
+Capability = Literal["observe", "approve", "drive"]
+
+
+@dataclass(frozen=True, slots=True)
+class Visitor:
+    """Who looks, as they are at this request."""
+
+    login: str
+    name: str
+    """For people to read."""
+    may: frozenset[Capability]
+    session: str = field(default="", repr=False)
+    """Marks their session on the pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A person's word on an ask.
+
+    Args:
+        handle: of the ask.
+        digest: of the `AskDocument` that the person had before them.
+        answer: `once`, `always`, `reject` or `reject: why` for a permission; of a question `reject`, or an answer for
+            each item: a label, several labels with commas between them, or a text.
+        proof: of a passkey's signature over it, for the audit log; empty without one.
+    """
+
+    handle: str
+    digest: str
+    answer: str | list[str]
+    proof: str = ""
+
+
+class Unavailable(Exception):
+    """What was asked for cannot be had now; the message is for people, with the next step."""
+
+
+class NotThere(Exception):
+    """There is no such ask."""
+
+
+class NotDecided(Exception):
+    """A decision was not taken; the message says why. What the ask is now is to be read anew."""
+
+
+class Source(Protocol):
+    """The OpenCode server, for a person."""
+
+    async def inbox(self, visitor: Visitor) -> InboxDocument:
+        """Return what needs them, what runs and what ended. Raises `Unavailable`."""
+
+    async def ask(self, visitor: Visitor, handle: str) -> AskDocument:
+        """Return all of an ask. Raises `NotThere`, `Unavailable`."""
+
+    async def ask_of(self, visitor: Visitor, instance: str, ask_id: str) -> AskDocument:
+        """Return all of an ask by its own id. Raises `NotThere`, `Unavailable`."""
+
+    async def decide(self, visitor: Visitor, decision: Decision) -> None:
+        """Apply a decision to what the visitor was shown, and to nothing else; the agent goes on by itself.
+
+        Raises:
+            NotDecided: it was settled elsewhere, changed since, is not theirs to decide, or the answer does not fit.
+            Unavailable: whether it was taken is not known; the ask says so when it is read anew.
+        """
+
+    def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
+        """Give what yields whenever something of an inbox may be another, for as long as it is in use."""
+
+
+class Door(Protocol):
+    """Who may come in, and whose forms are taken."""
+
+    async def visitor(self, request: Request) -> Visitor | Response:
+        """Return who looks, or what leads them to the login, which leads back here."""
+
+    def token(self, request: Request, visitor: Visitor, purpose: str) -> str:
+        """Return what a form of this purpose must bring along: it is this session's alone."""
+
+    async def fields(self, request: Request, visitor: Visitor, purpose: str) -> Callable[[str], list[str]] | Response:
+        """Return what gives all values of a field of a form that we gave this session; else what is wrong with it."""
+
+    async def leave(self, request: Request, visitor: Visitor) -> Response:
+        """End this session."""

@@ -1,0 +1,11 @@
+"""Where the pages are."""
+
+from __future__ import annotations
+
+from typing import Final
+
+INBOX_PATH: Final = "/inbox"
+ASKS_PATH: Final = "/asks"
+"""Behind it the handle of an ask."""
+TOLD_PATH: Final = "/told"
+"""Behind it the id of a message that told a person something: it leads on to what needs them."""
