@@ -46,7 +46,7 @@ class Refused(RelayError):
 
 
 class Busy(Refused):
-    """The session runs, and takes the message once it does not."""
+    """The session runs, here or in another process, and takes the message once it does not."""
 
 
 class NotOpen(Refused):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from opencode_common.text import one_line, quote
 from opencode_fleet.agent import Capability
-from opencode_fleet.errors import BadAnswer, InstanceError, NotFound, Refused
+from opencode_fleet.errors import BadAnswer, Busy, InstanceError, NotFound, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,7 +93,8 @@ class Sessions:
         """Return the session to post a message to, which is made if need be.
 
         Raises:
-            Refused: another process runs the one that is wanted, or it is a subagent's.
+            Busy: another process runs the one that is wanted.
+            Refused: it is a subagent's, or there is none such.
             InstanceError: see `errors`.
         """
         if wanted == NEW_SESSION:
@@ -106,7 +107,7 @@ class Sessions:
         if newest is None or not await self._is_written_elsewhere(instance, session.id, newest):
             return Chosen(session)
         if wanted:
-            raise Refused(
+            raise Busy(
                 f"session {session.id} is being run by another OpenCode on that machine; nothing was sent. Wait for "
                 f"its end (`read` shows how far it is), or send with session={NEW_SESSION!r} to work beside it"
             )

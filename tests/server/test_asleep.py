@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,7 @@ from opencode_common import database
 from opencode_fleet import outbox as outbox_module
 from opencode_fleet.errors import NoSuchInstance, Refused
 from opencode_fleet.later import Kept
-from opencode_fleet.model import Outcome, Permission
+from opencode_fleet.model import Message, Outcome, Permission
 from opencode_journal.entries import (
     MESSAGE,
     MESSAGE_ACCEPTED,
@@ -240,6 +242,30 @@ async def test_what_is_not_there_any_more_fails_the_message_and_the_next_one_goe
         (told, _) = structured(await inbox(relay.face))["ended"][-2:]
         assert (told["result"], told["title"]) == ("failed", f"{handle}: hello")
         assert problem in told["problem"]
+
+
+async def test_a_session_that_another_opencode_runs_gets_it_after_the_end_of_that(tmp_path: Path) -> None:
+    looks: asyncio.Queue[str] = asyncio.Queue()
+
+    class Watched(FakeAgent):
+        async def messages(self, session_id: str, limit: int, **options: object) -> list[Message]:
+            looks.put_nowait(session_id)
+            return await super().messages(session_id, limit, **options)
+
+    agent = Watched()
+    session = agent.add_session("/").id
+    agent.clock = time.time()
+    written = Message(id="msg_other", session_id=session, role="assistant", answers="msg_0", created=agent.clock)
+    agent.conversations[session] = [written]
+    async with away(tmp_path, agent) as relay:
+        await kept(relay, "hello", session=session)
+        come_back(relay)
+        for _ in range(3):
+            await looks.get()
+        assert not relay.entries(MESSAGE_FAILED, MESSAGE_DELIVERED)
+        agent.conversations[session] = [replace(written, completed=agent.clock, ended="well")]
+        await recorded(relay, MESSAGE_ANSWERED)
+        assert texts(agent) == ["hello"]
 
 
 async def test_an_instance_of_that_name_in_another_directory_gets_nothing(tmp_path: Path) -> None:
