@@ -1,16 +1,14 @@
-"""The command line of `opencode-gateway`: parsing, errors and exit codes; each command's work is in `commands/`.
-
-Exit codes: 0 fine, 1 something is wrong, 2 usage or the gateway's own files.
-"""
+"""The command line of `opencode-gateway`; each command's work is in `commands/`."""
 
 from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
+from opencode_common.command_line import Program, program
 from opencode_gateway.configuration import DEFAULT_PATH
 from opencode_gateway.errors import ConfigError, GatewayError
 
@@ -31,7 +29,7 @@ COMMANDS: Final = (
 """Each is the click command of that name in the module of that name in `commands/`."""
 
 
-class _Commands(click.Group):
+class _Commands(Program):
     """Loads a command's module when it is needed: only `serve` pays for the service's libraries."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -45,25 +43,17 @@ class _Commands(click.Group):
         command: click.Command = getattr(import_module(f"opencode_gateway.commands.{cmd_name}"), cmd_name)
         return command
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; what a person can mend becomes one line and an exit code."""
-        try:
-            return super().invoke(ctx)
-        except GatewayError as error:
-            click.echo(f"{PROGRAM}: {error}", err=True)
-            ctx.exit(2 if isinstance(error, ConfigError) else 1)
 
-
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@program(PROGRAM, cls=_Commands, errors=(GatewayError,), settings_errors=(ConfigError,), extra="gateway")
 @click.option(
     "--config",
+    metavar="FILE",
     type=click.Path(path_type=Path),
     envvar="GATEWAY_CONFIG",
     default=DEFAULT_PATH,
     show_default=True,
     help="gateway.json; GATEWAY_CONFIG names it, too.",
 )
-@click.version_option(package_name="opencode-relay", prog_name=PROGRAM)
 @click.pass_context
 def cli(context: click.Context, *, config: Path) -> None:
     """Serve the MCP servers of this relay to chat clients, and administer who may use them."""
@@ -71,5 +61,5 @@ def cli(context: click.Context, *, config: Path) -> None:
 
 
 def main() -> None:
-    """Run the command line; click ends the process with the exit code."""
-    cli(prog_name=PROGRAM)
+    """Run the command line, and end the process with its exit code."""
+    cli.main(prog_name=PROGRAM)

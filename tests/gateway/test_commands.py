@@ -292,7 +292,7 @@ async def test_a_disabled_user_can_be_let_in_again(server: AuthorizationServer, 
     assert server.users.load()["ann"].disabled
     assert "disabled" in owner.runs("users", "list")
 
-    owner.runs("users", "disable", "ann", "--undo")
+    owner.runs("users", "enable", "ann")
 
     assert not server.users.load()["ann"].disabled
 

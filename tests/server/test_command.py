@@ -28,15 +28,14 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 from opencode_mcp.cli import main
 sys.argv = ["opencode-mcp"]
-sys.exit(main())
+main()
 """
 """The command, in a Python where one package is not installed."""
 ON_A_RELAY = """\
 #!{python}
-import sys
 from pathlib import Path
 from opencode_mcp.cli import main
-sys.exit(main(Path({relay_json!r})))
+main(Path({relay_json!r}))
 """
 
 
@@ -131,12 +130,12 @@ def test_without_its_extra_the_command_says_in_one_line_what_to_install(package:
     ended = run(sys.executable, "-c", BLOCKED_IMPORT.format(name=package))
     assert ended.returncode == 2
     assert ended.stderr == (
-        f"opencode-mcp: {package} is not installed: the server needs its extra. In a clone of opencode-relay: "
+        f"opencode-mcp: {package} is not installed: it comes with the extra server. In a clone of opencode-relay: "
         "pipx install --force '.[server]'\n"
     )
 
 
 def test_it_says_its_version_and_what_it_takes_without_starting() -> None:
-    assert run(str(SERVER_COMMAND), "--version").stdout == f"{version('opencode-relay')}\n"
+    assert run(str(SERVER_COMMAND), "--version").stdout == f"opencode-mcp {version('opencode-relay')}\n"
     assert "RELAY_REGISTRY_DIR" in run(str(SERVER_COMMAND), "--help").stdout
     assert run(str(SERVER_COMMAND), "--no-such-option").returncode == 2
