@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_common import database
-from opencode_fleet import outbox as outbox_module
+from opencode_fleet import room as room_module
 from opencode_fleet.errors import NoSuchInstance, Refused
 from opencode_fleet.later import Kept
 from opencode_fleet.model import Outcome, Permission
@@ -167,8 +167,8 @@ async def test_a_name_that_was_never_seen_is_refused_and_one_that_the_journal_kn
 
 
 async def test_there_is_room_for_so_many_and_so_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "MAX_OF_INSTANCE", 2)
-    monkeypatch.setattr(outbox_module, "MAX_BYTES_OF_INSTANCE", 10)
+    monkeypatch.setattr(room_module, "MAX_OF_INSTANCE", 2)
+    monkeypatch.setattr(room_module, "MAX_BYTES_OF_INSTANCE", 10)
     async with away(tmp_path, FakeAgent()) as relay:
         await kept(relay, "12345")
         with pytest.raises(Refused, match="1 messages wait for “laptop”; there is room for 2, and for 10 bytes"):
