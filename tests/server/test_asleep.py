@@ -22,9 +22,11 @@ from opencode_journal.entries import (
     MESSAGE_FAILED,
     TURN_ENDED,
 )
+from opencode_mcp.caller import Caller
 from opencode_mcp.tools.control import control
 from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.instances import instances
+from opencode_mcp.tools.wait import wait
 from opencode_mcp.views.messages import kept as kept_text
 from support.asleep import away, come_back, kept, leave, look_at_once, recorded, sent, texts
 from support.fake_agent import FakeAgent
@@ -145,6 +147,26 @@ async def test_the_same_message_again_is_kept_once_and_not_sent_again_after_its_
         with pytest.raises(Refused, match=f"{first} was delivered, and its turn is done. Nothing was sent again"):
             await sent(relay, "once only")
         assert texts(agent) == ["once only", "another"]
+
+
+async def test_its_end_is_told_as_theirs_to_who_sent_it_and_by_name_to_others(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    agent.add_session("/")
+    async with away(tmp_path, agent) as relay:
+        ann, ben = (relay.face.of(Caller(login, relay.face.caller.may)) for login in ("ann", "ben"))
+        before = structured(await inbox(ann))["cursor"]
+        await kept(relay, "hello", by="ann")
+        await kept(relay, "to nobody", by="ben", session="ses_gone")
+        come_back(relay)
+        await recorded(relay, MESSAGE_ANSWERED)
+        await recorded(relay, MESSAGE_FAILED)
+        for tool in (inbox, wait):
+            told = text_of(await tool(ann, before))
+            assert "· your message was delivered, and is done" in told
+            assert "· a message of ben failed" in told
+            told = text_of(await tool(ben, before))
+            assert "· a message of ann was delivered, and is done" in told
+            assert "· your message failed" in told
 
 
 # -- what is refused -------------------------------------------------------------------------------------------------
