@@ -101,7 +101,7 @@ async def test_a_turn_that_ended_while_the_line_was_cut_is_told_once_it_is_mende
 async def test_a_turn_that_was_stopped_at_the_desk_while_the_line_was_cut_is_told_as_stopped(
     laptop: Driven, registry_dir: Path, model: ScriptedModel
 ) -> None:
-    async with over_a_line(laptop, registry_dir, send_timeout=5) as (client, line):
+    async with over_a_line(laptop, registry_dir, send_timeout=2) as (client, line):
         cursor = (await client.call("inbox")).structured["cursor"]
         # Cut before anything is heard of it, so that its records alone tell of it.
         line.lose_answer(laptop.prompt_path)
