@@ -72,7 +72,7 @@ async def send(
     if abort:
         ended = await face.driver.stop(target, wanted)
         if not message.strip():
-            return answered(*stopped(target, ended))
+            return answered(*stopped(target, ended, face.shown))
         wanted = wanted or ended
     outcome = await face.driver.send(target, message, wanted, progress(ctx), manner)
     face.attachments.sent(files)
@@ -115,7 +115,7 @@ async def _send_to_all(
     outcomes = await face.driver.send_to_all(targets, message, wanted, manner)
     if not all(isinstance(outcome, RelayError) for outcome in outcomes):
         face.attachments.sent(files)
-    return answered(*sent_to_all(list(zip(targets, outcomes, strict=True))))
+    return answered(*sent_to_all(list(zip(targets, outcomes, strict=True)), face.shown))
 
 
 async def _targets(fleet: Fleet, names: list[str]) -> list[Instance]:
