@@ -65,6 +65,10 @@ class Driver:
         """What posts its messages: a session takes one at a time, whoever sends it."""
         return self._sender
 
+    def unknown(self, instance: Instance, session_id: str) -> str:
+        """Say that it is not known what became of a command that a server sent there and then ended; else empty."""
+        return self._sender.earlier.commands.unknown(instance.name, session_id)
+
     # -- sending -------------------------------------------------------------------------------------------------
 
     async def send(

@@ -175,9 +175,9 @@ class Rows:
                 self._count_entries("seq <= ?", last, sign="-")
                 self._db.execute("DELETE FROM entries WHERE seq <= ?", (last,))
             self._db.execute("DELETE FROM handles WHERE used_at < ?", (before,))
-            self._db.execute(
-                "DELETE FROM states WHERE set_at < ? AND NOT (key >= ? AND key < ?)", (before, KEPT, _behind(KEPT))
-            )
+            # By their keys, as it would take long to look through what is kept, which may be files.
+            self._db.execute("DELETE FROM states WHERE key < ? AND set_at < ?", (KEPT, before))
+            self._db.execute("DELETE FROM states WHERE key >= ? AND set_at < ?", (_behind(KEPT), before))
         return count
 
     def _count_entries(self, which: str, *values: int, sign: str = "+") -> None:

@@ -64,7 +64,7 @@ def listed(
     `others`: what waits too, and is counted alone. `how`: what lists it.
     """
     now = time.time()
-    view = InboxView(face.handles, face.shown, now)
+    view = InboxView(face.handles, face.shown, now, face.caller.login)
     asks = list(zip(waiting, view.waiting_rows(waiting), strict=True))
     ended = list(zip(ends, view.end_rows(ends), strict=True))
     result = InboxResult.model_construct(

@@ -35,9 +35,9 @@ MAX_ENDS: Final = 50
 MAX_LISTING: Final = 20_000
 """Asks, ends, and characters of asks in one answer, whatever registers."""
 MESSAGE_ENDS: Final = {
-    MESSAGE_ANSWERED: "your message was delivered, and is done",
-    MESSAGE_FAILED: "your message failed",
-    MESSAGE_EXPIRED: "your message has expired, and was not sent",
+    MESSAGE_ANSWERED: "was delivered, and is done",
+    MESSAGE_FAILED: "failed",
+    MESSAGE_EXPIRED: "has expired, and was not sent",
 }
 _RESULTS: Final = {
     INSTANCE_LOST: "away",
@@ -105,6 +105,8 @@ class InboxView:
     handles: Handles
     shown: Shown
     now: float
+    login: str
+    """Of who reads it: a message that waited is theirs, or somebody else's."""
 
     def waiting_rows(self, asks: Sequence[Waiting]) -> list[WaitingRow]:
         """Return what programs get of asks."""
@@ -176,12 +178,16 @@ class InboxView:
             busy = entry.data.get("turns", 0)
             said = "nothing is heard of it any more" + (f", {busy} turns ran" if busy else "")
         elif entry.kind in MESSAGE_ENDS:
-            said = MESSAGE_ENDS[entry.kind]
+            said = f"{self._whose(entry)} {MESSAGE_ENDS[entry.kind]}"
         else:
             is_unseen = entry.data.get("unseen", False)
             said = "it no longer runs; how it ended was not seen, `read` tells" if is_unseen else row.result
         problem = f": {row.problem}" if row.problem else ""
         return f"{_where(row)} · {said}, {age_text(self.now - row.at)}{problem}"
+
+    def _whose(self, entry: Entry) -> str:
+        by = str(entry.data.get("by", ""))
+        return "your message" if by == self.login else f"a message of {one_line(by, _TITLE)}"
 
 
 def _where(row: WaitingRow | EndRow) -> str:

@@ -47,6 +47,10 @@ class Shown:
         """Return what the person and the model call an ask."""
         return self._handles.of_ask(instance.name, ask_id)
 
+    def session(self, instance: Instance, session_id: str) -> str:
+        """Return what the person and the model call a session; what is empty stays so."""
+        return self._handles.of_session(instance.name, session_id) if session_id else ""
+
     def rows(self, instance: Instance, asks: Sequence[Ask]) -> list[AskRow]:
         """Return what programs get of asks."""
         self._handles.prepare("a", [(instance.name, ask.id) for ask in asks])
@@ -67,7 +71,7 @@ class Shown:
             self._note(instance, ask, is_whole=is_whole)
             if not is_whole:
                 (too_large if whole is None else parts).append(row.handle)
-            blocks.append(_block(row, block))
+            blocks.append(self._block(instance, row, block))
             length += len(block)
         return _listing(blocks, parts, too_large)
 
@@ -76,7 +80,7 @@ class Shown:
         whole = whole_text(instance, ask)
         self._note(instance, ask, is_whole=whole is not None)
         (row,) = self.rows(instance, [ask])
-        block = _block(row, outline(instance, ask) if whole is None else whole)
+        block = self._block(instance, row, outline(instance, ask) if whole is None else whole)
         return _listing([block], [], [row.handle] if whole is None else [])
 
     def brief(self, instance: Instance, ask: Ask, left: int) -> tuple[str, bool]:
@@ -89,6 +93,9 @@ class Shown:
     def is_listed(self, instance: Instance, ask: Ask) -> bool:
         """Tell whether this process wrote the ask whole, as it is now: else it may not be approved."""
         return self._seen.get((instance.name, ask.id)) == hash(ask)
+
+    def _block(self, instance: Instance, row: AskRow, text: str) -> str:
+        return f"{row.handle} ({row.kind}, session {self.session(instance, row.session)})\n{text}"
 
     def _note(self, instance: Instance, ask: Ask, *, is_whole: bool) -> None:
         key, content = (instance.name, ask.id), hash(ask)
@@ -113,10 +120,6 @@ class ShownByLogin:
         while len(self._shown) > MAX_LOGINS:
             self._shown.popitem(last=False)
         return shown
-
-
-def _block(row: AskRow, text: str) -> str:
-    return f"{row.handle} ({row.kind}, session {row.session})\n{text}"
 
 
 def _listing(blocks: list[str], parts: list[str], too_large: list[str]) -> str:
