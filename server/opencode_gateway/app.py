@@ -26,7 +26,7 @@ from opencode_gateway.door.limits import CallLimits
 from opencode_gateway.door.tokens_first import TokensFirst
 from opencode_gateway.pages import landing
 from opencode_gateway.pages.uploads import UploadPages
-from opencode_gateway.telling import telling_people
+from opencode_gateway.telling import Telling
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -71,12 +71,12 @@ def build_app(
         for name, server in servers.items()
     }
     children = Children(served, environ, configuration.tool_timeout_seconds, release)
+    telling = Telling(configuration.data_dir, served, environ, configuration.public_url)
     observing = frozenset(configuration.capabilities["observe"])
 
     @asynccontextmanager
     async def lifespan(_server: FastMCP[None]) -> AsyncIterator[None]:
-        telling = telling_people(configuration.data_dir, served, environ)
-        async with children.running(), uploads.pruning(), telling:
+        async with children.running(), uploads.pruning(), telling.running():
             # Older defaults that somebody wrote out are no reason not to serve, nor to guess who may do what is new.
             for warning in children.compared(configuration.capabilities).warnings():
                 _log.warning("%s", warning)

@@ -9,22 +9,26 @@ from contextlib import asynccontextmanager, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
 
 from opencode_common.database import DatabaseError
 from opencode_gateway.calls.servers import OPENCODE
 from opencode_gateway.errors import Refused, StoreError
+from opencode_notify.browsers import Browsers
 from opencode_notify.ledger import Ledger
 from opencode_notify.notice import Notice
 from opencode_notify.rules import FILE_NAME
 from opencode_notify.sender import SEND_SECONDS
-from opencode_notify.service import DIRECTORY, telling
+from opencode_notify.service import telling
+from opencode_notify.tables import DIRECTORY
 from opencode_notify.tables import FILE_NAME as LEDGER_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
     from opencode_gateway.calls.servers import Servers
     from opencode_notify.notice import Outlet
+    from opencode_notify.receipts import Receipts
 
 _STATE_DIR: Final = "RELAY_STATE_DIR"
 _OUTLETS: Final = "opencode_notify.kinds"
@@ -101,25 +105,73 @@ def opened_ledger(state_dir: Path | None) -> Iterator[Ledger | None]:
         ledger.close()
 
 
-@asynccontextmanager
-async def telling_people(data_dir: Path, servers: Servers, environ: Mapping[str, str]) -> AsyncIterator[None]:
-    """Tell people meanwhile; where that is not possible the log says why, and the gateway serves all the same."""
-    state_dir = state_directory(servers, environ)
-    if state_dir is None:
-        _log.info("nobody is told what needs them: set %s for the server %s", _STATE_DIR, OPENCODE)
-        yield
-        return
-    sender = telling(state_dir, data_dir / FILE_NAME, _outlet_of)
-    try:
-        await sender.__aenter__()
-    except (OSError, DatabaseError) as error:
-        _log.warning("nobody is told what needs them: %s: %s", state_dir / DIRECTORY, _why(error))
-        yield
-        return
-    try:
-        yield
-    finally:
-        await sender.__aexit__(None, None, None)
+class Telling:
+    """Tells people what needs them, and takes what their pages say of it.
+
+    Args:
+        data_dir: has the file of who is told what.
+        servers: of which the OpenCode server's state directory is taken.
+        environ: the gateway's own.
+        public_url: of this gateway.
+        page_of: the address of a message's page by its id; it decides nothing by being fetched. Empty: there is none.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        servers: Servers,
+        environ: Mapping[str, str],
+        public_url: str,
+        *,
+        page_of: Callable[[str], str] = lambda _message: "",
+    ) -> None:
+        self._people = data_dir / FILE_NAME
+        self._state_dir = state_directory(servers, environ)
+        self._page_of = page_of
+        parts = urlsplit(public_url)
+        self._relay = parts.netloc
+        contact = public_url if parts.scheme == "https" else f"mailto:opencode-relay@{parts.hostname}"
+        self.browsers = Browsers(self._people, contact)
+        self._receipts: Receipts | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Tell people meanwhile; where that is not possible the log says why, and the gateway serves all the same."""
+        if self._state_dir is None:
+            _log.info("nobody is told what needs them: set %s for the server %s", _STATE_DIR, OPENCODE)
+            yield
+            return
+        sender = telling(
+            self._state_dir,
+            self._people,
+            _outlet_of,
+            page_of=self._page_of,
+            relay=self._relay,
+            drop=self.browsers.drop,
+        )
+        try:
+            self._receipts = await sender.__aenter__()
+        except (OSError, DatabaseError) as error:
+            _log.warning("nobody is told what needs them: %s: %s", self._state_dir / DIRECTORY, _why(error))
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._receipts = None
+            await sender.__aexit__(None, None, None)
+
+    def opened(self, login: str, message: str) -> list[tuple[str, str]]:
+        """Note that this login has opened a message of theirs.
+
+        Returns the instance and the agent's id of each ask of it that still waits; see `Receipts`.
+        """
+        return [] if self._receipts is None else self._receipts.opened(login, message)
+
+    def shown(self, message: str) -> None:
+        """Note that a browser has shown a message."""
+        if self._receipts is not None:
+            self._receipts.shown(message)
 
 
 def _why(error: OSError | DatabaseError) -> str:
