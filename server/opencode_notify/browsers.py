@@ -12,7 +12,7 @@ from opencode_common.files import read_small_file, write_new
 from opencode_notify.network import INTERNET, Address, Network
 from opencode_notify.notice import Receipt
 from opencode_notify.outlets import web_push
-from opencode_notify.problems import NotifyError
+from opencode_notify.problems import NotifyError, NotTaken
 from opencode_notify.rules import MAX_OUTLETS, OutletSettings, Person, changing_people
 from opencode_notify.web_push_crypto import Vapid, new_vapid_key
 
@@ -62,8 +62,8 @@ class Browsers:
 
         Raises:
             BadSettings: the subscription is none; the text names what is wrong, and quotes nothing.
-            NotifyError: the person has enough browsers, its push service is at no public address, or the file does
-                not serve.
+            NotTaken: the person has enough browsers, or its push service is at no public address.
+            NotifyError: the file does not serve.
         """
         given = {name: subscription.get(name, "") for name in ("endpoint", "p256dh", "auth")}
         settings = {**given, "vapid_key": await asyncio.to_thread(self._key), "contact": self._contact}
@@ -71,7 +71,7 @@ class Browsers:
         host = Address.of(given["endpoint"], "endpoint", allow_private=False).url.host
         places = await self._network.places_of(host, allow_private=False)
         if isinstance(places, Receipt):
-            raise NotifyError("the push service of this browser is at no public address, or cannot be looked up now")
+            raise NotTaken("the push service of this browser is at no public address, or cannot be looked up now")
         return await asyncio.to_thread(self._put, person, settings, device)
 
     def _put(self, person: str, settings: dict[str, str], device: str) -> str:
@@ -118,9 +118,9 @@ def _is_at(outlet: OutletSettings, endpoint: str) -> bool:
 
 def _check_room(kept: tuple[OutletSettings, ...]) -> None:
     if sum(each.kind == KIND for each in kept) >= MAX_BROWSERS:
-        raise NotifyError(f"you are told by {MAX_BROWSERS} browsers already: switch it off in one of them first")
+        raise NotTaken(f"you are told by {MAX_BROWSERS} browsers already: switch it off in one of them first")
     if len(kept) >= MAX_OUTLETS:
-        raise NotifyError(f"you have {MAX_OUTLETS} outlets already: have the owner of the relay remove one")
+        raise NotTaken(f"you have {MAX_OUTLETS} outlets already: have the owner of the relay remove one")
 
 
 def _free_name(device: str, taken: set[str]) -> str:

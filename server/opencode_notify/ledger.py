@@ -189,6 +189,10 @@ class Ledger:
             self._all("SELECT * FROM items WHERE message = ? AND settled_at IS NULL ORDER BY at, key", message)
         )
 
+    def told_by(self, message: str) -> list[Item]:
+        """Return all that a message told, settled or not, the oldest first."""
+        return _items(self._all("SELECT * FROM items WHERE message = ? ORDER BY at, key", message))
+
     def unopened(self, person: str, before: float) -> dict[str, list[str]]:
         """Return messages of asks that still wait, were opened nowhere, and went to no outlet since `before`.
 

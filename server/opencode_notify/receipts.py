@@ -42,7 +42,7 @@ class Receipts:
         self._clock = clock
 
     def opened(self, person: str, message: str) -> list[tuple[str, str]]:
-        """Note that a person has opened a message of theirs; return which of its asks still wait.
+        """Note that a person has opened a message of theirs; return which of its asks still wait, or its only ask.
 
         The values are the instance and the agent's id of each. Of anybody else's message nothing is noted or told.
         Never raises: what cannot be noted leaves the escalation as it is.
@@ -51,8 +51,10 @@ class Receipts:
             if self._ledger.person_of(message) != person:
                 return []
             self._ledger.saw(message, None, "opened", self._clock())
-            items = self._ledger.items_of(message)
-            return [item.ask for item in items if item.ask and still_waits(self._journal, item)]
+            told = self._ledger.told_by(message)
+            asks = [item.ask for item in told if item.ask]
+            waiting = [item.ask for item in told if item.ask and still_waits(self._journal, item)]
+            return waiting or (asks if len(told) == 1 else [])
         except DatabaseError as error:
             _log.warning("a receipt is lost: %s", error)
             return []

@@ -13,9 +13,11 @@ from click.testing import CliRunner
 from opencode_gateway import telling
 from opencode_gateway.cli import cli
 from opencode_gateway.errors import Refused
+from opencode_notify.browsers import KEY_FILE
 from opencode_notify.notice import Receipt
 from opencode_notify.outlets.webhook import new_secret
 from opencode_notify.rules import load_people
+from opencode_pages.parts import Subscription, ToldAsk, Unavailable, Visitor
 from support.fake_outlet import FakeOutlet, told
 from support.fake_receiver import receiver
 from support.waiting import eventually_async
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from click.testing import Result
 
     from notify.conftest import Told
+    from opencode_pages.parts import Pushes
 
 URL = "https://relay.example.org"
 SETTINGS = json.dumps({"url": "https://push.example.org/secret"})
@@ -203,6 +206,34 @@ async def test_the_gateway_sends_by_the_outlets_that_it_has(ann: Told, tmp_path:
         told_ = json.loads(server.got[0].body)
         assert "laptop-app" in told_["title"] + told_["body"]
         assert server.got[0].headers["webhook-id"] == told_["id"]
+
+
+async def test_pages_lead_from_a_message_to_its_ask_and_have_browsers_told(
+    ann: Told, owner: Owner, tmp_path: Path
+) -> None:
+    del owner
+    found = telling.Telling(tmp_path, {}, {"RELAY_STATE_DIR": str(ann.directory)}, URL, has_pages=True)
+    visitor = Visitor("ann", "Ann", frozenset({"approve"}))
+    assert await found.opened(visitor, "0" * 20) is None
+    async with found.running():
+        ann.fleet.asks("laptop-app", "per_1")
+        await eventually_async(lambda: len(told(ann.file)) == 1)
+        [notice] = told(ann.file)
+        assert notice["url"] == f"{URL}/told/{notice['id']}"
+        assert await found.opened(visitor, notice["id"]) == ToldAsk("laptop-app", "per_1")
+        assert await found.opened(Visitor("ben", "Ben", frozenset({"approve"})), notice["id"]) is None
+        await found.shown(notice["id"])
+    pushes: Pushes | None = found.pushes()
+    assert pushes is not None
+    with pytest.raises(Unavailable, match="no subscription that can be used"):
+        await pushes.add(visitor, Subscription("https://127.0.0.1/", "", ""), "phone")
+    await pushes.remove(visitor, "https://127.0.0.1/")
+    ann.path.chmod(0o644)
+    with pytest.raises(Unavailable) as refused:
+        await pushes.remove(visitor, "https://127.0.0.1/")
+    assert str(tmp_path) not in str(refused.value)
+    (tmp_path / KEY_FILE).write_text("no key")
+    assert found.pushes() is None
 
 
 async def test_where_no_journal_can_be_had_the_gateway_serves_all_the_same(

@@ -28,6 +28,16 @@ async def test_a_message_leads_to_those_of_its_asks_that_still_wait(ann: Told, r
     assert sorted(receipts.opened("ann", notice["id"])) == [("laptop-app", "per_1"), ("laptop-app", "per_2")]
     ann.fleet.settles("laptop-app", "per_1")
     assert receipts.opened("ann", notice["id"]) == [("laptop-app", "per_2")]
+    ann.fleet.settles("laptop-app", "per_2")
+    assert receipts.opened("ann", notice["id"]) == []
+
+
+async def test_a_message_of_one_ask_leads_to_it_when_it_is_settled_too(ann: Told, receipts: Receipts) -> None:
+    ann.fleet.asks("laptop-app", "per_1")
+    [notice] = await ann.goes_on()
+    ann.fleet.settles("laptop-app", "per_1")
+    await ann.goes_on()
+    assert receipts.opened("ann", notice["id"]) == [("laptop-app", "per_1")]
 
 
 async def test_what_was_opened_goes_to_no_further_outlet_and_only_its_person_opens_it(
