@@ -13,6 +13,7 @@ import httpx2
 from opencode_common.database import DatabaseError
 from opencode_common.finding import Finding, fault, note, ok
 from opencode_gateway.calls.names import Names
+from opencode_gateway.calls.servers import OPENCODE
 from opencode_gateway.configuration import PasswordSignIn
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.enrolment import list_clients, opened_at
@@ -67,6 +68,32 @@ def tools_are_listed(servers: Servers, configuration: Configuration) -> list[Fin
     return [note("tools", text) for text in warnings] or [
         note("tools", "not all servers were asked for theirs", asking)
     ]
+
+
+def described_approvals(configuration: Configuration) -> str:
+    """Return where asks are decided, and with what."""
+    where = "on the page alone" if configuration.approvals == "page" else "in chats and on the page"
+    passkeys = configuration.passkey_for
+    return f"{where}; {' and '.join(passkeys)} with a passkey alone" if passkeys else where
+
+
+def without_pages(configuration: Configuration, servers: Servers) -> str:
+    """Return why what is to be decided on the page can be decided nowhere; empty if it can, or is not to be."""
+    if configuration.approvals != "page" and not configuration.passkey_for:
+        return ""
+    server = servers.get(OPENCODE)
+    if server is None:
+        return f"approvals or passkey_for needs the page, which a server called {OPENCODE} alone has"
+    if not server.is_told_callers(OPENCODE):
+        return f"approvals or passkey_for needs the page, and {OPENCODE} is not told who calls: see its RELAY_CALLERS"
+    return ""
+
+
+def approvals_have_a_page(servers: Servers, configuration: Configuration) -> list[Finding]:
+    """See that asks can be decided where they are to be."""
+    if problem := without_pages(configuration, servers):
+        return [fault("approvals", problem, "Correct servers.json, or take the setting out of gateway.json")]
+    return [ok("approvals", described_approvals(configuration))]
 
 
 def files_are_private(data_dir: Path) -> list[Finding]:

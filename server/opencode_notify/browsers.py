@@ -89,8 +89,10 @@ class Browsers:
         with changing_people(self._people) as people:
             before = people.get(person, Person())
             kept = tuple(each for each in before.outlets if not _is_at(each, endpoint))
-            people[person] = Person(outlets=kept, rules=before.rules)
-            return len(kept) < len(before.outlets)
+            was_one = len(kept) < len(before.outlets)
+            if was_one:
+                people[person] = Person(outlets=kept, rules=before.rules)
+            return was_one
 
     def drop(self, person: str, settings: OutletSettings) -> bool:
         """Take out what its push service says is gone, if it is a browser that has not subscribed anew since."""

@@ -82,6 +82,7 @@ async def test_a_browser_that_comes_again_is_one(ann: Told, browsers: Browsers, 
     assert await browsers.add("ann", FakeBrowser().subscription(server, "/push/2"), "") == "browser-2"
     assert names(ann) == ["phone", "browser", "browser-2"]
     assert not browsers.remove("ben", subscription["endpoint"])
+    assert load_people(ann.path).keys() == {"ann"}
     assert browsers.remove("ann", subscription["endpoint"])
     assert names(ann) == ["phone", "browser-2"]
 

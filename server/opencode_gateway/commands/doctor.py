@@ -52,6 +52,7 @@ def _examined(config: Path) -> list[Finding]:
         ok("settings", f"{configuration.resource} on {configuration.listen}"),
         *examination.servers_found(servers, configuration, os.environ),
         *examination.tools_are_listed(servers, configuration),
+        *examination.approvals_have_a_page(servers, configuration),
     ]
     try:
         # From here on as the service's account, whose files may lead anywhere.
