@@ -66,6 +66,15 @@ async def test_an_outlet_that_is_in_no_list_any_more_fails_no_more(failed: Told)
     assert {each.outlet: each.state for each in failed.ledger.deliveries(9)} == {"phone": "failed", "mail": "sent"}
 
 
+async def test_so_it_is_with_one_that_nothing_waits_for(failed: Told) -> None:
+    failed.fleet.settles("laptop-app", "per_1")
+    await failed.goes_on()
+    assert len(failing(failed.directory)) == 1
+    failed.rules("mail")
+    await failed.goes_on()
+    assert failing(failed.directory) == []
+
+
 async def test_doctor_names_what_fails_and_what_helps(failed: Told) -> None:
     [finding] = people_are_told(failed.path, failed.directory)
     assert (finding.state, finding.text) == ("fault", SAID)
