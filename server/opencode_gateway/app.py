@@ -29,7 +29,7 @@ from opencode_gateway.door.streams import StreamEnds
 from opencode_gateway.door.tokens_first import TokensFirst
 from opencode_gateway.pages import landing
 from opencode_gateway.pages.uploads import UploadPages
-from opencode_gateway.telling import state_directory, telling_people
+from opencode_gateway.telling import Telling, state_directory
 from opencode_pages.inbox import EVENTS_PATH
 from opencode_pages.paths import INBOX_PATH
 from opencode_pages.routes import routes
@@ -83,15 +83,17 @@ def build_app(
     opencode = children.opencode()
     pages: list[Route] = []
     changes = Changes(state_directory(served, environ))
-    if door is not None and opencode is not None and opencode.server.is_told_callers(opencode.name):
-        source = OpenCodeSource(opencode, log, changes, configuration.public_url, configuration.passkey_for)
-        pages = routes(source, door)
+    asked = opencode if opencode is not None and opencode.server.is_told_callers(opencode.name) else None
+    has_pages = asked is not None and door is not None
+    telling = Telling(configuration.data_dir, served, environ, configuration.public_url, has_pages=has_pages)
+    if asked is not None and door is not None:
+        source = OpenCodeSource(asked, log, changes, configuration.public_url, configuration.passkey_for)
+        pages = routes(source, door, pushes=telling.pushes(), told=telling)
     observing = frozenset(configuration.capabilities["observe"])
 
     @asynccontextmanager
     async def lifespan(_server: FastMCP[None]) -> AsyncIterator[None]:
-        telling = telling_people(configuration.data_dir, served, environ)
-        async with children.running(), uploads.pruning(), changes.running(), telling:
+        async with children.running(), uploads.pruning(), changes.running(), telling.running():
             # Older defaults that somebody wrote out are no reason not to serve, nor to guess who may do what is new.
             for warning in children.compared(configuration.capabilities).warnings():
                 _log.warning("%s", warning)

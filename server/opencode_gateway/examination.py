@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import httpx2
 
+from opencode_common.database import DatabaseError
 from opencode_common.finding import Finding, fault, note, ok
 from opencode_gateway.calls.names import Names
 from opencode_gateway.calls.servers import OPENCODE
@@ -19,6 +20,9 @@ from opencode_gateway.oauth.enrolment import list_clients, opened_at
 from opencode_gateway.oauth.redirects import commanded, switches
 from opencode_gateway.refusal_log import list_refusals
 from opencode_gateway.store import FILE_NAME
+from opencode_notify.failing import failing, in_words
+from opencode_notify.problems import NotifyError
+from opencode_notify.rules import load_people
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -229,6 +233,32 @@ def refused_lately(store: Store, now: float) -> list[Finding]:
             note("refusals", f"and {len(rows) - _SHOWN} more", "`sudo opencode-gateway refusals` lists them")
         )
     return findings
+
+
+def people_are_told(people_file: Path, state_dir: Path | None) -> list[Finding]:
+    """See that there are outlets, and that none fails. `state_dir`: None where it is not known here."""
+    try:
+        people = load_people(people_file)
+        failed = failing(state_dir) if state_dir is not None else []
+    except NotifyError as error:
+        return [fault("telling", str(error), AGAIN)]
+    except (OSError, DatabaseError) as error:
+        return [fault("telling", f"what was told cannot be read: {error}", f"See {state_dir}. {AGAIN}")]
+    count = sum(len(person.outlets) for person in people.values())
+    if not count:
+        return [
+            note("telling", "nobody is told what needs them", "`sudo opencode-gateway notify add` adds an outlet")
+        ]
+    if state_dir is None:
+        return [note("telling", f"{count} outlets; no journal is known here", "Set RELAY_STATE_DIR for the server")]
+    return [
+        fault(
+            "telling",
+            in_words(each),
+            f"`sudo opencode-gateway notify test {each.person} {each.outlet}` says whether it works now",
+        )
+        for each in failed
+    ] or [ok("telling", f"{count} outlet{'' if count == 1 else 's'}, and none fails")]
 
 
 def _sentence(text: str) -> str:
