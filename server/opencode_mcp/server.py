@@ -25,7 +25,7 @@ from opencode_mcp.caller import caller_of
 from opencode_mcp.completions import names_of
 from opencode_mcp.face import Face
 from opencode_mcp.prompts import offer_prompts
-from opencode_mcp.resources import Resources
+from opencode_mcp.resources import FOR_PAGES, Resources
 from opencode_mcp.tool import failure
 from opencode_mcp.tools import changes, control, inbox, instances, read, reply, send, sessions, wait
 from opencode_mcp.views.rows import inlined, without_titles
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from mcp.server.mcpserver import Context
-    from mcp_types import CallToolResult, GetPromptResult, InputRequiredResult, Resource
+    from mcp_types import CallToolResult, GetPromptResult, InputRequiredResult, Resource, ResourceTemplate
     from mcp_types import Tool as OfferedTool
 
     from opencode_fleet.settings import Settings
@@ -75,7 +75,12 @@ class _Server(MCPServer[Fleet]):
 
     async def list_resources(self) -> list[Resource]:
         """Return the resources that are always there, and those of the instances that there are now."""
-        return [*await super().list_resources(), *await self._present()]
+        always = [each for each in await super().list_resources() if each.uri not in FOR_PAGES]
+        return [*always, *await self._present()]
+
+    async def list_resource_templates(self) -> list[ResourceTemplate]:
+        """Return the templates that are for chats."""
+        return [each for each in await super().list_resource_templates() if each.uri_template not in FOR_PAGES]
 
     async def get_prompt(
         self, name: str, arguments: dict[str, Any] | None = None, context: Context[Fleet, Any] | None = None
