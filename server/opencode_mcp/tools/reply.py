@@ -10,12 +10,14 @@ from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
 from pydantic import Field
 
-from opencode_fleet.errors import NotOpen
+from opencode_fleet.errors import NotOpen, Refused
 from opencode_fleet.fleet import Fleet
+from opencode_fleet.model import Outcome
 from opencode_mcp.caller import DRIVE
 from opencode_mcp.face import Face
 from opencode_mcp.tool import ALL, InstanceName, Tool, answered, progress
-from opencode_mcp.views.turns import ReplyResult, replied, turned, waiting
+from opencode_mcp.views.documents import digest_of
+from opencode_mcp.views.turns import ReplyResult, SettledRow, replied, turned, waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +60,10 @@ async def reply(
             found = await face.driver.open_ask(target, asks[0])
         return answered(face.shown.whole(target, found), waiting(target, [found], face.shown))
 
+    if face.caller.shown:
+        return await _decided(face, target, asks, answer)
+    if face.ways.is_page_alone:
+        return await _decided_there(face, ctx, target, asks)
     is_seen = partial(face.shown.is_listed, target)
     may_prompt = DRIVE in face.caller.may
     if len(asks) == 1 and asks != [ALL]:
@@ -73,6 +79,41 @@ async def reply(
             note = f"not decided, as they were not listed whole before: {', '.join(others[:MAX_ASKS])}"
     replies = await face.driver.reply_to_several(target, asks, answer, progress(ctx), is_seen, may_prompt=may_prompt)
     return answered(*replied(target, replies, face.shown, note, names))
+
+
+async def _decided(face: Face, target: Instance, asks: list[str], answer: str | list[str]) -> CallToolResult:
+    """Settle what the page had before the person, and nothing else; the turn goes on by itself."""
+    if len(asks) != 1 or asks == [ALL]:
+        raise Refused("a page decides one ask at a time, by its handle or id; nothing was settled")
+
+    def is_same(ask: Ask) -> bool:
+        return digest_of(target, ask) == face.caller.shown
+
+    with _by_handle(face, target):
+        settlement = await face.driver.decide(target, asks[0], answer, is_same, may_prompt=DRIVE in face.caller.may)
+    name = face.shown.name(target, asks[0])
+    row = SettledRow(ask=name, result="settled", text=settlement.decision)
+    result = ReplyResult(instance=target.name, session="", result="settled", settled=[row])
+    return answered(f"{target.quoted}, {name}: settled ({settlement.decision}).", result)
+
+
+async def _decided_there(face: Face, ctx: Context[Fleet, Any], target: Instance, asks: list[str]) -> CallToolResult:
+    """Settle nothing, and wait for what the person decides on the page."""
+    if len(asks) > 1 or asks == [ALL]:
+        waits = [ask for ask in await face.driver.asks(target) if asks == [ALL] or ask.id in asks]
+        if not waits:
+            return _listed(face, target, await face.driver.asks(target), is_answered=True)
+        told = face.ways.not_here([face.shown.name(target, ask.id) for ask in waits])
+        return answered(told, waiting(target, waits, face.shown).model_copy(update={"note": told}))
+    on_text = progress(ctx)
+    with _by_handle(face, target):
+        ask = await face.driver.open_ask(target, asks[0])
+        told = face.ways.not_yet(face.shown.name(target, ask.id))
+        await on_text(told)
+        outcome = await face.driver.settled_there(target, ask.id, on_text)
+    if isinstance(outcome, Outcome):
+        return answered(*turned(target, outcome, face.shown))
+    return answered(told, waiting(target, [outcome], face.shown).model_copy(update={"note": told}))
 
 
 @contextmanager
