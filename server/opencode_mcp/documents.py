@@ -106,8 +106,7 @@ class Documents:
             name, ask_id = self._face.handles.ask(handle)
         except Refused as error:
             raise NoSuchAsk(str(error)) from None
-        found = await self._found(name, ask_id)
-        return found or ask_away(self._recorded(name, ask_id), self._face.handles, "")
+        return await self.ask_of(name, ask_id)
 
     async def ask_of(self, name: str, ask_id: str) -> AskDocument:
         """Return the same by the name of its instance and its own id. Raises `NoSuchAsk`."""
@@ -136,10 +135,12 @@ class Documents:
                 about=recorded.about,
             )
             return ask_away(waiting, handles, self._open.at(name).directory)
-        waiting, decision = self._recorded(name, ask_id), self._settled(name, ask_id, instance)
-        if waiting.since or decision is not None:
-            return ask_settled(waiting, handles, decision)
-        return None
+        opened, decision = self._opened(name, ask_id), self._settled(name, ask_id, instance)
+        if opened is None and decision is None:
+            return None
+        # One that came and went too fast for the journal may have nothing but its end.
+        nothing = Waiting(instance=name, id=ask_id, root="", title="", since=time.time(), is_question=False)
+        return ask_settled(opened or nothing, handles, decision)
 
     def _waiting(self, instance: Instance, ask: Ask, *, is_there: bool) -> Waiting:
         root = instance.state.root_of(ask.session_id)
@@ -155,8 +156,8 @@ class Documents:
             ask=ask,
         )
 
-    def _recorded(self, name: str, ask_id: str) -> Waiting:
-        """Return an ask as the journal tells of it; `since` is 0 where it does not."""
+    def _opened(self, name: str, ask_id: str) -> Waiting | None:
+        """Return an ask as the journal tells that it came; None where it does not."""
         for entry in reversed(self._face.journal.latest(_LOOKED_THROUGH, {ASK_OPENED})):
             if (entry.instance, entry.ask) == (name, ask_id):
                 return Waiting(
@@ -168,7 +169,7 @@ class Documents:
                     is_question=bool(entry.data.get("question")),
                     about=str(entry.data.get("about", "")),
                 )
-        return Waiting(instance=name, id=ask_id, root="", title="", since=0.0, is_question=False)
+        return None
 
     def _settled(self, name: str, ask_id: str, instance: Instance | None = None) -> Decision | None:
         """Return how an ask was settled, and by whom, as far as that is known."""

@@ -239,9 +239,11 @@ async def test_nothing_but_what_the_page_showed_is_settled_not_even_rejected(ans
         for digest in (SHOWN, (await documents.ask(handle)).digest):
             with pytest.raises(Refused, match="it has changed since it was shown"):
                 await decided(face, digest, other, answer)
-        for several in ([handle, other], "all"):
-            with pytest.raises(Refused, match="one ask at a time"):
+        for several in ([handle, other], [handle], "all", ""):
+            with pytest.raises(Refused, match=r"one ask at a time|no ask has the handle"):
                 await reply(on_page(face, shown.digest), context, "laptop", answer, several)
+        with pytest.raises(Refused):
+            await decided(face, (await documents.ask(handle)).digest, handle, "")
         assert agent.decisions == []
         await decided(face, (await documents.ask(handle)).digest, handle, "reject")
         assert agent.decisions == [("reject", None)]

@@ -48,6 +48,8 @@ async def reply(
     ] = "",
 ) -> Annotated[CallToolResult, ReplyResult]:
     """List what an agent waits for; with `ask` and the person's own answer, settle it and go on."""
+    if face.caller.shown:
+        return await _decided(face, ask, answer)
     target = await face.fleet.find_live(instance)
     named = [each.strip() for each in ([ask] if isinstance(ask, str) else ask) if each.strip()]
     names = {face.handles.ask_id(target, each): each for each in named}
@@ -60,8 +62,6 @@ async def reply(
             found = await face.driver.open_ask(target, asks[0])
         return answered(face.shown.whole(target, found), waiting(target, [found], face.shown))
 
-    if face.caller.shown:
-        return await _decided(face, target, asks, answer)
     if face.ways.is_page_alone:
         return await _decided_there(face, ctx, target, asks)
     is_seen = partial(face.shown.is_listed, target)
@@ -81,20 +81,22 @@ async def reply(
     return answered(*replied(target, replies, face.shown, note, names))
 
 
-async def _decided(face: Face, target: Instance, asks: list[str], answer: str | list[str]) -> CallToolResult:
+async def _decided(face: Face, ask: str | list[str], answer: str | list[str]) -> CallToolResult:
     """Settle what the page had before the person, and nothing else; the turn goes on by itself."""
-    if len(asks) != 1 or asks == [ALL]:
-        raise Refused("a page decides one ask at a time, by its handle or id; nothing was settled")
+    if not isinstance(ask, str):
+        raise Refused("a page decides one ask at a time; nothing was settled")
+    # A page knows names as they are shown, and the handle of an ask is exact.
+    name, ask_id = face.handles.ask(ask.strip())
+    target = await face.fleet.find_live(name)
 
-    def is_same(ask: Ask) -> bool:
-        return digest_of(target, ask) == face.caller.shown
+    def is_same(found: Ask) -> bool:
+        return digest_of(target, found) == face.caller.shown
 
     with _by_handle(face, target):
-        settlement = await face.driver.decide(target, asks[0], answer, is_same, may_prompt=DRIVE in face.caller.may)
-    name = face.shown.name(target, asks[0])
-    row = SettledRow(ask=name, result="settled", text=settlement.decision)
+        settlement = await face.driver.decide(target, ask_id, answer, is_same, may_prompt=DRIVE in face.caller.may)
+    row = SettledRow(ask=ask.strip(), result="settled", text=settlement.decision)
     result = ReplyResult(instance=target.name, session="", result="settled", settled=[row])
-    return answered(f"{target.quoted}, {name}: settled ({settlement.decision}).", result)
+    return answered(f"{target.quoted}, {row.ask}: settled ({row.text}).", result)
 
 
 async def _decided_there(face: Face, ctx: Context[Fleet, Any], target: Instance, asks: list[str]) -> CallToolResult:
