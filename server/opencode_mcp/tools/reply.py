@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,18 +9,16 @@ from mcp.server.mcpserver import Context
 from mcp_types import CallToolResult
 from pydantic import Field
 
-from opencode_fleet.errors import NotOpen, Refused
+from opencode_fleet.errors import Refused
 from opencode_fleet.fleet import Fleet
 from opencode_fleet.model import Outcome
 from opencode_mcp.caller import DRIVE
+from opencode_mcp.deciding import by_handle, decide
 from opencode_mcp.face import Face
 from opencode_mcp.tool import ALL, InstanceName, Tool, answered, progress
-from opencode_mcp.views.documents import digest_of
 from opencode_mcp.views.turns import ReplyResult, SettledRow, replied, turned, waiting
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask
 
@@ -58,7 +55,7 @@ async def reply(
     if not asks or (not is_answered and (len(asks) > 1 or asks == [ALL])):
         return _listed(face, target, await face.driver.asks(target), is_answered=is_answered)
     if not is_answered:
-        with _by_handle(face, target):
+        with by_handle(face, target):
             found = await face.driver.open_ask(target, asks[0])
         return answered(face.shown.whole(target, found), waiting(target, [found], face.shown))
 
@@ -67,7 +64,7 @@ async def reply(
     is_seen = partial(face.shown.is_listed, target)
     may_prompt = DRIVE in face.caller.may
     if len(asks) == 1 and asks != [ALL]:
-        with _by_handle(face, target):
+        with by_handle(face, target):
             outcome = await face.driver.reply(target, asks[0], answer, progress(ctx), is_seen, may_prompt=may_prompt)
         return answered(*turned(target, outcome, face.shown))
     note = ""
@@ -85,15 +82,7 @@ async def _decided(face: Face, ask: str | list[str], answer: str | list[str]) ->
     """Settle what the page had before the person, and nothing else; the turn goes on by itself."""
     if not isinstance(ask, str):
         raise Refused("a page decides one ask at a time; nothing was settled")
-    # A page knows names as they are shown, and the handle of an ask is exact.
-    name, ask_id = face.handles.ask(ask.strip())
-    target = await face.fleet.find_live(name)
-
-    def is_same(found: Ask) -> bool:
-        return digest_of(target, found) == face.caller.shown
-
-    with _by_handle(face, target):
-        settlement = await face.driver.decide(target, ask_id, answer, is_same, may_prompt=DRIVE in face.caller.may)
+    target, settlement = await decide(face, ask, face.caller.shown, answer)
     row = SettledRow(ask=ask.strip(), result="settled", text=settlement.decision)
     result = ReplyResult(instance=target.name, session="", result="settled", settled=[row])
     return answered(f"{target.quoted}, {row.ask}: settled ({row.text}).", result)
@@ -108,7 +97,7 @@ async def _decided_there(face: Face, ctx: Context[Fleet, Any], target: Instance,
         told = face.ways.not_here([face.shown.name(target, ask.id) for ask in waits])
         return answered(told, waiting(target, waits, face.shown).model_copy(update={"note": told}))
     on_text = progress(ctx)
-    with _by_handle(face, target):
+    with by_handle(face, target):
         ask = await face.driver.open_ask(target, asks[0])
         told = face.ways.not_yet(face.shown.name(target, ask.id))
         await on_text(told)
@@ -116,15 +105,6 @@ async def _decided_there(face: Face, ctx: Context[Fleet, Any], target: Instance,
     if isinstance(outcome, Outcome):
         return answered(*turned(target, outcome, face.shown))
     return answered(told, waiting(target, [outcome], face.shown).model_copy(update={"note": told}))
-
-
-@contextmanager
-def _by_handle(face: Face, target: Instance) -> Iterator[None]:
-    """Name an ask that is not open as the person knows it."""
-    try:
-        yield
-    except NotOpen as error:
-        raise error.called(face.handles.known_ask(target.name, error.ask_id)) from None
 
 
 def _listed(face: Face, target: Instance, asks: list[Ask], *, is_answered: bool) -> CallToolResult:
