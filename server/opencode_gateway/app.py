@@ -81,12 +81,13 @@ def build_app(
     }
     children = Children(served, environ, configuration.tool_timeout_seconds, release)
     opencode = children.opencode()
-    changes = Changes(state_directory(served, environ))
-    has_pages = door is not None and opencode is not None and opencode.server.is_told_callers(opencode.name)
-    telling = Telling(configuration.data_dir, served, environ, configuration.public_url, has_pages=has_pages)
     pages: list[Route] = []
-    if door is not None and opencode is not None and has_pages:
-        source = OpenCodeSource(opencode, log, changes, configuration.public_url, configuration.passkey_for)
+    changes = Changes(state_directory(served, environ))
+    asked = opencode if opencode is not None and opencode.server.is_told_callers(opencode.name) else None
+    has_pages = asked is not None and door is not None
+    telling = Telling(configuration.data_dir, served, environ, configuration.public_url, has_pages=has_pages)
+    if asked is not None and door is not None:
+        source = OpenCodeSource(asked, log, changes, configuration.public_url, configuration.passkey_for)
         pages = routes(source, door, pushes=telling.pushes(), told=telling)
     observing = frozenset(configuration.capabilities["observe"])
 
