@@ -87,7 +87,14 @@ def build_app(
     has_pages = asked is not None and door is not None
     telling = Telling(configuration.data_dir, served, environ, configuration.public_url, has_pages=has_pages)
     if asked is not None and door is not None:
-        source = OpenCodeSource(asked, log, changes, configuration.public_url, configuration.passkey_for)
+        source = OpenCodeSource(
+            asked,
+            log,
+            changes,
+            configuration.public_url,
+            passkey_for=configuration.passkey_for,
+            failing=telling.failing,
+        )
         pages = routes(source, door, pushes=telling.pushes(), told=telling)
     observing = frozenset(configuration.capabilities["observe"])
 

@@ -17,6 +17,7 @@ from opencode_gateway.calls.servers import OPENCODE
 from opencode_gateway.errors import Refused, StoreError
 from opencode_notify.browsers import Browsers
 from opencode_notify.errors import BadSettings
+from opencode_notify.failing import said_to
 from opencode_notify.ledger import Ledger
 from opencode_notify.notice import Notice
 from opencode_notify.problems import NotifyError, NotTaken
@@ -176,6 +177,10 @@ class Telling:
         """See `Told.shown`."""
         if self._receipts is not None:
             self._receipts.shown(message)
+
+    def failing(self, login: str) -> str:
+        """Say to a login, in a line, which outlets of theirs fail; empty if none does."""
+        return said_to(self._state_dir, login)
 
     def pushes(self) -> GatewayPushes | None:
         """Return what takes browsers; None where nobody would be told by them, or the log says why not."""

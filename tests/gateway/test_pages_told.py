@@ -56,6 +56,7 @@ async def test_a_message_leads_over_the_login_to_its_ask_and_what_became_of_it_i
         url = f"http://localhost:{hook.ports['http']}/"
         outlet = json.dumps({"url": url, "secret": new_secret(), "allow_private": True})
         assert gateway.owner("notify", "add", "ann", "hook", "--kind", "webhook", types=outlet).returncode == 0
+        assert gateway.owner("notify", "rules", "ann", "grouping_seconds=0").returncode == 0
         fleet, ledger = Fleet(tmp_path / "state"), Ledger(tmp_path / "state" / DIRECTORY)
         fleet.asks("laptop", "per_1")
         await eventually_async(lambda: hook.got)
@@ -71,7 +72,14 @@ async def test_a_message_leads_over_the_login_to_its_ask_and_what_became_of_it_i
             page = await logged_in(own, "ann", told["url"])
             assert page.url.path == "/asks/a3"
             assert "make test" in page.text
-        assert [each.opened_at is not None for each in ledger.deliveries(1)] == [True]
+            assert [each.opened_at is not None for each in ledger.deliveries(1)] == [True]
+
+            hook.behaviour = 410
+            fleet.asks("desk", "per_2")
+            await eventually_async(lambda: ledger.disabled("ann"))
+            assert "outlet hook of ann is switched off since" in (await own.get("/inbox")).text
+        async with browser(gateway) as other:
+            assert "outlet hook" not in (await logged_in(other, "ben", "/inbox")).text
         ledger.close()
         fleet.journal.close()
 

@@ -23,7 +23,7 @@ from opencode_pages.documents import ASK, ASK_OF, INBOX, AskDocument, InboxDocum
 from opencode_pages.parts import NotDecided, NotThere, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection
+    from collections.abc import AsyncIterator, Callable, Collection
     from contextlib import AbstractAsyncContextManager
 
     from opencode_gateway.audit import AuditLog
@@ -52,20 +52,31 @@ class OpenCodeSource:
         changes: when what is shown may be another.
         public_url: as in the configuration.
         passkey_for: decisions that need a passkey's signature.
+        failing: says to a login, in a line, by what they are not told though they should be; empty if all is well.
     """
 
     def __init__(
-        self, child: Child, log: AuditLog, changes: Changes, public_url: str, passkey_for: Collection[str] = ()
+        self,
+        child: Child,
+        log: AuditLog,
+        changes: Changes,
+        public_url: str,
+        *,
+        passkey_for: Collection[str] = (),
+        failing: Callable[[str], str] = lambda _login: "",
     ) -> None:
         self._child = child
         self._log = log
         self._changes = changes
         self._public_url = public_url
         self._passkey_for = passkey_for
+        self._failing = failing
 
     async def inbox(self, visitor: Visitor) -> InboxDocument:
         """See `Source`."""
-        return await self._read(visitor, INBOX, InboxDocument)
+        found = await self._read(visitor, INBOX, InboxDocument)
+        problems = filter(None, (found.problem, self._failing(visitor.login)))
+        return found.model_copy(update={"problem": "; ".join(problems)})
 
     async def ask(self, visitor: Visitor, handle: str) -> AskDocument:
         """See `Source`."""
