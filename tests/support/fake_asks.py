@@ -82,13 +82,11 @@ def ask_of_handle(handle: str) -> str:
     return json.dumps(ask)
 
 
-@server.resource("opencode://asks/{instance}/{ask_id}")
-def ask_of_id(instance: str, ask_id: str) -> str:
-    """Say all of an ask by its own id."""
-    ask = _asks().ask()
-    if (instance, ask_id) != (ask["instance"], ask["id"]):
-        raise ResourceNotFoundError("there is no such ask")
-    return json.dumps(ask)
+@server.resource("opencode://asks/{instance}/{id}")
+def ask_of_id(instance: str, id: str) -> str:  # noqa: A002 - as the address has it
+    """Say all of the ask, whichever was meant."""
+    del instance, id
+    return json.dumps(_asks().ask())
 
 
 @server.tool()
