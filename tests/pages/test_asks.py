@@ -122,8 +122,8 @@ async def test_who_is_not_logged_in_is_led_to_the_login(http: httpx.AsyncClient)
     [
         ({"always_refused": "its owner does not let it through"}, ["reject", "once"]),
         ({"whole": False}, ["reject"]),
-        ({"state": "away", "away": True}, []),
-        ({"state": "settled", "settled": "allowed once by bob"}, []),
+        ({"state": "away", "away": True, "whole": False}, []),
+        ({"state": "settled", "settled": "allowed once by bob", "whole": False}, []),
     ],
 )
 async def test_only_what_can_be_had_is_offered_and_taken(
@@ -131,7 +131,9 @@ async def test_only_what_can_be_had_is_offered_and_taken(
 ) -> None:
     form = hidden(await http.get("/asks/a3"))
     pages.source.put(PERMISSION.model_copy(update=changes))
-    assert offered(await http.get("/asks/a3")) == buttons
+    shown = await http.get("/asks/a3")
+    assert offered(shown) == buttons
+    assert ("can only be rejected" in said(shown)) == (buttons == ["reject"])
     for word in {"once", "always", "reject", "answer", "", "ONCE"} - set(buttons):
         assert (await decide(http, "a3", form=form, decision=word)).status_code in {400, 409}
     assert pages.source.decisions == []

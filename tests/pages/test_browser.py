@@ -13,6 +13,7 @@ from opencode_notify.notice import Notice
 from opencode_notify.outlets.web_push import payload
 from opencode_pages import inbox
 from opencode_pages.documents import Ended, Part, Running
+from opencode_pages.streams import MAX_STREAMS
 from support.browser import CONTRASTS, DESKTOP, HttpsSite, certificate, chromium, fits, screenshot, trusting
 from support.fake_pages import EDIT, PERMISSION, QUESTION, SINCE, FakePages
 from support.waiting import eventually
@@ -265,9 +266,31 @@ def test_a_page_without_its_stream_asks_and_says_when_it_cannot(
     page.unroute("**/inbox/now")
     page.clock.run_for(30_000)
     expect(page.get_by_text("No connection")).to_be_hidden()
+    page.unroute("**/inbox/events*")
+    page.clock.run_for(30_000)
+    eventually(lambda: world.pages.source.streams == 1, "a stream")
     del world.pages.door.visitors["session-of-ann"]
     page.clock.run_for(30_000)
     expect(page.get_by_text("Log in")).to_be_visible()
+
+
+def test_a_page_that_lost_its_place_asks_until_it_is_looked_at_again(
+    world: World, device: Callable[..., BrowserContext]
+) -> None:
+    context = device()
+    first = context.new_page()
+    first.clock.install()
+    first.goto(f"{world.site.url}/inbox")
+    eventually(lambda: world.pages.source.streams == 1, "a stream")
+    with first.expect_response("**/inbox/now"):
+        for _ in range(MAX_STREAMS):
+            context.new_page().goto(f"{world.site.url}/inbox")
+    assert world.pages.source.streams == MAX_STREAMS
+    world.pages.source.put(PERMISSION.model_copy(update={"handle": "a8", "summary": "bash make install"}))
+    expect(first.get_by_role("link", name="make install")).to_be_hidden()
+    first.clock.run_for(30_000)
+    expect(first.get_by_role("link", name="make install")).to_be_visible()
+    assert world.pages.source.streams == MAX_STREAMS
 
 
 def test_a_page_without_a_script_comes_anew_by_itself(
