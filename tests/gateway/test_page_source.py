@@ -49,7 +49,11 @@ def asks(child: tuple[Child, Path]) -> Asks:
 def source(child: tuple[Child, Path], asks: Asks) -> OpenCodeSource:
     del asks  # one waits
     return OpenCodeSource(
-        child[0], AuditLog(Audit(), stream=io.StringIO()), Changes(None), "https://relay.example.org", ["always"]
+        child[0],
+        AuditLog(Audit(), stream=io.StringIO()),
+        Changes(None),
+        "https://relay.example.org",
+        passkey_for=["always"],
     )
 
 
