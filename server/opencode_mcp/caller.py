@@ -46,17 +46,17 @@ class Caller:
 
 
 NOBODY: Final = Caller("", frozenset())
-"""Of whom nothing was said, by a parent that says so of each call."""
+"""Of whom nothing that can be read was said, by a parent that says so of each call: they settle nothing."""
 
 
 class _Said(BaseModel):
-    """What a parent says. What it cannot say so makes the caller nobody: nothing is allowed by a mistake."""
+    """What a parent says. A caller of whom it says anything else is nobody: nothing is allowed by a mistake."""
 
     model_config = ConfigDict(strict=True)
 
     login: str = Field(min_length=1, max_length=400)
     may: list[str] = Field(max_length=10)
-    page: str = Field("", max_length=200, pattern=r"^(https?://[A-Za-z0-9.:\[\]_-]+)?$")
+    page: str = Field("", max_length=300, pattern=r"^(https?://[^\s\p{C}/?#<>]+)?$")
     decides: Literal["anywhere", "page"] = "anywhere"
     always: bool = True
     shown: str = Field("", pattern=r"^([0-9a-f]{32})?$")

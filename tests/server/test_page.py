@@ -12,7 +12,7 @@ import pytest
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import Unreachable, Unresponsive
 from opencode_mcp.face import Face
-from opencode_mcp.page.door import MAX_FORM_BYTES
+from opencode_mcp.page.door import MAX_FORM_BYTES, LocalDoor
 from opencode_mcp.page.serving import application
 from opencode_mcp.page.source import FaceSource
 from opencode_pages.parts import Decision, NotDecided, NotThere, Unavailable, Visitor
@@ -57,7 +57,8 @@ class Pages:
 async def served(agent: FakeAgent) -> AsyncIterator[Pages]:
     async with fake_fleet(laptop=agent) as (fleet, _):
         face = Face(fleet, Driver(fleet, 30))
-        door, app = application(face, HOST)
+        door = LocalDoor(SITE)
+        app = application(FaceSource(face), door, HOST)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=SITE) as http:
             yield Pages(face, http, door.link, agent)
 

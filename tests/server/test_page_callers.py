@@ -101,6 +101,17 @@ def test_what_a_parent_cannot_mean_makes_its_caller_nobody(said: dict[str, objec
     assert called(**said) == NOBODY
 
 
+async def test_nobody_settles_nothing() -> None:
+    agent = FakeAgent()
+    async with faced(agent) as (face, laptop):
+        handle, own = await asked(face, laptop), face.of(NOBODY)
+        assert "ask me" in text_of(await reply(own, Notes().context(), "laptop", "", handle))
+        for which in (handle, "all"):
+            with pytest.raises(Refused, match="did not say who calls"):
+                await reply(own, Notes().context(), "laptop", "reject", which)
+        assert len(agent.open) == 1
+
+
 # -- the link in the chat --------------------------------------------------------------------------------------------
 
 

@@ -16,16 +16,17 @@ from opencode_mcp.page.source import FaceSource
 from opencode_pages.routes import routes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from opencode_fleet.settings import Settings
     from opencode_fleet.transports.base import Transport
-    from opencode_mcp.face import Face
 
 _LOOPBACK: Final = "127.0.0.1"
 _MAX_CONNECTIONS: Final = 64
-_STREAMS_END_WITHIN: Final = 1
-"""Seconds: what a browser still listens to is cut then."""
+_ENDS_WITHIN: Final = 3
+"""Seconds: what is still answered then is cut."""
 
 
 class OnlyHere:
@@ -43,11 +44,22 @@ class OnlyHere:
         await self._app(scope, receive, send)
 
 
-def application(face: Face, host: str) -> tuple[LocalDoor, ASGIApp]:
-    """Return the pages over a face, for who names us by `host`, and the door that they are behind."""
-    door = LocalDoor(f"http://{host}")
-    app = Starlette(routes=[*door.routes(), *routes(FaceSource(face), door)])
-    return door, OnlyHere(app, host)
+class _Server(uvicorn.Server):
+    """A server that first ends what browsers listen to: they would keep it from ending."""
+
+    def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_streams = end_streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End."""
+        self._end_streams()
+        await super().shutdown(sockets)
+
+
+def application(source: FaceSource, door: LocalDoor, host: str) -> ASGIApp:
+    """Return the pages behind a door, for who names us by `host`."""
+    return OnlyHere(Starlette(routes=[*door.routes(), *routes(source, door)]), host)
 
 
 async def serve(settings: Settings, transport: Transport) -> None:
@@ -56,16 +68,16 @@ async def serve(settings: Settings, transport: Transport) -> None:
     with socket.socket() as listening:
         listening.bind((_LOOPBACK, 0))
         host = f"{_LOOPBACK}:{listening.getsockname()[1]}"
-        door, app = application(copy.face, host)
+        source, door = FaceSource(copy.face), LocalDoor(f"http://{host}")
         config = uvicorn.Config(
-            app,
+            application(source, door, host),
             access_log=False,
             lifespan="off",
             limit_concurrency=_MAX_CONNECTIONS,
             log_config=None,
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=_STREAMS_END_WITHIN,
+            timeout_graceful_shutdown=_ENDS_WITHIN,
         )
         async with copy.running():
             # Whoever reads the link may open it at once: the port listens from here on.
@@ -74,4 +86,4 @@ async def serve(settings: Settings, transport: Transport) -> None:
                 f"What needs you: {door.link}\nThe link works once, in a browser on this machine. Ctrl-C ends it.",
                 flush=True,
             )
-            await uvicorn.Server(config).serve(sockets=[listening])
+            await _Server(config, source.close).serve(sockets=[listening])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from opencode_common.text import bare
@@ -30,6 +30,11 @@ class FaceSource:
     def __init__(self, face: Face) -> None:
         self._face = face
         self._documents = Documents(face.beside())
+        self._closing = asyncio.Event()
+
+    def close(self) -> None:
+        """Tell of no changes any more: whoever follows them ends."""
+        self._closing.set()
 
     async def inbox(self, visitor: Visitor) -> InboxDocument:
         """See `Source`."""
@@ -68,11 +73,15 @@ class FaceSource:
     async def changes(self) -> AsyncIterator[AsyncIterator[None]]:
         """See `Source`."""
 
-        async def each() -> AsyncIterator[None]:
-            while True:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_SECONDS):
-                        await self._face.journal.changed()
+        async def follow() -> AsyncIterator[None]:
+            while not self._closing.is_set():
+                waits = [asyncio.ensure_future(self._face.journal.changed())]
+                waits.append(asyncio.ensure_future(self._closing.wait()))
+                try:
+                    await asyncio.wait(waits, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    for each in waits:
+                        each.cancel()
                 yield
 
-        yield each()
+        yield follow()

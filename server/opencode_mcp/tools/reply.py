@@ -12,7 +12,7 @@ from pydantic import Field
 from opencode_fleet.errors import Refused
 from opencode_fleet.fleet import Fleet
 from opencode_fleet.model import Outcome
-from opencode_mcp.caller import DRIVE
+from opencode_mcp.caller import DRIVE, NOBODY
 from opencode_mcp.deciding import by_handle, decide
 from opencode_mcp.face import Face
 from opencode_mcp.tool import ALL, InstanceName, Tool, answered, progress
@@ -59,6 +59,8 @@ async def reply(
             found = await face.driver.open_ask(target, asks[0])
         return answered(face.shown.whole(target, found), waiting(target, [found], face.shown))
 
+    if face.caller == NOBODY:
+        raise Refused("whoever started this server did not say who calls, so nothing was settled")
     if face.ways.is_page_alone:
         return await _decided_there(face, ctx, target, asks)
     is_seen = partial(face.shown.is_listed, target)
