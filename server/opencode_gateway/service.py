@@ -66,6 +66,7 @@ def run(configuration: Configuration) -> None:
             auth,
             log,
             os.environ,
+            door=auth.door,
             origins=Rules(configuration.clients, store).origins,
             on_refusal=refusals.record,
         )

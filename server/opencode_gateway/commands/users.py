@@ -12,6 +12,7 @@ from opencode_gateway.commands.opened import (
     json_option,
     opened_store,
     read_secret,
+    settings_of,
     show,
     show_json,
     users_of,
@@ -19,6 +20,7 @@ from opencode_gateway.commands.opened import (
 from opencode_gateway.oauth.sessions import revoke_sessions
 from opencode_gateway.sign_in.one_time_codes import app_uri, new_secret
 from opencode_gateway.sign_in.passwords import Passwords
+from opencode_pages.paths import INBOX_PATH
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,12 +42,19 @@ def add(config: Path, *, name: str, capabilities: tuple[Capability, ...]) -> Non
 
     Without --capability they may do everything.
     """
+    import segno  # noqa: PLC0415 # as in `totp`
+
     passwords = Passwords()  # anyio loads itself by pieces: whom `users_of` makes of root perhaps cannot read them
     people = users_of(config)
     people.add(name, passwords.hash(read_secret(f"Password of {name}")), capabilities or CAPABILITIES)
     # Whoever had this name before and was taken out of the file by hand is another person.
     _end_sessions(config, name)
     click.echo(f"{name} can log in.")
+    address = settings_of(config).public_url
+    # The address alone: whoever photographs the screen learns nothing that is a secret.
+    segno.make(address, error="l").terminal(compact=True)
+    click.echo(f"On a phone, scan it or open {address}: {address}{INBOX_PATH} is where {name} sees what needs them.")
+    click.echo(f"A chat client of theirs takes {settings_of(config).resource}")
 
 
 @users.command()
