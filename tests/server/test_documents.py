@@ -11,6 +11,7 @@ import pytest
 from opencode_fleet.agent import Capability
 from opencode_fleet.errors import Unreachable, Unresponsive
 from opencode_fleet.model import MAX_ASK_SHOWN, Option, Permission, Question, QuestionItem, Status
+from opencode_fleet.open_work import Open, OpenAsk, OpenWork
 from opencode_journal.entries import ASK_OPENED, ASK_SETTLED, TURN_ENDED, TURN_STARTED
 from opencode_mcp.caller import Caller
 from opencode_mcp.documents import MAX_ASKS, MAX_ENDS, Documents, NoSuchAsk
@@ -18,7 +19,7 @@ from opencode_mcp.tools.reply import reply
 from opencode_mcp.views.asks import MAX_REVEALED
 from opencode_pages.documents import Choice, Item, Part
 from support.fake_agent import FakeAgent
-from support.fake_relay import fake_relay, text_of
+from support.fake_relay import fake_copy, fake_relay, text_of
 from support.notes import Notes
 from support.waiting import eventually_async
 
@@ -193,6 +194,16 @@ async def test_of_a_machine_that_is_away_the_journal_tells(tmp_path: Path, error
         assert (document.summary, document.title) == ("bash git push origin && rm -rf .", "Fix the login")
         (row,) = (await Documents(relay.face).inbox()).asks
         assert (row.handle, row.away) == (handle, True)
+
+
+async def test_what_a_machine_says_counts_more_than_what_the_journal_has_as_open(tmp_path: Path) -> None:
+    # Another copy of the server leads, and has not written yet that the ask was settled.
+    async with fake_copy(tmp_path, {"laptop": FakeAgent()}, may_lead=False) as relay:
+        await relay.fleet.find_live("laptop")
+        relay.journal.append(ASK_OPENED, "laptop", "ses_1", "per_1", {"about": "bash ls"})
+        OpenWork(relay.journal).set("laptop", Open(asks={"per_1": OpenAsk(1.0, "ses_1", about="bash ls")}))
+        document = await Documents(relay.face).ask_of("laptop", "per_1")
+        assert (document.state, document.settled, document.summary) == ("settled", "", "bash ls")
 
 
 async def test_an_agent_that_stops_answering_leaves_what_was_seen_as_away(tmp_path: Path) -> None:

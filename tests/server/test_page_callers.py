@@ -13,7 +13,7 @@ import pytest
 from opencode_fleet.agent import Capability
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import NotOpen, Refused
-from opencode_fleet.model import Permission
+from opencode_fleet.model import Permission, TurnRecord
 from opencode_mcp.caller import KEY, NOBODY, Caller, caller_of
 from opencode_mcp.documents import Documents
 from opencode_mcp.face import Face
@@ -204,7 +204,7 @@ async def test_a_chat_that_waits_hears_what_was_decided_on_the_page_and_how_the_
 async def test_that_an_ask_was_settled_is_seen_though_nobody_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opencode_fleet.deciding.LOOK_INTERVAL", 0.05)
     agent = FakeAgent()
-    async with faced(agent) as (face, laptop):
+    async with faced(agent, seconds=3) as (face, laptop):
         handle, notes = await asked(face, laptop), Notes()
         waiting = asyncio.create_task(reply(face.of(ON_PAGE), notes.context(), "laptop", "once", handle))
         await eventually_async(lambda: bool(notes), "it waits")
@@ -212,7 +212,22 @@ async def test_that_an_ask_was_settled_is_seen_though_nobody_told(monkeypatch: p
         (ask,) = agent.open.values()
         assert isinstance(ask, Permission)
         await agent.reply(ask, "once", None)
-        assert "echo: ask me" in text_of(await waiting)
+        assert structured(await waiting)["result"] in {"running", "done"}
+
+
+async def test_a_turn_that_ends_with_a_rejection_on_the_page_has_not_failed() -> None:
+    agent = FakeAgent()
+    agent.extra = TurnRecord(is_stored=True, is_interrupted=True)
+    agent.gate.clear()
+    async with faced(agent) as (face, laptop):
+        handle, notes = await asked(face, laptop), Notes()
+        waiting = asyncio.create_task(reply(face.of(ON_PAGE), notes.context(), "laptop", "once", handle))
+        await eventually_async(lambda: bool(notes), "it waits")
+        document = await Documents(face).ask(handle)
+        await decided(face, document.digest, handle, "reject")
+        (session,) = agent.statuses
+        await agent.interrupt(session)
+        assert structured(await waiting)["result"] == "done"
 
 
 # -- the page itself -------------------------------------------------------------------------------------------------
