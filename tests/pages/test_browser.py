@@ -354,6 +354,67 @@ def test_a_push_is_shown_with_a_receipt_and_taken_back(world: World, device: Cal
     assert world.pages.told.seen == [("shown", notice.id)]
 
 
+def test_a_notification_leads_nowhere_but_here(world: World, device: Callable[..., BrowserContext]) -> None:
+    context = device()
+    context.grant_permissions(["notifications"], origin=world.site.url)
+    page = context.new_page()
+    page.goto(f"{world.site.url}/inbox")
+    page.evaluate("navigator.serviceWorker.ready.then(() => true)")
+    (worker,) = context.service_workers
+    opened = worker.evaluate(
+        """async (urls) => {
+          const opened = [];
+          self.clients.openWindow = async (url) => opened.push(url);
+          for (const url of urls) {
+            await self.registration.showNotification("x", { data: { url } });
+            const [notification] = await self.registration.getNotifications();
+            self.dispatchEvent(new NotificationEvent("notificationclick", { notification }));
+            if ((await self.registration.getNotifications()).length) throw new Error("it stays");
+          }
+          return opened;
+        }""",
+        [f"{world.site.url}/told/1", "https://evil.example.edu/", "//evil.example.edu", "javascript:alert(1)", None],
+    )
+    assert opened == [f"{world.site.url}/told/1", "/inbox", "/inbox", "/inbox", f"{world.site.url}/null"]
+
+
+FAKE_PUSH_MANAGER = """
+let endpoint = "";
+const made = (made = endpoint) => ({
+  toJSON: () => ({ endpoint: made, keys: { p256dh: "point", auth: "secret" } }),
+  unsubscribe: async () => { endpoint = ""; },
+});
+Notification.requestPermission = async () => "granted";
+PushManager.prototype.getSubscription = async () => endpoint ? made() : null;
+PushManager.prototype.subscribe = async (options) => {
+  endpoint = `https://push.example.net/${options.applicationServerKey}`;
+  return made();
+};
+"""
+"""Stands for the part of a browser that asks its maker's push service, which a headless one does not do."""
+
+
+def test_who_wants_it_is_notified_on_this_device_until_they_do_not(
+    world: World, device: Callable[..., BrowserContext]
+) -> None:
+    pushes = world.pages.pushes
+    page = device().new_page()
+    page.add_init_script(FAKE_PUSH_MANAGER)
+    page.goto(f"{world.site.url}/inbox")
+    pushes.unavailable = "This push service is not known here."
+    begin = page.get_by_role("button", name="Notify me on this device", exact=True)
+    end = page.get_by_role("button", name="Do not notify me on this device any more")
+    begin.click()
+    expect(page.locator("#device")).to_contain_text(pushes.unavailable)
+    pushes.unavailable = ""
+    begin.click()
+    end.click()
+    expect(begin).to_be_visible()
+    endpoint = f"https://push.example.net/{pushes.public_key}"
+    assert [(login, each.endpoint, each.auth) for login, each, _ in pushes.added] == [("ann", endpoint, "secret")]
+    assert pushes.removed == [("ann", endpoint)]
+
+
 def test_it_can_be_installed(world: World, device: Callable[..., BrowserContext]) -> None:
     page = device(**PHONE).new_page()
     page.goto(f"{world.site.url}/inbox")
