@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from opencode_fleet.errors import NotOpen
 from opencode_mcp.caller import DRIVE
-from opencode_mcp.views.documents import digest_of
+from opencode_mcp.views.digests import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

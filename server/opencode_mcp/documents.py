@@ -16,6 +16,7 @@ from opencode_fleet.inbox import SEEN_WITHIN, Waiting
 from opencode_fleet.model import Permission
 from opencode_fleet.open_work import OpenWork
 from opencode_journal.entries import ASK_OPENED, TURN_STARTED
+from opencode_mcp.views.digests import digest_of_waiting
 from opencode_mcp.views.documents import ask_away, ask_open, ask_settled, ask_summary, ended, line
 from opencode_mcp.views.inbox import InboxView
 from opencode_pages.documents import InboxDocument, Running
@@ -58,7 +59,7 @@ class Documents:
         instances = await self._face.fleet.instances()
         waiting = await self._face.inbox.waiting()
         listed = waiting[:MAX_ASKS]
-        handles.prepare("a", [(each.instance, each.id) for each in listed])
+        handles.prepare_asks([(each.instance, each.id, digest_of_waiting(each)) for each in listed])
         handles.prepare("s", [(each.instance, each.root) for each in listed])
         running = [*self._running(instances, {(each.instance, each.root) for each in waiting})]
         ends = InboxView(handles, self._face.shown, time.time()).end_rows(self._face.inbox.latest_ends(MAX_ENDS))

@@ -223,7 +223,7 @@ async def test_what_nobody_knows_is_said_to_be_unknown_and_gets_no_handle(tmp_pa
             with pytest.raises(NoSuchAsk, match="nothing is known of an ask") as refused:
                 await documents.ask_of(name, ask_id)
             assert "\x1b" not in str(refused.value)
-            assert not relay.journal.known_handle("a", name, ask_id)
+            assert not relay.journal.latest_handle("a", name, ask_id)
         for handle in ("a99", "s1", "", "per_1", HOSTILE):
             with pytest.raises(NoSuchAsk, match="no ask has the handle"):
                 await documents.ask(handle)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from mcp.server.mcpserver import Context
@@ -16,6 +15,7 @@ from opencode_mcp.caller import DRIVE, NOBODY
 from opencode_mcp.deciding import by_handle, decide
 from opencode_mcp.face import Face
 from opencode_mcp.tool import ALL, InstanceName, Tool, answered, progress
+from opencode_mcp.views.digests import digest_of
 from opencode_mcp.views.turns import ReplyResult, SettledRow, replied, turned, waiting
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ async def reply(
         return await _decided(face, ask, answer)
     target = await face.fleet.find_live(instance)
     named = [each.strip() for each in ([ask] if isinstance(ask, str) else ask) if each.strip()]
-    names = {face.handles.ask_id(target, each): each for each in named}
+    meant = {each: face.handles.named_ask(target, each) for each in named}
+    names = {ask_id: each for each, (ask_id, _) in meant.items()}
     asks = list(names)
     is_answered = not isinstance(answer, str) or bool(answer.strip())
     if not asks or (not is_answered and (len(asks) > 1 or asks == [ALL])):
@@ -63,7 +64,13 @@ async def reply(
         raise Refused("whoever started this server did not say who calls, so nothing was settled")
     if face.ways.is_page_alone:
         return await _decided_there(face, ctx, target, asks)
-    is_seen = partial(face.shown.is_listed, target)
+    digests = {ask_id: digest for ask_id, digest in meant.values() if digest}
+
+    def is_seen(found: Ask) -> bool:
+        # The handle stands for what was shown under it, whatever another chat was shown since.
+        digest = digest_of(target, found)
+        return digests.get(found.id, digest) == digest and face.shown.is_listed(target, found)
+
     may_prompt = DRIVE in face.caller.may
     if len(asks) == 1 and asks != [ALL]:
         with by_handle(face, target):
@@ -72,7 +79,7 @@ async def reply(
     note = ""
     if asks == [ALL]:
         waits = await face.driver.asks(target)
-        names = {each.id: face.shown.name(target, each.id) for each in waits}
+        names = {each.id: face.shown.name(target, each) for each in waits}
         asks = [each.id for each in waits if is_seen(each)][:MAX_ASKS]
         if others := [names[each.id] for each in waits if each.id not in asks]:
             note = f"not decided, as they were not listed whole before: {', '.join(others[:MAX_ASKS])}"
@@ -96,12 +103,12 @@ async def _decided_there(face: Face, ctx: Context[Fleet, Any], target: Instance,
         waits = [ask for ask in await face.driver.asks(target) if asks == [ALL] or ask.id in asks]
         if not waits:
             return _listed(face, target, await face.driver.asks(target), is_answered=True)
-        told = face.ways.not_here([face.shown.name(target, ask.id) for ask in waits])
+        told = face.ways.not_here([face.shown.name(target, ask) for ask in waits])
         return answered(told, waiting(target, waits, face.shown).model_copy(update={"note": told}))
     on_text = progress(ctx)
     with by_handle(face, target):
         ask = await face.driver.open_ask(target, asks[0])
-        told = face.ways.not_yet(face.shown.name(target, ask.id))
+        told = face.ways.not_yet(face.shown.name(target, ask))
         await on_text(told)
         outcome = await face.driver.settled_there(target, ask.id, on_text)
     if isinstance(outcome, Outcome):

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
-from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from opencode_common.reveal import reveal
@@ -22,6 +19,7 @@ from opencode_mcp.views.asks import (
     pattern_means,
     permission_parts,
 )
+from opencode_mcp.views.digests import digest, digest_of, digest_of_waiting
 from opencode_pages.documents import AskDocument, AskSummary, Choice, Ended, Item, Part
 
 if TYPE_CHECKING:
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
     from opencode_mcp.handles import Handles
     from opencode_mcp.views.inbox import EndRow
 
-_DIGEST_CHARACTERS: Final = 32
 _NAME: Final = 64
 _PATH: Final = 400
 _WORD: Final = 20
@@ -52,17 +49,6 @@ _SETTLED: Final = {
 """How an ask was settled, for people."""
 
 
-def digest_of(instance: Instance, ask: Ask) -> str:
-    """Return what stands for exactly this ask at this instance: the same in every process, another after a change."""
-    return _digest(type(ask).__name__, instance.name, instance.state.directory, asdict(ask))
-
-
-def _digest(*things: Any) -> str:
-    # ASCII alone, as a lone surrogate from another machine has no other encoding.
-    canonical = json.dumps(things, sort_keys=True, separators=(",", ":"))
-    return sha256(canonical.encode()).hexdigest()[:_DIGEST_CHARACTERS]
-
-
 def line(text: str, limit: int) -> str:
     """Return a text revealed, on one line of at most `limit` characters."""
     return one_line(reveal(text[: 8 * limit]), limit)
@@ -77,7 +63,7 @@ def _summary(waiting: Waiting, handles: Handles) -> dict[str, Any]:
     # What is made of an ask was revealed; what was recorded of it was not.
     summary = one_line(gist(waiting.ask), GIST_LENGTH) if waiting.ask else line(waiting.about, GIST_LENGTH)
     return {
-        "handle": handles.of_ask(waiting.instance, waiting.id),
+        "handle": handles.of_ask(waiting.instance, waiting.id, digest_of_waiting(waiting)),
         "id": waiting.id,
         "kind": "question" if waiting.is_question else "permission",
         "instance": line(waiting.instance, _NAME),
@@ -126,7 +112,7 @@ def ask_away(waiting: Waiting, handles: Handles, directory: str) -> AskDocument:
     """Return what the journal has of an ask whose machine is away, or does not answer."""
     return AskDocument(
         **_summary(waiting, handles),
-        digest=_digest("away", waiting.instance, waiting.id, waiting.about),
+        digest=digest("away", waiting.instance, waiting.id, waiting.about),
         state="away",
         whole=False,
         directory=line(directory, _PATH),
@@ -139,7 +125,7 @@ def ask_settled(waiting: Waiting, handles: Handles, decision: Decision | None) -
     by = f"by {line(decision.login, _TITLE)}" if decision and decision.login else ""
     return AskDocument(
         **_summary(waiting, handles),
-        digest=_digest("settled", waiting.instance, waiting.id),
+        digest=digest("settled", waiting.instance, waiting.id),
         state="settled",
         settled=", ".join(each for each in (how, by) if each),
         whole=False,

@@ -18,6 +18,7 @@ from opencode_journal.entries import (
     TURN_FAILED,
 )
 from opencode_mcp.views.asks import GIST_LENGTH, gist
+from opencode_mcp.views.digests import digest_of_waiting
 from opencode_mcp.views.rows import Result, Row
 from opencode_mcp.views.times import age_text
 
@@ -109,14 +110,14 @@ class InboxView:
 
     def waiting_rows(self, asks: Sequence[Waiting]) -> list[WaitingRow]:
         """Return what programs get of asks."""
-        self.handles.prepare("a", [(waiting.instance, waiting.id) for waiting in asks])
+        self.handles.prepare_asks([(each.instance, each.id, digest_of_waiting(each)) for each in asks])
         self.handles.prepare("s", [(waiting.instance, waiting.root) for waiting in asks])
         return [self._waiting_row(waiting) for waiting in asks]
 
     def _waiting_row(self, waiting: Waiting) -> WaitingRow:
         return WaitingRow.model_construct(
             id=waiting.id,
-            handle=self.handles.of_ask(waiting.instance, waiting.id),
+            handle=self.handles.of_ask(waiting.instance, waiting.id, digest_of_waiting(waiting)),
             kind="question" if waiting.is_question else "permission",
             instance=waiting.instance,
             session=waiting.root,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from opencode_common.text import fence
 from opencode_mcp.views.asks import ask_row, outline, whole_text
+from opencode_mcp.views.digests import digest_of
 from opencode_mcp.views.ways import HERE
 
 if TYPE_CHECKING:
@@ -52,9 +53,9 @@ class Shown:
         """Say how asks with these handles are settled."""
         return self._ways.how_to_settle(handles)
 
-    def name(self, instance: Instance, ask_id: str) -> str:
-        """Return what the person and the model call an ask."""
-        return self._handles.of_ask(instance.name, ask_id)
+    def name(self, instance: Instance, ask: Ask) -> str:
+        """Return what the person and the model call an ask, as it is now."""
+        return self._handles.of_ask(instance.name, ask.id, digest_of(instance, ask))
 
     def session(self, instance: Instance, session_id: str) -> str:
         """Return what the person and the model call a session; what is empty stays so."""
@@ -62,8 +63,8 @@ class Shown:
 
     def rows(self, instance: Instance, asks: Sequence[Ask]) -> list[AskRow]:
         """Return what programs get of asks."""
-        self._handles.prepare("a", [(instance.name, ask.id) for ask in asks])
-        return [ask_row(instance, ask, self.name(instance, ask.id)) for ask in asks]
+        self._handles.prepare_asks([(instance.name, ask.id, digest_of(instance, ask)) for ask in asks])
+        return [ask_row(instance, ask, self.name(instance, ask)) for ask in asks]
 
     def text(self, instance: Instance, asks: Sequence[Ask]) -> str:
         """Return the asks, whole as far as they are short and few, and how to settle them."""
