@@ -16,6 +16,9 @@ from opencode_gateway.machine_tokens import PREFIX, MachineTokens
 from opencode_gateway.oauth.provider import Provider
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.pages import routes as pages
+from opencode_gateway.pages.browsers import Browsers
+from opencode_gateway.pages.door import PageDoor
+from opencode_gateway.pages.sessions import PageSessions
 from opencode_gateway.people.users import Users
 from opencode_gateway.sign_in.password import Logins
 
@@ -40,12 +43,14 @@ class PeopleAndMachines(MultiAuth):
     Args:
         people: who log in.
         machines: tokens of machines.
+        door: of our own pages, for the same people.
     """
 
-    def __init__(self, people: AuthProvider, machines: MachineTokens) -> None:
+    def __init__(self, people: AuthProvider, machines: MachineTokens, door: PageDoor) -> None:
         # Without names FastMCP imports every kind of provider to find some, which takes 4 MB.
         super().__init__(server=people, server_source_id="people", verifiers={"machines": machines})
         self.people = people
+        self.door = door
         self._machines = machines
 
     async def verify_token(self, token: str) -> AccessToken | None:
@@ -90,8 +95,8 @@ def build_auth(
     *,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
-) -> AuthProvider:
-    """Return what FastMCP asks about each request.
+) -> PeopleAndMachines:
+    """Return what FastMCP asks about each request, and who may come to our own pages.
 
     Args:
         configuration: names the way to log in.
@@ -123,16 +128,22 @@ def build_auth(
             on_refusal=on_refusal,
             clock=clock,
         )
+    key = signing_key(configuration.data_dir)
+    browsers = Browsers(key, https=configuration.public_url.startswith("https:"), clock=clock)
+    people = logins.users if isinstance(logins, Logins) else logins.people
+    sessions = PageSessions(store, people, logins.kind, browsers, on_event=on_event, clock=clock)
     provider.pages = tuple(
         pages.routes(
             provider,
             logins,
-            key=signing_key(configuration.data_dir),
+            browsers,
+            sessions,
+            key=key,
             public_url=configuration.public_url,
             window=provider.clients.window,
             on_event=on_event,
-            clock=clock,
             monotonic=monotonic,
         )
     )
-    return PeopleAndMachines(provider, MachineTokens(store, configuration.resource))
+    door = PageDoor(sessions, browsers, provider.requests)
+    return PeopleAndMachines(provider, MachineTokens(store, configuration.resource), door)

@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from argon2.profiles import CHEAPEST
 from starlette.applications import Starlette
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
 
 from opencode_gateway.configuration import MCP_PATH
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.pages import routes as pages
+from opencode_gateway.pages.browsers import Browsers
+from opencode_gateway.pages.door import PageDoor
+from opencode_gateway.pages.sessions import PageSessions
 from opencode_gateway.sign_in.password import Logins
 from opencode_gateway.sign_in.passwords import Passwords
 from opencode_gateway.sign_in.throttle import Throttle
 from support.authorization import AuthorizationServer, proof
 
 if TYPE_CHECKING:
+    from starlette.requests import Request
+
     from opencode_gateway.audit import Event
 
 PASSWORD = "correct horse battery"
@@ -68,6 +75,10 @@ class Site:
     def key(self) -> bytes:
         return signing_key(self.server.configuration.data_dir)
 
+    @property
+    def browsers(self) -> Browsers:
+        return Browsers(self.key, https=True, clock=self.server.clock)
+
     async def arrive(self, **client: Any) -> httpx.Response:
         """Come from a chat client to the login page."""
         name = str(client)
@@ -105,17 +116,53 @@ def browser_of(server: AuthorizationServer, events: list[Event], address: str = 
     return httpx.AsyncClient(transport=transport, base_url=server.configuration.public_url)
 
 
+def door_routes(door: PageDoor) -> list[Route]:
+    """Return pages behind a door: one that says who looks, with a form, and one to log out."""
+
+    async def show(request: Request) -> Response:
+        visitor = await door.visitor(request)
+        if isinstance(visitor, Response):
+            return visitor
+        shown = {"login": visitor.login, "may": sorted(visitor.may), "token": door.token(request, visitor, "decide")}
+        return JSONResponse(shown)
+
+    async def take(request: Request) -> Response:
+        visitor = await door.visitor(request)
+        if isinstance(visitor, Response):
+            return visitor
+        fields = await door.fields(request, visitor, "decide")
+        return fields if isinstance(fields, Response) else JSONResponse({"answer": fields("answer")})
+
+    async def leave(request: Request) -> Response:
+        visitor = await door.visitor(request)
+        return visitor if isinstance(visitor, Response) else await door.leave(request, visitor)
+
+    return [
+        Route("/inbox", show, methods=["GET"]),
+        Route("/asks/{handle}", show, methods=["GET"]),
+        Route("/asks/{handle}", take, methods=["POST"]),
+        Route("/logout", leave, methods=["POST"]),
+    ]
+
+
 def with_pages(server: AuthorizationServer, events: list[Event]) -> None:
     """Put the pages before the server's routes, with hashes that are quickly made and the test's clock."""
     server.users.set_password("ann", Passwords(CHEAPEST).hash(PASSWORD))
+    key = signing_key(server.configuration.data_dir)
+    browsers = Browsers(key, https=server.configuration.public_url.startswith("https:"), clock=server.clock)
+    sessions = PageSessions(
+        server.store, server.users, "password", browsers, on_event=events.append, clock=server.clock
+    )
     shown = pages.routes(
         server.provider,
         Logins(server.users, passwords=Passwords(CHEAPEST), throttle=Throttle(server.clock), clock=server.clock),
-        key=signing_key(server.configuration.data_dir),
+        browsers,
+        sessions,
+        key=key,
         public_url=server.configuration.public_url,
         window=server.provider.clients.window,
         on_event=events.append,
-        clock=server.clock,
         monotonic=server.clock,
     )
-    server.app = Starlette(routes=[*shown, *server.provider.get_routes(MCP_PATH)])
+    door = PageDoor(sessions, browsers, server.provider.requests)
+    server.app = Starlette(routes=[*shown, *door_routes(door), *server.provider.get_routes(MCP_PATH)])

@@ -8,7 +8,7 @@ import click
 
 from opencode_gateway.commands.opened import json_option, moment, opened_store, show, show_json
 from opencode_gateway.errors import Refused
-from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
+from opencode_gateway.oauth.sessions import PAGES, list_sessions, revoke_sessions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ def sessions() -> None:
 @json_option
 @click.pass_obj
 def list_(config: Path, *, as_json: bool) -> None:
-    """List sessions: what one consent gave."""
+    """List sessions: what one consent gave, and who is logged in on the relay's own pages."""
     with opened_store(config) as store:
         found = list_sessions(store)
     if as_json:
@@ -35,9 +35,9 @@ def list_(config: Path, *, as_json: bool) -> None:
                 "ID": session.id,
                 "LOGIN": session.login,
                 "CLIENT": session.client_name,
-                "CAPABILITIES": " ".join(session.capabilities),
+                "CAPABILITIES": " ".join(session.capabilities) or "all of theirs",
                 "SINCE": moment(session.created_at),
-                "LAST REFRESHED": moment(session.refreshed_at),
+                "LAST REFRESHED": "-" if session.client_id == PAGES else moment(session.refreshed_at),
             }
             for session in found
         ],

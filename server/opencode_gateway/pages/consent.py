@@ -51,7 +51,7 @@ class ConsentPages:
 
     async def take(self, request: Request) -> Response:
         """Send the person back to the client, with a code or without."""
-        fields, signed, pending, _ = await self._visits.form(request, "consent")
+        fields, signed, pending, _ = await self._visits.form(request, "consent", self._visits.pending)
         proved = self._login.proved(request, signed)
         if proved is None or self._answered.wait(digest(signed)):
             raise Answered(over())

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from opencode_gateway.pages.forms import Answered
 from opencode_gateway.pages.rendering import problem_page
-from opencode_gateway.pages.visits import CONSENT_PATH, LOGIN_PATH, address_of, onward
+from opencode_gateway.pages.visits import LOGIN_PATH, address_of
 from opencode_gateway.people.users import MAX_NAME, known_as
 from opencode_gateway.sign_in.password import Typed, WrongLogin
 from opencode_gateway.sign_in.passwords import Busy
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from opencode_gateway.oauth.requests import Pending
+    from opencode_gateway.oauth.requests import Asked
     from opencode_gateway.pages.visits import Visits
     from opencode_gateway.people.directory import Person
     from opencode_gateway.sign_in.password import Logins
@@ -72,53 +72,50 @@ class PasswordPages:
 
     async def show(self, request: Request) -> Response:
         """Show the form."""
-        signed, pending = self._visits.pending(request.query_params.get("request", ""))
-        return self._page(request, signed, pending)
+        signed, asked = self._visits.asked(request.query_params.get("request", ""))
+        return self._page(request, signed, asked)
 
     async def take(self, request: Request) -> Response:
-        """Check who that is, and lead on to the consent page."""
-        fields, signed, pending, mark = await self._visits.form(request, "login")
+        """Check who that is, and lead on."""
+        fields, signed, asked, mark = await self._visits.form(request, "login", self._visits.asked)
         name, code = fields("name"), fields("code")
         opened_at = self._window()
         expected = None if opened_at is None else window_code(self._key, opened_at)
-        device = self._visits.browsers.device(request, known_as(name))
         typed = Typed(
             name=name,
             password=fields("password"),
             code=code,
             address=address_of(request),
-            device=device,
+            device=self._visits.browsers.device(request, known_as(name)),
             window=expected if expected and is_window_code(fields("window"), expected) else None,
         )
         try:
             user = await self._logins.check(typed)
         except WrongLogin:
-            self._report(request, pending, "refused", name)
+            self._report(request, asked, "refused", name)
             message = "That is not right. Look at the name, the password and, if you use one, the one-time code."
             return self._page(
-                request, signed, pending, name=name, message=message, status=403, asks_window=bool(fields("window"))
+                request, signed, asked, name=name, message=message, status=403, asks_window=bool(fields("window"))
             )
         except Throttled as error:
             if not self._throttling.wait(None):
                 self._throttling.take(None)
-                self._report(request, pending, "throttled", name)
+                self._report(request, asked, "throttled", name)
             message = f"Too many attempts: this one was not looked at. Wait {_duration(error.wait)}, then try again."
             return self._page(
-                request, signed, pending, name=name, message=message, status=429, wait=error.wait, asks_window=True
+                request, signed, asked, name=name, message=message, status=429, wait=error.wait, asks_window=True
             )
         except Busy:
             message = "Too many people log in just now: this was not looked at. Try again in a few seconds."
-            return self._page(request, signed, pending, name=name, message=message, status=503, wait=_BUSY_SECONDS)
-        self._report(request, pending, "ok", user.name)
-        response = onward(CONSENT_PATH, signed)
-        self._visits.browsers.logged_in(response, user.person, mark, signed, device)
-        return response
+            return self._page(request, signed, asked, name=name, message=message, status=503, wait=_BUSY_SECONDS)
+        self._report(request, asked, "ok", user.name)
+        return await self._visits.logged_in(request, user.person, BY_PASSWORD, asked, signed=signed, mark=mark)
 
     def _page(
         self,
         request: Request,
         signed: str,
-        pending: Pending,
+        asked: Asked,
         *,
         name: str = "",
         message: str | None = None,
@@ -131,7 +128,7 @@ class PasswordPages:
             raise Answered(
                 problem_page(
                     "Nobody can log in yet",
-                    "This relay has no users. If it is yours, add yourself on it, then connect anew from your chat:",
+                    "This relay has no users. If it is yours, add yourself on it, then come again:",
                     command="sudo opencode-gateway users add NAME",
                     status=503,
                 )
@@ -142,13 +139,13 @@ class PasswordPages:
             "asks_code": any(user.totp_secret for user in users.values()),
             "asks_window": asks_window,
         }
-        return self._visits.with_token(request, signed, pending, "login", values, status=status, wait=wait)
+        return self._visits.with_token(request, signed, asked, "login", values, status=status, wait=wait)
 
-    def _report(self, request: Request, pending: Pending, outcome: str, typed: str) -> None:
+    def _report(self, request: Request, asked: Asked, outcome: str, typed: str) -> None:
         # People type passwords into the wrong field: only names that exist are written down.
         name = known_as(typed)
         login = name if name in self._logins.users.load() else None
-        self._visits.report(request, pending, "login", outcome, login=login)
+        self._visits.report(request, asked, "login", outcome, login=login)
 
 
 def _duration(seconds: float) -> str:

@@ -1,6 +1,6 @@
-"""The pages between a client's request and its answer: a login, then one consent page.
+"""The pages of a login: for a client, whose request one consent page answers then, and for our own pages.
 
-What a client asked for is in `request`, signed (`oauth.requests`), and who has just logged in is in a signed cookie
+What it is for is in `request`, signed (`oauth.requests`), and who has just logged in is in a signed cookie
 (`browsers`). For strangers nothing is stored; which requests were answered lies in memory for as long as they last.
 """
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from opencode_gateway.audit import Event
     from opencode_gateway.oauth.provider import Provider
+    from opencode_gateway.pages.browsers import Browsers
+    from opencode_gateway.pages.sessions import PageSessions
     from opencode_gateway.pages.visits import LoginPages
     from opencode_gateway.sign_in.provider import ProviderLogins
 
@@ -37,12 +39,13 @@ log = logging.getLogger(__name__)
 def routes(
     provider: Provider,
     logins: Logins | ProviderLogins,
+    browsers: Browsers,
+    sessions: PageSessions,
     *,
     key: bytes,
     public_url: str,
     window: Callable[[], float | None] = lambda: None,
     on_event: Callable[[Event], None] = lambda event: None,
-    clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> list[Route]:
     """Return the routes of the pages.
@@ -50,14 +53,15 @@ def routes(
     Args:
         provider: reads what is asked, and answers it.
         logins: checks who that is, here or elsewhere.
+        browsers: knows cookies.
+        sessions: of our own pages.
         key: the service's own; see `requests.signing_key`.
         public_url: as in the configuration.
         window: when the enrolment window was opened that is open now, if one is.
         on_event: hears of logins and answers.
-        clock: seconds since the epoch.
         monotonic: seconds, for budgets.
     """
-    visits = Visits(provider.requests, logins.kind, key=key, public_url=public_url, on_event=on_event, clock=clock)
+    visits = Visits(provider.requests, logins.kind, browsers, sessions, public_url=public_url, on_event=on_event)
     login: LoginPages
     if isinstance(logins, Logins):
         login = PasswordPages(visits, logins, key=key, window=window, clock=monotonic)
