@@ -97,3 +97,58 @@ class Door(Protocol):
 
     async def leave(self, request: Request, visitor: Visitor) -> Response:
         """End this session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a browser gives out for Web Push: whoever has it can write to that browser."""
+
+    endpoint: str = field(repr=False)
+    p256dh: str = field(repr=False)
+    auth: str = field(repr=False)
+
+
+class Pushes(Protocol):
+    """Browsers that are told, as outlets of a person."""
+
+    @property
+    def public_key(self) -> str:
+        """The key (VAPID) that a subscription is made for: a point, uncompressed, as base64url without padding."""
+
+    async def add(self, visitor: Visitor, subscription: Subscription, device: str) -> None:
+        """Tell them on this browser from now on; again for the same endpoint changes nothing but its keys.
+
+        Args:
+            visitor: whose it is.
+            subscription: as the browser gave it: anything may be in it.
+            device: what it is called, as `Chrome on Android`.
+
+        Raises:
+            Unavailable: it was not taken.
+        """
+
+    async def remove(self, visitor: Visitor, endpoint: str) -> None:
+        """Do so no longer; does nothing where the endpoint is none of theirs. Raises `Unavailable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToldAsk:
+    """The one ask that a message told of."""
+
+    instance: str
+    id: str
+    """The agent's own."""
+
+
+class Told(Protocol):
+    """What became of the messages that told people something. Their ids are 20 hexadecimal digits."""
+
+    async def shown(self, message: str) -> None:
+        """Note that a browser showed a message. Anybody may say so; does nothing for an id that is none."""
+
+    async def opened(self, visitor: Visitor, message: str) -> ToldAsk | None:
+        """Note that the visitor opened a message of theirs, and return the one ask that it told of.
+
+        Returns:
+            None where it told of several things, or of something else, or was never theirs.
+        """

@@ -12,10 +12,11 @@ from starlette.responses import PlainTextResponse
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.requests import PageVisit
 from opencode_gateway.pages.forms import TOO_LONG, BadForm, read_values
-from opencode_gateway.pages.rendering import problem_page, unavailable_page
+from opencode_gateway.pages.rendering import unavailable_page
 from opencode_gateway.pages.visits import LOGIN_PATH, onward, redirect
 from opencode_pages.parts import Visitor
 from opencode_pages.paths import ASKS_PATH, INBOX_PATH
+from opencode_pages.rendering import problem_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 from starlette.requests import ClientDisconnect
 
-from opencode_gateway.pages.rendering import problem_page
+from opencode_pages.rendering import problem_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 from starlette.routing import Route
 
 from opencode_gateway.pages.forms import Answered
-from opencode_gateway.pages.rendering import problem_page
 from opencode_gateway.pages.visits import LOGIN_PATH, address_of
 from opencode_gateway.people.users import MAX_NAME, known_as
 from opencode_gateway.sign_in.password import Typed, WrongLogin
 from opencode_gateway.sign_in.passwords import Busy
 from opencode_gateway.sign_in.step import BY_PASSWORD
 from opencode_gateway.sign_in.throttle import Buckets, Budget, Throttled, is_window_code, window_code
+from opencode_pages.rendering import problem_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,9 +16,11 @@ from opencode_gateway.errors import ConfigError, GatewayError
 from opencode_gateway.pages.consent import ConsentPages
 from opencode_gateway.pages.forms import Answered
 from opencode_gateway.pages.password import PasswordPages
-from opencode_gateway.pages.rendering import STYLE_PATH, problem_page, style, unavailable_page
+from opencode_gateway.pages.rendering import unavailable_page
 from opencode_gateway.pages.visits import CONSENT_PATH, Visits
 from opencode_gateway.sign_in.password import Logins
+from opencode_pages.assets import STYLE_PATH, asset
+from opencode_pages.rendering import problem_page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -78,7 +80,7 @@ def routes(
     ]
     return [
         *(Route(each.path, _answering(each.endpoint), methods=list(each.methods or ())) for each in shown),
-        Route(STYLE_PATH, style, methods=["GET"]),
+        Route(STYLE_PATH, asset, methods=["GET"]),
     ]
 
 
