@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from opencode_gateway.configuration import Audit
 
+PAGES: Final = "pages"
+"""What our own pages are called among clients, here and in lists of sessions. No client has this id."""
 LINE_BYTES: Final = 8 * 1024
 MESSAGES_LINE_BYTES: Final = 64 * 1024
 """The longest line, without and with messages; longer values are cut."""

@@ -185,6 +185,10 @@ class Configuration(_Part):
     capabilities: dict[Capability, tuple[str, ...]] = Field(default_factory=lambda: dict(DEFAULT_TOOLS))
     """Tools by the capability that they need. A tool that is in none is nobody's."""
     audit: Audit = Audit()
+    approvals: Literal["anywhere", "page"] = "anywhere"
+    """`page`: asks are decided on the relay's own pages alone. Chat clients and tokens of machines get the link."""
+    passkey_for: tuple[Literal["once", "always"], ...] = ()
+    """Decisions that take a passkey, and so the page. `once` takes one only where all is decided there."""
     tool_timeout_seconds: Annotated[float, Field(gt=0)] = 45.0
     """Chat clients cut a call at about 60 s."""
 
@@ -197,6 +201,8 @@ class Configuration(_Part):
             raise ValueError("must be https://HOST, or http on loopback")
         if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
             raise ValueError("must have no path, query or user")
+        if not parts.netloc.isascii():
+            raise ValueError("must be of ASCII: write an international name as xn--…")
         return f"{parts.scheme}://{parts.netloc.lower()}"
 
     @field_validator("listen")
@@ -210,6 +216,24 @@ class Configuration(_Part):
     @classmethod
     def _all_known(cls, tools: dict[Capability, tuple[str, ...]]) -> dict[Capability, tuple[str, ...]]:
         return {capability: tools.get(capability, ()) for capability in CAPABILITIES}
+
+    @model_validator(mode="after")
+    def _passkeys_have_a_page(self) -> Self:
+        if "once" in self.passkey_for and (self.approvals != "page" or "always" not in self.passkey_for):
+            raise ValueError("`passkey_for` with `once` needs `always` in it, too, and `approvals` to be `page`")
+        return self
+
+    @property
+    def tools(self) -> dict[Capability, tuple[str, ...]]:
+        """Tools by the capability that they need, where approvals are on the page with `reply` for `drive` as well.
+
+        It decides nothing then, and who drives waits with it for the decision.
+        """
+        deciding = tuple(name for name in DEFAULT_TOOLS["approve"] if name in self.capabilities["approve"])
+        if self.approvals != "page":
+            return self.capabilities
+        drive = self.capabilities["drive"]
+        return {**self.capabilities, "drive": (*drive, *(name for name in deciding if name not in drive))}
 
     @property
     def resource(self) -> str:

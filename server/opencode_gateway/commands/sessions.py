@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from opencode_gateway.audit import PAGES
 from opencode_gateway.commands.opened import json_option, moment, opened_store, show, show_json
 from opencode_gateway.errors import Refused
-from opencode_gateway.oauth.sessions import PAGES, list_sessions, revoke_sessions
+from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,11 +6,11 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from opencode_gateway.audit import PAGES
+
 if TYPE_CHECKING:
     from opencode_gateway.store import Store
 
-PAGES: Final = "pages"
-"""What our own pages are called among clients, in lists and in the audit log. No client has this id."""
 _TABLES: Final = ("sessions", "page_sessions")
 
 

@@ -14,8 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from opencode_gateway.audit import Event
-from opencode_gateway.oauth.sessions import PAGES
+from opencode_gateway.audit import PAGES, Event
 from opencode_gateway.pages.browsers import SESSION_SECONDS
 from opencode_gateway.store import hashed
 

@@ -8,9 +8,8 @@ from urllib.parse import quote, urlsplit
 
 from starlette.responses import RedirectResponse, Response
 
-from opencode_gateway.audit import Event
+from opencode_gateway.audit import PAGES, Event
 from opencode_gateway.oauth.requests import Pending
-from opencode_gateway.oauth.sessions import PAGES
 from opencode_gateway.pages.forms import Answered, foreign, read_fields, start_again
 from opencode_gateway.pages.rendering import page
 
