@@ -30,8 +30,6 @@ from opencode_gateway.oauth.known_clients import ENTRIES, known_client, owners_o
 
 DEFAULT_PATH: Final = Path("/etc/opencode-gateway/gateway.json")
 MCP_PATH: Final = "/mcp"
-ACCOUNT_PATH: Final = "/account"
-"""Where a person adds and removes passkeys."""
 UPLOAD_PATH: Final = "/upload"
 """Behind it the secret of a link on which a person uploads one file."""
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")

@@ -32,12 +32,12 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
-from opencode_gateway.configuration import ACCOUNT_PATH
 from opencode_gateway.errors import GatewayError, Refused
 from opencode_gateway.sign_in import passkey_rows
 from opencode_gateway.sign_in.challenges import SECONDS, Challenges, Stale
 from opencode_gateway.sign_in.passkey_answers import Assertion, Attestation, Malformed
 from opencode_gateway.sign_in.passkey_rows import Key, Passkey, base64url
+from opencode_pages.paths import ACCOUNT_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -113,6 +113,12 @@ class Passkeys:
     def of(self, login: str) -> list[Passkey]:
         """Return a person's passkeys that are of use here."""
         return [key.passkey for key in passkey_rows.keys(self._store, login, self._site)]
+
+    def missing(self, login: str) -> str:
+        """Return why this person can sign nothing, in words with the next step; empty: they can."""
+        if not self.possible:
+            return "This relay is reached by a number, and browsers keep passkeys for names alone: tell its owner."
+        return "" if self.of(login) else f"You have no passkey here: add one at {ACCOUNT_PATH} first."
 
     # Adding
 
@@ -225,8 +231,8 @@ class Passkeys:
             Refused: they have no passkey.
         """
         held = passkey_rows.keys(self._store, login, self._site)
-        if not held:
-            raise Refused(f"This decision needs a passkey, and you have none here: add one at {ACCOUNT_PATH} first")
+        if missing := self.missing(login):
+            raise Refused(missing)
         return self._asking(session, ask.claim(login), held)
 
     async def decided(self, login: str, session: str, ask: Ask, answer: str) -> str:

@@ -1,0 +1,73 @@
+"""Passkeys that sign what people decide on pages. See `opencode_pages.parts.Signatures`."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from opencode_gateway.audit import PAGES, Event
+from opencode_gateway.errors import ConfigError, Refused, StoreError
+from opencode_gateway.sign_in.passkeys import Ask, PasskeyRefused
+from opencode_pages.parts import NotSigned, Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
+    from opencode_gateway.sign_in.passkeys import Passkeys
+    from opencode_pages.parts import Decision, Visitor
+
+log = logging.getLogger(__name__)
+
+
+class DecisionSignatures:
+    """See `Signatures`.
+
+    Args:
+        passkeys: of all people.
+        wanted_for: decisions that need one, as `passkey_for` of the configuration.
+        on_event: hears of what was refused; what was taken stands with its decision.
+    """
+
+    def __init__(self, passkeys: Passkeys, wanted_for: Collection[str], on_event: Callable[[Event], None]) -> None:
+        self._passkeys = passkeys
+        self._wanted_for = wanted_for
+        self._on_event = on_event
+
+    def wanted(self, word: str) -> bool:
+        """See `Signatures`."""
+        return word in self._wanted_for
+
+    def missing(self, visitor: Visitor) -> str:
+        """See `Signatures`."""
+        return self._passkeys.missing(visitor.login)
+
+    def options(self, visitor: Visitor, decision: Decision) -> str:
+        """See `Signatures`."""
+        try:
+            return self._passkeys.deciding(visitor.login, visitor.session, _ask(decision))
+        except Refused as error:
+            raise NotSigned(str(error)) from error
+
+    async def proof(self, visitor: Visitor, decision: Decision, answer: str) -> str:
+        """See `Signatures`."""
+        try:
+            return await self._passkeys.decided(visitor.login, visitor.session, _ask(decision), answer)
+        except PasskeyRefused as error:
+            details = {
+                "ask": decision.handle,
+                "digest": decision.digest,
+                "decision": decision.word,
+                "why": error.why,
+                "page_session": visitor.session,
+            }
+            self._on_event(
+                Event(event="passkey", outcome="refused", login=visitor.login, client_name=PAGES, details=details)
+            )
+            raise NotSigned(f"{error} Nothing was decided.") from error
+        except (ConfigError, StoreError) as error:
+            log.error("a passkey cannot be looked at: %s", error)  # noqa: TRY400 # its message says all
+            raise Unavailable("Your passkey cannot be looked at just now. Nothing was decided: try again.") from error
+
+
+def _ask(decision: Decision) -> Ask:
+    return Ask(decision.handle, decision.digest, decision.answer)
