@@ -20,6 +20,7 @@ from opencode_gateway.pages.account import AccountPages
 from opencode_gateway.pages.browsers import Browsers
 from opencode_gateway.pages.door import PageDoor
 from opencode_gateway.pages.sessions import PageSessions
+from opencode_gateway.pages.signatures import DecisionSignatures
 from opencode_gateway.people.users import Users
 from opencode_gateway.sign_in.passkeys import Passkeys
 from opencode_gateway.sign_in.password import Logins
@@ -46,15 +47,17 @@ class PeopleAndMachines(MultiAuth):
         people: who log in.
         machines: tokens of machines.
         door: of our own pages, for the same people.
-        passkeys: of the same people.
+        signatures: of passkeys of the same people, over what they decide there.
     """
 
-    def __init__(self, people: AuthProvider, machines: MachineTokens, door: PageDoor, passkeys: Passkeys) -> None:
+    def __init__(
+        self, people: AuthProvider, machines: MachineTokens, door: PageDoor, signatures: DecisionSignatures
+    ) -> None:
         # Without names FastMCP imports every kind of provider to find some, which takes 4 MB.
         super().__init__(server=people, server_source_id="people", verifiers={"machines": machines})
         self.people = people
         self.door = door
-        self.passkeys = passkeys
+        self.signatures = signatures
         self._machines = machines
 
     async def verify_token(self, token: str) -> AccessToken | None:
@@ -160,4 +163,5 @@ def build_auth(
         clock=clock,
     )
     provider.pages = (*shown, *account.routes())
-    return PeopleAndMachines(provider, MachineTokens(store, configuration.resource), door, passkeys)
+    signatures = DecisionSignatures(passkeys, configuration.passkey_for, on_event)
+    return PeopleAndMachines(provider, MachineTokens(store, configuration.resource), door, signatures)

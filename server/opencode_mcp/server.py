@@ -29,6 +29,7 @@ from opencode_mcp.resources import Resources
 from opencode_mcp.tool import failure
 from opencode_mcp.tools import changes, control, inbox, instances, read, reply, send, sessions, wait
 from opencode_mcp.views.rows import inlined, without_titles
+from opencode_notify.failing import said_to
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -139,7 +140,15 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
     driver = Driver(fleet, settings.send_timeout, recorder.decisions, journal)
     deliverer = Deliverer(fleet, driver.sender, outbox, journal, leader)
     uploads = upload_page(settings.uploads_dir, settings.uploads_url)
-    face = Face(fleet, driver, journal, outbox=outbox, call_seconds=settings.send_timeout, uploads=uploads)
+    face = Face(
+        fleet,
+        driver,
+        journal,
+        outbox=outbox,
+        call_seconds=settings.send_timeout,
+        uploads=uploads,
+        failing=partial(said_to, settings.state_dir),
+    )
 
     @asynccontextmanager
     async def lifespan(_server: MCPServer[Fleet]) -> AsyncIterator[Fleet]:

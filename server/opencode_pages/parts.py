@@ -171,10 +171,14 @@ class Signatures(Protocol):
         """Tell whether a decision of this word (`Decision.word`) is taken only with a signature."""
 
     def missing(self, visitor: Visitor) -> str:
-        """Return why the visitor cannot sign, in words for people with the next step; empty: they can."""
+        """Return why the visitor cannot sign, in words for people with the next step; empty: they can.
+
+        Raises:
+            Unavailable: that cannot be looked up now.
+        """
 
     def options(self, visitor: Visitor, decision: Decision) -> str:
-        """Return what the browser needs to have this decision signed, as JSON. Raises `NotSigned`."""
+        """Return what the browser needs to have this decision signed, as JSON. Raises `NotSigned`, `Unavailable`."""
 
     async def proof(self, visitor: Visitor, decision: Decision, answer: str) -> str:
         """Return the proof that the visitor signed this decision, good once.

@@ -33,7 +33,7 @@ def routes(
         signatures: of people's passkeys, over decisions; None: none is wanted.
         told: what became of messages; None: none leads here.
     """
-    visits = Visits(door)
+    visits = Visits(door, has_account=signatures is not None)
     found = [
         *InboxPages(source, visits, pushes, told).routes(),
         *AskPages(source, visits, signatures).routes(),

@@ -1,4 +1,4 @@
-"""The product's own command with sign-in by password, and the fixture server behind it."""
+"""The product's own command with sign-in by password, and the fixture server behind it, or others."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ COMMAND = Path(sys.executable).parent / "opencode-gateway"
 class ProductGateway(Gateway):
     """A context manager; `settings` are of its `gateway.json`."""
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    def __init__(self, directory: Path, servers: Mapping[str, Any] | None = None, **settings: Any) -> None:
         self.data_dir = directory / "data"
         self.data_dir.mkdir(parents=True, mode=0o700)
-        super().__init__(directory, {"fixture": fixture_entry()}, **settings)
+        super().__init__(directory, servers or {"fixture": fixture_entry()}, **settings)
         self._command = [str(COMMAND), "--config", str(self.config), "serve"]
 
     def owner(self, *arguments: str, types: str = "") -> subprocess.CompletedProcess[str]:

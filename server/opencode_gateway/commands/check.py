@@ -14,6 +14,7 @@ from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.commands.clients import describe_switches
 from opencode_gateway.configuration import load_configuration
 from opencode_gateway.errors import ConfigError, Refused
+from opencode_gateway.examination import described_approvals, without_pages
 from opencode_gateway.oauth.redirects import switches
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ def check(config: Path, start: bool) -> None:
         click.echo(f"  a redirect address: {uri}")
     for capability, tools in configuration.capabilities.items():
         click.echo(f"{capability}: {', '.join(tools) or 'no tool'}")
+    click.echo(f"approvals: {described_approvals(configuration)}")
+    if problem := without_pages(configuration, servers):
+        raise ConfigError(problem)
     for name, server in servers.items():
         environment = server.environment(name, os.environ, configuration.tool_timeout_seconds)
         if shutil.which(server.command, path=environment.get("PATH")) is None:

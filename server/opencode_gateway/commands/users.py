@@ -13,6 +13,7 @@ from opencode_gateway.commands.opened import (
     moment,
     opened_store,
     read_secret,
+    settings_of,
     show,
     show_json,
     users_of,
@@ -22,6 +23,7 @@ from opencode_gateway.oauth.sessions import revoke_sessions
 from opencode_gateway.sign_in import passkey_rows
 from opencode_gateway.sign_in.one_time_codes import app_uri, new_secret
 from opencode_gateway.sign_in.passwords import Passwords
+from opencode_pages.paths import INBOX_PATH
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +45,8 @@ def add(config: Path, *, name: str, capabilities: tuple[Capability, ...]) -> Non
 
     Without --capability they may do everything.
     """
+    import segno  # noqa: PLC0415 # as in `totp`
+
     passwords = Passwords()  # anyio loads itself by pieces: whom `users_of` makes of root perhaps cannot read them
     people = users_of(config)
     people.add(name, passwords.hash(read_secret(f"Password of {name}")), capabilities or CAPABILITIES)
@@ -50,6 +54,11 @@ def add(config: Path, *, name: str, capabilities: tuple[Capability, ...]) -> Non
     _forget_passkeys(config, name)
     _end_sessions(config, name)
     click.echo(f"{name} can log in.")
+    address = settings_of(config).public_url
+    # The address alone: whoever photographs the screen learns nothing that is a secret.
+    segno.make(address, error="l").terminal(compact=True)
+    click.echo(f"On a phone, scan it or open {address}: {address}{INBOX_PATH} is where {name} sees what needs them.")
+    click.echo(f"A chat client of theirs takes {settings_of(config).resource}")
 
 
 @users.command()

@@ -15,12 +15,13 @@ from starlette.routing import Route
 
 from opencode_gateway.audit import PAGES, Event
 from opencode_gateway.errors import GatewayError, Refused
-from opencode_gateway.pages.rendering import page, unavailable_page
+from opencode_gateway.pages.rendering import page
 from opencode_gateway.pages.visits import address_of, redirect
 from opencode_gateway.sign_in.passkey_rows import MAX_PASSKEYS
 from opencode_gateway.sign_in.passkeys import PasskeyRefused
+from opencode_pages.parts import Unavailable
 from opencode_pages.paths import ACCOUNT_PATH
-from opencode_pages.visits import LEAVE, Answered, Visits, answering
+from opencode_pages.visits import LEAVE, Visits, answering
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from opencode_gateway.sign_in.passkeys import Passkeys
     from opencode_pages.parts import Door, Visitor
+    from opencode_pages.visits import Handler
 
 FRESH_SECONDS: Final = 600
 """So long after a login a passkey may be added."""
@@ -75,11 +77,11 @@ class AccountPages:
     def routes(self) -> list[Route]:
         """Return the routes."""
         return [
-            Route(ACCOUNT_PATH, answering(self._show), methods=["GET"]),
-            Route(f"{ACCOUNT_PATH}/options", answering(self._options), methods=["POST"]),
-            Route(f"{ACCOUNT_PATH}/add", answering(self._add), methods=["POST"]),
-            Route(f"{ACCOUNT_PATH}/remove", answering(self._remove), methods=["POST"]),
-            Route(f"{ACCOUNT_PATH}/again", answering(self._log_in_again), methods=["POST"]),
+            Route(ACCOUNT_PATH, _answering(self._show), methods=["GET"]),
+            Route(f"{ACCOUNT_PATH}/options", _answering(self._options), methods=["POST"]),
+            Route(f"{ACCOUNT_PATH}/add", _answering(self._add), methods=["POST"]),
+            Route(f"{ACCOUNT_PATH}/remove", _answering(self._remove), methods=["POST"]),
+            Route(f"{ACCOUNT_PATH}/again", _answering(self._log_in_again), methods=["POST"]),
         ]
 
     async def _show(self, request: Request) -> Response:
@@ -111,9 +113,6 @@ class AccountPages:
             return self._page(request, visitor, message=str(error), status=400)
         except Refused as error:
             return self._page(request, visitor, message=str(error), status=409)
-        except GatewayError:
-            log.exception("a passkey cannot be added")
-            raise Answered(unavailable_page()) from None
         # With its public key: so the log alone proves what was signed, also when the passkey is gone.
         self._report(
             request,
@@ -131,11 +130,7 @@ class AccountPages:
         visitor = await self._visits.visitor(request)
         fields = await self._visits.fields(request, visitor, _PURPOSE)
         [passkey_id] = fields("id")[:1] or [""]
-        try:
-            removed = await self._passkeys.remove(visitor.login, passkey_id)
-        except GatewayError:
-            log.exception("a passkey cannot be removed")
-            raise Answered(unavailable_page()) from None
+        removed = await self._passkeys.remove(visitor.login, passkey_id)
         if removed is not None:
             self._report(request, visitor, "passkey-removed", "ok", passkey=passkey_id, device=removed)
         return _done("removed")
@@ -157,6 +152,7 @@ class AccountPages:
     ) -> Response:
         values: dict[str, object] = {
             "visitor": visitor,
+            "has_account": True,
             "leaving": self._visits.token(request, visitor, LEAVE),
             "token": self._visits.token(request, visitor, _PURPOSE),
             "passkeys": self._passkeys.of(visitor.login),
@@ -182,6 +178,17 @@ class AccountPages:
                 details=details,
             )
         )
+
+
+def _answering(handle: Handler) -> Handler:
+    async def answer(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except GatewayError as error:
+            log.exception("%s cannot be answered", request.url.path)
+            raise Unavailable("The gateway cannot use its files just now. Wait a minute, and try again.") from error
+
+    return answering(answer)
 
 
 def _done(what: str) -> Response:

@@ -12,7 +12,6 @@ from starlette.responses import PlainTextResponse
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.requests import PageVisit
 from opencode_gateway.pages.forms import TOO_LONG, BadForm, read_values
-from opencode_gateway.pages.rendering import unavailable_page
 from opencode_gateway.pages.visits import LOGIN_PATH, onward, redirect
 from opencode_pages.parts import Visitor
 from opencode_pages.paths import ASKS_PATH, INBOX_PATH
@@ -33,6 +32,7 @@ LOGGED_OUT: Final = "/"
 _MAX_BYTES: Final = 60 * 1024
 _MAX_FIELDS: Final = 200
 """Of a form: boxes to tick are a field each."""
+_AGAIN: Final = (INBOX_PATH, "To your inbox")
 _log = logging.getLogger(__name__)
 
 
@@ -57,7 +57,7 @@ class PageDoor:
             found = None if secret is None else await self._sessions.find(secret)
         except GatewayError:
             _log.exception("who is logged in cannot be looked up")
-            return unavailable_page()
+            return _unavailable()
         if found is None:
             return self._to_login(request)
         person = found.person
@@ -90,7 +90,7 @@ class PageDoor:
             await self._sessions.end(visitor.session, "logged-out")
         except GatewayError:
             _log.exception("a session cannot be ended")
-            return unavailable_page()
+            return _unavailable()
         response = redirect(LOGGED_OUT)
         self._browsers.end_session(response)
         return response
@@ -117,6 +117,15 @@ def _foreign() -> Response:
     return problem_page(
         "This form does not belong to this page",
         "It came from elsewhere, or lay open for too long. Nothing was done.",
-        "Open the page anew, and try again.",
+        onward=_AGAIN,
         status=403,
+    )
+
+
+def _unavailable() -> Response:
+    return problem_page(
+        "This cannot be had just now",
+        "The gateway cannot use its files. Wait a minute, and try again.",
+        onward=_AGAIN,
+        status=503,
     )

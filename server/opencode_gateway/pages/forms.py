@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 
 from starlette.requests import ClientDisconnect
 
+from opencode_pages.paths import INBOX_PATH
 from opencode_pages.rendering import problem_page
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ TOO_LONG: Final = 413
 _MAX_BODY: Final = 32 * 1024
 _MAX_FIELDS: Final = 20
 _FROM_CHAT: Final = "Start again from your chat client: connect this relay anew."
-_ON_PAGES: Final = "Open the page that you wanted to see once more."
+_TO_PAGES: Final = (INBOX_PATH, "To your inbox")
 
 
 class Answered(Exception):
@@ -79,7 +80,9 @@ async def read_values(request: Request, max_bytes: int, max_fields: int) -> dict
 
 def start_again(title: str, reason: str, *, status: int = 400, on_pages: bool = False) -> Response:
     """Return a page about a step that cannot be repeated here; `on_pages`: no chat client led to it."""
-    return problem_page(title, reason, _ON_PAGES if on_pages else _FROM_CHAT, status=status)
+    if on_pages:
+        return problem_page(title, reason, onward=_TO_PAGES, status=status)
+    return problem_page(title, reason, _FROM_CHAT, status=status)
 
 
 def foreign(*, on_pages: bool = False) -> Response:

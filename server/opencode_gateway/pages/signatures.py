@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from opencode_gateway.audit import PAGES, Event
@@ -11,7 +12,7 @@ from opencode_gateway.sign_in.passkeys import Ask, PasskeyRefused
 from opencode_pages.parts import NotSigned, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
 
     from opencode_gateway.sign_in.passkeys import Passkeys
     from opencode_pages.parts import Decision, Visitor
@@ -39,19 +40,19 @@ class DecisionSignatures:
 
     def missing(self, visitor: Visitor) -> str:
         """See `Signatures`."""
-        return self._passkeys.missing(visitor.login)
+        with _looked_up():
+            return self._passkeys.missing(visitor.login)
 
     def options(self, visitor: Visitor, decision: Decision) -> str:
         """See `Signatures`."""
-        try:
+        with _looked_up():
             return self._passkeys.deciding(visitor.login, visitor.session, _ask(decision))
-        except Refused as error:
-            raise NotSigned(str(error)) from error
 
     async def proof(self, visitor: Visitor, decision: Decision, answer: str) -> str:
         """See `Signatures`."""
         try:
-            return await self._passkeys.decided(visitor.login, visitor.session, _ask(decision), answer)
+            with _looked_up():
+                return await self._passkeys.decided(visitor.login, visitor.session, _ask(decision), answer)
         except PasskeyRefused as error:
             details = {
                 "ask": decision.handle,
@@ -64,9 +65,18 @@ class DecisionSignatures:
                 Event(event="passkey", outcome="refused", login=visitor.login, client_name=PAGES, details=details)
             )
             raise NotSigned(f"{error} Nothing was decided.") from error
-        except (ConfigError, StoreError) as error:
-            log.error("a passkey cannot be looked at: %s", error)  # noqa: TRY400 # its message says all
-            raise Unavailable("Your passkey cannot be looked at just now. Nothing was decided: try again.") from error
+
+
+@contextmanager
+def _looked_up() -> Iterator[None]:
+    """Make what the gateway raises what pages know."""
+    try:
+        yield
+    except Refused as error:
+        raise NotSigned(str(error)) from error
+    except (ConfigError, StoreError) as error:
+        log.error("passkeys cannot be looked up: %s", error)  # noqa: TRY400 # its message says all
+        raise Unavailable("Passkeys cannot be looked up just now. Nothing was decided: try again.") from error
 
 
 def _ask(decision: Decision) -> Ask:

@@ -73,7 +73,7 @@ def listed(
         cursor=str(place),
         left_out=len(others),
         more=not is_all,
-        problem=face.journal.trouble,
+        problem=face.problem,
         messages=message_rows(messages[:MAX_MESSAGES], face.handles),
     )
     lines = []
