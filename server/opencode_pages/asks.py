@@ -32,10 +32,6 @@ if TYPE_CHECKING:
 
 _HANDLE: Final = re.compile(r"[A-Za-z0-9]{1,20}")
 _CHANGED: Final = "It changed since you looked. Nothing was decided: look at it anew."
-_UNSIGNED: Final = (
-    "This decision needs your passkey, which this browser did not ask for. Nothing was decided: "
-    "let this page run its script, and try again."
-)
 _SHORT: Final = 80
 """Characters of a part that stands in one line with its label."""
 
@@ -105,9 +101,7 @@ class AskPages:
         """Return a decision with its proof, if one is wanted. Raises `NotSigned`, `Unavailable`."""
         if self._signatures is None or not self._signatures.wanted(decision.word):
             return decision
-        [answer] = fields("passkey") or [""]
-        if not answer:
-            raise NotSigned(self._signatures.missing(visitor) or _UNSIGNED)
+        answer = (fields("passkey") or [""])[0]
         return replace(decision, proof=await self._signatures.proof(visitor, decision, answer))
 
     async def _ask(self, request: Request, visitor: Visitor) -> AskDocument:

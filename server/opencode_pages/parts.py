@@ -186,7 +186,7 @@ class Signatures(Protocol):
         Args:
             visitor: whose session the options were for.
             decision: as with `options`.
-            answer: the browser's, as JSON: anything may be in it.
+            answer: the browser's, as JSON: anything may be in it. Empty: it asked for none.
 
         Raises:
             NotSigned: it is no signature over it, or was used before.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from opencode_gateway.audit import PAGES, Event
 from opencode_gateway.errors import ConfigError, Refused, StoreError
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from opencode_gateway.sign_in.passkeys import Passkeys
     from opencode_pages.parts import Decision, Visitor
+
+_UNSIGNED: Final = "This decision needs your passkey, which this browser did not ask for: let this page run its script, and try again."
 
 log = logging.getLogger(__name__)
 
@@ -52,19 +54,24 @@ class DecisionSignatures:
         """See `Signatures`."""
         try:
             with _looked_up():
+                if not answer:
+                    raise PasskeyRefused(self._passkeys.missing(visitor.login) or _UNSIGNED, "no passkey signed it")
                 return await self._passkeys.decided(visitor.login, visitor.session, _ask(decision), answer)
         except PasskeyRefused as error:
-            details = {
-                "ask": decision.handle,
-                "digest": decision.digest,
-                "decision": decision.word,
-                "why": error.why,
-                "page_session": visitor.session,
-            }
-            self._on_event(
-                Event(event="passkey", outcome="refused", login=visitor.login, client_name=PAGES, details=details)
-            )
+            self._report(visitor, decision, error.why)
             raise NotSigned(f"{error} Nothing was decided.") from error
+
+    def _report(self, visitor: Visitor, decision: Decision, why: str) -> None:
+        details: dict[str, object] = {
+            "ask": decision.handle,
+            "digest": decision.digest,
+            "decision": decision.word,
+            "page_session": visitor.session,
+            "why": why,
+        }
+        self._on_event(
+            Event(event="decision", outcome="refused", login=visitor.login, client_name=PAGES, details=details)
+        )
 
 
 @contextmanager
