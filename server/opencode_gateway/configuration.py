@@ -34,6 +34,8 @@ UPLOAD_PATH: Final = "/upload"
 """Behind it the secret of a link on which a person uploads one file."""
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 """As browsers write one."""
+_NETLOC: Final = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,180}")
+"""What the OpenCode server takes as an address of pages: it must know that there is one to decide on."""
 _LISTEN: Final = re.compile(r"(127\.0\.0\.1|\[::1\]):[0-9]{1,5}")
 _HOST: Final = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?")
 
@@ -199,8 +201,8 @@ class Configuration(_Part):
             raise ValueError("must be https://HOST, or http on loopback")
         if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
             raise ValueError("must have no path, query or user")
-        if not parts.netloc.isascii():
-            raise ValueError("must be of ASCII: write an international name as xn--…")
+        if not _NETLOC.fullmatch(parts.netloc):
+            raise ValueError("must be a plain host: write an international name as xn--…")
         return f"{parts.scheme}://{parts.netloc.lower()}"
 
     @field_validator("listen")

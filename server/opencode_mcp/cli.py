@@ -1,4 +1,4 @@
-"""The command `opencode-mcp`: an MCP server on standard input and output."""
+"""The command `opencode-mcp`: an MCP server on standard input and output, or pages for a browser."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 DESCRIPTION = """\
-MCP server (stdio) that drives the OpenCode instances registered in RELAY_REGISTRY_DIR.
+MCP server (stdio) that drives the OpenCode instances registered in RELAY_REGISTRY_DIR; with --page, pages on which
+a person sees what needs them and decides it, on this machine alone.
 Settings come from the environment: RELAY_REGISTRY_DIR, DISCOVERY_INTERVAL_MS, HEALTH_CHECK_TIMEOUT_MS, TRANSPORT,
 SEND_TIMEOUT_MS, RELAY_CREDENTIALS_FILE, RELAY_PORT_RANGE, RELAY_STATE_DIR, RELAY_JOURNAL_DAYS, RELAY_CALLERS,
 RELAY_UPLOADS_DIR, RELAY_UPLOADS_URL, LOG_LEVEL; the README describes each."""
@@ -25,6 +27,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 def main(relay_json: Path | None = None) -> int:
     """Run the server until its client closes standard input; return the exit code: 0, or 2 for bad settings.
 
+    With `--page` it serves pages instead, until Ctrl-C.
     `relay_json`: where a provisioned relay has its settings, if not in their one place; for tests.
     """
     release = version("opencode-relay")
@@ -32,10 +35,16 @@ def main(relay_json: Path | None = None) -> int:
         "opencode-mcp", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--version", action="version", version=release)
-    parser.parse_args()
+    parser.add_argument(
+        "--page", action="store_true", help="serve pages for a browser on this machine instead, and print the link"
+    )
+    is_page = parser.parse_args().page
     try:
         import anyio
         import mcp  # noqa: F401 - only whether it is there
+
+        if is_page:
+            import jinja2  # noqa: F401 - the same
     except ImportError as missing:
         return _fail(
             f"{missing.name} is not installed: the server needs its extra. In a clone of opencode-relay: "
@@ -60,7 +69,14 @@ def main(relay_json: Path | None = None) -> int:
         settings = load_settings(os.environ, TRANSPORTS, relay_json or RELAY_JSON)
     except SettingsError as error:
         return _fail(str(error))
-    server = build_server(settings, TRANSPORTS[settings.transport](settings), release)
+    transport = TRANSPORTS[settings.transport](settings)
+    if is_page:
+        from opencode_mcp.page.serving import serve
+
+        with suppress(KeyboardInterrupt):
+            anyio.run(serve, settings, transport)
+        return 0
+    server = build_server(settings, transport, release)
     # The thread that reads standard input would hold up a tidy end, and the first process of a container is deaf to
     # signals that it does not handle. There is nothing to tidy: what runs, runs in OpenCode.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -16,6 +16,7 @@ from opencode_mcp.caller import account
 from opencode_mcp.handles import Handles
 from opencode_mcp.views.instances import InstanceRows
 from opencode_mcp.views.shown import Shown, ShownByLogin
+from opencode_mcp.views.ways import HERE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,6 +59,8 @@ class Face:
         self.attachments = Attachments(self.journal, uploads)
         self.rows = InstanceRows(self.handles)
         self.caller = account()
+        self.ways = HERE
+        """How the caller settles asks."""
         self.shown = Shown(self.handles)
         """What the caller was shown."""
         self._failing = failing
@@ -66,8 +69,9 @@ class Face:
     def of(self, caller: Caller) -> Face:
         """Return the face as this caller has it."""
         own = copy(self)
-        own.caller, own.shown = caller, self._shown_by_login.of(caller.login)
-        own.driver = self.driver.acting_for(caller.login)
+        own.caller, own.ways = caller, caller.ways()
+        own.shown = self._shown_by_login.of(caller.login).saying(own.ways)
+        own.driver = self.driver.acting_for(caller.login, own.ways.no_always())
         own.controller = self.controller.acting_for(own.driver)
         return own
 

@@ -81,10 +81,21 @@ class Handles:
         Raises:
             Refused: no session has it.
         """
+        return self._thing("s", handle, "`sessions`")[0]
+
+    def ask(self, handle: str) -> tuple[str, str]:
+        """Return the name of the instance whose ask has this handle, and the ask's id.
+
+        Raises:
+            Refused: no ask has it.
+        """
+        return self._thing("a", handle, "`inbox`")
+
+    def _thing(self, kind: Handled, handle: str, lists: str) -> tuple[str, str]:
         found = self._journal.of_handle(handle) if _FORM.fullmatch(handle) else None
-        if found is None or found[0] != "s":
-            raise Refused(f"no session has the handle {one_line(handle, 40)!r}; `sessions` lists them")
-        return found[1]
+        if found is None or found[0] != kind:
+            raise Refused(f"no {_WORDS[kind][0]} has the handle {one_line(handle, 40)!r}; {lists} lists them")
+        return found[1], found[2]
 
     def ask_id(self, instance: Instance, text: str) -> str:
         """Return the id of the ask that `text` names by handle; any other text as it is.

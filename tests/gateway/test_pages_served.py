@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from mcp.shared.exceptions import MCPError
 
 from support.fake_asks import DIGEST, ENTRY, Asks
 from support.login_pages import Form
@@ -229,6 +230,27 @@ async def until(chunks: AsyncIterator[str], text: str) -> None:
             if text in said:
                 return
     pytest.fail(f"the stream ended without {text!r}: {said[-500:]}")
+
+
+async def test_what_is_for_pages_is_no_chat_s_to_read(served: Served) -> None:
+    """A chat has the tools, which know what a person was shown."""
+    token = machine(served.gateway, "reads", "observe", "approve", "drive")
+    async with served.gateway.client(token) as client:
+        assert (await client.client.list_resources()).resources == []
+        for uri in ("opencode://inbox", "opencode://asks/a3", "opencode://asks/laptop/per_1"):
+            with pytest.raises(MCPError):
+                await client.client.read_resource(uri)
+
+
+async def test_while_nothing_can_be_written_down_nothing_is_decided(tmp_path: Path) -> None:
+    with told_gateway(tmp_path, audit={"file": "/dev/full"}) as gateway:
+        gateway.owner("users", "add", "ann", types=f"{PASSWORD}\n")
+        served = Served(gateway, Asks(tmp_path))
+        async with served.browser() as browser:
+            answer = await browser.post(ASK, data=form_of(await logged_in(browser), decision="once"))
+    assert answer.status_code == 409
+    assert "audit log" in answer.text
+    assert served.asks.replies() == []
 
 
 # Where chats decide nothing.

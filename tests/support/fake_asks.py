@@ -82,6 +82,13 @@ def ask_of_handle(handle: str) -> str:
     return json.dumps(ask)
 
 
+@server.resource("opencode://asks/{instance}/{id}")
+def ask_of_id(instance: str, id: str) -> str:  # noqa: A002 - as the address has it
+    """Say all of the ask, whichever was meant."""
+    del instance, id
+    return json.dumps(_asks().ask())
+
+
 @server.tool()
 def instances() -> str:
     """Be there."""

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from argon2.profiles import CHEAPEST
 from starlette.applications import Starlette
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
 from opencode_gateway.configuration import MCP_PATH
 from opencode_gateway.oauth.requests import signing_key
@@ -22,10 +20,9 @@ from opencode_gateway.sign_in.password import Logins
 from opencode_gateway.sign_in.passwords import Passwords
 from opencode_gateway.sign_in.throttle import Throttle
 from support.authorization import AuthorizationServer, proof
+from support.doors import door_routes
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
-
     from opencode_gateway.audit import Event
 
 PASSWORD = "correct horse battery"
@@ -114,35 +111,6 @@ def browser_of(server: AuthorizationServer, events: list[Event], address: str = 
     """Return a new browser; all of a test share the throttle that lies in `server.app`."""
     transport = httpx.ASGITransport(server.app, client=(address, 1234))
     return httpx.AsyncClient(transport=transport, base_url=server.configuration.public_url)
-
-
-def door_routes(door: PageDoor) -> list[Route]:
-    """Return pages behind a door: one that says who looks, with a form, and one to log out."""
-
-    async def show(request: Request) -> Response:
-        visitor = await door.visitor(request)
-        if isinstance(visitor, Response):
-            return visitor
-        shown = {"login": visitor.login, "may": sorted(visitor.may), "token": door.token(request, visitor, "decide")}
-        return JSONResponse(shown)
-
-    async def take(request: Request) -> Response:
-        visitor = await door.visitor(request)
-        if isinstance(visitor, Response):
-            return visitor
-        fields = await door.fields(request, visitor, "decide")
-        return fields if isinstance(fields, Response) else JSONResponse({"answer": fields("answer")})
-
-    async def leave(request: Request) -> Response:
-        visitor = await door.visitor(request)
-        return visitor if isinstance(visitor, Response) else await door.leave(request, visitor)
-
-    return [
-        Route("/inbox", show, methods=["GET"]),
-        Route("/asks/{handle}", show, methods=["GET"]),
-        Route("/asks/{handle}", take, methods=["POST"]),
-        Route("/logout", leave, methods=["POST"]),
-    ]
 
 
 def with_pages(server: AuthorizationServer, events: list[Event]) -> None:

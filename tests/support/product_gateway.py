@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from support.gateway import Gateway, fixture_entry
+from support.gateway import COMMAND, Gateway, fixture_entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-COMMAND = Path(sys.executable).parent / "opencode-gateway"
+    from pathlib import Path
 
 
 class ProductGateway(Gateway):
@@ -24,16 +20,6 @@ class ProductGateway(Gateway):
         self.data_dir.mkdir(parents=True, mode=0o700)
         super().__init__(directory, servers or {"fixture": fixture_entry()}, **settings)
         self._command = [str(COMMAND), "--config", str(self.config), "serve"]
-
-    def owner(self, *arguments: str, types: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a command as the owner of the relay does."""
-        return subprocess.run(
-            [str(COMMAND), "--config", str(self.config), *arguments],
-            input=types,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
 
     def lists(self, *arguments: str) -> Any:
         """Return what a command shows with `--json`."""

@@ -19,7 +19,6 @@ from opencode_journal.entries import (
 )
 from opencode_mcp.views.asks import GIST_LENGTH, gist
 from opencode_mcp.views.rows import Result, Row
-from opencode_mcp.views.shown import HOW_TO_SETTLE
 from opencode_mcp.views.times import age_text
 
 if TYPE_CHECKING:
@@ -165,7 +164,7 @@ class InboxView:
         lines = [fence("\n".join(blocks))]
         if parts:
             lines.append(f"Not shown whole: {', '.join(parts)}. `reply` with `ask` and no `answer` lists all of one.")
-        return "\n".join([*lines, HOW_TO_SETTLE])
+        return "\n".join([*lines, self.shown.how_to_settle([row.handle for _, row in asks])])
 
     def ends_text(self, ends: Sequence[tuple[Entry, EndRow]]) -> str:
         """Return what ended, a line each."""
