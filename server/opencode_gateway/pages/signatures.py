@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from opencode_gateway.sign_in.passkeys import Passkeys
     from opencode_pages.parts import Decision, Visitor
 
-_UNSIGNED: Final = "This decision needs your passkey, which this browser did not ask for: let this page run its script, and try again."
+_UNSIGNED: Final = (
+    "This decision needs your passkey, which this browser did not ask for: "
+    "let this page run its script, and try again."
+)
 
 log = logging.getLogger(__name__)
 
