@@ -5,7 +5,6 @@ A decision is bound to the digest of what was shown: of anything else nothing is
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -16,7 +15,7 @@ from starlette.routing import Route
 
 from opencode_pages.answers import MAX_REASON, MAX_TEXT, OWN_WORDS, Unfit, answer_of, offered, takes_reason
 from opencode_pages.parts import Decision, NotDecided, NotSigned, NotThere, Unavailable
-from opencode_pages.paths import ASKS_PATH, INBOX_PATH
+from opencode_pages.paths import ASKS_PATH, HANDLE, INBOX_PATH
 from opencode_pages.visits import answering, redirect
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     Fields = Callable[[str], list[str]]
 
-_HANDLE: Final = re.compile(r"[A-Za-z0-9]{1,20}")
 _CHANGED: Final = "It changed since you looked. Nothing was decided: look at it anew."
 _SHORT: Final = 80
 """Characters of a part that stands in one line with its label."""
@@ -147,7 +145,7 @@ def purpose(handle: str) -> str:
 
 def _handle(request: Request) -> str:
     handle = str(request.path_params["handle"])
-    if not _HANDLE.fullmatch(handle):
+    if not HANDLE.fullmatch(handle):
         raise NotThere
     return handle
 

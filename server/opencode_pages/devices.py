@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import ClientDisconnect
@@ -12,7 +11,7 @@ from starlette.routing import Route
 
 from opencode_pages.inbox import PUSH
 from opencode_pages.parts import Subscription, Unavailable
-from opencode_pages.paths import PUSH_PATH, RECEIPTS_PATH
+from opencode_pages.paths import MESSAGE, PUSH_PATH, RECEIPTS_PATH
 from opencode_pages.visits import answering
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ _MAX_ENDPOINT: Final = 2_000
 _MAX_KEY: Final = 200
 _MAX_RECEIPT: Final = 200
 """Bytes."""
-_MESSAGE: Final = re.compile(r"[0-9a-f]{20}")
 _BROWSERS: Final = (
     ("Edg", "Edge"),
     ("OPR", "Opera"),
@@ -127,4 +125,4 @@ def _shown_message(body: bytes) -> str | None:
     if not isinstance(told, dict) or told.get("state") != "shown":
         return None
     message = told.get("id")
-    return message if isinstance(message, str) and _MESSAGE.fullmatch(message) else None
+    return message if isinstance(message, str) and MESSAGE.fullmatch(message) else None

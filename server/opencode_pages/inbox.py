@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from typing import TYPE_CHECKING, Final
 
 from starlette.responses import HTMLResponse, Response, StreamingResponse
@@ -12,7 +11,7 @@ from starlette.routing import Route
 
 from opencode_pages.documents import InboxDocument
 from opencode_pages.parts import NotThere, Unavailable
-from opencode_pages.paths import ASKS_PATH, INBOX_PATH, TOLD_PATH
+from opencode_pages.paths import ASKS_PATH, HANDLE, INBOX_PATH, MESSAGE, TOLD_PATH
 from opencode_pages.rendering import TEMPLATES
 from opencode_pages.streams import Streams
 from opencode_pages.visits import Answered, answering, redirect
@@ -45,8 +44,6 @@ _NOTES: Final = {
     "over": "What that message told of is not there any more. This is what is.",
     "unknown": "This is what needs you now.",
 }
-_HANDLE: Final = re.compile(r"[A-Za-z0-9]{1,20}")
-_MESSAGE: Final = re.compile(r"[0-9a-f]{20}")
 
 
 class InboxPages:
@@ -117,7 +114,7 @@ class InboxPages:
         """Lead who was told something to what needs them."""
         visitor = await self._visitor(request)
         message = str(request.path_params["message"])
-        if self._told is None or not _MESSAGE.fullmatch(message):
+        if self._told is None or not MESSAGE.fullmatch(message):
             return redirect(f"{INBOX_PATH}?note=unknown")
         ask = await self._told.opened(visitor, message)
         if ask is None:
@@ -166,7 +163,7 @@ def _note(request: Request) -> str:
     decided, handle = _DECIDED.get(asked.get("decided", "")), asked.get("ask", "")
     # Otherwise anybody's link could say that something was decided.
     is_ours = request.headers.get("sec-fetch-site") == "same-origin"
-    return f"{handle} {decided}." if decided and is_ours and _HANDLE.fullmatch(handle) else ""
+    return f"{handle} {decided}." if decided and is_ours and HANDLE.fullmatch(handle) else ""
 
 
 def _mark(html: str) -> str:

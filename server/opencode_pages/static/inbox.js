@@ -7,6 +7,7 @@ const stale = document.getElementById("stale");
 let mark = now.dataset.mark;
 let shown = "";
 let stream;
+let isReplaced = false;
 
 function show(html) {
   stale.hidden = true;
@@ -21,14 +22,18 @@ function show(html) {
 }
 
 function listen() {
-  if (stream && stream.readyState !== EventSource.CLOSED) return;
+  if (isReplaced || (stream && stream.readyState !== EventSource.CLOSED)) return;
   stream = new EventSource(`/inbox/events?seen=${mark}`);
   stream.addEventListener("message", (event) => {
     mark = event.lastEventId;
     show(event.data);
   });
-  // Another page of this person took its place: this one asks, until it is looked at again.
-  stream.addEventListener("over", () => stream.close());
+  // Another page of this person took its place, or the session is over, as the answer says.
+  stream.addEventListener("over", () => {
+    stream.close();
+    isReplaced = true;
+    ask();
+  });
 }
 
 async function ask() {
@@ -36,8 +41,9 @@ async function ask() {
   try {
     const answer = await fetch("/inbox/now", { redirect: "manual" });
     // Led elsewhere: the session is over.
-    if (answer.type === "opaqueredirect" || [401, 403].includes(answer.status)) location.reload();
-    else show(await answer.text());
+    if (answer.type === "opaqueredirect" || [401, 403].includes(answer.status)) return location.reload();
+    show(await answer.text());
+    listen();
   } catch {
     stale.textContent = `No connection: this is as it was at ${new Date().toLocaleTimeString([], { timeStyle: "short" })}.`;
     stale.hidden = false;
@@ -47,7 +53,6 @@ async function ask() {
 listen();
 setInterval(ask, ASK_MILLISECONDS);
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) return;
-  listen();
+  isReplaced = false;
   ask();
 });

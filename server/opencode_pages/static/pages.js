@@ -5,9 +5,9 @@ function localTimes(within) {
   const today = new Date().toDateString();
   for (const time of within.querySelectorAll("time[data-at]")) {
     const at = new Date(time.dataset.at * 1000);
-    const style = at.toDateString() === today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" };
+    const day = at.toDateString() === today ? {} : { month: "short", day: "numeric" };
     time.title = time.textContent;
-    time.textContent = at.toLocaleString([], style);
+    time.textContent = at.toLocaleString([], { ...day, hour: "numeric", minute: "2-digit" });
   }
 }
 
