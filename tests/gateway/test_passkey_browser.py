@@ -268,6 +268,26 @@ def test_a_passkey_of_a_disabled_person_and_a_removed_one_open_nothing(
     phone.is_told("of no use here")
 
 
+def test_a_form_that_is_not_ours_changes_nothing(relay: PasskeyRelay, device: Callable[..., Device]) -> None:
+    phone = device()
+    phone.add()
+    shown = phone.page.locator("input[name=id]").input_value()
+    for path in ("/account/options", "/account/add", "/account/remove", "/account/again", "/asks/a3/passkey"):
+        for token in ("", "forged"):
+            fields: dict[str, str | float | bool] = {
+                "token": token,
+                "id": shown,
+                "name": "mine",
+                "passkey": "{}",
+                "decision": "always",
+            }
+            assert phone.page.request.post(relay.url + path, form=fields).status == 403
+    for path in ("/login/passkey", "/login/passkey/options"):
+        assert phone.page.request.post(relay.url + path, form={"passkey": "{}"}).status in {400, 403}
+    phone.page.reload()
+    assert phone.page.locator("input[name=id]").input_value() == shown
+
+
 def test_whoever_finds_a_session_adds_no_passkey_with_it(relay: PasskeyRelay, device: Callable[..., Device]) -> None:
     phone = device()
     phone.goto("/account")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import logging
 import secrets
 import time
@@ -32,6 +31,7 @@ from webauthn.helpers.structs import (
     UserVerificationRequirement,
 )
 
+from opencode_gateway.configuration import is_named
 from opencode_gateway.errors import GatewayError, Refused
 from opencode_gateway.sign_in import passkey_rows
 from opencode_gateway.sign_in.challenges import SECONDS, Challenges, Stale
@@ -104,11 +104,7 @@ class Passkeys:
     @property
     def possible(self) -> bool:
         """Whether there can be any: browsers keep none for an address of numbers."""
-        try:
-            ipaddress.ip_address(self._site)
-        except ValueError:
-            return True
-        return False
+        return is_named(self._origin)
 
     def of(self, login: str) -> list[Passkey]:
         """Return a person's passkeys that are of use here."""
