@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 from mcp.shared.exceptions import MCPError
 
+from opencode_gateway import machine_tokens
+from opencode_gateway.capabilities import CAPABILITIES, Capability
+from opencode_gateway.people.users import Users
+from opencode_gateway.store import FILE_NAME, Store
+from support.authorization import CHEAP_HASH
 from support.fake_asks import DIGEST, ENTRY, Asks
 from support.login_pages import Form
+from support.person import PASSWORD
 from support.plain_http import NO_TLS
 from support.product_gateway import ProductGateway
 
@@ -22,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-PASSWORD = "correct horse battery"
 KEY = "opencode-relay/caller"
 ASK = "/asks/a3"
 
@@ -34,11 +40,20 @@ class Served:
         self.gateway = gateway
         self.asks = asks
 
+    @property
+    def users(self) -> Users:
+        return Users(self.gateway.data_dir / "users.json")
+
     def browser(self) -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url=self.gateway.url, trust_env=False, verify=NO_TLS, timeout=30.0)
 
     def audit(self, event: str) -> list[dict[str, Any]]:
         return [line for line in self.gateway.audit() if line["event"] == event]
+
+
+def add_user(gateway: ProductGateway, name: str, *capabilities: Capability) -> None:
+    """Let somebody log in, who may do everything unless something is named."""
+    Users(gateway.data_dir / "users.json").add(name, CHEAP_HASH, capabilities or CAPABILITIES)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +63,9 @@ def _served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     asks.put()
     servers = {"opencode": {**ENTRY, "env": {"FAKE_ASKS": str(directory)}}}
     with ProductGateway(directory, servers) as gateway:
-        for name, *capabilities in (("ann",), ("olga", "observe"), ("carl",)):
-            held = [word for each in capabilities for word in ("--capability", each)]
-            assert gateway.owner("users", "add", name, *held, types=f"{PASSWORD}\n").returncode == 0
+        add_user(gateway, "ann")
+        add_user(gateway, "olga", "observe")
+        add_user(gateway, "carl")
         yield Served(gateway, asks)
 
 
@@ -146,9 +161,9 @@ async def test_who_may_only_look_decides_nothing(served: Served) -> None:
 async def test_who_lost_approve_while_the_page_was_open_decides_nothing(served: Served) -> None:
     async with served.browser() as browser:
         form = form_of(await logged_in(browser, "carl"), decision="once")
-        served.gateway.owner("users", "capabilities", "carl", "--capability", "observe")
+        served.users.set_capabilities("carl", ["observe"])
         answer = await browser.post(ASK, data=form)
-    served.gateway.owner("users", "capabilities", "carl", "--capability", "observe", "--capability", "approve")
+    served.users.set_capabilities("carl", CAPABILITIES)
     assert answer.status_code == 400
     assert served.asks.replies() == []
 
@@ -159,7 +174,7 @@ async def test_who_is_disabled_while_the_page_is_open_decides_nothing_and_sees_n
         assert "ended" in served.gateway.owner("users", "disable", "carl").stdout
         answer = await browser.post(ASK, data=form)
         looked = await browser.get("/inbox")
-    served.gateway.owner("users", "disable", "carl", "--undo")
+    served.users.set_disabled("carl", disabled=False)
     assert [answer.status_code, looked.status_code] == [303, 303]
     assert looked.headers["location"].startswith("/login?")
     assert served.asks.replies() == []
@@ -244,7 +259,7 @@ async def test_what_is_for_pages_is_no_chat_s_to_read(served: Served) -> None:
 
 async def test_while_nothing_can_be_written_down_nothing_is_decided(tmp_path: Path) -> None:
     with told_gateway(tmp_path, audit={"file": "/dev/full"}) as gateway:
-        gateway.owner("users", "add", "ann", types=f"{PASSWORD}\n")
+        add_user(gateway, "ann")
         served = Served(gateway, Asks(tmp_path))
         async with served.browser() as browser:
             answer = await browser.post(ASK, data=form_of(await logged_in(browser), decision="once"))
@@ -263,10 +278,13 @@ def told_gateway(directory: Path, servers: dict[str, Any] | None = None, **setti
     return ProductGateway(directory, servers or {"opencode": entry}, **settings)
 
 
-def machine(gateway: ProductGateway, name: str, *capabilities: str) -> str:
+def machine(gateway: ProductGateway, name: str, *capabilities: Capability) -> str:
     """Return a new token of a machine."""
-    held = [word for each in capabilities for word in ("--capability", each)]
-    return gateway.owner("tokens", "add", name, *held).stdout.split()[-1]
+    store = Store(gateway.data_dir / FILE_NAME)
+    try:
+        return machine_tokens.add(store, name, capabilities, now=time.time())
+    finally:
+        store.close()
 
 
 async def called(gateway: ProductGateway, token: str, directory: Path) -> Any:
@@ -278,7 +296,9 @@ async def called(gateway: ProductGateway, token: str, directory: Path) -> Any:
 
 async def test_chat_clients_and_machines_are_told_the_page_and_that_they_decide_nothing(tmp_path: Path) -> None:
     with told_gateway(tmp_path, approvals="page", passkey_for=["always"]) as gateway:
-        approving, driving, looking = (machine(gateway, name, name) for name in ("approve", "drive", "observe"))
+        approving = machine(gateway, "approve", "approve")
+        driving = machine(gateway, "drive", "drive")
+        looking = machine(gateway, "observe", "observe")
 
         for token, capability in ((approving, "approve"), (driving, "drive")):
             assert await called(gateway, token, tmp_path) == {
@@ -318,7 +338,7 @@ async def test_a_server_that_has_no_page_decides_nothing_then(tmp_path: Path) ->
 
 async def test_what_takes_a_passkey_is_not_decided_without_one(tmp_path: Path) -> None:
     with told_gateway(tmp_path, passkey_for=["always"]) as gateway:
-        gateway.owner("users", "add", "ann", types=f"{PASSWORD}\n")
+        add_user(gateway, "ann")
         served = Served(gateway, Asks(tmp_path))
         async with served.browser() as browser:
             page = await logged_in(browser)
@@ -332,7 +352,7 @@ async def test_what_takes_a_passkey_is_not_decided_without_one(tmp_path: Path) -
 
 async def test_a_stream_ends_when_the_service_is_told_to(tmp_path: Path) -> None:
     with told_gateway(tmp_path) as gateway:
-        gateway.owner("users", "add", "ann", types=f"{PASSWORD}\n")
+        add_user(gateway, "ann")
         served = Served(gateway, Asks(tmp_path))
         async with served.browser() as browser:
             await logged_in(browser, path="/inbox")
