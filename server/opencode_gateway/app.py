@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from opencode_gateway.calls.servers import Servers
     from opencode_gateway.configuration import Configuration
     from opencode_gateway.refusals import Refusal
-    from opencode_pages.parts import Door
+    from opencode_pages.parts import Door, Signatures
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +57,7 @@ def build_app(
     environ: Mapping[str, str],
     *,
     door: Door | None = None,
+    signatures: Signatures | None = None,
     origins: Callable[[], Collection[str]] = tuple,
     on_refusal: Callable[[Refusal], None] = lambda refusal: None,
 ) -> ASGIApp:
@@ -69,6 +70,7 @@ def build_app(
         log: of audit.
         environ: the gateway's own.
         door: of pages on which people decide; None: there are none.
+        signatures: of passkeys, over what is decided there.
         origins: whose web pages may be clients now.
         on_refusal: hears of those who are refused at the door.
     """
@@ -95,7 +97,7 @@ def build_app(
             passkey_for=configuration.passkey_for,
             failing=telling.failing,
         )
-        pages = routes(source, door, pushes=telling.pushes(), told=telling)
+        pages = routes(source, door, pushes=telling.pushes(), told=telling, signatures=signatures)
     observing = frozenset(configuration.capabilities["observe"])
 
     @asynccontextmanager

@@ -7,6 +7,7 @@ Everything else has a default. Secrets are never in it: it names the files that 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -239,6 +240,15 @@ class Configuration(_Part):
     def resource(self) -> str:
         """The URL that people paste into their chat client, and that tokens are bound to."""
         return self.public_url + MCP_PATH
+
+
+def is_named(public_url: str) -> bool:
+    """Tell whether it has a name, as passkeys need one, and no address of numbers."""
+    try:
+        ipaddress.ip_address(urlsplit(public_url).hostname or "")
+    except ValueError:
+        return True
+    return False
 
 
 def load_configuration(path: Path) -> Configuration:

@@ -14,7 +14,7 @@ from opencode_common.database import DatabaseError
 from opencode_common.finding import Finding, fault, note, ok
 from opencode_gateway.calls.names import Names
 from opencode_gateway.calls.servers import OPENCODE
-from opencode_gateway.configuration import PasswordSignIn
+from opencode_gateway.configuration import PasswordSignIn, is_named
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.enrolment import list_clients, opened_at
 from opencode_gateway.oauth.redirects import commanded, switches
@@ -86,6 +86,8 @@ def without_pages(configuration: Configuration, servers: Servers) -> str:
         return f"approvals or passkey_for needs the page, which a server called {OPENCODE} alone has"
     if not server.is_told_callers(OPENCODE):
         return f"approvals or passkey_for needs the page, and {OPENCODE} is not told who calls: see its RELAY_CALLERS"
+    if configuration.passkey_for and not is_named(configuration.public_url):
+        return "passkey_for needs the page at a name, and public_url has an address of numbers"
     return ""
 
 

@@ -67,6 +67,7 @@ def run(configuration: Configuration) -> None:
             log,
             os.environ,
             door=auth.door,
+            signatures=auth.signatures,
             origins=Rules(configuration.clients, store).origins,
             on_refusal=refusals.record,
         )

@@ -5,14 +5,16 @@ A decision is bound to the digest of what was shown: of anything else nothing is
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlencode
 
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from opencode_pages.answers import MAX_REASON, MAX_TEXT, OWN_WORDS, Unfit, answer_of, offered, takes_reason
-from opencode_pages.parts import Decision, NotDecided, NotThere, Unavailable
+from opencode_pages.parts import Decision, NotDecided, NotSigned, NotThere, Unavailable
 from opencode_pages.paths import ASKS_PATH, HANDLE, INBOX_PATH
 from opencode_pages.visits import answering, redirect
 
@@ -20,10 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from starlette.requests import Request
-    from starlette.responses import Response
 
     from opencode_pages.documents import AskDocument
-    from opencode_pages.parts import Source, Visitor
+    from opencode_pages.parts import Signatures, Source, Visitor
     from opencode_pages.visits import Visits
 
     Fields = Callable[[str], list[str]]
@@ -36,9 +37,10 @@ _SHORT: Final = 80
 class AskPages:
     """Shows asks, and takes decisions."""
 
-    def __init__(self, source: Source, visits: Visits) -> None:
+    def __init__(self, source: Source, visits: Visits, signatures: Signatures | None = None) -> None:
         self._source = source
         self._visits = visits
+        self._signatures = signatures
 
     def routes(self) -> list[Route]:
         """Return the routes."""
@@ -46,6 +48,7 @@ class AskPages:
         return [
             Route(path, answering(self._show), methods=["GET"]),
             Route(path, answering(self._take), methods=["POST"]),
+            Route(f"{path}/passkey", answering(self._options), methods=["POST"]),
         ]
 
     async def _show(self, request: Request) -> Response:
@@ -63,11 +66,13 @@ class AskPages:
         if fields("digest") != [ask.digest]:
             return again(ask, message=_CHANGED, status=409)
         try:
-            answer = answer_of(ask, visitor, fields)
-        except Unfit as unfit:
-            return again(ask, message=str(unfit), status=400)
+            decision = await self._signed(
+                visitor, Decision(handle, ask.digest, answer_of(ask, visitor, fields)), fields
+            )
+        except (Unfit, NotSigned) as error:
+            return again(ask, message=str(error), status=403 if isinstance(error, NotSigned) else 400)
         try:
-            await self._source.decide(visitor, Decision(handle, ask.digest, answer))
+            await self._source.decide(visitor, decision)
         except NotDecided as error:
             now = await self._ask(request, visitor)
             return again(now, message=str(error) if now.digest == ask.digest else _CHANGED, status=409)
@@ -75,6 +80,27 @@ class AskPages:
             return again(await self._ask(request, visitor), message=str(error), status=503)
         # Not to the next ask: a second tap would decide that one unread.
         return redirect(f"{INBOX_PATH}?{urlencode({'decided': fields('decision')[0], 'ask': handle})}")
+
+    async def _options(self, request: Request) -> Response:
+        """Answer a script with what a passkey is to sign, or with words."""
+        visitor = await self._visits.visitor(request, "approve")
+        handle = _handle(request)
+        fields = await self._visits.fields(request, visitor, purpose(handle))
+        ask = await self._ask(request, visitor)
+        try:
+            if self._signatures is None or fields("digest") != [ask.digest]:
+                raise NotSigned(_CHANGED)
+            decision = Decision(handle, ask.digest, answer_of(ask, visitor, fields))
+            return Response(self._signatures.options(visitor, decision), media_type="application/json")
+        except (Unfit, NotSigned) as error:
+            return PlainTextResponse(str(error), 409)
+
+    async def _signed(self, visitor: Visitor, decision: Decision, fields: Fields) -> Decision:
+        """Return a decision with its proof, if one is wanted. Raises `NotSigned`, `Unavailable`."""
+        if self._signatures is None or not self._signatures.wanted(decision.word):
+            return decision
+        answer = (fields("passkey") or [""])[0]
+        return replace(decision, proof=await self._signatures.proof(visitor, decision, answer))
 
     async def _ask(self, request: Request, visitor: Visitor) -> AskDocument:
         return await self._source.ask(visitor, _handle(request))
@@ -91,6 +117,7 @@ class AskPages:
     ) -> Response:
         """Return the page of an ask; what was typed into the form that led here stays in it."""
         decisions = offered(ask, visitor)
+        signed = [word for word in decisions if self._signatures is not None and self._signatures.wanted(word)]
         short = [part for part in ask.parts if part.kind == "text" and _is_short(part.text)]
         values: dict[str, object] = {
             "ask": ask,
@@ -98,6 +125,8 @@ class AskPages:
             "long_parts": [part for part in ask.parts if part not in short],
             "message": message,
             "decisions": decisions,
+            "signed": signed,
+            "unsigned": self._signatures.missing(visitor) if self._signatures is not None and signed else "",
             "may_decide": "approve" in visitor.may,
             "takes_reason": "reject" in decisions and takes_reason(ask, visitor),
             "token": self._visits.token(request, visitor, purpose(ask.handle)) if decisions else "",

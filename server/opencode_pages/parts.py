@@ -46,6 +46,12 @@ class Decision:
     answer: str | list[str]
     proof: str = ""
 
+    @property
+    def word(self) -> str:
+        """What it is in a word: `once`, `always`, `reject` or `answer`, without any text of a person's."""
+        word = self.answer.partition(":")[0] if isinstance(self.answer, str) else ""
+        return word if word in {"once", "always", "reject"} else "answer"
+
 
 class Unavailable(Exception):
     """What was asked for cannot be had now; the message is for people, with the next step."""
@@ -57,6 +63,10 @@ class NotThere(Exception):
 
 class NotDecided(Exception):
     """A decision was not taken; the message says why. What the ask is now is to be read anew."""
+
+
+class NotSigned(Exception):
+    """A decision was not signed as it must be; the message says what to do. Nothing was decided."""
 
 
 class Source(Protocol):
@@ -151,4 +161,34 @@ class Told(Protocol):
 
         Returns:
             None where it told of several things, or of something else, or was never theirs.
+        """
+
+
+class Signatures(Protocol):
+    """Passkeys of people: their devices sign a decision, with their finger, face or PIN."""
+
+    def wanted(self, word: str) -> bool:
+        """Tell whether a decision of this word (`Decision.word`) is taken only with a signature."""
+
+    def missing(self, visitor: Visitor) -> str:
+        """Return why the visitor cannot sign, in words for people with the next step; empty: they can.
+
+        Raises:
+            Unavailable: that cannot be looked up now.
+        """
+
+    def options(self, visitor: Visitor, decision: Decision) -> str:
+        """Return what the browser needs to have this decision signed, as JSON. Raises `NotSigned`, `Unavailable`."""
+
+    async def proof(self, visitor: Visitor, decision: Decision, answer: str) -> str:
+        """Return the proof that the visitor signed this decision, good once.
+
+        Args:
+            visitor: whose session the options were for.
+            decision: as with `options`.
+            answer: the browser's, as JSON: anything may be in it. Empty: it asked for none.
+
+        Raises:
+            NotSigned: it is no signature over it, or was used before.
+            Unavailable: that cannot be established now.
         """

@@ -13,22 +13,30 @@ from opencode_pages.visits import Visits
 if TYPE_CHECKING:
     from starlette.routing import Route
 
-    from opencode_pages.parts import Door, Pushes, Source, Told
+    from opencode_pages.parts import Door, Pushes, Signatures, Source, Told
 
 
-def routes(source: Source, door: Door, *, pushes: Pushes | None = None, told: Told | None = None) -> list[Route]:
+def routes(
+    source: Source,
+    door: Door,
+    *,
+    pushes: Pushes | None = None,
+    told: Told | None = None,
+    signatures: Signatures | None = None,
+) -> list[Route]:
     """Return the routes of all pages and files.
 
     Args:
         source: what is shown, and takes decisions.
         door: who may come in.
         pushes: notifies browsers; None: pages do not offer it.
+        signatures: of people's passkeys, over decisions; None: none is wanted.
         told: what became of messages; None: none leads here.
     """
-    visits = Visits(door)
+    visits = Visits(door, has_account=signatures is not None)
     found = [
         *InboxPages(source, visits, pushes, told).routes(),
-        *AskPages(source, visits).routes(),
+        *AskPages(source, visits, signatures).routes(),
         *visits.routes(),
         *assets.routes(),
     ]

@@ -39,8 +39,9 @@ class Answered(Exception):
 class Visits:
     """Lets visitors in by the door, and makes pages for them."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, *, has_account: bool = False) -> None:
         self._door = door
+        self._has_account = has_account
 
     async def visitor(self, request: Request, *needed: Capability) -> Visitor:
         """Return who looks, who has one of the capabilities that are needed; else answer otherwise."""
@@ -74,7 +75,8 @@ class Visits:
     ) -> Response:
         """Return a page for this visitor."""
         leaving = self._door.token(request, visitor, LEAVE)
-        return page(template, {"visitor": visitor, "leaving": leaving, **values}, status=status, has_script=True)
+        every = {"visitor": visitor, "leaving": leaving, "has_account": self._has_account}
+        return page(template, {**every, **values}, status=status, has_script=True)
 
     async def leave(self, request: Request) -> Response:
         """End the session of who asks for that by our form."""

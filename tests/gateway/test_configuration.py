@@ -193,6 +193,15 @@ def test_check_refuses_to_leave_approvals_to_a_page_that_is_not_there(
     assert "needs the page" in done.stderr
 
 
+def test_check_refuses_passkeys_at_an_address_that_can_have_none(tmp_path: Path) -> None:
+    settings = {"public_url": "http://127.0.0.1:8790", "passkey_for": ["always"]}
+
+    done = gateway("--config", str(written(tmp_path, **settings)), "check")
+
+    assert done.returncode == 2
+    assert "needs the page at a name" in done.stderr
+
+
 def test_whoever_drives_has_reply_too_where_it_decides_nothing() -> None:
     configuration = Configuration(public_url="https://relay.example.org", approvals="page")
     assert configuration.tools["drive"] == ("send", "control", "reply")

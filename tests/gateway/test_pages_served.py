@@ -343,7 +343,7 @@ async def test_what_takes_a_passkey_is_not_decided_without_one(tmp_path: Path) -
         async with served.browser() as browser:
             page = await logged_in(browser)
             answer = await browser.post(ASK, data=form_of(page, decision="always"))
-            assert answer.status_code == 409
+            assert answer.status_code == 403
             assert "passkey" in answer.text
             assert served.asks.replies() == []
             assert (await browser.post(ASK, data=form_of(page, decision="once"))).status_code == 303

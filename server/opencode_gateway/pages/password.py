@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.routing import Route
 
 from opencode_gateway.pages.forms import Answered
+from opencode_gateway.pages.passkey_login import PasskeyLogin
 from opencode_gateway.pages.visits import LOGIN_PATH, address_of
 from opencode_gateway.people.users import MAX_NAME, known_as
 from opencode_gateway.sign_in.password import Typed, WrongLogin
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from opencode_gateway.oauth.requests import Asked
     from opencode_gateway.pages.visits import Visits
     from opencode_gateway.people.directory import Person
+    from opencode_gateway.sign_in.passkeys import Passkeys
     from opencode_gateway.sign_in.password import Logins
     from opencode_gateway.sign_in.step import Proof
 
@@ -42,6 +44,7 @@ class PasswordPages:
         key: the service's own, of which the window's code is made.
         window: when the enrolment window was opened that is open now, if one is.
         clock: seconds.
+        passkeys: log in as well; None: they do not.
     """
 
     at = None
@@ -54,16 +57,22 @@ class PasswordPages:
         key: bytes,
         window: Callable[[], float | None],
         clock: Callable[[], float],
+        passkeys: Passkeys | None = None,
     ) -> None:
         self._visits = visits
         self._logins = logins
         self._key = key
         self._window = window
         self._throttling = Buckets(_LOGGED_THROTTLING, clock, max_keys=1)
+        self._clock = clock
+        self._passkeys = passkeys if passkeys is not None and passkeys.possible else None
 
     def routes(self) -> list[Route]:
         """See `LoginPages`."""
-        return [Route(LOGIN_PATH, self.show, methods=["GET"]), Route(LOGIN_PATH, self.take, methods=["POST"])]
+        shown = [Route(LOGIN_PATH, self.show, methods=["GET"]), Route(LOGIN_PATH, self.take, methods=["POST"])]
+        if self._passkeys is not None:
+            shown += PasskeyLogin(self._visits, self._passkeys, self._page, self._clock).routes()
+        return shown
 
     def proved(self, request: Request, signed: str) -> tuple[Person, Proof] | None:
         """See `LoginPages`."""
@@ -138,8 +147,11 @@ class PasswordPages:
             "message": message,
             "asks_code": any(user.totp_secret for user in users.values()),
             "asks_window": asks_window,
+            "passkeys": self._passkeys is not None,
         }
-        return self._visits.with_token(request, signed, asked, "login", values, status=status, wait=wait)
+        return self._visits.with_token(
+            request, signed, asked, "login", values, status=status, wait=wait, has_script=self._passkeys is not None
+        )
 
     def _report(self, request: Request, asked: Asked, outcome: str, typed: str) -> None:
         # People type passwords into the wrong field: only names that exist are written down.

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from opencode_gateway.pages.browsers import Browsers
     from opencode_gateway.pages.sessions import PageSessions
     from opencode_gateway.pages.visits import LoginPages
+    from opencode_gateway.sign_in.passkeys import Passkeys
     from opencode_gateway.sign_in.provider import ProviderLogins
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ def routes(
     window: Callable[[], float | None] = lambda: None,
     on_event: Callable[[Event], None] = lambda event: None,
     monotonic: Callable[[], float] = time.monotonic,
+    passkeys: Passkeys | None = None,
 ) -> list[Route]:
     """Return the routes of the pages.
 
@@ -62,11 +64,12 @@ def routes(
         window: when the enrolment window was opened that is open now, if one is.
         on_event: hears of logins and answers.
         monotonic: seconds, for budgets.
+        passkeys: log in where passwords do; None: they do not.
     """
     visits = Visits(provider.requests, logins.kind, browsers, sessions, public_url=public_url, on_event=on_event)
     login: LoginPages
     if isinstance(logins, Logins):
-        login = PasswordPages(visits, logins, key=key, window=window, clock=monotonic)
+        login = PasswordPages(visits, logins, key=key, window=window, clock=monotonic, passkeys=passkeys)
     else:
         # Imported for this way alone: a provider's signatures bring much with them.
         from opencode_gateway.pages.provider import ProviderPages  # noqa: PLC0415

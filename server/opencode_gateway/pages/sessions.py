@@ -132,6 +132,12 @@ class PageSessions:
             return None
         return PageSession(row["id"], person)
 
+    def begun_at(self, session_id: str) -> float:
+        """Return when a session's login was; long ago for one that is over."""
+        with self._store.transaction(write=False) as db:
+            row = db.execute("SELECT created_at FROM page_sessions WHERE id = ?", (session_id,)).fetchone()
+        return 0.0 if row is None else float(row["created_at"])
+
     async def end(self, session_id: str, why: str) -> None:
         """End a session before its time, with its line in the audit log."""
         await self._store.write(lambda db: self._end(db, session_id, why))

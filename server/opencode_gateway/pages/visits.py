@@ -141,6 +141,7 @@ class Visits:
         *,
         status: int,
         wait: float | None = None,
+        has_script: bool = False,
     ) -> Response:
         """Return a page with a form, which this browser alone can send."""
         # The mark goes into the form as well as into a cookie, and the cookie needs a response first.
@@ -152,7 +153,10 @@ class Visits:
             **(_of_client(asked) if isinstance(asked, Pending) else {"client": None}),
             "token": self.browsers.token(mark, signed, of),
         }
-        response = page(f"{of}.html", shown | values, status=status, leads_away=of == "consent", wait=wait)
+        leads_away = of == "consent"
+        response = page(
+            f"{of}.html", shown | values, status=status, leads_away=leads_away, has_script=has_script, wait=wait
+        )
         response.raw_headers.extend(header for header in marked.raw_headers if header[0] == b"set-cookie")
         return response
 
