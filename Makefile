@@ -102,7 +102,7 @@ versions: packages-test $(INSTALLED) opencode ## Install OpenCodes of many versi
 # refuses what is not ready under that tag.
 RELEASE = python -m support.release build --tag '$(TAG)'
 .PHONY: release
-release: packages-images $(INSTALLED) $(TOOLS_INSTALLED) ## Build and check wheel, sdist, collection, images and SBOMs into dist/. IMAGES=no TAG=v…
+release: packages-$(if $(filter no,$(IMAGES)),lint,images) $(INSTALLED) $(TOOLS_INSTALLED) ## Build and check wheel, sdist, collection, images and SBOMs into dist/. IMAGES=no TAG=v…
 	@$(if $(filter no,$(IMAGES)),$(RELEASE) --no-images,$(ENGINE) run $(RELEASE))
 
 .PHONY: prepare-release
@@ -110,8 +110,8 @@ prepare-release: $(INSTALLED) ## Write a version wherever it stands, and date wh
 	@$(BIN)/python -m support.release prepare '$(TO)'
 
 .PHONY: docs
-docs: packages-lint $(INSTALLED) ## Build the documentation as a site, which needs no network, in dist/site
-	@$(BIN)/python -m support.docs_site dist/site
+docs: packages-lint $(INSTALLED) ## Build the documentation as a site, which needs no network, in .work/site
+	@$(BIN)/python -m support.docs_site .work/site
 
 .PHONY: clean
 clean: ## Remove what the other targets made here

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 from datetime import date
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -16,6 +16,9 @@ from support.release.build import sums
 from support.release.notes import is_released, notes, sections
 from support.release.project import ROOT, NotReady, metadata, prepare, version
 from support.release.sbom import for_linux, of_debian
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CHANGELOG = """# Changelog
 

@@ -116,7 +116,7 @@ class Release:
 
 def sums(directory: Path) -> str:
     """Return the lines of SHA256SUMS, which `sha256sum --check` reads, for all files of a directory."""
-    files = sorted(path for path in directory.iterdir() if path.name != "SHA256SUMS")
+    files = sorted(path for path in directory.iterdir() if path.is_file() and path.name != "SHA256SUMS")
     return "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
 
 
