@@ -5,6 +5,7 @@ Exit codes: 0 fine, 1 something is wrong, 2 usage or the gateway's own files.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
@@ -72,4 +73,19 @@ def cli(context: click.Context, *, config: Path) -> None:
 
 def main() -> None:
     """Run the command line; click ends the process with the exit code."""
-    cli(prog_name=PROGRAM)
+    try:
+        cli(prog_name=PROGRAM)
+    except ModuleNotFoundError as missing:
+        package = (missing.name or "").partition(".")[0]
+        if package.startswith("opencode_"):
+            raise
+        sys.exit(_without_extra(package))
+
+
+def _without_extra(package: str) -> int:
+    click.echo(
+        f"{PROGRAM}: {package} is not installed: it comes with the extra gateway. In a clone of opencode-relay: "
+        "pipx install --force '.[gateway]'",
+        err=True,
+    )
+    return 2
