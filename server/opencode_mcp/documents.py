@@ -62,7 +62,9 @@ class Documents:
         handles.prepare_asks([(each.instance, each.id, digest_of_waiting(each)) for each in listed])
         handles.prepare("s", [(each.instance, each.root) for each in listed])
         running = [*self._running(instances, {(each.instance, each.root) for each in waiting})]
-        ends = InboxView(handles, self._face.shown, time.time()).end_rows(self._face.inbox.latest_ends(MAX_ENDS))
+        ends = InboxView(handles, self._face.shown, time.time(), self._face.caller.login).end_rows(
+            self._face.inbox.latest_ends(MAX_ENDS)
+        )
         return InboxDocument(
             asks=tuple(ask_summary(each, handles) for each in listed),
             asks_left_out=len(waiting) - len(listed) + sum(each.state.asks_left_out for each in instances),
