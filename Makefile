@@ -87,7 +87,7 @@ readmes: $(INSTALLED) ## Write the READMEs of the roles anew
 
 .PHONY: bench
 bench: packages-test $(INSTALLED) opencode ## Print the figures of all parts, and break every hop under 10,000 prompts and asks
-	@for part in server.py fleet.py journal.py telling.py send.py gateway.py guard.py thinning.py launcher.py recovery.py 'recovery.py --provisioned' \
+	@for part in server.py fleet.py journal.py telling.py pages.py send.py gateway.py guard.py thinning.py launcher.py recovery.py 'recovery.py --provisioned' \
 		uplink.py uplink_real.py scale.py flood.py zero.py; do \
 		$(OPENCODES) $(BIN)/python tests/bench/$$part; \
 	done
