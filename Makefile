@@ -100,7 +100,8 @@ versions: packages-test $(INSTALLED) opencode ## Install OpenCodes of many versi
 
 # All that is published, from what is committed: it takes some minutes. IMAGES=no leaves the images out, and TAG=v1.2.3
 # refuses what is not ready under that tag.
-RELEASE = python -m support.release build --tag '$(TAG)'
+# By the environment, so that no shell reads the tag.
+RELEASE = python -m support.release build --tag "$${TAG-}"
 .PHONY: release
 release: packages-$(if $(filter no,$(IMAGES)),lint,images) $(INSTALLED) $(TOOLS_INSTALLED) ## Build and check wheel, sdist, collection, images and SBOMs into dist/. IMAGES=no TAG=v…
 	@$(if $(filter no,$(IMAGES)),$(RELEASE) --no-images,$(ENGINE) run $(RELEASE))
