@@ -7,6 +7,7 @@ SETUP := tests/support/setup.sh
 ENGINE := tests/support/docker_engine.sh
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+TOOLS_INSTALLED := .work/tools/.installed
 # Ubuntu's image comes from a container registry, which not every machine that tests can reach.
 SCENARIO ?= default trixie
 # What tests and benchmarks run: the pinned OpenCode of either generation, unless these name others.
@@ -24,7 +25,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: help
 help: ## Say what there is
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: packages-demo $(INSTALLED) ## Drive both OpenCodes through the server. V=1, V=2: one; REAL=1: your own; RELAY=1: by an sshd
@@ -86,7 +87,7 @@ readmes: $(INSTALLED) ## Write the READMEs of the roles anew
 
 .PHONY: bench
 bench: packages-test $(INSTALLED) opencode ## Print the figures of all parts, and break every hop under 10,000 prompts and asks
-	@for part in server.py fleet.py journal.py send.py gateway.py guard.py thinning.py launcher.py recovery.py 'recovery.py --provisioned' \
+	@for part in server.py fleet.py journal.py telling.py pages.py send.py gateway.py guard.py thinning.py launcher.py recovery.py 'recovery.py --provisioned' \
 		uplink.py uplink_real.py scale.py flood.py zero.py; do \
 		$(OPENCODES) $(BIN)/python tests/bench/$$part; \
 	done
@@ -96,6 +97,22 @@ VERSIONS ?= 1.0.185 1.1.65 1.2.27 1.3.2 1.14.41 1.15.13 1.18.33 2.0.15
 .PHONY: versions
 versions: packages-test $(INSTALLED) opencode ## Install OpenCodes of many versions and drive each. VERSIONS="…"
 	@$(OPENCODES) OPENCODE_VERSIONS="$(VERSIONS)" $(BIN)/pytest -v tests/e2e/test_versions.py
+
+# All that is published, from what is committed: it takes some minutes. IMAGES=no leaves the images out, and TAG=v1.2.3
+# refuses what is not ready under that tag.
+# By the environment, so that no shell reads the tag.
+RELEASE = python -m support.release build --tag "$${TAG-}"
+.PHONY: release
+release: packages-$(if $(filter no,$(IMAGES)),lint,images) $(INSTALLED) $(TOOLS_INSTALLED) ## Build and check wheel, sdist, collection, images and SBOMs into dist/. IMAGES=no TAG=v…
+	@$(if $(filter no,$(IMAGES)),$(RELEASE) --no-images,$(ENGINE) run $(RELEASE))
+
+.PHONY: prepare-release
+prepare-release: $(INSTALLED) ## Write a version wherever it stands, and date what is unreleased: TO=1.2.3
+	@$(BIN)/python -m support.release prepare '$(TO)'
+
+.PHONY: docs
+docs: packages-lint $(INSTALLED) ## Build the documentation as a site, which needs no network, in .work/site
+	@$(BIN)/python -m support.docs_site .work/site
 
 .PHONY: clean
 clean: ## Remove what the other targets made here
@@ -108,6 +125,10 @@ packages-demo packages-test packages-lint packages-images packages-molecule: pac
 
 $(INSTALLED): pyproject.toml
 	@$(SETUP) venv
+	@touch $@
+
+$(TOOLS_INSTALLED): pyproject.toml
+	@$(SETUP) tools
 	@touch $@
 
 .PHONY: opencode

@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 
 from opencode_connected.cli import cli as connected
+from opencode_gateway.cli import COMMANDS
 from opencode_gateway.cli import cli as gateway
 from opencode_mcp.cli import cli as mcp
 from opencode_relay.cli import cli as relay
@@ -29,7 +30,7 @@ PROGRAMS = {
     "opencode-mcp": mcp,
     "opencode-relay": relay,
 }
-TELLS = re.compile(r"list|known|status|sessions|clients|refusals|doctor|tools|check")
+TELLS = re.compile(r"list|known|status|sessions|clients|refusals|doctor|tools|check|passkeys|rules")
 """Commands that tell how something is."""
 CHANGES = "Change nothing; "
 RULES = Path(__file__).parents[1] / "docs" / "command-lines.md"
@@ -157,6 +158,7 @@ def documents() -> list[tuple[str, ...]]:
                 "sessions list",
                 "tokens list",
                 "users list",
+                "users passkeys ann",
             )
         ],
         *[("opencode-mcp", *words.split()) for words in ("tools", "call instances", "call inbox")],
@@ -176,7 +178,14 @@ def test_with_json_there_is_one_document_on_standard_output_and_lists_are_arrays
     told = CliRunner().invoke(PROGRAMS[words[0]], [*words[1:], "--json"], prog_name=words[0], obj=None)
     assert told.exit_code in (0, 1), told.stderr
     document = json.loads(told.stdout)
-    assert isinstance(document, list if words[-1] in {"list", "known", "refusals", "tools"} else dict)
+    assert isinstance(document, list if {*words} & {"list", "known", "refusals", "tools", "passkeys"} else dict)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_gateway_says_of_a_command_that_it_did_not_load_what_the_command_says(name: str) -> None:
+    command = gateway.get_command(click.Context(gateway), name)
+    assert command is not None
+    assert COMMANDS[name] == command.get_short_help_str(1_000)
 
 
 def test_the_rules_name_every_program() -> None:

@@ -49,7 +49,7 @@ def test_a_package_imports_only_from_the_floors_below_its_own(package: str) -> N
 
 
 def test_the_gateway_knows_nothing_of_the_fleet() -> None:
-    assert imported(ROOT / "server" / "opencode_gateway") == {"opencode_common", "opencode_notify"}
+    assert imported(ROOT / "server" / "opencode_gateway") == {"opencode_common", "opencode_notify", "opencode_pages"}
 
 
 def modules(package: Path) -> dict[str, Path]:

@@ -85,7 +85,7 @@ def test_an_end_that_one_cursor_tells_twice_and_an_error_that_leaves_doubt_are_f
     book.unclear.append("the line broke")
     told, unclear = reversed(book.faults({"laptop": record()}))
     assert told.startswith("told 2 times by one cursor: ")
-    assert unclear == "unclear whether it was sent: the line broke"
+    assert unclear == "unclear: the line broke"
 
 
 def test_the_end_of_an_accepted_prompt_that_no_cursor_tells_is_a_fault() -> None:

@@ -267,6 +267,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         # Not as a program of its own: click's words for a usage error are three lines.
         code = cli.main(given, prog_name=PROGRAM, obj=for_opencode, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else PROGRAM
         _say(f"{error.format_message().rstrip('.')}; see `{where} --help`")
@@ -276,6 +279,12 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except LauncherError as error:
         _say(str(error))
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package.startswith("opencode_"):
+            raise
+        _say(f"{package} is not installed. In a clone of opencode-relay: pipx install --force .")
+        sys.exit(2)
     sys.exit(code if isinstance(code, int) else 0)
 
 

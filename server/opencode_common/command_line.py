@@ -33,10 +33,14 @@ class Group(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list."""
-        commands = {name: self.get_command(ctx, name) for name in self.list_commands(ctx)}
-        rows = [(name, command.get_short_help_str(_WHOLE)) for name, command in commands.items() if command]
+        rows = [(name, self.summary(ctx, name)) for name in self.list_commands(ctx)]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
+
+    def summary(self, ctx: click.Context, name: str) -> str:
+        """Return the first sentence of a command's help."""
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(_WHOLE) if command else ""
 
 
 class Program(Group):
@@ -45,7 +49,7 @@ class Program(Group):
     Args:
         errors: what a person can mend; the text is shown, and the exit code is 1.
         settings_errors: those of `errors` that are about settings; the exit code is 2.
-        extra: what has to be installed with the package for this program.
+        extra: what has to be installed with the package for this program; empty: nothing.
     """
 
     def __init__(
@@ -53,7 +57,7 @@ class Program(Group):
         *args: Any,
         errors: tuple[type[Exception], ...] = (),
         settings_errors: tuple[type[Exception], ...] = (),
-        extra: str = "server",
+        extra: str = "",
         **settings: Any,
     ) -> None:
         super().__init__(*args, **settings)
@@ -82,17 +86,11 @@ class Program(Group):
             sys.exit(INTERRUPTED)
         except self._errors as error:
             _end(program, _told(error), USAGE if isinstance(error, self._settings_errors) else FAILED)
-        except ImportError as error:
+        except ModuleNotFoundError as error:
             package = (error.name or "").partition(".")[0]
             if not package or package.startswith("opencode_"):
                 raise
-            install = f"pipx install --force '.[{self._extra}]'"
-            _end(
-                program,
-                f"{package} is not installed: it comes with the extra {self._extra}. In a clone of opencode-relay: "
-                f"{install}",
-                USAGE,
-            )
+            _end(program, _without(package, self._extra), USAGE)
         sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -120,6 +118,11 @@ def json_option(note: str = "") -> Callable[[_Function], _Function]:
 def show(text: str, document: object, *, as_json: bool) -> None:
     """Print a result: `text`, or `document` as JSON."""
     click.echo(json.dumps(document) if as_json else text)
+
+
+def _without(package: str, extra: str) -> str:
+    missing, clone = f"{package} is not installed", "In a clone of opencode-relay: pipx install --force"
+    return f"{missing}: it comes with the extra {extra}. {clone} '.[{extra}]'" if extra else f"{missing}. {clone} ."
 
 
 def _told(error: Exception) -> str:

@@ -104,6 +104,14 @@ def connect(path: Path | str, patience: float) -> sqlite3.Connection:
     return connection
 
 
+def connect_to_read(path: Path, patience: float) -> sqlite3.Connection:
+    """Open a database that is there, to read it alone; see `connect`."""
+    with database_errors():
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", timeout=patience, uri=True)
+    connection.row_factory = sqlite3.Row
+    return connection
+
+
 def migrate(connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
     """Bring the tables up to date, all at once or not at all.
 

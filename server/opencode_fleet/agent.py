@@ -80,6 +80,9 @@ class Controls(Protocol):
     async def open(self, directory: str) -> Opened:
         """Have the agent work in one more directory of its machine; one that it works in already stays as it is."""
 
+    def check_close(self, directory: str) -> None:
+        """Make sure that `close` makes sense, by what is known. Raises `Refused`: it will not be done."""
+
     async def close(self, directory: str) -> bool:
         """Take back what `open` did, and return whether the directory can be seen all the same."""
 

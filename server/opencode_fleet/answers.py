@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from opencode_common.reveal import reveal
 from opencode_common.text import one_line
 from opencode_fleet.errors import Refused
 from opencode_fleet.model import MAX_ASK_SHOWN, Permission
@@ -104,7 +105,9 @@ def question_answers(ask: Question, answer: str | list[str]) -> list[list[str]]:
 def _chosen(item: QuestionItem | None, text: str) -> list[str]:
     if item is None:
         return [text]
-    values = {option.label.casefold(): option.value or option.label for option in item.options}
+    # A label with what hides in it comes back as it was shown.
+    values = {reveal(option.label).casefold(): option.value or option.label for option in item.options}
+    values |= {option.label.casefold(): option.value or option.label for option in item.options}
     whole = values.get(text.casefold())
     if whole is not None:
         return [whole]

@@ -23,7 +23,7 @@ _LOOKED_THROUGH: Final = 500
 
 
 class Decision(NamedTuple):
-    """What was decided from here. Both are short and clean, and `login` is empty where it is not known."""
+    """What was decided, from here or there. Both are short and clean, and `login` is empty where it is not known."""
 
     how: str
     login: str = ""
@@ -50,14 +50,20 @@ class Decisions:
             case _:
                 return None
 
-    def login(self, instance: str, ask_id: str) -> str:
-        """Return who decided of an ask that is settled; empty where that is not known."""
+    def settled(self, instance: str, ask_id: str) -> Decision | None:
+        """Return how an ask was settled, and who did; None where nothing is known of it."""
         if (noted := self.noted(instance, ask_id)) is not None:
-            return noted.login
+            return noted
         for entry in reversed(self._journal.latest(_LOOKED_THROUGH, {ASK_SETTLED})):
             if (entry.instance, entry.ask) == (instance, ask_id):
-                return one_line(str(entry.data.get(BY, "")), _LOGIN)
-        return ""
+                data = entry.data
+                return Decision(one_line(str(data.get("how", "")), _HOW), one_line(str(data.get(BY, "")), _LOGIN))
+        return None
+
+    def login(self, instance: str, ask_id: str) -> str:
+        """Return who decided of an ask that is settled; empty where that is not known."""
+        found = self.settled(instance, ask_id)
+        return found.login if found is not None else ""
 
 
 def told(decision: Decision | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -25,7 +26,6 @@ from opencode_fleet.errors import (
     Unresponsive,
 )
 from opencode_fleet.model import Prompt
-from opencode_fleet.outbox import machine_of
 from opencode_fleet.posting import arrived_before
 from opencode_fleet.sessions import NEW_SESSION
 from opencode_fleet.turn import Turn
@@ -156,6 +156,7 @@ class Deliverer:
         try:
             text = self._outbox.text(message)
             prompt, note = await self._sender.prepare(instance, text, wanted, manner, message.id)
+            prompt = replace(prompt, files=self._outbox.files(message))
         except _LATER:
             return False
         except RelayError as error:
@@ -217,7 +218,7 @@ def _is_there(instance: Instance) -> bool:
 
 def _another(instance: Instance, message: Message) -> str:
     """Say that another machine, or another directory, has the name that the message is for; empty if not."""
-    if message.machine and message.machine != machine_of(instance.endpoint):
+    if message.machine and message.machine != instance.endpoint.short_machine:
         return f"another machine has this name now ({instance.endpoint.machine}); nothing was sent"
     if message.directory and message.directory != instance.state.directory:
         return f"an instance in another directory has this name now ({instance.state.directory}); nothing was sent"

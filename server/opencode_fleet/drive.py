@@ -17,15 +17,16 @@ from opencode_common.text import quote
 from opencode_fleet.answers import REJECT
 from opencode_fleet.background import Background
 from opencode_fleet.commands import command_of, is_command
+from opencode_fleet.deciding import Decider
 from opencode_fleet.earlier import Earlier
 from opencode_fleet.errors import InstanceError, Refused
 from opencode_fleet.sending import AS_IT_IS, Sender
 from opencode_fleet.sessions import NEW_SESSION, Sessions
-from opencode_fleet.settling import Settler
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from opencode_fleet.answers import Settlement
     from opencode_fleet.choices import Manner
     from opencode_fleet.decisions import Decisions
     from opencode_fleet.errors import RelayError
@@ -52,18 +53,22 @@ class Driver:
         self.sessions = Sessions(fleet)
         self._background = Background()
         self._sender = Sender(self.sessions, timeout, self._background, Earlier(journal))
-        self._settler = Settler(timeout, self._background, self._sender.send, decisions)
+        self._settler = Decider(timeout, self._background, self._sender.send, decisions)
 
-    def acting_for(self, login: str) -> Driver:
-        """Return the driver as somebody uses it: what they decide is noted as theirs."""
+    def acting_for(self, login: str, no_always: str = "") -> Driver:
+        """Return the driver as somebody uses it; see `Settler.acting_for`."""
         own = copy(self)
-        own._settler = self._settler.acting_for(login)  # noqa: SLF001 - of the same class
+        own._settler = self._settler.acting_for(login, no_always)  # noqa: SLF001 - of the same class
         return own
 
     @property
     def sender(self) -> Sender:
         """What posts its messages: a session takes one at a time, whoever sends it."""
         return self._sender
+
+    def unknown(self, instance: Instance, session_id: str) -> str:
+        """Say that it is not known what became of a command that a server sent there and then ended; else empty."""
+        return self._sender.earlier.commands.unknown(instance.name, session_id)
 
     # -- sending -------------------------------------------------------------------------------------------------
 
@@ -156,6 +161,16 @@ class Driver:
     ) -> Outcome:
         """Settle one ask and follow its turn; see `Settler.reply`."""
         return await self._settler.reply(instance, ask_id, answer, on_text, is_seen, may_prompt=may_prompt)
+
+    async def decide(
+        self, instance: Instance, ask_id: str, answer: str | list[str], is_same: IsSeen, *, may_prompt: bool
+    ) -> Settlement:
+        """Settle one ask as it was shown, and follow no turn; see `Decider.decide`."""
+        return await self._settler.decide(instance, ask_id, answer, is_same, may_prompt=may_prompt)
+
+    async def settled_there(self, instance: Instance, ask_id: str, on_text: OnText) -> Outcome | Ask:
+        """Wait until somebody settled one ask elsewhere, and follow its turn; see `Decider.settled_there`."""
+        return await self._settler.settled_there(instance, ask_id, on_text)
 
     async def reply_to_several(
         self,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from opencode_fleet.errors import RelayError
 from opencode_fleet.kept_calls import Before, KeptCalls
+from opencode_fleet.kept_commands import KeptCommands
 from opencode_fleet.own_turns import OwnTurns
 from opencode_fleet.repeats import Repeats
 
@@ -25,6 +26,7 @@ class Earlier:
     def __init__(self, journal: Journal | None) -> None:
         self._repeats = Repeats()
         self._calls = KeptCalls(journal)
+        self.commands = KeptCommands(journal)
         self._turns = None if journal is None else OwnTurns(journal)
 
     def cut(self, call: Call, sent: Sent) -> None:
@@ -34,6 +36,18 @@ class Earlier:
     async def here(self, call: Call) -> Sent | None:
         """Return what it sent if it was cut off here; see `Repeats.take`."""
         return await self._repeats.take(call)
+
+    async def command(self, call: Call) -> str:
+        """Return the session in which the same call ran its command before; empty: it did not.
+
+        Raises:
+            Refused, InstanceError: it is not known whether it did.
+        """
+        sent = await self.here(call)
+        if sent is None:
+            return self.commands.taken_before(call)
+        self.commands.answered(call.instance, sent.prompt.session_id)
+        return sent.prompt.session_id
 
     def begun(self, call: Call) -> Before | None:
         """Return what it began to post lately, if that may have arrived."""

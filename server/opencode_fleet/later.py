@@ -8,7 +8,7 @@ from opencode_fleet.choices import Manner
 from opencode_fleet.commands import is_command
 from opencode_fleet.errors import Busy, NoSuchInstance, Refused, Unreachable, Unresponsive
 from opencode_fleet.open_work import OpenWork
-from opencode_fleet.outbox import Draft, Message, machine_of
+from opencode_fleet.outbox import Draft, Message
 from opencode_fleet.repeats import Call
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Later:
             return self._keep(draft._replace(machine=known.machine, directory=known.directory), "it is not there")
         if place.instance.agent_version:  # else nobody knows yet where it is indeed
             where = place.instance
-            draft = draft._replace(machine=machine_of(where.endpoint), directory=where.state.directory)
+            draft = draft._replace(machine=where.endpoint.short_machine, directory=where.state.directory)
         why = await self._unless_sent(place.instance, draft, on_text)
         return self._keep(draft, why) if isinstance(why, str) else why
 
@@ -143,4 +143,4 @@ class Later:
 
 
 def _manner(draft: Draft) -> Manner:
-    return Manner("now", draft.agent, draft.model)
+    return Manner("now", draft.agent, draft.model, draft.files)

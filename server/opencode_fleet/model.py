@@ -184,6 +184,8 @@ class Message:
     """The id of the user's message that it answers, where that is told."""
     error: str = ""
     """Why it failed, one line."""
+    is_stopped: bool = False
+    """Whether that is that somebody stopped it."""
     retry: str = ""
     """Why the model is asked again for it, one line."""
     agent: str = ""

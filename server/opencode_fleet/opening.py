@@ -56,6 +56,7 @@ class Opener:
         if (told := self.did(plan)) is not None:
             return told
         await instance.refresh()
+        instance.agent.controls.check_close(instance.state.directory)
         running = frozenset(instance.state.busy_roots())
         deed = Deed("close", (instance.name,))
         if plan:

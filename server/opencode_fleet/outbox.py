@@ -17,7 +17,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from opencode_common.text import one_line, quote_name
 from opencode_fleet.errors import Refused
+from opencode_fleet.kept_files import KeptFiles
 from opencode_fleet.prompt_ids import new_prompt_id
+from opencode_fleet.room import check_room
 from opencode_journal.entries import (
     KEPT,
     MESSAGE,
@@ -33,7 +35,7 @@ from opencode_journal.errors import NotKept
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-    from opencode_fleet.transports.base import Endpoint
+    from opencode_fleet.files import File
     from opencode_journal.entries import Entry
     from opencode_journal.journal import Journal
 
@@ -41,11 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_OF_INSTANCE: Final = 20
-MAX_BYTES_OF_INSTANCE: Final = 1_000_000
-MAX_MESSAGES: Final = 200
-MAX_BYTES: Final = 8_000_000
-"""Messages, and bytes of their texts, that wait at a time."""
 REPEATED_WITHIN: Final = 600.0
 """Seconds in which the same words of the same person are the same message: a client repeats a call that was cut."""
 MAX_ABOUT: Final = 80
@@ -81,12 +78,15 @@ class Draft(NamedTuple):
     model: str = ""
     machine: str = ""
     directory: str = ""
-    """The machine (see `machine_of`) and the directory of the instance; empty where they are not known."""
+    """The machine (its `Endpoint.short_machine`) and the directory of the instance; empty where not known."""
+    files: tuple[File, ...] = ()
+    """That go with it."""
 
     @property
     def digest(self) -> str:
         """What makes two drafts the same."""
-        parts = (self.instance, self.text, self.by, self.session, self.agent, self.model)
+        files = [part for file in self.files for part in (file.name, hashlib.sha256(file.content).hexdigest())]
+        parts = (self.instance, self.text, self.by, self.session, self.agent, self.model, *files)
         said = "\0".join(f"{len(part)}:{part}" for part in parts)
         return hashlib.sha256(said.encode(errors="surrogatepass")).hexdigest()[:32]
 
@@ -116,6 +116,10 @@ class Message:
     """`sending`: it may have arrived. `sent`: the agent took it."""
     to: str = ""
     """The session that was chosen for it, once one was."""
+    files: tuple[str, ...] = ()
+    """The names of those that go with it."""
+    file_bytes: int = 0
+    """Of its files, as long as they are kept."""
 
     @property
     def key(self) -> str:
@@ -137,6 +141,7 @@ class Outbox:
 
     def __init__(self, journal: Journal, days: int = 14, now: Callable[[], float] = time.time) -> None:
         self._journal = journal
+        self._files = KeptFiles(journal)
         self._days = days
         self._now = now
 
@@ -169,6 +174,10 @@ class Outbox:
             raise Refused(f"{message.handle} waits no longer")
         return text
 
+    def files(self, message: Message) -> tuple[File, ...]:
+        """Return what goes with a message that was not delivered yet. Raises `Refused`: that is gone."""
+        return self._files.files(message)
+
     # -- accepting and cancelling ----------------------------------------------------------------------------------
 
     def accept(self, draft: Draft, begun: str = "", to: str = "") -> Message:
@@ -183,12 +192,10 @@ class Outbox:
             Refused: there is no room, or it cannot be kept; nothing was.
         """
         at = self._now()
-        size = len(draft.text.encode(errors="surrogatepass"))
 
         def write() -> Message:
             if isinstance(again := self.repeated(draft), Message):
                 return again  # another call was faster
-            self._check_room(draft.instance, size)
             id_ = begun or new_prompt_id()
             message = Message(
                 handle=self._journal.handle("m", draft.instance, id_),
@@ -198,7 +205,7 @@ class Outbox:
                 at=at,
                 expires=at + self._days * _DAY,
                 about=one_line(draft.text, MAX_ABOUT),
-                size=size,
+                size=len(draft.text.encode(errors="surrogatepass")),
                 session=draft.session,
                 agent=draft.agent,
                 model=draft.model,
@@ -206,9 +213,13 @@ class Outbox:
                 directory=draft.directory,
                 step="sending" if begun else "waits",
                 to=to,
+                files=tuple(file.name for file in draft.files),
+                file_bytes=sum(len(file.content) for file in draft.files),
             )
+            check_room(message, self.messages())
             self._set(message)
             self._journal.set_state(_TEXT + message.key, draft.text)
+            self._files.keep(message, draft.files)
             self._tell(MESSAGE_ACCEPTED, message, digest=draft.digest)
             return message
 
@@ -218,19 +229,6 @@ class Outbox:
             raise Refused(f"nothing was kept and nothing sent: {error}") from error
         except ValueError as error:  # of the journal's own bounds
             raise Refused(f"this is more than can be kept ({error}); nothing was kept and nothing sent") from error
-
-    def _check_room(self, instance: str, size: int) -> None:
-        everything = self.messages()
-        own = [each for each in everything if each.instance == instance]
-        for which, messages, most, most_bytes in (
-            (f"for {quote_name(instance)}", own, MAX_OF_INSTANCE, MAX_BYTES_OF_INSTANCE),
-            ("in all", everything, MAX_MESSAGES, MAX_BYTES),
-        ):
-            if len(messages) >= most or sum(each.size for each in messages) + size > most_bytes:
-                raise Refused(
-                    f"{len(messages)} messages wait {which}; there is room for {most}, and for {most_bytes:,} bytes. "
-                    "Nothing was kept and nothing sent. `inbox` lists them, `control` cancels one"
-                )
 
     def repeated(self, draft: Draft) -> Message | str:
         """Return the message that the same draft has become lately, or what became of it; empty: it is a new one.
@@ -352,9 +350,10 @@ class Outbox:
             found = self._find(message.handle)
             if found is None or found.step not in before:
                 return None
-            next_ = replace(found, step=step, to=session_id)
+            next_ = replace(found, step=step, to=session_id, file_bytes=0 if step == "sent" else found.file_bytes)
             self._set(next_)
             if step == "sent":
+                self._files.remove(next_)
                 self._tell(MESSAGE_DELIVERED, next_, **(told or {}))
             return next_
 
@@ -368,17 +367,13 @@ class Outbox:
     def _remove(self, message: Message, kind: str, **told: Any) -> None:
         self._journal.set_state(_MESSAGE + message.key, None)
         self._journal.set_state(_TEXT + message.key, None)
+        self._files.remove(message)
         self._tell(kind, message, **told)
 
     def _tell(self, kind: str, message: Message, **told: Any) -> None:
         data = {MESSAGE: message.handle, "about": message.about, "by": message.by}
         data |= {name: value for name, value in told.items() if value}
         self._journal.append(kind, message.instance, message.to, data=data)
-
-
-def machine_of(endpoint: Endpoint) -> str:
-    """Return which machine it is: as the relay enrolled it, or as it calls itself, in whatever network."""
-    return endpoint.client or endpoint.hostname.partition(".")[0]
 
 
 def _logged(what: str, message: Message) -> Message:

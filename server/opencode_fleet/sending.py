@@ -125,7 +125,7 @@ class Sender:
                 self._background.start(self._release(instance, post, HELD_FOR))
             else:
                 instance.posting.discard(prompt.session_id)
-            return replace(outcome, note=outcome.note or ready.note, when=ready.when)
+            return replace(outcome, note=_both(outcome.note, ready.note), when=ready.when)
 
     async def run(
         self, instance: Instance, command: Command, wanted: str | None, on_text: OnText, manner: Manner
@@ -142,26 +142,30 @@ class Sender:
                 "Send it without `when`, `agent`, `model` and `files`; nothing was sent"
             )
         call = Call(instance.name, wanted, f"/{command.name} {command.arguments}")
-        if (sent_before := await self.earlier.here(call)) is not None:
-            return Outcome("running", sent_before.prompt.session_id, note=_SENT_BEFORE)
+        if sent_before := await self.earlier.command(call):
+            return Outcome("running", sent_before, note=_SENT_BEFORE)
         deadline = time.monotonic() + self._timeout
         ready = await self._ready(instance, command.arguments, wanted, manner, self._timeout)
         prompt = ready.prompt
         instance.posting.add(prompt.session_id)
         ran = instance.state.ran.get(prompt.session_id)
-        running = self._background.start(run_once(instance, command.name, prompt))
+        noted = self.earlier.commands.run(
+            call, prompt.session_id, command.name, run_once(instance, command.name, prompt)
+        )
+        running = self._background.start(noted)
         self._background.start(self._release(instance, _Posted(prompt.session_id, running, ran), TAKEN_FOR))
-        try:
-            prompt_id = await asyncio.shield(running)
-            if not prompt_id:
-                return Outcome("running", prompt.session_id, note=_NOT_TOLD)
-            turn = Turn(instance, replace(prompt, id=prompt_id), on_text=on_text, running=True)
-            with instance.listening(turn.hear):
-                outcome = await turn.follow(deadline - time.monotonic())
-        except asyncio.CancelledError:
-            self.earlier.cut(call, Sent(prompt, running))
-            raise
-        return replace(outcome, note=outcome.note or ready.note)
+        with self.earlier.commands.answering(instance.name, prompt.session_id):
+            try:
+                prompt_id = await asyncio.shield(running)
+                if not prompt_id:
+                    return Outcome("running", prompt.session_id, note=_NOT_TOLD)
+                turn = Turn(instance, replace(prompt, id=prompt_id), on_text=on_text, running=True)
+                with instance.listening(turn.hear):
+                    outcome = await turn.follow(deadline - time.monotonic())
+            except asyncio.CancelledError:
+                self.earlier.cut(call, Sent(prompt, running))
+                raise
+        return replace(outcome, note=_both(outcome.note, ready.note))
 
     async def prepare(
         self, instance: Instance, message: str, wanted: str | None, manner: Manner, prompt_id: str
@@ -240,8 +244,12 @@ class Sender:
         """Begin to post; nobody else posts to that session until it is released."""
         instance.posting.add(prompt.session_id)
         ran = instance.state.ran.get(prompt.session_id)
-        task = self._background.start(post_once(instance, prompt, deadline))
+        task = self._background.start(self._post(instance, prompt, deadline))
         return _Posted(prompt.session_id, task, ran)
+
+    async def _post(self, instance: Instance, prompt: Prompt, deadline: float) -> None:
+        await post_once(instance, prompt, deadline)
+        self.earlier.commands.told(instance.name, prompt.session_id)  # by a note of `_ready`
 
     async def _take_up(self, instance: Instance, call: Call, sent: Sent, on_text: OnText) -> Outcome:
         """Follow the turn of a call that was cut off: the same call again asks for its answer."""
@@ -318,7 +326,7 @@ class Sender:
             delivery="queue" if when == "queue" else "steer",
             files=manner.files,
         )
-        return _Ready(prompt, when, note)
+        return _Ready(prompt, when, _both(note, self.earlier.commands.unknown(instance.name, session.id)))
 
     async def _switch(self, instance: Instance, session_id: str, manner: Manner) -> None:
         """Have an idle session go on in `manner`. Raises `Refused`: it has begun to run meanwhile."""
@@ -375,6 +383,10 @@ class Sender:
             f"far it is), send it into the running turn with when='steer', stop it with abort=true, or send with "
             f"session={NEW_SESSION!r} to work beside it"
         )
+
+
+def _both(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
 
 
 def _accepted(ready: _Ready) -> Outcome:

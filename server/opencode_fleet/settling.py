@@ -7,7 +7,7 @@ from collections import OrderedDict
 from contextlib import ExitStack, suppress
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Self
 
 from opencode_common.text import one_line
 from opencode_fleet.agent import Capability
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     Send = Callable[[Instance, str, str | None, OnText], Awaitable[Outcome]]
 
 MAX_RELEASED: Final = 1_000
-_RELEASED = "an `always` that was given a moment before released it too"
+RELEASED = "an `always` that was given a moment before released it too"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,17 @@ class Settler:
         self._send = send
         self._decisions = decisions
         self._login = ""
+        self._no_always = ""
         self._released: OrderedDict[tuple[str, str], str] = OrderedDict()
         """Asks that an `always` from here released besides, with their root sessions."""
 
-    def acting_for(self, login: str) -> Settler:
-        """Return the settler as somebody uses it: what they decide is noted as theirs."""
+    def acting_for(self, login: str, no_always: str = "") -> Self:
+        """Return the settler as somebody uses it: what they decide is noted as theirs.
+
+        `no_always`: why they may not say `always`, and the next step; empty: they may.
+        """
         own = copy(self)
-        own._login = login  # noqa: SLF001 - of the same class
+        own._login, own._no_always = login, no_always  # noqa: SLF001 - of the same class
         return own
 
     async def asks(self, instance: Instance) -> list[Ask]:
@@ -127,9 +131,9 @@ class Settler:
             (turn,) = await self._turns(instance, [released], on_text)
             with instance.listening(turn.hear):
                 outcome = await turn.follow(self._timeout)
-            return replace(outcome, note=f"that ask needed no answer: {_RELEASED}")
+            return replace(outcome, note=f"that ask needed no answer: {RELEASED}")
         ask = await self.open_ask(instance, ask_id)
-        settlement = _settlement(instance, ask, answer, is_seen, may_prompt=may_prompt)
+        settlement = self._settlement(instance, ask, answer, is_seen, may_prompt=may_prompt)
         root = instance.state.root_of(ask.session_id)
         (turn,) = await self._turns(instance, [root], on_text)
         with instance.listening(turn.hear):
@@ -178,7 +182,7 @@ class Settler:
                 if outcome.asks:
                     for other, given in settlements.items():
                         # A reason that is still to be sent waits for the end of its turn.
-                        if not _unsent_reason(instance, given):
+                        if not unsent_reason(instance, given):
                             turns[other].leave()
                 return outcome
 
@@ -202,6 +206,29 @@ class Settler:
                 f"it was settled by somebody else meanwhile{self._told(instance, ask.id, how)}; see `read`"
             ) from None
         instance.state.settled(ask.id)
+
+    def _settlement(
+        self, instance: Instance, ask: Ask, answer: str | list[str], is_seen: IsSeen, *, may_prompt: bool
+    ) -> Settlement:
+        """Return what the answer means for the ask.
+
+        Raises:
+            Refused: it does not fit, is not theirs to give, or the ask was not seen whole.
+        """
+        settlement = settlement_of(ask, answer, instance)
+        if settlement.decision != REJECT.decision and not is_seen(ask):
+            raise Refused(
+                "it was not shown whole, and nothing is approved unseen. Call `reply` with `ask` alone, "
+                "show the person what comes, and then answer; `reject` is always possible. Nothing was settled"
+            )
+        if settlement.decision == "always" and self._no_always:
+            raise Refused(f"{self._no_always}. Nothing was settled")
+        if settlement.reason and not may_prompt and not instance.can(Capability.REASONS):
+            raise Refused(
+                f"the reason would be sent to {instance.quoted} as a message, which needs the capability drive; "
+                "answer `reject` without a reason. Nothing was settled"
+            )
+        return settlement
 
     def _note(self, instance: Instance, ask: Ask, decision: Decision | None) -> None:
         if self._decisions is not None:
@@ -245,12 +272,12 @@ class Settler:
         may_prompt: bool,
     ) -> _Told:
         if (instance.name, ask_id) in self._released and ask is not None:
-            return _Told(Settled(ask_id, "released", _RELEASED))
+            return _Told(Settled(ask_id, "released", RELEASED))
         if ask is None or all(each.id != ask_id for each in instance.state.pending_asks()):
             says = self._settled_by(instance, ask_id) or "it is not open (any more)"
             return _Told(Settled(one_line(ask_id, 80), "elsewhere", says))
         try:
-            settlement = _settlement(instance, ask, answer, is_seen, may_prompt=may_prompt)
+            settlement = self._settlement(instance, ask, answer, is_seen, may_prompt=may_prompt)
             await self._settle_and_look(instance, ask, settlement)
         except (Refused, InstanceError) as error:
             return _Told(Settled(ask_id, "refused", str(error)))
@@ -293,7 +320,7 @@ class Settler:
         if any(each.decision == REJECT.decision for each in given):
             turn.refuse()
         outcome = await turn.follow(self._timeout)
-        reason = _unsent_reason(instance, given)
+        reason = unsent_reason(instance, given)
         if not reason:
             return outcome
         if outcome.result not in {"done", "failed"}:
@@ -319,25 +346,7 @@ class Settler:
         return prompts[-1] if prompts else ""
 
 
-def _settlement(
-    instance: Instance, ask: Ask, answer: str | list[str], is_seen: IsSeen, *, may_prompt: bool
-) -> Settlement:
-    """Return what the answer means for the ask. Raises `Refused`: it does not fit, or the ask was not seen whole."""
-    settlement = settlement_of(ask, answer, instance)
-    if settlement.decision != REJECT.decision and not is_seen(ask):
-        raise Refused(
-            "it was not shown whole, and nothing is approved unseen. Call `reply` with `ask` alone, "
-            "show the person what comes, and then answer; `reject` is always possible. Nothing was settled"
-        )
-    if settlement.reason and not may_prompt and not instance.can(Capability.REASONS):
-        raise Refused(
-            f"the reason would be sent to {instance.quoted} as a message, which needs the capability drive; "
-            "answer `reject` without a reason. Nothing was settled"
-        )
-    return settlement
-
-
-def _unsent_reason(instance: Instance, given: Sequence[Settlement]) -> str:
+def unsent_reason(instance: Instance, given: Sequence[Settlement]) -> str:
     """Return the reason of a rejection that the agent cannot be told with it; empty where there is none."""
     return "" if instance.can(Capability.REASONS) else next((each.reason for each in given if each.reason), "")
 

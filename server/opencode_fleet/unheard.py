@@ -129,11 +129,12 @@ class Unheard:
 def _told(record: TurnRecord) -> tuple[str, dict[str, Any]] | None:
     """Return which entry the records of a turn make; None as long as they have no end of it."""
     last = record.answers[-1] if record.answers else None
+    # Agents have it among the errors of an answer, too.
+    if record.is_interrupted or (last is not None and last.is_stopped):
+        return TURN_ENDED, {STOPPED: True}
     problem = record.problem or (last.error if last is not None else "")
     if problem:
         return TURN_FAILED, {"problem": one_line(bare(problem), _PROBLEM)}
-    if record.is_interrupted:
-        return TURN_ENDED, {STOPPED: True}
     if last is None or last.completed is None or last.ended == "for-tools":
         return None
     return TURN_ENDED, {}

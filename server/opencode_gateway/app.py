@@ -15,18 +15,24 @@ from starlette.routing import Route
 from opencode_gateway.calls.audited import AuditCalls
 from opencode_gateway.calls.bounds import Bounds
 from opencode_gateway.calls.callers import TellCallers
+from opencode_gateway.calls.changes import Changes
 from opencode_gateway.calls.children import Children, Instructions
 from opencode_gateway.calls.permissions import Permissions
 from opencode_gateway.calls.resources import OpenCodeResources
+from opencode_gateway.calls.source import OpenCodeSource
 from opencode_gateway.configuration import MCP_PATH
 from opencode_gateway.door.bodies import MendedBody
 from opencode_gateway.door.guards import HEALTH_PATH, guarded
 from opencode_gateway.door.health import Health
 from opencode_gateway.door.limits import CallLimits
+from opencode_gateway.door.streams import StreamEnds
 from opencode_gateway.door.tokens_first import TokensFirst
 from opencode_gateway.pages import landing
 from opencode_gateway.pages.uploads import UploadPages
-from opencode_gateway.telling import telling_people
+from opencode_gateway.telling import Telling, state_directory
+from opencode_pages.inbox import EVENTS_PATH
+from opencode_pages.paths import INBOX_PATH
+from opencode_pages.routes import routes
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -38,6 +44,7 @@ if TYPE_CHECKING:
     from opencode_gateway.calls.servers import Servers
     from opencode_gateway.configuration import Configuration
     from opencode_gateway.refusals import Refusal
+    from opencode_pages.parts import Door, Signatures
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +56,8 @@ def build_app(
     log: AuditLog,
     environ: Mapping[str, str],
     *,
+    door: Door | None = None,
+    signatures: Signatures | None = None,
     origins: Callable[[], Collection[str]] = tuple,
     on_refusal: Callable[[Refusal], None] = lambda refusal: None,
 ) -> ASGIApp:
@@ -60,6 +69,8 @@ def build_app(
         auth: says what a token may do, and has the routes on which one is got.
         log: of audit.
         environ: the gateway's own.
+        door: of pages on which people decide; None: there are none.
+        signatures: of passkeys, over what is decided there.
         origins: whose web pages may be clients now.
         on_refusal: hears of those who are refused at the door.
     """
@@ -71,12 +82,27 @@ def build_app(
         for name, server in servers.items()
     }
     children = Children(served, environ, configuration.tool_timeout_seconds, release)
+    opencode = children.opencode()
+    pages: list[Route] = []
+    changes = Changes(state_directory(served, environ))
+    asked = opencode if opencode is not None and opencode.server.is_told_callers(opencode.name) else None
+    has_pages = asked is not None and door is not None
+    telling = Telling(configuration.data_dir, served, environ, configuration.public_url, has_pages=has_pages)
+    if asked is not None and door is not None:
+        source = OpenCodeSource(
+            asked,
+            log,
+            changes,
+            configuration.public_url,
+            passkey_for=configuration.passkey_for,
+            failing=telling.failing,
+        )
+        pages = routes(source, door, pushes=telling.pushes(), told=telling, signatures=signatures)
     observing = frozenset(configuration.capabilities["observe"])
 
     @asynccontextmanager
     async def lifespan(_server: FastMCP[None]) -> AsyncIterator[None]:
-        telling = telling_people(configuration.data_dir, served, environ)
-        async with children.running(), uploads.pruning(), telling:
+        async with children.running(), uploads.pruning(), changes.running(), telling.running():
             # Older defaults that somebody wrote out are no reason not to serve, nor to guess who may do what is new.
             for warning in children.compared(configuration.capabilities).warnings():
                 _log.warning("%s", warning)
@@ -95,11 +121,17 @@ def build_app(
         dereference_schemas=False,
         middleware=[
             AuditCalls(log, observing, children.server_of),
-            Permissions(configuration.capabilities, children.serves_of_opencode),
-            TellCallers(children.is_told_callers),
+            Permissions(configuration.tools, children.serves_of_opencode),
+            TellCallers(
+                children.is_told_callers,
+                children.decides,
+                lambda tool: configuration.public_url if pages and children.has_pages(tool) else None,
+                on_page_alone=configuration.approvals == "page",
+                always="always" not in configuration.passkey_for,
+            ),
             Bounds(configuration.tool_timeout_seconds, children, observing),
             Instructions(children),
-            OpenCodeResources(children.opencode()),
+            OpenCodeResources(opencode),
         ],
     )
     for provider, prefix in children.providers():
@@ -114,9 +146,15 @@ def build_app(
         json_response=False,
         host_origin_protection=False,
         # The body is read whole behind the limits alone.
-        middleware=[Middleware(TokensFirst), Middleware(CallLimits), Middleware(MendedBody)],
+        middleware=[
+            Middleware(StreamEnds, path=EVENTS_PATH),
+            Middleware(TokensFirst),
+            Middleware(CallLimits),
+            Middleware(MendedBody),
+        ],
     )
-    app.router.routes.extend(landing.routes(configuration.resource))
+    app.router.routes.extend(landing.routes(configuration.resource, inbox=INBOX_PATH if pages else None))
+    app.router.routes.extend(pages)
     app.router.routes.extend(uploads.routes())
     app.router.routes.append(Route(HEALTH_PATH, Health(children).endpoint, methods=["GET"]))
     return guarded(

@@ -30,13 +30,18 @@ if TYPE_CHECKING:
 
     from opencode_gateway.configuration import Audit
 
+PAGES: Final = "pages"
+"""What our own pages are called among clients, here and in lists of sessions. No client has this id."""
 LINE_BYTES: Final = 8 * 1024
 MESSAGES_LINE_BYTES: Final = 64 * 1024
 """The longest line, without and with messages; longer values are cut."""
 _FIELD_CHARS: Final = 500
 _ID_CHARS: Final = 1024
 """Of a client's id, with which `clients revoke` can do nothing if a part of it is missing."""
+_PROOF_CHARS: Final = 4500
+"""Of a passkey's signature and what it is over, which proves nothing if a part of it is missing."""
 _BODY_CHARS: Final = 24_000
+_PROOFS: Final = frozenset({"proof", "credential", "public_key"})
 _BODIES: Final = frozenset({"arguments", "result"})
 
 _log = logging.getLogger(__name__)
@@ -121,7 +126,11 @@ def _line(fields: Mapping[str, object], limit: int) -> str:
     chars, body = _FIELD_CHARS, _BODY_CHARS
     while True:
         # A line that is too long all the same, as of letters beyond ASCII, has shorter ids as well.
-        longest = {**dict.fromkeys(_BODIES, body), "client_id": _ID_CHARS if chars == _FIELD_CHARS else chars}
+        longest = {
+            **dict.fromkeys(_BODIES, body),
+            "client_id": _ID_CHARS if chars == _FIELD_CHARS else chars,
+            **dict.fromkeys(_PROOFS, _PROOF_CHARS),
+        }
         bounded = {name: _cut(value, longest.get(name, chars)) for name, value in fields.items() if value is not None}
         line = json.dumps(bounded, ensure_ascii=True, separators=(",", ":"))
         if len(line) < limit:

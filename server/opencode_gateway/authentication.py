@@ -16,7 +16,13 @@ from opencode_gateway.machine_tokens import PREFIX, MachineTokens
 from opencode_gateway.oauth.provider import Provider
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.pages import routes as pages
+from opencode_gateway.pages.account import AccountPages
+from opencode_gateway.pages.browsers import Browsers
+from opencode_gateway.pages.door import PageDoor
+from opencode_gateway.pages.sessions import PageSessions
+from opencode_gateway.pages.signatures import DecisionSignatures
 from opencode_gateway.people.users import Users
+from opencode_gateway.sign_in.passkeys import Passkeys
 from opencode_gateway.sign_in.password import Logins
 
 if TYPE_CHECKING:
@@ -40,12 +46,18 @@ class PeopleAndMachines(MultiAuth):
     Args:
         people: who log in.
         machines: tokens of machines.
+        door: of our own pages, for the same people.
+        signatures: of passkeys of the same people, over what they decide there.
     """
 
-    def __init__(self, people: AuthProvider, machines: MachineTokens) -> None:
+    def __init__(
+        self, people: AuthProvider, machines: MachineTokens, door: PageDoor, signatures: DecisionSignatures
+    ) -> None:
         # Without names FastMCP imports every kind of provider to find some, which takes 4 MB.
         super().__init__(server=people, server_source_id="people", verifiers={"machines": machines})
         self.people = people
+        self.door = door
+        self.signatures = signatures
         self._machines = machines
 
     async def verify_token(self, token: str) -> AccessToken | None:
@@ -90,8 +102,8 @@ def build_auth(
     *,
     clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
-) -> AuthProvider:
-    """Return what FastMCP asks about each request.
+) -> PeopleAndMachines:
+    """Return what FastMCP asks about each request, and who may come to our own pages.
 
     Args:
         configuration: names the way to log in.
@@ -123,16 +135,33 @@ def build_auth(
             on_refusal=on_refusal,
             clock=clock,
         )
-    provider.pages = tuple(
-        pages.routes(
-            provider,
-            logins,
-            key=signing_key(configuration.data_dir),
-            public_url=configuration.public_url,
-            window=provider.clients.window,
-            on_event=on_event,
-            clock=clock,
-            monotonic=monotonic,
-        )
+    key = signing_key(configuration.data_dir)
+    browsers = Browsers(key, https=configuration.public_url.startswith("https:"), clock=clock)
+    people = logins.users if isinstance(logins, Logins) else logins.people
+    sessions = PageSessions(store, people, logins.kind, browsers, on_event=on_event, clock=clock)
+    door = PageDoor(sessions, browsers, provider.requests)
+    passkeys = Passkeys(store, people, configuration.public_url, clock=clock)
+    shown = pages.routes(
+        provider,
+        logins,
+        browsers,
+        sessions,
+        key=key,
+        public_url=configuration.public_url,
+        window=provider.clients.window,
+        on_event=on_event,
+        monotonic=monotonic,
+        passkeys=passkeys,
     )
-    return PeopleAndMachines(provider, MachineTokens(store, configuration.resource))
+    account = AccountPages(
+        passkeys,
+        door,
+        sessions.begun_at,
+        logs_in=isinstance(logins, Logins),
+        wanted_for=configuration.passkey_for,
+        on_event=on_event,
+        clock=clock,
+    )
+    provider.pages = (*shown, *account.routes())
+    signatures = DecisionSignatures(passkeys, configuration.passkey_for, on_event)
+    return PeopleAndMachines(provider, MachineTokens(store, configuration.resource), door, signatures)

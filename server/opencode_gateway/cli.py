@@ -13,20 +13,20 @@ from opencode_gateway.configuration import DEFAULT_PATH
 from opencode_gateway.errors import ConfigError, GatewayError
 
 PROGRAM: Final = "opencode-gateway"
-COMMANDS: Final = (
-    "serve",
-    "check",
-    "health",
-    "doctor",
-    "users",
-    "clients",
-    "refusals",
-    "sessions",
-    "tokens",
-    "notify",
-    "backup",
-)
-"""Each is the click command of that name in the module of that name in `commands/`."""
+COMMANDS: Final = {
+    "serve": "Serve until a signal ends it.",
+    "check": "Read gateway.json and servers.json, and say what would be served.",
+    "health": "Ask the running gateway, and through it every server behind it; exit with 1 if one does not answer.",
+    "doctor": "Look at the whole gateway, and say what to mend; exit with 1 if something is to be mended.",
+    "users": "Add, change, list and remove the people who may log in with a password.",
+    "clients": "Admit chat clients, list them, and end what they may do.",
+    "refusals": "List the clients that were refused last, why, and what helps.",
+    "sessions": "List who is logged in through which client, and end sessions.",
+    "tokens": "Make, list and revoke bearer tokens for machines, which cannot log in.",
+    "notify": "Say how people are told what needs them: which outlets, and whether these work.",
+    "backup": "Copy the database to a new FILE while the service runs.",
+}
+"""Each is the click command of its name, in the module of its name in `commands/`; and the first sentence of its help."""
 
 
 class _Commands(Program):
@@ -42,6 +42,11 @@ class _Commands(Program):
             return None
         command: click.Command = getattr(import_module(f"opencode_gateway.commands.{cmd_name}"), cmd_name)
         return command
+
+    def summary(self, ctx: click.Context, name: str) -> str:
+        """Return it without the command: all of them together take seconds to load."""
+        del ctx
+        return COMMANDS[name]
 
 
 @program(PROGRAM, cls=_Commands, errors=(GatewayError,), settings_errors=(ConfigError,), extra="gateway")

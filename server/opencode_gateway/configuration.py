@@ -7,6 +7,7 @@ Everything else has a default. Secrets are never in it: it names the files that 
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -34,6 +35,8 @@ UPLOAD_PATH: Final = "/upload"
 """Behind it the secret of a link on which a person uploads one file."""
 _ORIGIN: Final = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
 """As browsers write one."""
+_NETLOC: Final = re.compile(r"[A-Za-z0-9.:\[\]_-]{1,180}")
+"""What the OpenCode server takes as an address of pages: it must know that there is one to decide on."""
 _LISTEN: Final = re.compile(r"(127\.0\.0\.1|\[::1\]):[0-9]{1,5}")
 _HOST: Final = re.compile(r"[a-z0-9.-]+(:[0-9]{1,5})?")
 
@@ -183,6 +186,10 @@ class Configuration(_Part):
     capabilities: dict[Capability, tuple[str, ...]] = Field(default_factory=lambda: dict(DEFAULT_TOOLS))
     """Tools by the capability that they need. A tool that is in none is nobody's."""
     audit: Audit = Audit()
+    approvals: Literal["anywhere", "page"] = "anywhere"
+    """`page`: asks are decided on the relay's own pages alone. Chat clients and tokens of machines get the link."""
+    passkey_for: tuple[Literal["once", "always"], ...] = ()
+    """Decisions that take a passkey, and so the page. `once` takes one only where all is decided there."""
     tool_timeout_seconds: Annotated[float, Field(gt=0)] = 45.0
     """Chat clients cut a call at about 60 s."""
 
@@ -195,6 +202,8 @@ class Configuration(_Part):
             raise ValueError("must be https://HOST, or http on loopback")
         if parts.path not in {"", "/"} or parts.query or parts.fragment or parts.username:
             raise ValueError("must have no path, query or user")
+        if not _NETLOC.fullmatch(parts.netloc):
+            raise ValueError("must be a plain host: write an international name as xn--…")
         return f"{parts.scheme}://{parts.netloc.lower()}"
 
     @field_validator("listen")
@@ -209,10 +218,37 @@ class Configuration(_Part):
     def _all_known(cls, tools: dict[Capability, tuple[str, ...]]) -> dict[Capability, tuple[str, ...]]:
         return {capability: tools.get(capability, ()) for capability in CAPABILITIES}
 
+    @model_validator(mode="after")
+    def _passkeys_have_a_page(self) -> Self:
+        if "once" in self.passkey_for and (self.approvals != "page" or "always" not in self.passkey_for):
+            raise ValueError("`passkey_for` with `once` needs `always` in it, too, and `approvals` to be `page`")
+        return self
+
+    @property
+    def tools(self) -> dict[Capability, tuple[str, ...]]:
+        """Tools by the capability that they need, where approvals are on the page with `reply` for `drive` as well.
+
+        It decides nothing then, and who drives waits with it for the decision.
+        """
+        deciding = tuple(name for name in DEFAULT_TOOLS["approve"] if name in self.capabilities["approve"])
+        if self.approvals != "page":
+            return self.capabilities
+        drive = self.capabilities["drive"]
+        return {**self.capabilities, "drive": (*drive, *(name for name in deciding if name not in drive))}
+
     @property
     def resource(self) -> str:
         """The URL that people paste into their chat client, and that tokens are bound to."""
         return self.public_url + MCP_PATH
+
+
+def is_named(public_url: str) -> bool:
+    """Tell whether it has a name, as passkeys need one, and no address of numbers."""
+    try:
+        ipaddress.ip_address(urlsplit(public_url).hostname or "")
+    except ValueError:
+        return True
+    return False
 
 
 def load_configuration(path: Path) -> Configuration:

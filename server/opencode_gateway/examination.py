@@ -10,14 +10,19 @@ from typing import TYPE_CHECKING, Final
 
 import httpx2
 
+from opencode_common.database import DatabaseError
 from opencode_common.finding import Finding, fault, note, ok
 from opencode_gateway.calls.names import Names
-from opencode_gateway.configuration import PasswordSignIn
+from opencode_gateway.calls.servers import OPENCODE
+from opencode_gateway.configuration import PasswordSignIn, is_named
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.enrolment import list_clients, opened_at
 from opencode_gateway.oauth.redirects import commanded, switches
 from opencode_gateway.refusal_log import list_refusals
 from opencode_gateway.store import FILE_NAME
+from opencode_notify.failing import failing, in_words
+from opencode_notify.problems import NotifyError
+from opencode_notify.rules import load_people
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,6 +68,34 @@ def tools_are_listed(servers: Servers, configuration: Configuration) -> list[Fin
     return [note("tools", text) for text in warnings] or [
         note("tools", "not all servers were asked for theirs", asking)
     ]
+
+
+def described_approvals(configuration: Configuration) -> str:
+    """Return where asks are decided, and with what."""
+    where = "on the page alone" if configuration.approvals == "page" else "in chats and on the page"
+    passkeys = configuration.passkey_for
+    return f"{where}; {' and '.join(passkeys)} with a passkey alone" if passkeys else where
+
+
+def without_pages(configuration: Configuration, servers: Servers) -> str:
+    """Return why what is to be decided on the page can be decided nowhere; empty if it can, or is not to be."""
+    if configuration.approvals != "page" and not configuration.passkey_for:
+        return ""
+    server = servers.get(OPENCODE)
+    if server is None:
+        return f"approvals or passkey_for needs the page, which a server called {OPENCODE} alone has"
+    if not server.is_told_callers(OPENCODE):
+        return f"approvals or passkey_for needs the page, and {OPENCODE} is not told who calls: see its RELAY_CALLERS"
+    if configuration.passkey_for and not is_named(configuration.public_url):
+        return "passkey_for needs the page at a name, and public_url has an address of numbers"
+    return ""
+
+
+def approvals_have_a_page(servers: Servers, configuration: Configuration) -> list[Finding]:
+    """See that asks can be decided where they are to be."""
+    if problem := without_pages(configuration, servers):
+        return [fault("approvals", problem, "Correct servers.json, or take the setting out of gateway.json")]
+    return [ok("approvals", described_approvals(configuration))]
 
 
 def files_are_private(data_dir: Path) -> list[Finding]:
@@ -202,6 +235,32 @@ def refused_lately(store: Store, now: float) -> list[Finding]:
             note("refusals", f"and {len(rows) - _SHOWN} more", "`sudo opencode-gateway refusals` lists them")
         )
     return findings
+
+
+def people_are_told(people_file: Path, state_dir: Path | None) -> list[Finding]:
+    """See that there are outlets, and that none fails. `state_dir`: None where it is not known here."""
+    try:
+        people = load_people(people_file)
+        failed = failing(state_dir) if state_dir is not None else []
+    except NotifyError as error:
+        return [fault("telling", str(error), AGAIN)]
+    except (OSError, DatabaseError) as error:
+        return [fault("telling", f"what was told cannot be read: {error}", f"See {state_dir}. {AGAIN}")]
+    count = sum(len(person.outlets) for person in people.values())
+    if not count:
+        return [
+            note("telling", "nobody is told what needs them", "`sudo opencode-gateway notify add` adds an outlet")
+        ]
+    if state_dir is None:
+        return [note("telling", f"{count} outlets; no journal is known here", "Set RELAY_STATE_DIR for the server")]
+    return [
+        fault(
+            "telling",
+            in_words(each),
+            f"`sudo opencode-gateway notify test {each.person} {each.outlet}` says whether it works now",
+        )
+        for each in failed
+    ] or [ok("telling", f"{count} outlet{'' if count == 1 else 's'}, and none fails")]
 
 
 def _sentence(text: str) -> str:

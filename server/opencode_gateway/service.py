@@ -66,6 +66,8 @@ def run(configuration: Configuration) -> None:
             auth,
             log,
             os.environ,
+            door=auth.door,
+            signatures=auth.signatures,
             origins=Rules(configuration.clients, store).origins,
             on_refusal=refusals.record,
         )

@@ -127,6 +127,22 @@ _MIGRATIONS: Final = (
     """
     ALTER TABLE enrolment ADD COLUMN closed_at REAL NOT NULL DEFAULT 0;
     """,
+    # pages: who is logged in on our own pages, and by which credentials; see `pages.sessions`
+    """
+    CREATE TABLE page_sessions (
+        id TEXT PRIMARY KEY, hash BLOB NOT NULL UNIQUE, login TEXT NOT NULL, kind TEXT NOT NULL,
+        credentials TEXT NOT NULL, created_at REAL NOT NULL, ends_at REAL NOT NULL) STRICT;
+    CREATE INDEX page_sessions_by_login ON page_sessions (login);
+    CREATE INDEX page_sessions_by_end ON page_sessions (ends_at);
+    """,
+    # passkeys: see `sign_in.passkey_rows`
+    """
+    CREATE TABLE passkeys (
+        id TEXT PRIMARY KEY, login TEXT NOT NULL, name TEXT NOT NULL, site TEXT NOT NULL, created_at REAL NOT NULL,
+        used_at REAL, credential BLOB NOT NULL UNIQUE, user_handle BLOB NOT NULL, public_key BLOB NOT NULL,
+        sign_count INTEGER NOT NULL, transports TEXT NOT NULL) STRICT;
+    CREATE INDEX passkeys_by_login ON passkeys (login);
+    """,
 )
 """One that was released is never changed: see `database.migrate`."""
 

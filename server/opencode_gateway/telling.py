@@ -6,25 +6,36 @@ import asyncio
 import logging
 import secrets
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
 
 from opencode_common.database import DatabaseError
 from opencode_gateway.calls.servers import OPENCODE
 from opencode_gateway.errors import Refused, StoreError
+from opencode_notify.browsers import Browsers
+from opencode_notify.errors import BadSettings
+from opencode_notify.failing import said_to
 from opencode_notify.ledger import Ledger
 from opencode_notify.notice import Notice
+from opencode_notify.problems import NotifyError, NotTaken
 from opencode_notify.rules import FILE_NAME
 from opencode_notify.sender import SEND_SECONDS
-from opencode_notify.service import DIRECTORY, telling
+from opencode_notify.service import telling
+from opencode_notify.tables import DIRECTORY
 from opencode_notify.tables import FILE_NAME as LEDGER_NAME
+from opencode_pages.parts import ToldAsk, Unavailable
+from opencode_pages.paths import TOLD_PATH
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
     from opencode_gateway.calls.servers import Servers
     from opencode_notify.notice import Outlet
+    from opencode_notify.receipts import Receipts
+    from opencode_pages.parts import Subscription, Visitor
 
 _STATE_DIR: Final = "RELAY_STATE_DIR"
 _OUTLETS: Final = "opencode_notify.kinds"
@@ -101,25 +112,122 @@ def opened_ledger(state_dir: Path | None) -> Iterator[Ledger | None]:
         ledger.close()
 
 
-@asynccontextmanager
-async def telling_people(data_dir: Path, servers: Servers, environ: Mapping[str, str]) -> AsyncIterator[None]:
-    """Tell people meanwhile; where that is not possible the log says why, and the gateway serves all the same."""
-    state_dir = state_directory(servers, environ)
-    if state_dir is None:
-        _log.info("nobody is told what needs them: set %s for the server %s", _STATE_DIR, OPENCODE)
-        yield
-        return
-    sender = telling(state_dir, data_dir / FILE_NAME, _outlet_of)
-    try:
-        await sender.__aenter__()
-    except (OSError, DatabaseError) as error:
-        _log.warning("nobody is told what needs them: %s: %s", state_dir / DIRECTORY, _why(error))
-        yield
-        return
-    try:
-        yield
-    finally:
-        await sender.__aexit__(None, None, None)
+class Telling:
+    """Tells people what needs them, and is the pages' `Told`: takes what they say of it.
+
+    Args:
+        data_dir: has the file of who is told what.
+        servers: of which the OpenCode server's state directory is taken.
+        environ: the gateway's own.
+        public_url: of this gateway.
+        has_pages: whether it serves pages, to which messages then lead.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        servers: Servers,
+        environ: Mapping[str, str],
+        public_url: str,
+        *,
+        has_pages: bool = False,
+    ) -> None:
+        self._people = data_dir / FILE_NAME
+        self._state_dir = state_directory(servers, environ)
+        self._pages = f"{public_url}{TOLD_PATH}/" if has_pages else ""
+        parts = urlsplit(public_url)
+        self._relay = parts.netloc
+        contact = public_url if parts.scheme == "https" else f"mailto:opencode-relay@{parts.hostname}"
+        self._browsers = Browsers(self._people, contact)
+        self._receipts: Receipts | None = None
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Tell people meanwhile; where that is not possible the log says why, and the gateway serves all the same."""
+        if self._state_dir is None:
+            _log.info("nobody is told what needs them: set %s for the server %s", _STATE_DIR, OPENCODE)
+            yield
+            return
+        sender = telling(
+            self._state_dir,
+            self._people,
+            _outlet_of,
+            page_of=lambda message: self._pages and self._pages + message,
+            relay=self._relay,
+            drop=self._browsers.drop,
+        )
+        try:
+            self._receipts = await sender.__aenter__()
+        except (OSError, DatabaseError) as error:
+            _log.warning("nobody is told what needs them: %s: %s", self._state_dir / DIRECTORY, _why(error))
+            yield
+            return
+        try:
+            yield
+        finally:
+            self._receipts = None
+            await sender.__aexit__(None, None, None)
+
+    async def opened(self, visitor: Visitor, message: str) -> ToldAsk | None:
+        """See `Told.opened`."""
+        asks = self._receipts.opened(visitor.login, message) if self._receipts is not None else []
+        return ToldAsk(*asks[0]) if len(asks) == 1 else None
+
+    async def shown(self, message: str) -> None:
+        """See `Told.shown`."""
+        if self._receipts is not None:
+            self._receipts.shown(message)
+
+    def failing(self, login: str) -> str:
+        """Say to a login, in a line, which outlets of theirs fail; empty if none does."""
+        return said_to(self._state_dir, login)
+
+    def pushes(self) -> GatewayPushes | None:
+        """Return what takes browsers; None where nobody would be told by them, or the log says why not."""
+        if self._state_dir is None:
+            return None
+        try:
+            return GatewayPushes(self._browsers, self._browsers.public_key())
+        except NotifyError as error:
+            _log.warning("no browser can be told what needs its person: %s", error)
+            return None
+
+
+class GatewayPushes:
+    """The pages' `Pushes`: browsers are outlets of their person, in the file of people.
+
+    Args:
+        browsers: of all people.
+        public_key: see `Pushes`.
+    """
+
+    def __init__(self, browsers: Browsers, public_key: str) -> None:
+        self._browsers = browsers
+        self.public_key = public_key
+
+    async def add(self, visitor: Visitor, subscription: Subscription, device: str) -> None:
+        """See `Pushes.add`."""
+        try:
+            await self._browsers.add(visitor.login, asdict(subscription), device)
+        except BadSettings:
+            raise Unavailable("This browser sent no subscription that can be used.") from None
+        except NotifyError as error:
+            raise _unavailable(error) from error
+
+    async def remove(self, visitor: Visitor, endpoint: str) -> None:
+        """See `Pushes.remove`."""
+        try:
+            await asyncio.to_thread(self._browsers.remove, visitor.login, endpoint)
+        except NotifyError as error:
+            raise _unavailable(error) from error
+
+
+def _unavailable(error: NotifyError) -> Unavailable:
+    text = str(error)
+    if isinstance(error, NotTaken):
+        return Unavailable(f"{text[:1].upper()}{text[1:]}.")
+    _log.warning("a browser cannot be added or removed: %s", text)
+    return Unavailable("This cannot be kept just now; the log of the relay says why.")
 
 
 def _why(error: OSError | DatabaseError) -> str:

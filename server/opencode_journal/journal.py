@@ -21,6 +21,7 @@ from opencode_journal.entries import KEPT, KINDS, MAX_DATA_BYTES, MAX_NAME_CHARA
 from opencode_journal.errors import AnotherEpoch, NotKept, TooOld
 from opencode_journal.nudges import Nudges
 from opencode_journal.opening import OpenedRows
+from opencode_journal.rows import EDITION
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
@@ -231,7 +232,11 @@ class Journal:
         return self.handles(kind, [(instance, id_)])[0]
 
     def handles(self, kind: Handled, things: Sequence[tuple[str, str]]) -> list[str]:
-        """Return the handles of many, each given by instance and id: see `handle`."""
+        """Return the handles of many, each given by instance and id: see `handle`.
+
+        An id may be that of an edition, as `edition` makes it: each has a handle of its own, and the first one takes
+        over that of the thing itself, if it has one.
+        """
         for thing in things:
             _check_names(*thing)
 
@@ -240,6 +245,9 @@ class Journal:
 
         def give() -> list[int]:
             rows, now = self._opened.rows, time.time()
+            for thing in things:
+                if EDITION in thing[1] and rows.number(kind, *thing, now) is None:
+                    rows.become_edition(kind, *thing)
             return [rows.number(kind, *thing, now) or rows.new_number(kind, *thing, now) for thing in things]
 
         numbers = self._do(known)
@@ -248,13 +256,16 @@ class Journal:
             return [f"{kind}{number}" for number in self._write(give, durable=True)]
         return [f"{kind}{number}" for number in numbers]
 
-    def known_handle(self, kind: Handled, instance: str, id_: str) -> str:
-        """Return the handle that such a thing has; empty if it has none."""
-        number = self._do(lambda: self._opened.rows.number(kind, instance, id_, time.time()))
+    def latest_handle(self, kind: Handled, instance: str, id_: str) -> str:
+        """Return the handle that such a thing has, of its latest edition; empty if it has none."""
+        number = self._do(lambda: self._opened.rows.latest_number(kind, instance, id_, time.time()))
         return "" if number is None else f"{kind}{number}"
 
     def of_handle(self, text: str) -> tuple[Handled, str, str] | None:
-        """Return kind, instance and id of what has this handle; None for a text that is none, or not any more."""
+        """Return kind, instance and id of what has this handle; None for a text that is none, or not any more.
+
+        The id may be that of an edition.
+        """
         found = _HANDLE.fullmatch(text.strip().lower())
         if found is None:
             return None
@@ -339,6 +350,17 @@ class Journal:
     def close(self) -> None:
         """Close the file; the object is of no use afterwards."""
         self._opened.rows.close()
+
+
+def edition(id_: str, mark: str) -> str:
+    """Return what stands for one edition of a thing, of which `mark` is told apart from others."""
+    return f"{id_}{EDITION}{mark}"
+
+
+def of_edition(id_: str) -> tuple[str, str]:
+    """Return the thing's own id and the mark of an edition, or an empty one."""
+    own, _, mark = id_.partition(EDITION)
+    return own, mark
 
 
 def _check_names(*names: str) -> None:

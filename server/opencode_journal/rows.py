@@ -36,6 +36,8 @@ _AFTER_BOOT: Final = 100_000
 """Numbers left out: a power cut may take the last entries, and a cursor may stand behind them."""
 _AFTER_REMOVAL: Final = 1_000
 """Handles left out: another copy may give out some more from a file that was removed."""
+EDITION: Final = "~"
+"""Between a thing's id and what tells one edition of it from another."""
 _DAY: Final = 86_400
 _BYTES: Final = "length(CAST(instance || session || ask || data AS BLOB)) + 100"
 """Of an entry, about: they are counted as they come and go, as to add them all up takes long."""
@@ -175,9 +177,9 @@ class Rows:
                 self._count_entries("seq <= ?", last, sign="-")
                 self._db.execute("DELETE FROM entries WHERE seq <= ?", (last,))
             self._db.execute("DELETE FROM handles WHERE used_at < ?", (before,))
-            self._db.execute(
-                "DELETE FROM states WHERE set_at < ? AND NOT (key >= ? AND key < ?)", (before, KEPT, _behind(KEPT))
-            )
+            # By their keys, as it would take long to look through what is kept, which may be files.
+            self._db.execute("DELETE FROM states WHERE key < ? AND set_at < ?", (KEPT, before))
+            self._db.execute("DELETE FROM states WHERE key >= ? AND set_at < ?", (_behind(KEPT), before))
         return count
 
     def _count_entries(self, which: str, *values: int, sign: str = "+") -> None:
@@ -198,6 +200,27 @@ class Rows:
                 return None
             self._use(found, now)
             return int(found["number"])
+
+    def latest_number(self, kind: str, instance: str, id_: str, now: float) -> int | None:
+        """Return the greatest number among those of `id_` and of its editions; see `Journal.latest_handle`."""
+        with database.database_errors():
+            found = self._db.execute(
+                "SELECT number, used_at FROM handles WHERE kind = ? AND instance = ?"
+                " AND (id = ? OR id > ? AND id < ?) ORDER BY number DESC LIMIT 1",
+                (kind, instance, id_, f"{id_}{EDITION}", _behind(f"{id_}{EDITION}")),
+            ).fetchone()
+            if found is None:
+                return None
+            self._use(found, now)
+            return int(found["number"])
+
+    def become_edition(self, kind: str, instance: str, id_: str) -> None:
+        """Give the number of a thing of which no edition was known to this one; call it in a transaction."""
+        with database.database_errors():
+            self._db.execute(
+                "UPDATE OR IGNORE handles SET id = ? WHERE kind = ? AND instance = ? AND id = ?",
+                (id_, kind, instance, id_.partition(EDITION)[0]),
+            )
 
     def _use(self, handle: sqlite3.Row, now: float) -> None:
         if abs(now - handle["used_at"]) > _DAY:

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import pwd
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from opencode_mcp.views.ways import Ways
 
 if TYPE_CHECKING:
     from mcp.server.mcpserver import Context
@@ -29,15 +31,41 @@ class Caller:
     login: str
     may: frozenset[str]
     """Of `observe`, `approve` and `drive`."""
+    page: str = ""
+    """The base address of the pages on which they decide; empty where there are none."""
+    decides: Literal["anywhere", "page"] = "anywhere"
+    """`page`: of an ask they may only be told the link."""
+    always: bool = True
+    """Whether they may say `always` in the chat."""
+    shown: str = ""
+    """The digest of the ask that the page had before them: nothing else is settled by this call."""
+
+    def ways(self) -> Ways:
+        """Return how they settle asks."""
+        return Ways(self.page, self.decides == "page" and not self.shown, self.always or bool(self.shown))
 
 
 NOBODY: Final = Caller("", frozenset())
-"""Of whom nothing was said, by a parent that says so of each call."""
+"""Of whom nothing that can be read was said, by a parent that says so of each call: they settle nothing."""
 
 
 class _Said(BaseModel):
+    """What a parent says. A caller of whom it says anything else is nobody: nothing is allowed by a mistake."""
+
+    model_config = ConfigDict(strict=True)
+
     login: str = Field(min_length=1, max_length=400)
-    may: frozenset[str] = Field(max_length=10)
+    may: list[str] = Field(max_length=10)
+    page: str = Field("", max_length=300, pattern=r"^(https?://[^\s\p{C}/?#<>]+)?$")
+    decides: Literal["anywhere", "page"] = "anywhere"
+    always: bool = True
+    shown: str = Field("", pattern=r"^([0-9a-f]{32})?$")
+
+    @model_validator(mode="after")
+    def _names_the_page(self) -> _Said:
+        if not self.page and (self.decides == "page" or not self.always):
+            raise ValueError("what is decided on a page alone needs the page")
+        return self
 
 
 def account() -> Caller:
@@ -58,4 +86,4 @@ def caller_of(ctx: Context[Fleet, Any], *, own: Caller, told: bool) -> Caller:
         said = _Said.model_validate(meta.get(KEY))
     except ValidationError:
         return NOBODY
-    return Caller(said.login, said.may)
+    return Caller(said.login, frozenset(said.may), said.page, said.decides, said.always, said.shown)

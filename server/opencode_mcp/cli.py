@@ -1,4 +1,4 @@
-"""The command `opencode-mcp`: an MCP server on standard input and output, and its tools without a chat client."""
+"""The command `opencode-mcp`: a server on standard input and output, pages for a browser, tools without a client."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.settings import Settings
+    from opencode_fleet.transports.base import Transport
 
 PROGRAM: Final = "opencode-mcp"
 _HELP = """Drive the OpenCode instances registered in RELAY_REGISTRY_DIR.
 
 Without COMMAND, this is an MCP server on standard input and output, which an MCP client starts.
+With --page it serves pages instead, on which a person sees what needs them and decides it, on this machine alone.
 
 \b
 Settings, from the environment (the README describes each):
@@ -54,18 +57,28 @@ class _Prepared(NamedTuple):
 
     def server(self) -> MCPServer[Fleet]:
         """Return one that does not run yet."""
-        from opencode_fleet.transports import TRANSPORTS
         from opencode_mcp.server import build_server
 
-        return build_server(self.settings, TRANSPORTS[self.settings.transport](self.settings), self.release)
+        return build_server(self.settings, self.transport(), self.release)
+
+    def transport(self) -> Transport:
+        """Return the way to the instances."""
+        from opencode_fleet.transports import TRANSPORTS
+
+        return TRANSPORTS[self.settings.transport](self.settings)
 
 
-@program(PROGRAM, help=_HELP, invoke_without_command=True)
+@program(PROGRAM, help=_HELP, invoke_without_command=True, extra="server")
+@click.option(
+    "--page", is_flag=True, help="Serve pages for a browser on this machine until Ctrl-C, and print the link to them."
+)
 @click.pass_context
-def cli(context: click.Context) -> None:
+def cli(context: click.Context, *, page: bool) -> None:
     """Serve, or leave it to the command that was named."""
     if context.invoked_subcommand is None:
-        _serve(_prepared(context.obj))
+        (_serve_pages if page else _serve)(_prepared(context.obj))
+    elif page:
+        raise click.UsageError("--page is for serving, not for commands")
 
 
 @cli.command()
@@ -120,7 +133,7 @@ def _prepared(relay_json: Path | None) -> _Prepared:
 
     Raises:
         BadSettings: one of them is wrong.
-        ImportError: the extra is not installed.
+        ModuleNotFoundError: the extra is not installed.
     """
     import anyio  # noqa: F401 - only whether it is there
     import mcp  # noqa: F401 - as above
@@ -157,3 +170,13 @@ def _serve(prepared: _Prepared) -> None:
         signal.signal(number, lambda got, _: os._exit(128 + got))
     mend_standard_input()
     anyio.run(server.run_stdio_async)
+
+
+def _serve_pages(prepared: _Prepared) -> None:
+    """Serve the pages until Ctrl-C."""
+    import anyio
+
+    from opencode_mcp.page.serving import serve
+
+    with suppress(KeyboardInterrupt):
+        anyio.run(serve, prepared.settings, prepared.transport())

@@ -16,8 +16,11 @@ from opencode_mcp.caller import account
 from opencode_mcp.handles import Handles
 from opencode_mcp.views.instances import InstanceRows
 from opencode_mcp.views.shown import Shown, ShownByLogin
+from opencode_mcp.views.ways import HERE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from opencode_fleet.drive import Driver
     from opencode_fleet.fleet import Fleet
     from opencode_mcp.attachments import UploadPage
@@ -28,7 +31,8 @@ class Face:
     """The fleet, who acts on it, what happened there, and what was shown.
 
     `journal`: by default one in memory. `outbox`: by default one of that journal. `call_seconds`: how long a call
-    may take. `uploads`: where a page for uploads puts files; None where there is none.
+    may take. `uploads`: where a page for uploads puts files; None where there is none. `failing`: says to a login, in
+    a line, by what they are not told though they should be.
     """
 
     def __init__(
@@ -40,6 +44,7 @@ class Face:
         outbox: Outbox | None = None,
         call_seconds: float = 300.0,
         uploads: UploadPage | None = None,
+        failing: Callable[[str], str] = lambda _login: "",
     ) -> None:
         self.fleet = fleet
         self.driver = driver
@@ -54,17 +59,26 @@ class Face:
         self.attachments = Attachments(self.journal, uploads)
         self.rows = InstanceRows(self.handles)
         self.caller = account()
+        self.ways = HERE
+        """How the caller settles asks."""
         self.shown = Shown(self.handles)
         """What the caller was shown."""
+        self._failing = failing
         self._shown_by_login = ShownByLogin(self.handles)
 
     def of(self, caller: Caller) -> Face:
         """Return the face as this caller has it."""
         own = copy(self)
-        own.caller, own.shown = caller, self._shown_by_login.of(caller.login)
-        own.driver = self.driver.acting_for(caller.login)
+        own.caller, own.ways = caller, caller.ways()
+        own.shown = self._shown_by_login.of(caller.login).saying(own.ways)
+        own.driver = self.driver.acting_for(caller.login, own.ways.no_always())
         own.controller = self.controller.acting_for(own.driver)
         return own
+
+    @property
+    def problem(self) -> str:
+        """What the caller may not hear of in time, and why; empty if all is well."""
+        return "; ".join(filter(None, (self.journal.trouble, self._failing(self.caller.login))))
 
     def beside(self) -> Face:
         """Return the face for what a client may fetch unasked: what it shows counts as shown to nobody."""

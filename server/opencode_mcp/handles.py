@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from opencode_common.text import one_line, quote_name
 from opencode_fleet.errors import Refused
+from opencode_journal.journal import edition, of_edition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,13 +55,19 @@ class Handles:
         """Return the session's handle."""
         return self._of("s", instance, session_id)
 
-    def of_ask(self, instance: str, ask_id: str) -> str:
-        """Return the ask's handle."""
-        return self._of("a", instance, ask_id)
+    def prepare_asks(self, asks: Iterable[tuple[str, str, str]]) -> None:
+        """Do so for asks, each given by instance, id and digest; of one without a digest it is not worth it."""
+        self.prepare("a", [(instance, edition(ask_id, digest)) for instance, ask_id, digest in asks if digest])
+
+    def of_ask(self, instance: str, ask_id: str, digest: str = "") -> str:
+        """Return the handle of an ask as `digest` has it; an empty one stands for whatever it was last shown as."""
+        if digest:
+            return self._of("a", instance, edition(ask_id, digest))
+        return self._journal.latest_handle("a", instance, ask_id) or self._of("a", instance, ask_id)
 
     def known_ask(self, instance: str, ask_id: str) -> str:
         """Return what an ask is called: its handle if it was given one, else its id."""
-        return (self._journal.known_handle("a", instance, ask_id) if _ID.fullmatch(ask_id) else "") or ask_id
+        return (self._journal.latest_handle("a", instance, ask_id) if _ID.fullmatch(ask_id) else "") or ask_id
 
     def session_id(self, instance: Instance, text: str | None) -> str | None:
         """Return the id of the session that `text` names by handle; any other text as it is, None for a blank one.
@@ -81,18 +88,32 @@ class Handles:
         Raises:
             Refused: no session has it.
         """
-        found = self._journal.of_handle(handle) if _FORM.fullmatch(handle) else None
-        if found is None or found[0] != "s":
-            raise Refused(f"no session has the handle {one_line(handle, 40)!r}; `sessions` lists them")
-        return found[1]
+        return self._thing("s", handle, "`sessions`")[0]
 
-    def ask_id(self, instance: Instance, text: str) -> str:
-        """Return the id of the ask that `text` names by handle; any other text as it is.
+    def ask(self, handle: str) -> tuple[str, str]:
+        """Return the name of the instance whose ask has this handle, and the ask's id.
+
+        Raises:
+            Refused: no ask has it.
+        """
+        instance, id_ = self._thing("a", handle, "`inbox`")
+        return instance, of_edition(id_)[0]
+
+    def _thing(self, kind: Handled, handle: str, lists: str) -> tuple[str, str]:
+        found = self._journal.of_handle(handle) if _FORM.fullmatch(handle) else None
+        if found is None or found[0] != kind:
+            raise Refused(f"no {_WORDS[kind][0]} has the handle {one_line(handle, 40)!r}; {lists} lists them")
+        return found[1], found[2]
+
+    def named_ask(self, instance: Instance, text: str) -> tuple[str, str]:
+        """Return the id of the ask that `text` names by handle, and the digest that the handle stands for.
+
+        Any other text is an id, with an empty digest; so is that of a handle that was given while it was not known.
 
         Raises:
             Refused: no ask of the instance has the handle.
         """
-        return self._id("a", instance.name, text.strip())
+        return of_edition(self._id("a", instance.name, text.strip()))
 
     def _of(self, kind: Handled, instance: str, id_: str) -> str:
         self.prepare(kind, [(instance, id_)])

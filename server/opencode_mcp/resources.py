@@ -4,6 +4,8 @@ opencode://instances           all instances, as `instances` lists them
 opencode://instances/{name}    that instance, with its newest sessions
 opencode://sessions/{handle}   that conversation, as `read` shows it
 
+Three more are for pages, which know them, and are not listed: `opencode_pages.documents`.
+
 A name is percent-encoded, and means the instance of exactly that name. A client may fetch a resource without showing
 it to anybody: what stands in one counts as shown to nobody.
 """
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mcp.server.mcpserver import Context  # noqa: TC002 - the SDK reads the annotation
 from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError
-from mcp.server.mcpserver.resources import DEFAULT_RESOURCE_SECURITY
+from mcp.server.mcpserver.resources import DEFAULT_RESOURCE_SECURITY, ResourceSecurity
 from mcp.shared.uri_template import UriTemplate
 from mcp_types import Resource, TextContent
 
@@ -23,11 +25,13 @@ from opencode_common.text import clean, fence, one_line, quote
 from opencode_fleet.errors import Refused, RelayError
 from opencode_fleet.fleet import Fleet  # noqa: TC001 - as above
 from opencode_fleet.session_list import list_sessions
+from opencode_mcp.documents import Documents, NoSuchAsk
 from opencode_mcp.tools.instances import instances
 from opencode_mcp.tools.read import read
 from opencode_mcp.views.instances import TITLE_LENGTH, in_order
 from opencode_mcp.views.sessions import sessions_result, sessions_text
 from opencode_mcp.views.shares import in_turns
+from opencode_pages.documents import ASK, ASK_OF, INBOX, JSON
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +46,8 @@ INSTANCES: Final = "opencode://instances"
 INSTANCE: Final = "opencode://instances/{name}"
 SESSION: Final = "opencode://sessions/{handle}"
 PLAIN: Final = "text/plain"
+FOR_PAGES: Final = frozenset({INBOX, ASK, ASK_OF})
+"""Those that are not listed: a chat has the tools."""
 MAX_LISTED: Final = 50
 """Instances that have an entry of their own in the list of resources; their templates reach the others."""
 MAX_SESSIONS: Final = 10
@@ -55,6 +61,7 @@ class Resources:
 
     def __init__(self, face: Face) -> None:
         self._face = face.beside()
+        self._documents = Documents(self._face)
 
     def offer(self, server: MCPServer[Fleet]) -> None:
         """Have the server answer reads of them, and list the one that is always there and the templates."""
@@ -79,6 +86,10 @@ class Resources:
             description="By its handle, as s12: the last messages, with tool calls and what streams now.",
             mime_type=PLAIN,
         )(self._session)
+        server.resource(INBOX, mime_type=JSON)(self._inbox)
+        server.resource(ASK, mime_type=JSON)(self._ask)
+        # The name is looked up among those that there are, and leads to no file.
+        server.resource(ASK_OF, mime_type=JSON, security=ResourceSecurity(exempt_params={"instance"}))(self._ask_of)
 
     async def present(self) -> list[Resource]:
         """Return an entry for each of the first instances, and for the newest session of each.
@@ -135,6 +146,20 @@ class Resources:
             await self._named(name)
             return _text(await read(self._face, ctx, name, session=handle))
 
+    # -- for pages -----------------------------------------------------------------------------------------------
+
+    async def _inbox(self) -> str:
+        with _in_words():
+            return (await self._documents.inbox()).model_dump_json()
+
+    async def _ask(self, handle: str) -> str:
+        with _in_words():
+            return (await self._documents.ask(handle)).model_dump_json()
+
+    async def _ask_of(self, instance: str, id: str) -> str:  # noqa: A002 - as the address has it
+        with _in_words():
+            return (await self._documents.ask_of(instance, id)).model_dump_json()
+
     async def _named(self, name: str) -> Instance:
         """Return the instance of exactly that name: an address means one thing."""
         found = next((each for each in await self._face.fleet.instances() if each.name == name), None)
@@ -148,6 +173,8 @@ def _in_words() -> Iterator[None]:
     """Let what a person can mend come out in its own words."""
     try:
         yield
+    except NoSuchAsk as error:
+        raise ResourceNotFoundError(clean(str(error))) from None
     except RelayError as error:
         raise ResourceError(clean(str(error))) from None
 

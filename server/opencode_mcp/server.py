@@ -13,19 +13,12 @@ from mcp_types import INVALID_PARAMS
 from pydantic import ValidationError
 
 from opencode_common.text import one_line
-from opencode_fleet.delivery import Deliverer
-from opencode_fleet.drive import Driver
 from opencode_fleet.fleet import Fleet
-from opencode_fleet.outbox import Outbox
-from opencode_fleet.recorder import Recorder
-from opencode_journal.journal import Journal
-from opencode_journal.leader import Leader
-from opencode_mcp.attachments import upload_page
 from opencode_mcp.caller import caller_of
 from opencode_mcp.completions import names_of
-from opencode_mcp.face import Face
+from opencode_mcp.copies import Copy
 from opencode_mcp.prompts import offer_prompts
-from opencode_mcp.resources import Resources
+from opencode_mcp.resources import FOR_PAGES, Resources
 from opencode_mcp.tool import failure
 from opencode_mcp.tools import changes, control, inbox, instances, read, reply, send, sessions, wait
 from opencode_mcp.views.rows import inlined, without_titles
@@ -34,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from mcp.server.mcpserver import Context
-    from mcp_types import CallToolResult, GetPromptResult, InputRequiredResult, Resource
+    from mcp_types import CallToolResult, GetPromptResult, InputRequiredResult, Resource, ResourceTemplate
     from mcp_types import Tool as OfferedTool
 
     from opencode_fleet.settings import Settings
@@ -75,7 +68,12 @@ class _Server(MCPServer[Fleet]):
 
     async def list_resources(self) -> list[Resource]:
         """Return the resources that are always there, and those of the instances that there are now."""
-        return [*await super().list_resources(), *await self._present()]
+        always = [each for each in await super().list_resources() if each.uri not in FOR_PAGES]
+        return [*always, *await self._present()]
+
+    async def list_resource_templates(self) -> list[ResourceTemplate]:
+        """Return the templates that are for chats."""
+        return [each for each in await super().list_resource_templates() if each.uri_template not in FOR_PAGES]
 
     async def get_prompt(
         self, name: str, arguments: dict[str, Any] | None = None, context: Context[Fleet, Any] | None = None
@@ -131,29 +129,15 @@ class _Server(MCPServer[Fleet]):
 
 def build_server(settings: Settings, transport: Transport, version: str) -> MCPServer[Fleet]:
     """Return the MCP server."""
-    fleet = Fleet(transport, settings)
-    leader = Leader(settings.state_dir)
-    journal = Journal(settings.state_dir, settings.journal_days, leader)
-    outbox = Outbox(journal, settings.journal_days)
-    recorder = Recorder(fleet, journal, leader, carried=outbox.carried)
-    driver = Driver(fleet, settings.send_timeout, recorder.decisions, journal)
-    deliverer = Deliverer(fleet, driver.sender, outbox, journal, leader)
-    uploads = upload_page(settings.uploads_dir, settings.uploads_url)
-    face = Face(fleet, driver, journal, outbox=outbox, call_seconds=settings.send_timeout, uploads=uploads)
+    copy = Copy(settings, transport)
 
     @asynccontextmanager
     async def lifespan(_server: MCPServer[Fleet]) -> AsyncIterator[Fleet]:
-        async with (
-            journal.watching(),
-            leader.standing(),
-            recorder.running(),
-            fleet.running(),
-            deliverer.running(),
-        ):
-            yield fleet
+        async with copy.running():
+            yield copy.face.fleet
 
     server = _Server(
-        Resources(face),
+        Resources(copy.face),
         "opencode-mcp",
         title="OpenCode relay",
         instructions=INSTRUCTIONS,
@@ -161,8 +145,8 @@ def build_server(settings: Settings, transport: Transport, version: str) -> MCPS
         lifespan=lifespan,
     )
     offer_prompts(server)
-    server.completion()(names_of(fleet))  # type: ignore[no-untyped-call] # the SDK's
-    who = partial(caller_of, own=face.caller, told=settings.callers_told)
+    server.completion()(names_of(copy.face.fleet))  # type: ignore[no-untyped-call] # the SDK's
+    who = partial(caller_of, own=copy.face.caller, told=settings.callers_told)
     for tool in TOOLS:
-        server.tool(name=tool.name, annotations=tool.annotations())(tool.over(face, who))
+        server.tool(name=tool.name, annotations=tool.annotations())(tool.over(copy.face, who))
     return server

@@ -31,6 +31,8 @@ class OutletState:
     outlet: str
     disabled_at: float | None
     failed_at: float | None
+    failing_since: float | None
+    """When it first failed after it last accepted something; None: it works."""
     accepted_at: float | None
     reason: str
     """Of the last failure, if nothing was accepted since; else empty."""

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _OPEN: Final = "open/"
 """What the keys of states begin with that say what is open at an instance."""
+_ASK: Final = "ask/"
+"""What keys of asks begin with."""
 _BATCH: Final = 500
 _TURNS: Final = frozenset({TURN_ENDED, TURN_FAILED})
 _ENDS: Final[dict[str, Event]] = {
@@ -66,6 +68,12 @@ class Item:
     def is_open(self) -> bool:
         """Whether it can be settled, and need not be told then."""
         return self.event in {"permission", "answer", "lost"}
+
+    @property
+    def ask(self) -> tuple[str, str] | None:
+        """The instance and the agent's own id of an ask; None: it is none."""
+        head = f"{_ASK}{self.instance}/"
+        return (self.instance, self.key.removeprefix(head)) if self.key.startswith(head) else None
 
 
 class _Ask(BaseModel):
@@ -125,7 +133,7 @@ def _read(value: object) -> _Open:
 def _waiting_at(instance: str, open_: _Open) -> Iterable[Item]:
     for id_, ask in open_.asks.items():
         yield Item(
-            key=f"ask/{instance}/{id_}",
+            key=f"{_ASK}{instance}/{id_}",
             event="answer" if ask.is_question else "permission",
             instance=instance,
             at=ask.at,

@@ -179,11 +179,19 @@ class Ledger:
         )
         self._do("UPDATE messages SET escalated_at = ? WHERE id = ?", now, message)
 
+    def person_of(self, message: str) -> str | None:
+        """Return whose a message is; None: there is no such one."""
+        return next((row["person"] for row in self._all("SELECT person FROM messages WHERE id = ?", message)), None)
+
     def items_of(self, message: str) -> list[Item]:
         """Return what a message tells that is not settled, the oldest first."""
         return _items(
             self._all("SELECT * FROM items WHERE message = ? AND settled_at IS NULL ORDER BY at, key", message)
         )
+
+    def told_by(self, message: str) -> list[Item]:
+        """Return all that a message told, settled or not, the oldest first."""
+        return _items(self._all("SELECT * FROM items WHERE message = ? ORDER BY at, key", message))
 
     def unopened(self, person: str, before: float) -> dict[str, list[str]]:
         """Return messages of asks that still wait, were opened nowhere, and went to no outlet since `before`.
@@ -250,7 +258,7 @@ class Ledger:
     def accepted(self, delivery: Delivery, owner: str, now: float) -> None:
         """Note that an outlet has it."""
         self._finish(delivery, owner, "sent", "accepted_at = ?, reason = ''", now)
-        self._outlet(delivery, "accepted_at = ?, disabled_at = NULL, reason = ''", now)
+        self._outlet(delivery, "accepted_at = ?, disabled_at = NULL, failing_since = NULL, reason = ''", now)
         if not self.items_of(delivery.message):  # settled while it was on its way
             self._end_message(delivery.message, now)
 
@@ -266,7 +274,9 @@ class Ledger:
         """Note that an outlet did not take it. `again_at`: when it is tried again; None: it is not."""
         state = delivery.state if again_at is not None else "failed"
         self._finish(delivery, owner, state, "reason = ?, due_at = ?", reason, again_at or now)
-        self._outlet(delivery, "failed_at = ?, reason = ?", now, reason)
+        self._outlet(
+            delivery, "failed_at = ?, failing_since = coalesce(failing_since, ?), reason = ?", now, now, reason
+        )
 
     def _finish(self, delivery: Delivery, owner: str, state: str, what: str, *values: object) -> None:
         self._do(
@@ -290,7 +300,8 @@ class Ledger:
 
     def disable(self, delivery: Delivery, reason: str, now: float) -> None:
         """Send nothing by this outlet any more, and give up what waits for it."""
-        self._outlet(delivery, "disabled_at = ?, reason = ?", now, reason)
+        since = "failing_since = coalesce(failing_since, ?)"
+        self._outlet(delivery, f"disabled_at = ?, {since}, reason = ?", now, now, reason)
         self._do(
             "UPDATE deliveries SET state = 'failed', reason = ?, lease_until = 0"
             " WHERE person = ? AND outlet = ? AND state = 'due'",
@@ -302,6 +313,13 @@ class Ledger:
     def forget_outlet(self, person: str, outlet: str) -> None:
         """Forget how an outlet did: it has another address now, or is no more."""
         self._do("DELETE FROM outlets WHERE person = ? AND outlet = ?", person, outlet)
+
+    def keep_outlets(self, listed: Collection[tuple[str, str]]) -> None:
+        """Forget how all others did; `listed`: persons and names."""
+        with self.together():
+            for each in self.outlets():
+                if (each.person, each.outlet) not in listed:
+                    self.forget_outlet(each.person, each.outlet)
 
     def saw(self, message: str, outlet: str | None, what: Seen, now: float) -> bool:
         """Note that a message was seen, by way of an outlet or a page (None); return whether there is such a one."""

@@ -8,7 +8,10 @@ Every rule has a default. What an outlet's other keys mean is the outlet's own t
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from contextlib import contextmanager
 from datetime import UTC, datetime, time, timedelta
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
@@ -22,6 +25,7 @@ from opencode_common.validation import describe
 from opencode_notify.problems import NotifyError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 Event = Literal["permission", "answer", "done", "failed", "lost", "back"]
@@ -29,7 +33,7 @@ Event = Literal["permission", "answer", "done", "failed", "lost", "back"]
 EVENTS: Final[tuple[Event, ...]] = ("permission", "answer", "done", "failed", "lost", "back")
 FILE_NAME: Final = "notify.json"
 _MAX_BYTES: Final = 1_000_000
-_MAX_OUTLETS: Final = 10
+MAX_OUTLETS: Final = 10
 
 _Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")]
 
@@ -51,7 +55,7 @@ class Quiet(_Part):
     def _is_known(cls, zone: str) -> str:
         try:
             ZoneInfo(zone)
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError):
             raise ValueError("no time zone has this name: write one as Europe/Berlin") from None
         return zone
 
@@ -132,7 +136,7 @@ class OutletSettings(BaseModel):
 class Person(_Part):
     """One who is told. Outlets are tried in their order: the first at once, the others when that is not opened."""
 
-    outlets: Annotated[tuple[OutletSettings, ...], Field(max_length=_MAX_OUTLETS)] = ()
+    outlets: Annotated[tuple[OutletSettings, ...], Field(max_length=MAX_OUTLETS)] = ()
     rules: Rules = Rules()
 
     @field_validator("outlets")
@@ -169,12 +173,30 @@ def load_people(path: Path) -> dict[str, Person]:
         raise NotifyError(f"{path}: {describe(error)}") from None
 
 
-def save_people(path: Path, people: dict[str, Person]) -> None:
-    """Write who is told what, for its owner alone.
+@contextmanager
+def changing_people(path: Path) -> Iterator[dict[str, Person]]:
+    """Give who is told what, to be changed, and write it at the end. One process at a time; it waits for others.
 
     Raises:
-        NotifyError: it cannot be written.
+        NotifyError: the file cannot be read or written.
     """
+    try:
+        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise NotifyError(f"{path.parent} cannot be used: {error.strerror}") from error
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)  # until it is closed
+        people = load_people(path)
+        before = dict(people)
+        yield people
+        if people != before:
+            _save_people(path, people)
+    finally:
+        os.close(directory)
+
+
+def _save_people(path: Path, people: dict[str, Person]) -> None:
+    """Write who is told what, for its owner alone. Raises `NotifyError`."""
     document = {
         name: {
             "outlets": [outlet.settings() for outlet in person.outlets],

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from opencode_notify.due import Item
     from opencode_notify.ledger import Ledger
     from opencode_notify.notice import Notice, Outlet
-    from opencode_notify.rules import Person
+    from opencode_notify.rules import OutletSettings, Person
+
+    Drop = Callable[[str, OutletSettings], bool]
 
 SEND_SECONDS: Final = 20.0
 """An outlet that has not answered by then has failed."""
@@ -61,6 +63,8 @@ class Sender:
         people: who is told what, as it is now.
         outlet_of: the outlet of such settings; raises `ValueError` in words for settings that are none.
         page_of: the address of a message's page by its id, or empty. It decides nothing by being fetched.
+        relay: its name, for who shares an outlet with another one.
+        drop: takes an outlet that is gone out of the list, and returns whether it did; it may wait for a disk.
         clock: epoch seconds.
     """
 
@@ -73,6 +77,8 @@ class Sender:
         outlet_of: Callable[[dict[str, Any]], Outlet],
         *,
         page_of: Callable[[str], str] = lambda _message: "",
+        relay: str = "",
+        drop: Drop = lambda _person, _settings: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._journal = journal
@@ -81,6 +87,8 @@ class Sender:
         self._people = people
         self._outlet_of = outlet_of
         self._page_of = page_of
+        self._relay = relay
+        self._drop = drop
         self._clock = clock
         self._owner = secrets.token_hex(8)
         self._has_led = False
@@ -90,6 +98,7 @@ class Sender:
         self._look_at = 0.0
         """Monotonic."""
         self._trouble = ""
+        self._listed: Mapping[str, Person] | None = None
 
     async def run(self) -> None:
         """Send until this is cancelled; what is under way then is ended, and made again by the next copy."""
@@ -155,6 +164,9 @@ class Sender:
             self._ledger.release_others(self._owner)
             self._has_led = looks = True
         people, now = self._people(), self._clock()
+        if people is not self._listed:
+            self._listed = people
+            self._ledger.keep_outlets({(name, each.name) for name in people for each in people[name].outlets})
         is_more = False
         if looks:
             is_more = collect(self._journal, self._ledger, people, now)
@@ -190,10 +202,11 @@ class Sender:
     async def _deliver(self, delivery: Delivery, person: Person | None) -> None:
         settings = person.outlet(delivery.outlet) if person is not None else None
         if person is None or settings is None:
-            self._note(delivery, Receipt.of_failure("it is not in the list any more"))
+            self._give_up(delivery, "it is not in the list any more")
             return
         try:
-            outlet = self._outlet_of(settings.of_kind())
+            # In a thread: what a kind needs is loaded by the first, and Apprise takes half a second.
+            outlet = await asyncio.to_thread(self._outlet_of, settings.of_kind())
         except ValueError as error:
             self._note(delivery, Receipt.of_failure(str(error), gone=True))
             return
@@ -209,8 +222,22 @@ class Sender:
             # It is dropped once the ledger has seen that, too.
             self._ledger.put_back(delivery, self._owner, now + _TICK_SECONDS)
             return
-        notice = notice_of(delivery.message, items, person.rules, self._page_of(delivery.message))
-        self._note(delivery, await _sent(outlet, notice))
+        url = self._page_of(delivery.message)
+        notice = notice_of(delivery.message, items, person.rules, url=url, relay=self._relay)
+        receipt = await _sent(outlet, notice)
+        if receipt.gone and await asyncio.to_thread(self._drop, delivery.person, settings):
+            self._give_up(delivery, receipt.reason)
+            _log.info("outlet %s of %s was removed: %s", delivery.outlet, delivery.person, receipt.reason)
+            return
+        self._note(delivery, receipt)
+
+    def _give_up(self, delivery: Delivery, reason: str) -> None:
+        """Hand on what waits for an outlet that is in no list."""
+        now = self._clock()
+        with self._ledger.together():
+            self._ledger.failed(delivery, self._owner, reason, now, again_at=None)
+            self._ledger.disable(delivery, reason, now)
+            self._ledger.forget_outlet(delivery.person, delivery.outlet)
 
     def _waiting(self, delivery: Delivery) -> list[Item]:
         """Return what a message still has to tell, as the journal has it now."""
@@ -219,7 +246,7 @@ class Sender:
 
     async def _withdraw(self, delivery: Delivery, person: Person, outlet: Outlet) -> None:
         if person.rules.withdraw:
-            notice = notice_of_withdrawal(delivery.message)
+            notice = notice_of_withdrawal(delivery.message, self._relay)
             # A message that stays is not worth a second attempt: its page says who decided.
             with suppress(Exception):
                 async with asyncio.timeout(SEND_SECONDS):

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import asynccontextmanager, closing
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from opencode_common.files import FileIdentity
 from opencode_journal.leader import Leader
 from opencode_notify.ledger import Ledger
 from opencode_notify.problems import NotifyError
 from opencode_notify.reading import read_journal
+from opencode_notify.receipts import Receipts
 from opencode_notify.rules import load_people
 from opencode_notify.sender import Sender
+from opencode_notify.tables import DIRECTORY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -21,9 +23,8 @@ if TYPE_CHECKING:
 
     from opencode_notify.notice import Outlet
     from opencode_notify.rules import Person
+    from opencode_notify.sender import Drop
 
-DIRECTORY: Final = "notify"
-"""In the journal's: what was told, and the lock of whoever sends."""
 _log = logging.getLogger(__name__)
 
 
@@ -58,15 +59,20 @@ async def telling(
     state_dir: Path,
     people: Path,
     outlet_of: Callable[[dict[str, Any]], Outlet],
+    *,
     page_of: Callable[[str], str] = lambda _message: "",
-) -> AsyncIterator[None]:
-    """Tell people meanwhile what must be told, unless another copy does.
+    relay: str = "",
+    drop: Drop = lambda _person, _settings: False,
+) -> AsyncIterator[Receipts]:
+    """Tell people meanwhile what must be told, unless another copy does; give what takes receipts.
 
     Args:
         state_dir: the journal's directory.
         people: see `rules`.
-        outlet_of: see `Sender`, as is the next.
+        outlet_of: see `Sender`, as are the next.
         page_of: the address of a message's page.
+        relay: its name.
+        drop: what becomes of outlets that are gone.
 
     Raises:
         OSError: the directory cannot be used.
@@ -74,12 +80,12 @@ async def telling(
     """
     directory = state_dir / DIRECTORY
     with closing(Ledger(directory)) as ledger:
-        journal, leader = read_journal(state_dir), Leader(directory)
-        sender = Sender(journal, ledger, leader, PeopleFile(people), outlet_of, page_of=page_of)
+        journal, leader, listed = read_journal(state_dir), Leader(directory), PeopleFile(people)
+        sender = Sender(journal, ledger, leader, listed, outlet_of, page_of=page_of, relay=relay, drop=drop)
         async with journal.watching(), leader.standing():
             task = asyncio.create_task(sender.run(), name="sender")
             try:
-                yield
+                yield Receipts(journal, ledger, listed)
             finally:
                 task.cancel()
                 await asyncio.wait([task])

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
+DIRECTORY: Final = "notify"
+"""In the journal's: what was told, and the lock of whoever sends."""
 FILE_NAME: Final = "notify.sqlite3"
 _PATIENCE: Final = 2.0
 MIGRATIONS: Final = (
@@ -42,6 +44,7 @@ MIGRATIONS: Final = (
         reason TEXT NOT NULL DEFAULT '', PRIMARY KEY (person, outlet)
     )
     """,
+    "ALTER TABLE outlets ADD COLUMN failing_since REAL",
 )
 """`deliveries.state`: due, sent, failed, dropped (settled before it was sent), withdraw (to be), withdrawn."""
 

@@ -41,7 +41,7 @@ _ENDS: Final = {
 _PRIORITY: Final = {"permission": 4, "answer": 4, "failed": 4, "lost": 4, "done": 3, "back": 2}
 
 
-def notice_of(id_: str, items: Sequence[Item], rules: Rules, url: str = "") -> Notice:
+def notice_of(id_: str, items: Sequence[Item], rules: Rules, *, url: str = "", relay: str = "") -> Notice:
     """Return the notice of a message.
 
     Args:
@@ -49,6 +49,7 @@ def notice_of(id_: str, items: Sequence[Item], rules: Rules, url: str = "") -> N
         items: what it tells, at least one.
         rules: what may be quoted.
         url: of its page, or empty.
+        relay: whose it is, as several may share an outlet.
     """
     first = items[0]
     lines = [_line(item, rules) for item in items[:LINES]]
@@ -66,12 +67,18 @@ def notice_of(id_: str, items: Sequence[Item], rules: Rules, url: str = "") -> N
         body="\n".join(lines),
         priority=max(_PRIORITY[item.event] for item in items),
         url=url,
+        tag=_tag(id_, relay),
     )
 
 
-def notice_of_withdrawal(id_: str) -> Notice:
+def notice_of_withdrawal(id_: str, relay: str = "") -> Notice:
     """Return what takes the notice of a message back."""
-    return Notice(id=id_, title="Settled", body="It was settled elsewhere.", priority=1, withdrawn=True)
+    tag = _tag(id_, relay)
+    return Notice(id=id_, title="Settled", body="It was settled elsewhere.", priority=1, tag=tag, withdrawn=True)
+
+
+def _tag(id_: str, relay: str) -> str:
+    return f"{relay}/{id_}" if relay else ""
 
 
 def _headline(item: Item) -> str:

@@ -46,6 +46,12 @@ class Decision:
     answer: str | list[str]
     proof: str = ""
 
+    @property
+    def word(self) -> str:
+        """What it is in a word: `once`, `always`, `reject` or `answer`, without any text of a person's."""
+        word = self.answer.partition(":")[0] if isinstance(self.answer, str) else ""
+        return word if word in {"once", "always", "reject"} else "answer"
+
 
 class Unavailable(Exception):
     """What was asked for cannot be had now; the message is for people, with the next step."""
@@ -57,6 +63,10 @@ class NotThere(Exception):
 
 class NotDecided(Exception):
     """A decision was not taken; the message says why. What the ask is now is to be read anew."""
+
+
+class NotSigned(Exception):
+    """A decision was not signed as it must be; the message says what to do. Nothing was decided."""
 
 
 class Source(Protocol):
@@ -97,3 +107,88 @@ class Door(Protocol):
 
     async def leave(self, request: Request, visitor: Visitor) -> Response:
         """End this session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What a browser gives out for Web Push: whoever has it can write to that browser."""
+
+    endpoint: str = field(repr=False)
+    p256dh: str = field(repr=False)
+    auth: str = field(repr=False)
+
+
+class Pushes(Protocol):
+    """Browsers that are told, as outlets of a person."""
+
+    @property
+    def public_key(self) -> str:
+        """The key (VAPID) that a subscription is made for: a point, uncompressed, as base64url without padding."""
+
+    async def add(self, visitor: Visitor, subscription: Subscription, device: str) -> None:
+        """Tell them on this browser from now on; again for the same endpoint changes nothing but its keys.
+
+        Args:
+            visitor: whose it is.
+            subscription: as the browser gave it: anything may be in it.
+            device: what it is called, as `Chrome on Android`.
+
+        Raises:
+            Unavailable: it was not taken.
+        """
+
+    async def remove(self, visitor: Visitor, endpoint: str) -> None:
+        """Do so no longer; does nothing where the endpoint is none of theirs. Raises `Unavailable`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ToldAsk:
+    """The one ask that a message told of."""
+
+    instance: str
+    id: str
+    """The agent's own."""
+
+
+class Told(Protocol):
+    """What became of the messages that told people something. Their ids are 20 hexadecimal digits."""
+
+    async def shown(self, message: str) -> None:
+        """Note that a browser showed a message. Anybody may say so; does nothing for an id that is none."""
+
+    async def opened(self, visitor: Visitor, message: str) -> ToldAsk | None:
+        """Note that the visitor opened a message of theirs, and return the one ask that it told of.
+
+        Returns:
+            None where it told of several things, or of something else, or was never theirs.
+        """
+
+
+class Signatures(Protocol):
+    """Passkeys of people: their devices sign a decision, with their finger, face or PIN."""
+
+    def wanted(self, word: str) -> bool:
+        """Tell whether a decision of this word (`Decision.word`) is taken only with a signature."""
+
+    def missing(self, visitor: Visitor) -> str:
+        """Return why the visitor cannot sign, in words for people with the next step; empty: they can.
+
+        Raises:
+            Unavailable: that cannot be looked up now.
+        """
+
+    def options(self, visitor: Visitor, decision: Decision) -> str:
+        """Return what the browser needs to have this decision signed, as JSON. Raises `NotSigned`, `Unavailable`."""
+
+    async def proof(self, visitor: Visitor, decision: Decision, answer: str) -> str:
+        """Return the proof that the visitor signed this decision, good once.
+
+        Args:
+            visitor: whose session the options were for.
+            decision: as with `options`.
+            answer: the browser's, as JSON: anything may be in it. Empty: it asked for none.
+
+        Raises:
+            NotSigned: it is no signature over it, or was used before.
+            Unavailable: that cannot be established now.
+        """

@@ -112,7 +112,7 @@ def main() -> None:
     found, faults = asyncio.run(measure(options.seed, options.events, options.faults / 100))
     show(f"Nothing lost, nothing doubled: seed {options.seed}", found, as_json=options.json)
     if faults:
-        print("\n".join(faults[:50]), file=sys.stderr)
+        print("\n".join(faults), file=sys.stderr)
         again = f"--seed {options.seed} --events {options.events} --faults {options.faults:g}"
         sys.exit(f"{len(faults)} faults. Again: python tests/bench/zero.py {again}")
 

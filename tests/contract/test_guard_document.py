@@ -18,6 +18,7 @@ from opencode_connected.guard.policy import OpenedDirectory, Policy, Right
 from opencode_connected.guard.refusals import Refused
 from opencode_connected.guard.upstream import Target
 from opencode_fleet.agents.guard import GUARD_PATH, GuardDocument
+from opencode_fleet.errors import Refused as NotClosed
 from opencode_fleet.transports.local_key import local_key_headers
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ def test_a_golden_document_fits_the_schema_and_the_server_reads_all_of_it(golden
     assert list(read.rights) == told["rights"]
     assert list(read.verbs) == told["verbs"]
     assert (read.generation, read.version) == (told["generation"], told["version"])
-    assert [(entry.path, entry.name, entry.opened) for entry in read.directories] == [
-        (entry["path"], entry.get("name", ""), entry["opened"]) for entry in told["directories"]
+    assert [(entry.path, entry.name, entry.opened, entry.afar) for entry in read.directories] == [
+        (entry["path"], entry.get("name", ""), entry["opened"], entry.get("afar", False))
+        for entry in told["directories"]
     ]
 
 
@@ -48,12 +50,23 @@ async def test_the_guard_tells_a_golden_document_as_it_stands(golden: Path) -> N
     told = json.loads(golden.read_bytes())
     policy = Policy(
         frozenset(Right(word) for word in told["rights"]),
-        tuple(OpenedDirectory(entry["path"], entry.get("name"), entry["opened"]) for entry in told["directories"]),
+        tuple(
+            OpenedDirectory(entry["path"], entry.get("name"), entry["opened"], is_fixed=entry.get("afar", False))
+            for entry in told["directories"]
+        ),
     )
     target = Target("http://127.0.0.1:9", None, told["generation"], told["version"])
     async with guarded(target, policy) as guard:
         assert (await guard.client.get(DOCUMENT)).json() == told
     assert DOCUMENT == GUARD_PATH
+
+
+def test_the_server_asks_to_close_what_was_opened_from_afar_and_nothing_else() -> None:
+    read = GuardDocument.model_validate(PLAIN)
+    read.check_close("/home/ann/code/web")
+    for directory in ("/home/ann/api", "/home/ann/src", "/home/ann/src/within"):
+        with pytest.raises(NotClosed, match=r"was not opened from afar.* Nothing was closed"):
+            read.check_close(directory)
 
 
 @pytest.mark.parametrize("field", sorted(PLAIN))

@@ -98,6 +98,26 @@ async def test_a_turn_that_ended_while_the_line_was_cut_is_told_once_it_is_mende
         assert len(model.turns("line-missed-end")) == 1
 
 
+async def test_a_turn_that_was_stopped_at_the_desk_while_the_line_was_cut_is_told_as_stopped(
+    laptop: Driven, registry_dir: Path, model: ScriptedModel
+) -> None:
+    async with over_a_line(laptop, registry_dir, send_timeout=2) as (client, line):
+        cursor = (await client.call("inbox")).structured["cursor"]
+        # Cut before anything is heard of it, so that its records alone tell of it.
+        line.lose_answer(laptop.prompt_path)
+        turn = asyncio.create_task(send(client, "begun GATE:line-stopped ended"))
+        await line.lost.wait()
+        await line.cut()
+        await eventually_async(lambda: model.reached("line-stopped"), within=30)
+        (session,) = laptop.running()
+        assert "it may have arrived" in (await turn).text
+        laptop.stop(session)
+        await eventually_async(lambda: laptop.running() == [])
+        await line.mend()
+        (end,) = (await client.call("wait", cursor=cursor)).structured["ended"]
+        assert (end["result"], end["session"]) == ("stopped", session), end
+
+
 async def test_an_ask_that_came_while_the_line_was_cut_is_told_once_it_is_mended(
     laptop: Driven, registry_dir: Path, model: ScriptedModel
 ) -> None:

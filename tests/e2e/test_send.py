@@ -76,7 +76,7 @@ async def test_reasoning_is_never_shown(client: RelayClient) -> None:
 async def test_long_text_keeps_its_end_and_says_what_was_cut(client: RelayClient) -> None:
     answer = await send(client, "BIG:40", session="new")
     assert len(answer.text) <= 12_000
-    assert "characters cut; `read` session ses_" in answer.text
+    assert "characters cut; `read` session s" in answer.text
     assert answer.structured["text"].endswith("0123456789abcde\n")
 
 

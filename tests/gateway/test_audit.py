@@ -216,3 +216,9 @@ def test_lists_stay_lists_and_are_cut_as_a_whole() -> None:
     assert line["redirect_uris"][0] == "x" * 100
     assert line["redirect_uris"][-1].endswith("…")
     assert len(stream.getvalue()) < 5000
+
+
+def test_what_a_proof_is_made_of_is_never_cut() -> None:
+    proof = "p" * 4_000
+    details = {"proof": proof, "why": "…" * 5_000}
+    assert json.loads(written(Event(event="decision", outcome="ok", details=details)))["proof"] == proof

@@ -249,7 +249,10 @@ def test_a_token_needs_capabilities(owner: Owner) -> None:
 
 
 async def test_a_user_is_added_with_a_password_from_standard_input(server: AuthorizationServer, owner: Owner) -> None:
-    owner.runs("users", "add", "bob", "--capability", "observe", types=f"{PASSWORD}\n")
+    told = owner.runs("users", "add", "bob", "--capability", "observe", types=f"{PASSWORD}\n")
+    assert told.startswith("bob can log in.\n")
+    assert any(block in told for block in "█▀▄"), "a code to scan"
+    assert "/inbox is where bob sees what needs them" in told
 
     user = server.users.load()["bob"]
     assert user.capabilities == ("observe",)

@@ -47,6 +47,10 @@ OIDC = {"mode": "oidc", "client_id": "x", "client_secret_file": "/secret", "user
     [
         ({"public_url": "http://relay.example.org"}, "public_url: must be https://HOST, or http on loopback"),
         ({"public_url": "https://relay.example.org/x"}, "public_url: must have no path, query or user"),
+        ({"public_url": "https://relä.example.org"}, "public_url: must be a plain host: write an international name"),
+        ({"approvals": "nowhere"}, "approvals: "),
+        ({"passkey_for": ["once"]}, "`passkey_for` with `once` needs `always` in it, too, and `approvals` to be"),
+        ({"passkey_for": ["always", "once"]}, "`passkey_for` with `once` needs `always` in it, too, and `approvals`"),
         ({"listen": "0.0.0.0:8790"}, "listen: must be 127.0.0.1:PORT or [::1]:PORT"),
         ({"surprise": 1}, "surprise: Extra inputs are not permitted"),
         ({"tool_timeout_seconds": 0}, "tool_timeout_seconds: Input should be greater than 0"),
@@ -168,9 +172,44 @@ def test_check_says_what_would_be_served_and_no_value_of_a_variable(tmp_path: Pa
         "observe: instances, inbox, read, sessions, changes, wait",
         "approve: reply",
         "drive: send, control",
+        "approvals: in chats and on the page",
         "server opencode: opencode-mcp; the tools read",
         "  its variables: KEY, PATH, RELAY_CALLERS, SEND_TIMEOUT_MS",
     ]
+
+
+@pytest.mark.parametrize("settings", [{"approvals": "page"}, {"passkey_for": ["always"]}])
+@pytest.mark.parametrize("env", [None, {"RELAY_CALLERS": ""}])
+def test_check_refuses_to_leave_approvals_to_a_page_that_is_not_there(
+    tmp_path: Path, settings: dict[str, Any], env: dict[str, str] | None
+) -> None:
+    entry = {"command": "opencode-mcp", "env": env or {}}
+    servers = tmp_path / "servers.json"
+    servers.write_text(json.dumps({"opencode": entry} if env else {"another": entry}))
+
+    done = gateway("--config", str(written(tmp_path, servers_file=str(servers), **settings)), "check")
+
+    assert done.returncode == 2
+    assert "needs the page" in done.stderr
+
+
+def test_check_refuses_passkeys_at_an_address_that_can_have_none(tmp_path: Path) -> None:
+    settings = {"public_url": "http://127.0.0.1:8790", "passkey_for": ["always"]}
+
+    done = gateway("--config", str(written(tmp_path, **settings)), "check")
+
+    assert done.returncode == 2
+    assert "needs the page at a name" in done.stderr
+
+
+def test_whoever_drives_has_reply_too_where_it_decides_nothing() -> None:
+    configuration = Configuration(public_url="https://relay.example.org", approvals="page")
+    assert configuration.tools["drive"] == ("send", "control", "reply")
+    without = Configuration(
+        public_url="https://relay.example.org", approvals="page", capabilities={"drive": ("send",)}
+    )
+    assert without.tools["drive"] == ("send",)
+    assert Configuration(public_url="https://relay.example.org").tools["drive"] == ("send", "control")
 
 
 OLD_MAP = {"observe": ["instances", "read"], "approve": ["reply"], "drive": ["send", "abort"]}

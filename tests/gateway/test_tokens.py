@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_gateway import machine_tokens
-from opencode_gateway.authentication import PeopleAndMachines
+from opencode_gateway.authentication import build_auth
 from opencode_gateway.errors import Refused
 from opencode_gateway.machine_tokens import MachineTokens
 from support.authorization import PUBLIC_URL, AuthorizationServer
@@ -73,7 +73,7 @@ async def test_what_nobody_made_is_no_token(machines: MachineTokens, token: str)
 async def test_tokens_of_people_and_of_machines_are_taken_side_by_side(
     server: AuthorizationServer, machines: MachineTokens
 ) -> None:
-    both = PeopleAndMachines(server.provider, machines)
+    both = build_auth(server.configuration, server.store)
     client_id = await server.registered()
     person = (await server.tokens(client_id))["access_token"]
     machine = machine_tokens.add(server.store, "a", ["observe"], now=server.clock())

@@ -15,7 +15,7 @@ from opencode_notify.ledger import Ledger
 from opencode_notify.reading import read_journal
 from opencode_notify.rules import load_people
 from opencode_notify.sender import Sender
-from opencode_notify.service import DIRECTORY
+from opencode_notify.tables import DIRECTORY
 from support.fake_outlet import FakeOutlet, told
 
 if TYPE_CHECKING:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,8 +12,9 @@ from notify.conftest import NOON
 from opencode_journal.entries import MESSAGE, MESSAGE_ANSWERED, TURN_ENDED, TURN_FAILED, TURN_STARTED
 from opencode_notify.due import due
 from opencode_notify.notice import Receipt
-from opencode_notify.rules import Quiet, Rules
-from opencode_notify.sender import LONGEST_PAUSE, MAX_ATTEMPTS, pause_after
+from opencode_notify.rules import Quiet, Rules, load_people
+from opencode_notify.sender import LONGEST_PAUSE, MAX_ATTEMPTS, Sender, pause_after
+from support.fake_outlet import FakeOutlet
 
 if TYPE_CHECKING:
     from notify.conftest import Told
@@ -42,6 +44,21 @@ async def test_a_hostile_name_and_kind_cannot_speak(ann: Told) -> None:
     [notice] = await ann.goes_on()
     assert notice["title"] == "laptop-\\x1b]0;\\u202e asks for a permission"
     assert "evil" not in str(notice)
+
+
+async def test_an_outlet_is_made_beside_the_event_loop_as_its_library_may_take_long_to_load(ann: Told) -> None:
+    threads = set()
+
+    def made(settings: dict[str, Any]) -> FakeOutlet:
+        threads.add(threading.current_thread())
+        return FakeOutlet(ann.file, settings["address"])
+
+    ann.sender = Sender(
+        ann.journal, ann.ledger, ann.leader, lambda: load_people(ann.path), made, clock=lambda: ann.now
+    )
+    ann.fleet.asks("laptop-app", "per_1")
+    assert len(await ann.goes_on()) == 1
+    assert threading.main_thread() not in threads
 
 
 async def test_ten_asks_are_two_messages(ann: Told) -> None:

@@ -73,6 +73,7 @@ class Machine:
         store = Store(self.data / "gateway.sqlite3")
         add_token(store, "nightly")
         (self.data / "users.json").write_text(USERS)
+        (self.data / "notify.json").write_text("{}")
         (self.data / "signing.key").write_bytes(bytes(32))
         (self.data / "old-backup.sqlite3").write_bytes(b"x")
         self.state.mkdir(mode=0o700)
@@ -126,7 +127,8 @@ def test_a_backup_makes_another_host_the_same_relay(old: Machine, new: Machine, 
     agent, gateway = pwd.getpwnam(new.relay.agent_user), pwd.getpwnam(new.relay.gateway_user)
     assert mode_and_owner(new.relay.etc / "clients.json") == (0o640, 0, agent.pw_gid)
     assert {mode_and_owner(path)[1:] for path in new.data.iterdir()} == {(gateway.pw_uid, gateway.pw_gid)}
-    assert sorted(path.name for path in new.data.iterdir()) == ["gateway.sqlite3", "signing.key", "users.json"]
+    kept = ["gateway.sqlite3", "notify.json", "signing.key", "users.json"]
+    assert sorted(path.name for path in new.data.iterdir()) == kept
     assert {mode_and_owner(path)[0] for path in new.data.iterdir()} == {0o600}
     restored = Store(new.data / "gateway.sqlite3")
     assert people(restored) == ["nightly"]

@@ -32,6 +32,9 @@ def bash(command: str, *patterns: str, always: tuple[str, ...] = (), number: int
     )
 
 
+SESSION = HANDLES.of_session(INSTANCE.name, "ses_1")
+
+
 def handle_of(ask: Ask) -> str:
     return HANDLES.of_ask(INSTANCE.name, ask.id)
 
@@ -144,7 +147,7 @@ def test_even_a_short_ask_may_be_approved_only_once_it_was_shown_under_its_handl
     shown = Shown(HANDLES)
     assert not shown.is_listed(INSTANCE, bash("ls"))
     text = shown.text(INSTANCE, [bash("ls")])
-    assert f"{handle_of(bash('ls'))} (permission, session ses_1)\npermission: bash\nfor: ls\n" in text
+    assert f"{handle_of(bash('ls'))} (permission, session {SESSION})\npermission: bash\nfor: ls\n" in text
     assert shown.is_listed(INSTANCE, bash("ls"))
     assert not Shown(HANDLES).is_listed(INSTANCE, bash("ls")), "by another server it was not"
 
@@ -183,7 +186,7 @@ def test_of_many_asks_those_that_do_not_fit_are_shown_shortly_and_cannot_be_appr
     asks = [bash(f"echo {number} {'x' * 3_000}", number=number) for number in range(200)]
     text = shown.text(INSTANCE, asks)
     assert len(text) < 2 * MAX_LISTED + 200 * (GIST_LENGTH + 100)
-    assert all(f"{handle_of(ask)} (permission, session ses_1)" in text for ask in asks)
+    assert all(f"{handle_of(ask)} (permission, session {SESSION})" in text for ask in asks)
     seen = [shown.is_listed(INSTANCE, ask) for ask in asks]
     assert seen[0]
     assert seen.count(True) < 5

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_common import database
-from opencode_fleet import outbox as outbox_module
+from opencode_fleet import room as room_module
 from opencode_fleet.errors import NoSuchInstance, Refused
 from opencode_fleet.later import Kept
 from opencode_fleet.model import Message, Outcome, Permission
@@ -24,9 +24,11 @@ from opencode_journal.entries import (
     MESSAGE_FAILED,
     TURN_ENDED,
 )
+from opencode_mcp.caller import Caller
 from opencode_mcp.tools.control import control
 from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.instances import instances
+from opencode_mcp.tools.wait import wait
 from opencode_mcp.views.messages import kept as kept_text
 from support.asleep import away, come_back, kept, leave, look_at_once, recorded, sent, texts
 from support.fake_agent import FakeAgent
@@ -149,6 +151,26 @@ async def test_the_same_message_again_is_kept_once_and_not_sent_again_after_its_
         assert texts(agent) == ["once only", "another"]
 
 
+async def test_its_end_is_told_as_theirs_to_who_sent_it_and_by_name_to_others(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    agent.add_session("/")
+    async with away(tmp_path, agent) as relay:
+        ann, ben = (relay.face.of(Caller(login, relay.face.caller.may)) for login in ("ann", "ben"))
+        before = structured(await inbox(ann))["cursor"]
+        await kept(relay, "hello", by="ann")
+        await kept(relay, "to nobody", by="ben", session="ses_gone")
+        come_back(relay)
+        await recorded(relay, MESSAGE_ANSWERED)
+        await recorded(relay, MESSAGE_FAILED)
+        for tool in (inbox, wait):
+            told = text_of(await tool(ann, before))
+            assert "· your message was delivered, and is done" in told
+            assert "· a message of ben failed" in told
+            told = text_of(await tool(ben, before))
+            assert "· a message of ann was delivered, and is done" in told
+            assert "· your message failed" in told
+
+
 # -- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -169,8 +191,8 @@ async def test_a_name_that_was_never_seen_is_refused_and_one_that_the_journal_kn
 
 
 async def test_there_is_room_for_so_many_and_so_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "MAX_OF_INSTANCE", 2)
-    monkeypatch.setattr(outbox_module, "MAX_BYTES_OF_INSTANCE", 10)
+    monkeypatch.setattr(room_module, "MAX_OF_INSTANCE", 2)
+    monkeypatch.setattr(room_module, "MAX_BYTES_OF_INSTANCE", 10)
     async with away(tmp_path, FakeAgent()) as relay:
         await kept(relay, "12345")
         with pytest.raises(Refused, match="1 messages wait for “laptop”; there is room for 2, and for 10 bytes"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -135,3 +137,43 @@ async def test_handles_of_nothing_of_another_kind_or_of_another_instance_are_ref
         with pytest.raises(Refused, match=f"no session has the handle {handle.replace('s', 'a')}"):
             await read(face, context, "laptop", session=handle.replace("s", "a"))
         assert (laptop.posted, desktop.decisions) == ([], [])
+
+
+async def test_a_handle_of_an_ask_stands_for_what_was_shown_under_it(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    ask = agent.add_ask(agent.add_session("/").id)
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        face, context = relay.face, Notes().context()
+        await relay.fleet.find_live("laptop")
+
+        async def handle_now() -> str:
+            (row,) = structured(await reply(face, context, "laptop"))["asks"]
+            return str(row["handle"])
+
+        first = await handle_now()
+        assert await handle_now() == first
+        agent.open[ask.id] = replace(ask, patterns=("rm -rf ~",))
+        # Listed to the same login, as in another chat: whoever says the first handle means what it was before.
+        second = await handle_now()
+        assert second != first
+        with pytest.raises(Refused, match="was not shown whole"):
+            await reply(face, context, "laptop", "once", first)
+        assert not agent.decisions
+        several = structured(await reply(face, context, "laptop", "once", [first, "per_none"]))
+        assert [row["result"] for row in several["settled"]] == ["refused", "elsewhere"]
+        settling = asyncio.create_task(reply(face, context, "laptop", "once", second))
+        await eventually_async(lambda: agent.decisions == [("once", None)])
+        settling.cancel()
+
+
+async def test_an_ask_keeps_the_handle_that_it_got_while_its_machine_was_away(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    ask = agent.add_ask(agent.add_session("/").id)
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        handles = relay.face.handles
+        away = handles.of_ask("laptop", ask.id)
+        assert handles.of_ask("laptop", ask.id, "0" * 32) == away == handles.known_ask("laptop", ask.id)
+        changed = handles.of_ask("laptop", ask.id, "1" * 32)
+        assert changed != away
+        assert handles.of_ask("laptop", ask.id) == changed == handles.known_ask("laptop", ask.id)
+        assert handles.ask(away) == handles.ask(changed) == ("laptop", ask.id)

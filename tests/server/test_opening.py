@@ -130,6 +130,19 @@ async def test_a_caller_that_goes_away_leaves_it_to_be_brought_to_its_end() -> N
         assert (await opener.open("laptop", "~/api")).result == "nothing"
 
 
+async def test_what_was_opened_at_the_desk_is_not_even_planned_to_be_closed_though_it_runs() -> None:
+    agent = an_agent()
+    agent.controls.is_of_a_launcher = True
+    async with opening_on(laptop=agent) as (fleet, opener):
+        instance = await fleet.find_live("laptop")
+        session = agent.add_session("/home/ann").id
+        agent.tell_busy(session, "thinking")
+        await eventually_async(lambda: instance.state.is_busy(session), "it runs")
+        with pytest.raises(Refused, match="/home/ann was not opened from afar"):
+            await opener.close(instance)
+    assert not agent.controls.did
+
+
 async def test_what_does_nothing_is_closed_at_once() -> None:
     agent = an_agent("/home/ann", API)
     async with opening_on(laptop=agent) as (fleet, opener):

@@ -11,6 +11,7 @@ from mcp_types import INVALID_PARAMS, PromptReference, ResourceTemplateReference
 
 from opencode_mcp.resources import INSTANCE, INSTANCES, MAX_LISTED, SESSION, Resources
 from opencode_mcp.tools.reply import reply
+from opencode_pages.documents import INBOX, JSON, InboxDocument
 from support.fake_agent import FakeAgent
 from support.fake_fleet import FakeFleet
 from support.fake_relay import fake_relay, text_of
@@ -85,6 +86,15 @@ async def test_what_is_listed_can_be_read_and_shows_what_the_tools_show(fleet_di
 
 
 @pytest.mark.asyncio(loop_scope="module")
+async def test_what_is_for_pages_can_be_read_and_is_not_listed(client: RelayClient) -> None:
+    (content,) = (await client.client.read_resource(INBOX)).contents
+    assert isinstance(content, TextResourceContents)
+    assert content.mime_type == JSON
+    assert InboxDocument.model_validate_json(content.text) == InboxDocument(instances=2)
+    assert INBOX not in {each.uri for each in (await client.client.list_resources()).resources}
+
+
+@pytest.mark.asyncio(loop_scope="module")
 async def test_what_machines_say_stands_inside_delimiters_in_the_list_too(client: RelayClient) -> None:
     for each in (await client.client.list_resources()).resources:
         if each.uri in {ODD_URI, INSTANCES}:
@@ -109,6 +119,11 @@ async def test_what_machines_say_stands_inside_delimiters_in_the_list_too(client
         ("opencode://sessions/s999", "no session has the handle 's999'; `sessions` lists them"),
         ("opencode://sessions/a1", "no session has the handle 'a1'"),
         ("opencode://sessions/ses_1", "no session has the handle 'ses_1'"),
+        ("opencode://asks/a999", "no ask has the handle 'a999'; `inbox` lists them"),
+        ("opencode://asks/s1", "no ask has the handle 's1'"),
+        ("opencode://asks/laptop/per_1", "nothing is known of an ask 'per_1' of 'laptop'"),
+        ("opencode://asks/%2Fetc%2Fpasswd/%1b%5b2J", r"nothing is known of an ask '\\x1b[2J' of '/etc/passwd'"),
+        ("opencode://asks/laptop/..%2F..%2Fsecret", "Unknown resource"),
         ("opencode://" + "x" * 70_000, "Unknown resource"),
         ("file:///etc/passwd", "Unknown resource"),
         ("not an address", "Unknown resource"),

@@ -14,7 +14,7 @@ from opencode_fleet.errors import Unreachable
 from opencode_fleet.events import PromptTaken, StatusChanged
 from opencode_fleet.model import Message, Part, Prompt, Status
 from opencode_fleet.own_turns import OwnTurns
-from opencode_journal.entries import TURN_ENDED, TURN_FAILED, TURN_STARTED
+from opencode_journal.entries import STOPPED, TURN_ENDED, TURN_FAILED, TURN_STARTED
 from support.fake_agent import FakeAgent
 from support.fake_relay import FakeRelay, fake_relay
 from support.notes import Notes
@@ -30,6 +30,7 @@ class InABreak(FakeAgent):
     """An agent that tells nothing of what it does: it begins and ends while nobody hears."""
 
     error = ""
+    is_stopped = False
     is_finished = True
 
     def take_in(self, prompt: Prompt) -> None:
@@ -44,6 +45,7 @@ class InABreak(FakeAgent):
             completed=time.time() if self.is_finished else None,
             ended="well" if self.is_finished and not self.error else "",
             error=self.error,
+            is_stopped=self.is_stopped,
         )
         self.conversations[prompt.session_id] += [asked, answer]
 
@@ -89,6 +91,18 @@ async def test_one_that_failed_so_says_why(tmp_path: Path) -> None:
         await told(relay)
         (end,) = relay.entries(*ENDS)
         assert (end.kind, end.data["problem"]) == (TURN_FAILED, "no such model")
+
+
+async def test_one_that_somebody_stopped_is_told_as_stopped_though_its_answer_has_an_error(tmp_path: Path) -> None:
+    agent = InABreak()
+    agent.add_session("/")
+    agent.error, agent.is_stopped = "it was stopped (MessageAbortedError)", True
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        await post(relay)
+        await told(relay)
+        (end,) = relay.entries(*ENDS)
+        assert (end.kind, end.data[STOPPED]) == (TURN_ENDED, True)
+        assert "problem" not in end.data
 
 
 async def test_one_that_was_broken_off_is_told_as_ended_unseen(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import pytest
 
+    from opencode_fleet.files import File
     from opencode_fleet.model import Outcome
     from opencode_journal.entries import Entry
     from support.fake_agent import FakeAgent
@@ -36,14 +37,19 @@ async def ignored(_text: str) -> None:
     """Take what is told while a message is answered."""
 
 
-async def sent(relay: FakeRelay, text: str, name: str = "laptop", **more: str) -> Outcome | Kept:
-    place = await relay.face.later.place(name)
-    return await relay.face.later.send(place, Draft(place.name, text, "ann", **more), ignored)
+async def sent(
+    relay: FakeRelay, text: str, *files: File, by: str = "ann", session: str = "", agent: str = "", model: str = ""
+) -> Outcome | Kept:
+    """Send `laptop` a message as `when='asleep'` does."""
+    place = await relay.face.later.place("laptop")
+    return await relay.face.later.send(
+        place, Draft(place.name, text, by, session, agent, model, files=files), ignored
+    )
 
 
-async def kept(relay: FakeRelay, text: str, name: str = "laptop", **more: str) -> str:
+async def kept(relay: FakeRelay, text: str, *files: File, by: str = "ann", **more: str) -> str:
     """Keep a message, and return its handle."""
-    result = await sent(relay, text, name, **more)
+    result = await sent(relay, text, *files, by=by, **more)
     assert isinstance(result, Kept)
     return result.message.handle
 

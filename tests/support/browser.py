@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import shutil
 import threading
@@ -37,11 +39,15 @@ _LOOK_MILLISECONDS = 30_000
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
-    """Start Debian's Chromium, headless. It finds every name on this machine, so that nothing goes to the network."""
+def chromium(*more: str) -> Iterator[Browser]:
+    """Start Debian's Chromium, headless. It finds every name on this machine, so that nothing goes to the network.
+
+    Args:
+        more: arguments.
+    """
     found = next((path for path in map(shutil.which, _NAMES) if path), None)
     assert found, "Chromium is missing: run tests/support/setup.sh packages test"
-    arguments = ["--host-resolver-rules=MAP * 127.0.0.1"]
+    arguments = ["--host-resolver-rules=MAP * 127.0.0.1", *more]
     if os.geteuid() == 0:
         arguments.append("--no-sandbox")  # it refuses to start as root with one
     expect.set_options(timeout=_LOOK_MILLISECONDS)
@@ -83,6 +89,13 @@ def certificate(directory: Path, *names: str) -> tuple[Path, Path]:
     return certificate_file, key_file
 
 
+def trusting(certificate_file: Path) -> str:
+    """Return the argument that lets Chromium take a certificate as if somebody vouched for it."""
+    public_key = x509.load_pem_x509_certificate(certificate_file.read_bytes()).public_key()
+    described = public_key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return f"--ignore-certificate-errors-spki-list={base64.b64encode(hashlib.sha256(described).digest()).decode()}"
+
+
 class HttpsSite:
     """`app` at `https://NAME:PORT`, served by a thread; a context manager. The port is known before it starts."""
 
@@ -122,7 +135,8 @@ def fits(page: Page) -> None:
     """Nothing is wider than the screen, and what one must hit with a finger is large enough."""
     width, shown = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.clientWidth]")
     assert width <= shown
-    for control in page.locator("button, .check, input:not([type=hidden]):not([type=checkbox])").all():
+    fields = "input:not([type=hidden], [type=checkbox], [type=radio])"
+    for control in page.locator(f":is(button, .check, textarea, {fields}):visible").all():
         box = control.bounding_box()
         assert box is not None
         assert box["height"] >= 44, control

@@ -17,6 +17,8 @@ from opencode_gateway.door.guards import guarded
 from opencode_gateway.oauth.provider import Provider
 from opencode_gateway.oauth.requests import Pending, signing_key
 from opencode_gateway.pages import routes as pages
+from opencode_gateway.pages.browsers import Browsers
+from opencode_gateway.pages.sessions import PageSessions
 from opencode_gateway.people.users import Users
 from opencode_gateway.sign_in.password import Logins
 from opencode_gateway.sign_in.passwords import Passwords
@@ -75,9 +77,12 @@ class World:
 
     def restart(self) -> None:
         """Forget who tried to log in."""
+        browsers = Browsers(self.key, https=True)
         shown = pages.routes(
             self.provider,
             Logins(self.users, passwords=Passwords(CHEAPEST)),
+            browsers,
+            PageSessions(self.store, self.users, "password", browsers),
             key=self.key,
             public_url=self.relay.url,
             window=self.provider.clients.window,

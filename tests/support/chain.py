@@ -76,6 +76,7 @@ class Phone:
     def __init__(self, host: Host, gateway: Gateway) -> None:
         self.host = host
         self.gateway = gateway
+        self._env = {"PYTHONPATH": f"/opt/tests:{_HOME}/sdk", "PYTHONDONTWRITEBYTECODE": "1"}
         host.run("mkdir", "-p", f"{_HOME}/sdk")
         host.run("tee", f"{_HOME}/root.pem", stdin=gateway.root_certificate())
         # What the relay's own server has of the SDK, for the same Python.
@@ -88,14 +89,19 @@ class Phone:
 
     def chat(self, *login: str) -> Running:
         """Start it; `login` is the name and password of a person who sits in front of it."""
-        env = {"PYTHONPATH": f"/opt/tests:{_HOME}/sdk", "PYTHONDONTWRITEBYTECODE": "1"}
         program = ("python3", "-m", "support.phone", self.gateway.url, f"{_HOME}/root.pem", _HOME)
-        return Running(self.host, *program, *login, env=env)
+        return Running(self.host, *program, *login, env=self._env)
 
     def call(self, tool: str, *login: str, **arguments: object) -> dict[str, Any]:
         """Start it for one call; return the answer."""
         with self.chat(*login) as chat:
             return ask(chat, tool, **arguments)
+
+    def decide(self, link: str, decision: str, *login: str) -> dict[str, Any]:
+        """Follow the link of a notice in a browser without scripts, log in and decide; see `support.visitor`."""
+        program = ("python3", "-m", "support.visitor", f"{_HOME}/root.pem", *login, link, decision)
+        done = self.host.run(*program, env=self._env)
+        return dict(json.loads(done.stdout))
 
     def tokens(self) -> dict[str, Any]:
         """Return what it keeps."""

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from opencode_fleet.errors import Refused
 from opencode_fleet.model import Opened, Workplace
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ class FakeControls:
         self.gate.set()
         self.breaks: InstanceError | None = None
         """What is raised once something is done, as where its answer is lost."""
+        self.is_of_a_launcher = False
+        """Whether what it works in was opened at the desk."""
         self.did: list[str] = []
         """What was done, as words and ids."""
         self._agent = agent
@@ -71,6 +74,11 @@ class FakeControls:
         await self._do(f"open {path}")
         self._agent.tell(None)
         return Opened(path, is_new)
+
+    def check_close(self, directory: str) -> None:
+        """See `Controls.check_close`."""
+        if self.is_of_a_launcher:
+            raise Refused(f"{directory} was not opened from afar")
 
     async def close(self, directory: str) -> bool:
         """See `Controls.close`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from opencode_notify.notice import ACCEPTED
@@ -36,7 +37,7 @@ class FakeOutlet:
         await asyncio.sleep(0)
 
     def _write(self, what: str, notice: Notice) -> None:
-        told = {"what": what, "outlet": self._name, "id": notice.id, "title": notice.title, "body": notice.body}
+        told = {"what": what, "outlet": self._name, **asdict(notice)}
         descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         try:
             os.write(descriptor, json.dumps(told).encode() + b"\n")  # whole, or not at all

@@ -38,6 +38,8 @@ class Receiver:
     behaviour: str | int = "well"
     headers: dict[str, str] = field(default_factory=dict)
     got: list[Received] = field(default_factory=list)
+    has_got: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set with each request; whoever waits for it clears it."""
     names: dict[str, list[str]] = field(default_factory=lambda: {NAME: ["127.0.0.1"]})
     asked: list[str] = field(default_factory=list)
     """Names that were looked up."""
@@ -65,6 +67,7 @@ class Receiver:
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
         self.got.append(Received(request.method, request.path, headers, body))
+        self.has_got.set()
         match self.behaviour:
             case "hangs":
                 await asyncio.Event().wait()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 FIXTURE_SERVER = Path(__file__).with_name("fixture_server.py")
 _ROOT = Path(__file__).parents[2]
+COMMAND = Path(sys.executable).parent / "opencode-gateway"
 _PROGRAM = Path(__file__).with_name("gateway_program.py")
 _START_SECONDS = 90.0
 """It takes 2 s alone, much longer when the whole suite shares two cores."""
@@ -159,6 +160,16 @@ class Gateway:
         """Send it one HTTP request; `headers` replace those that a client would send."""
         with httpx.Client(base_url=self.url, trust_env=False, timeout=30.0, verify=NO_TLS) as client:
             return client.request(method, path, headers=headers, content=content)
+
+    def owner(self, *arguments: str, types: str = "") -> subprocess.CompletedProcess[str]:
+        """Run a command as the owner of the relay does."""
+        return subprocess.run(
+            [str(COMMAND), "--config", str(self.config), *arguments],
+            input=types,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     def get(self, path: str, **headers: str) -> httpx.Response:
         """Send it a GET request."""

@@ -13,10 +13,14 @@ from starlette.applications import Starlette
 from opencode_gateway.configuration import MCP_PATH
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.pages import routes as pages
+from opencode_gateway.pages.browsers import Browsers
+from opencode_gateway.pages.door import PageDoor
+from opencode_gateway.pages.sessions import PageSessions
 from opencode_gateway.sign_in.password import Logins
 from opencode_gateway.sign_in.passwords import Passwords
 from opencode_gateway.sign_in.throttle import Throttle
 from support.authorization import AuthorizationServer, proof
+from support.doors import door_routes
 
 if TYPE_CHECKING:
     from opencode_gateway.audit import Event
@@ -68,6 +72,10 @@ class Site:
     def key(self) -> bytes:
         return signing_key(self.server.configuration.data_dir)
 
+    @property
+    def browsers(self) -> Browsers:
+        return Browsers(self.key, https=True, clock=self.server.clock)
+
     async def arrive(self, **client: Any) -> httpx.Response:
         """Come from a chat client to the login page."""
         name = str(client)
@@ -108,14 +116,21 @@ def browser_of(server: AuthorizationServer, events: list[Event], address: str = 
 def with_pages(server: AuthorizationServer, events: list[Event]) -> None:
     """Put the pages before the server's routes, with hashes that are quickly made and the test's clock."""
     server.users.set_password("ann", Passwords(CHEAPEST).hash(PASSWORD))
+    key = signing_key(server.configuration.data_dir)
+    browsers = Browsers(key, https=server.configuration.public_url.startswith("https:"), clock=server.clock)
+    sessions = PageSessions(
+        server.store, server.users, "password", browsers, on_event=events.append, clock=server.clock
+    )
     shown = pages.routes(
         server.provider,
         Logins(server.users, passwords=Passwords(CHEAPEST), throttle=Throttle(server.clock), clock=server.clock),
-        key=signing_key(server.configuration.data_dir),
+        browsers,
+        sessions,
+        key=key,
         public_url=server.configuration.public_url,
         window=server.provider.clients.window,
         on_event=events.append,
-        clock=server.clock,
         monotonic=server.clock,
     )
-    server.app = Starlette(routes=[*shown, *server.provider.get_routes(MCP_PATH)])
+    door = PageDoor(sessions, browsers, server.provider.requests)
+    server.app = Starlette(routes=[*shown, *door_routes(door), *server.provider.get_routes(MCP_PATH)])

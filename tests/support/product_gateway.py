@@ -1,39 +1,25 @@
-"""The product's own command with sign-in by password, and the fixture server behind it."""
+"""The product's own command with sign-in by password, and the fixture server behind it, or others."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from support.gateway import Gateway, fixture_entry
+from support.gateway import COMMAND, Gateway, fixture_entry
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-COMMAND = Path(sys.executable).parent / "opencode-gateway"
+    from pathlib import Path
 
 
 class ProductGateway(Gateway):
     """A context manager; `settings` are of its `gateway.json`."""
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    def __init__(self, directory: Path, servers: Mapping[str, Any] | None = None, **settings: Any) -> None:
         self.data_dir = directory / "data"
         self.data_dir.mkdir(parents=True, mode=0o700)
-        super().__init__(directory, {"fixture": fixture_entry()}, **settings)
+        super().__init__(directory, servers or {"fixture": fixture_entry()}, **settings)
         self._command = [str(COMMAND), "--config", str(self.config), "serve"]
-
-    def owner(self, *arguments: str, types: str = "") -> subprocess.CompletedProcess[str]:
-        """Run a command as the owner of the relay does."""
-        return subprocess.run(
-            [str(COMMAND), "--config", str(self.config), *arguments],
-            input=types,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
 
     def lists(self, *arguments: str) -> Any:
         """Return what a command shows with `--json`."""

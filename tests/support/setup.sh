@@ -2,6 +2,7 @@
 # Set-up steps of the Makefile:
 #   setup.sh packages demo|test|lint|images|molecule   install the Debian packages that this needs and that are missing
 #   setup.sh venv                               make .venv and install the project with its development tools into it
+#   setup.sh tools                              make .work/tools, with what checks and describes a release
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin # where sshd and nft are, for users too
@@ -122,8 +123,17 @@ venv() {
     .venv/bin/python -m pip install --quiet --editable '.[gateway]' --group dev
 }
 
+tools() {
+    if ! .work/tools/bin/python -m pip --version >/dev/null 2>&1; then
+        "$(find_python)" -m venv --clear .work/tools
+    fi
+    .work/tools/bin/python -m pip install --quiet --upgrade 'pip>=25.1'
+    .work/tools/bin/python -m pip install --quiet --group release
+}
+
 case ${1:-} in
     packages) packages "${2:-}" ;;
     venv) venv ;;
-    *) fail "usage: setup.sh packages demo|test|lint|images|molecule | setup.sh venv" ;;
+    tools) tools ;;
+    *) fail "usage: setup.sh packages demo|test|lint|images|molecule | setup.sh venv | setup.sh tools" ;;
 esac

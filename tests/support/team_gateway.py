@@ -26,6 +26,7 @@ from opencode_gateway.oauth import enrolment
 from opencode_gateway.sign_in import identities
 from opencode_gateway.store import FILE_NAME, Store
 from support.authorization import CALLBACK, Clock, answer_of, proof
+from support.doors import door_routes
 from support.fake_identity_provider import CLIENT_ID, CLIENT_SECRET
 from support.ports import free_port
 from support.waiting import eventually_async
@@ -92,6 +93,7 @@ class TeamGateway:
             return {"subject": token.subject, "scopes": token.scopes, "client_id": token.client_id, **claims}
 
         app = server.http_app(MCP_PATH, stateless_http=True, host_origin_protection=False)
+        app.router.routes.extend(door_routes(self.auth.door))
         self._app = guarded(app, self.url)
         self._server = uvicorn.Server(
             uvicorn.Config(

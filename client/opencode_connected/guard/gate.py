@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
     from opencode_connected.guard.opening import Opener
-    from opencode_connected.guard.policy import Policy
+    from opencode_connected.guard.policy import OpenedDirectory, Policy
     from opencode_connected.guard.refusals import RefusalLog
     from opencode_connected.guard.thinning import Shape
     from opencode_connected.guard.upstream import Upstream
@@ -121,10 +121,7 @@ class Gate:
     async def _document(self) -> web.Response:
         target = await self._calls.target()
         policy = self._reach.policy()
-        directories = [
-            {"path": entry.path} | ({"name": entry.name} if entry.name is not None else {}) | {"opened": entry.opened}
-            for entry in policy.directories[:MAX_DIRECTORIES]
-        ]
+        directories = [_described(entry) for entry in policy.directories[:MAX_DIRECTORIES]]
         return web.json_response(
             {
                 "guard": 1,
@@ -335,6 +332,11 @@ async def _read_request(
     query = _checked_query(raw_query, route, known_key)
     _take_header(request, query, known_key)
     return _Asked(api, route, ids, key, query, await _checked_body(request, route))
+
+
+def _described(entry: OpenedDirectory) -> dict[str, object]:
+    name = {} if entry.name is None else {"name": entry.name}
+    return {"path": entry.path, **name, "opened": entry.opened, **({"afar": True} if entry.is_fixed else {})}
 
 
 def _checked_query(raw: str, route: Route, directory_key: str | None) -> dict[str, str]:

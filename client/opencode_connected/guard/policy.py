@@ -32,8 +32,8 @@ class OpenedDirectory:
         path: absolute.
         name: what the launcher would register it as; None for a root of config.toml.
         opened: it was opened, and stands for itself; else it stands for everything below it too.
-        is_fixed: it stands for this very path, wherever that leads by now. Who works in a directory can put a link
-            into its place; what was opened from afar must not move with it.
+        is_fixed: it was opened from afar, and stands for this very path, wherever that leads by now. Who works in a
+            directory can put a link into its place; what was opened from afar must not move with it.
 
     """
 

@@ -7,13 +7,17 @@ that, the same token goes on and no message arrives twice.
 from __future__ import annotations
 
 import json
+import re
 import uuid
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from opencode_notify.outlets.webhook import new_secret
 from support.chain import CONTAINER, Model, Phone, Terminal, answer, ask, begin, other_image
+from support.hosts import Running
 from support.scenario import BACK_WITHIN, play
 from support.waiting import eventually
 
@@ -22,11 +26,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.chain import Gateway
-    from support.hosts import Running
+    from support.hosts import Host
     from support.scenario import Machine, Relay
 
 pytestmark = pytest.mark.timeout(600)
 
+_HOOK_PORT = 4600
+"""Of the host that is told; nothing else listens there."""
 _LOGIN = ("ann", "correct horse battery staple")
 
 
@@ -81,6 +87,8 @@ class Chain:
 def terminal(relay: Relay, desktop: Machine) -> Iterator[tuple[Terminal, str]]:
     """A person's terminal, and the name under which what runs there is registered."""
     desktop.host.run("apt-get", "install", "--yes", "--no-install-recommends", "tmux")
+    asks = json.dumps({"permission": {"bash": "ask"}})
+    desktop.host.run("tee", f"/home/{desktop.person}/site/opencode.json", stdin=asks, user=desktop.person)
     before = relay.registered(desktop.client).keys()
     terminal = Terminal(desktop)
     with terminal.open(f"/home/{desktop.person}/site"):
@@ -142,6 +150,52 @@ def test_it_goes_on_after_the_server_behind_the_gateway_was_killed(chain: Chain)
         chain.relay.run("kill", "-KILL", pid)
 
     chain.survives("killed", kill)
+
+
+@contextmanager
+def webhook(host: Host) -> Iterator[Running]:
+    """A receiver of messages on some host; what it takes are the lines that it prints."""
+    env = {"PYTHONPATH": "/opt/tests", "PYTHONDONTWRITEBYTECODE": "1"}
+    with Running(host, "python3", "-m", "support.fake_webhook", str(_HOOK_PORT), env=env) as hook:
+        yield hook
+
+
+def told_of(hook: Running, within: float) -> dict[str, Any]:
+    """Wait until the receiver is told of an ask; return the message."""
+    asks = '"title": .* asks for a shell command'
+    return dict(
+        json.loads(hook.lines[hook.wait_for(lambda line: re.search(asks, line) is not None, "it", within=within)])
+    )
+
+
+def decided_on_its_page(chain: Chain, told: dict[str, Any], word: str) -> None:
+    """Decide what a message told of on its page, and see that the screen at the desk goes on with it."""
+    assert told["url"].startswith(f"https://{chain.gateway.domain}/told/")
+    decided = chain.phone.decide(told["url"], "once", *_LOGIN)
+    assert f"echo {word}" in decided["shown"]
+    assert (decided["status"], decided["location"].partition("?")[0]) == (303, "/inbox")
+    eventually(lambda: f"done. result: {word}" in chain.terminal.screen, "its end on the screen", within=60)
+    assert "Permission required" not in chain.terminal.screen
+
+
+def test_an_ask_is_told_elsewhere_and_decided_on_its_page(chain: Chain, laptop: Machine) -> None:
+    url = f"http://{laptop.host.address()}:{_HOOK_PORT}/"
+    settings = {"url": url, "secret": new_secret(), "allow_private": True}
+    chain.gateway.administer("notify", "add", "ann", "hook", "--kind", "webhook", stdin=json.dumps(settings) + "\n")
+    with webhook(laptop.host) as hook:
+        chain.terminal.type("[BASH:echo told-and-decided]")
+        decided_on_its_page(chain, told_of(hook, 30), "told-and-decided")
+
+
+def test_an_ask_that_nobody_could_be_told_of_is_told_after_a_reboot_of_the_relay(
+    chain: Chain, laptop: Machine
+) -> None:
+    chain.terminal.type("[BASH:echo told-after-all]")
+    eventually(lambda: "Permission required" in chain.terminal.screen, "it asks", within=60)
+    chain.relay.reboot()
+    chain.gateway.wait_until_it_serves()
+    with webhook(laptop.host) as hook:
+        decided_on_its_page(chain, told_of(hook, 180), "told-after-all")
 
 
 def test_it_goes_on_after_the_relay_was_rebooted(chain: Chain) -> None:

@@ -37,6 +37,8 @@ class GuardedDirectory(_Part):
     path: str = Field(min_length=1, max_length=4096)
     name: str = Field("", max_length=200)
     opened: bool = True
+    afar: bool = False
+    """Whether it was opened from afar, and can be closed from there."""
 
 
 class GuardDocument(_Part):
@@ -57,6 +59,18 @@ class GuardDocument(_Part):
         """
         if verb not in self.verbs:
             raise Refused(f"the guard there does not know {verb!r} yet: update opencode-relay on that laptop")
+
+    def check_close(self, directory: str) -> None:
+        """Make sure that a directory was opened from afar: the guard closes no other.
+
+        Raises:
+            Refused: it was not.
+        """
+        if not any(each.path == directory and each.afar for each in self.directories):
+            raise Refused(
+                "that directory was not opened from afar, so it is not closed from there: it goes when its launcher "
+                "on that laptop ends. Nothing was closed"
+            )
 
 
 class _Opened(_Part):

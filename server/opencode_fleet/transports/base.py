@@ -39,6 +39,11 @@ class Endpoint:
         """What its machine is called: by the relay that enrolled it, or else by itself."""
         return self.client or self.hostname
 
+    @property
+    def short_machine(self) -> str:
+        """The same in whatever network it is: what it calls itself may end with the name of that."""
+        return self.client or self.hostname.partition(".")[0]
+
 
 @dataclass(frozen=True, slots=True)
 class Appeared:

@@ -49,7 +49,7 @@ _NAMES: Final = ("instance", "session")
 """The arguments that say whose conversation it is."""
 _NEW: Final = "new"
 """Names no session yet."""
-_BROKEN: Final = (OSError, RuntimeError, anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
+BROKEN: Final = (OSError, RuntimeError, anyio.ClosedResourceError, anyio.BrokenResourceError, anyio.EndOfStream)
 """How fastmcp says that it has no connection to a child."""
 
 _T = TypeVar("_T")
@@ -115,11 +115,11 @@ class Bounds(Middleware):
                 result = await answer
         except CallError:
             raise
-        except (ToolError, MCPError, *_BROKEN) as error:
+        except (ToolError, MCPError, *BROKEN) as error:
             if not _broke_off(error):
                 raise
             _log.warning("%s broke off: %s", words.name, error)
-            if _never_began(error):
+            if never_began(error):
                 raise NotMade(words.not_made()) from error
             raise Lost(words.hung() if self._children.hangs(tool) > hangs else words.broke_off()) from error
         if result is None:
@@ -173,7 +173,7 @@ class Bounds(Middleware):
             raise MCPError(
                 CONNECTION_CLOSED, "the server behind the gateway ended or hung, and is started anew: ask again"
             ) from error
-        except _BROKEN as error:
+        except BROKEN as error:
             _log.warning("the list of %s did not come: %s", what, error)
             raise MCPError(
                 INTERNAL_ERROR, "the server behind the gateway does not start; the gateway's log says why"
@@ -264,10 +264,10 @@ def _broke_off(error: BaseException) -> bool:
     cause = error.__cause__ if isinstance(error, ToolError) else error
     if isinstance(cause, MCPError):
         return cause.code == CONNECTION_CLOSED
-    return isinstance(cause, _BROKEN)
+    return isinstance(cause, BROKEN)
 
 
-def _never_began(error: BaseException) -> bool:
+def never_began(error: BaseException) -> bool:
     """Tell whether there was no child to make the call to."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, NotStartedError):

@@ -27,6 +27,7 @@ from opencode_gateway.calls.errors import NotStartedError
 from opencode_gateway.calls.hanging import Pulse
 from opencode_gateway.calls.names import Names
 from opencode_gateway.calls.servers import OPENCODE
+from opencode_gateway.capabilities import DEFAULT_TOOLS
 from opencode_gateway.logs import ChildLog, whose
 
 if TYPE_CHECKING:
@@ -225,6 +226,16 @@ class Children:
     def opencode(self) -> Child | None:
         """Return the OpenCode server, whose tools keep their names; None if there is none of that name."""
         return self._by_name.get(OPENCODE)
+
+    def has_pages(self, tool: str) -> bool:
+        """Tell whether what the server of `tool` asks can be decided on pages: those are that server's alone."""
+        return self._names.server_of(tool) == OPENCODE and self.is_told_callers(tool)
+
+    def decides(self, tool: str) -> bool:
+        """Tell whether `tool` decides what an agent of OpenCode asks."""
+        child = self._by_name.get(self.server_of(tool))
+        is_ours = child is not None and child.server.is_ours(child.name)
+        return is_ours and tool.rpartition("_")[2] in DEFAULT_TOOLS["approve"]
 
     def serves_of_opencode(self, tool: str) -> bool:
         """Tell whether that server's tool is served."""

@@ -21,8 +21,26 @@ class Ending:
     """The moment from which nobody can be waited for any longer. Of one event loop."""
 
     def __init__(self) -> None:
-        self.has_come = False
+        self.is_near = self.has_come = False
         self._waiting: set[anyio.CancelScope] = set()
+        self._streams: set[anyio.CancelScope] = set()
+
+    @contextmanager
+    def cuts_stream(self, stream: anyio.CancelScope) -> Iterator[None]:
+        """Cancel what ends by itself never, and has nothing left to say, as soon as the end is near."""
+        if self.is_near:
+            stream.cancel()
+        self._streams.add(stream)
+        try:
+            yield
+        finally:
+            self._streams.remove(stream)
+
+    def come_near(self) -> None:
+        """Let streams end; whoever waits for an answer has time left."""
+        self.is_near = True
+        for stream in tuple(self._streams):
+            stream.cancel()
 
     @contextmanager
     def cuts(self, waiting: anyio.CancelScope) -> Iterator[None]:

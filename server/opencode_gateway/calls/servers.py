@@ -79,8 +79,11 @@ class Server(BaseModel):
 
     def is_told_callers(self, name: str) -> bool:
         """Tell whether the server, by this name, believes what `callers` says of each call."""
-        is_ours = name == OPENCODE or self._is_opencode
-        return self.env.get(_CALLERS, _TOLD if is_ours else "") == _TOLD
+        return self.env.get(_CALLERS, _TOLD if self.is_ours(name) else "") == _TOLD
+
+    def is_ours(self, name: str) -> bool:
+        """Tell whether the server, by this name, is an OpenCode server."""
+        return name == OPENCODE or self._is_opencode
 
     @property
     def _is_opencode(self) -> bool:

@@ -15,6 +15,7 @@ from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.commands.clients import describe_switches
 from opencode_gateway.configuration import load_configuration
 from opencode_gateway.errors import ConfigError, Refused
+from opencode_gateway.examination import described_approvals, without_pages
 from opencode_gateway.oauth.redirects import switches
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def check(config: Path, *, start: bool, as_json: bool) -> None:
     """
     configuration = load_configuration(config)
     servers = load_servers(configuration.servers_file)
+    if problem := without_pages(configuration, servers):
+        raise ConfigError(problem)
     served = [_served(name, server, configuration) for name, server in servers.items()]
     document = {
         "resource": configuration.resource,
@@ -46,6 +49,8 @@ def check(config: Path, *, start: bool, as_json: bool) -> None:
         "redirect_addresses": list(configuration.clients.redirect_uris or ()),
         "loopback_redirects": configuration.clients.loopback_redirects,
         "capabilities": {name: list(tools) for name, tools in configuration.capabilities.items()},
+        "approvals": configuration.approvals,
+        "passkey_for": list(configuration.passkey_for),
         "servers": served,
     }
     show("\n".join(_lines(configuration, served)), document, as_json=as_json)
@@ -82,6 +87,7 @@ def _lines(configuration: Configuration, served: list[dict[str, Any]]) -> Iterat
         yield f"  a redirect address: {uri}"
     for capability, tools in configuration.capabilities.items():
         yield f"{capability}: {', '.join(tools) or 'no tool'}"
+    yield f"approvals: {described_approvals(configuration)}"
     for server in served:
         tools = server["tools"]
         which = "all its tools" if tools is None else f"the tools {', '.join(tools) or '(none)'}"

@@ -20,6 +20,8 @@ from opencode_gateway.errors import GatewayError
 from opencode_gateway.logs import escaped
 from opencode_gateway.people.users import Users
 from opencode_gateway.store import FILE_NAME, Store
+from opencode_gateway.telling import state_directory
+from opencode_notify.rules import FILE_NAME as PEOPLE
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,6 +53,7 @@ def _examined(config: Path) -> list[Finding]:
         ok("settings", f"{configuration.resource} on {configuration.listen}"),
         *examination.servers_found(servers, configuration, os.environ),
         *examination.tools_are_listed(servers, configuration),
+        *examination.approvals_have_a_page(servers, configuration),
     ]
     try:
         # From here on as the service's account, whose files may lead anywhere.
@@ -60,6 +63,7 @@ def _examined(config: Path) -> list[Finding]:
     findings += examination.files_are_private(configuration.data_dir)
     findings += examination.disk_has_room(configuration.data_dir)
     findings += examination.people_can_log_in(_users(configuration), configuration.sign_in)
+    findings += examination.people_are_told(configuration.data_dir / PEOPLE, state_directory(servers, os.environ))
     findings += _service(configuration.listen)
     return findings + _kept(configuration)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from opencode_common.command_line import Group
+from opencode_gateway.audit import PAGES
 from opencode_gateway.commands.opened import json_option, moment, opened_store, show, show_json
 from opencode_gateway.errors import Refused
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
@@ -24,7 +25,7 @@ def sessions() -> None:
 @json_option
 @click.pass_obj
 def list_(config: Path, *, as_json: bool) -> None:
-    """List sessions: what one consent gave."""
+    """List sessions: what one consent gave, and who is logged in on the relay's own pages."""
     with opened_store(config) as store:
         found = list_sessions(store)
     if as_json:
@@ -36,9 +37,9 @@ def list_(config: Path, *, as_json: bool) -> None:
                 "ID": session.id,
                 "LOGIN": session.login,
                 "CLIENT": session.client_name,
-                "CAPABILITIES": " ".join(session.capabilities),
+                "CAPABILITIES": " ".join(session.capabilities) or "all of theirs",
                 "SINCE": moment(session.created_at),
-                "LAST REFRESHED": moment(session.refreshed_at),
+                "LAST REFRESHED": "-" if session.client_id == PAGES else moment(session.refreshed_at),
             }
             for session in found
         ],

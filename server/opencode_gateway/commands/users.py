@@ -11,15 +11,20 @@ from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.commands.opened import (
     capability_option,
     json_option,
+    moment,
     opened_store,
     read_secret,
+    settings_of,
     show,
     show_json,
     users_of,
 )
+from opencode_gateway.errors import Refused
 from opencode_gateway.oauth.sessions import revoke_sessions
+from opencode_gateway.sign_in import passkey_rows
 from opencode_gateway.sign_in.one_time_codes import app_uri, new_secret
 from opencode_gateway.sign_in.passwords import PASSWORD_RULE, Passwords
+from opencode_pages.paths import INBOX_PATH
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,20 +46,29 @@ def add(config: Path, *, name: str, capabilities: tuple[Capability, ...]) -> Non
 
     Without --capability they may do everything.
     """
+    import segno  # noqa: PLC0415 # as in `totp`
+
     passwords = Passwords()  # anyio loads itself by pieces: whom `users_of` makes of root perhaps cannot read them
     people = users_of(config)
     people.add(name, passwords.hash(read_secret(f"Password of {name}", PASSWORD_RULE)), capabilities or CAPABILITIES)
     # Whoever had this name before and was taken out of the file by hand is another person.
+    _forget_passkeys(config, name)
     _end_sessions(config, name)
     click.echo(f"{name} can log in.")
+    address = settings_of(config).public_url
+    # The address alone: whoever photographs the screen learns nothing that is a secret.
+    segno.make(address, error="l").terminal(compact=True)
+    click.echo(f"On a phone, scan it or open {address}: {address}{INBOX_PATH} is where {name} sees what needs them.")
+    click.echo(f"A chat client of theirs takes {settings_of(config).resource}")
 
 
 @users.command()
 @click.argument("name")
 @click.pass_obj
 def remove(config: Path, *, name: str) -> None:
-    """Remove a person and end their sessions at once."""
+    """Remove a person and their passkeys, and end their sessions at once."""
     users_of(config).remove(name)
+    _forget_passkeys(config, name)
     click.echo(f"{name} is removed, and {_end_sessions(config, name)} ended.")
 
 
@@ -151,6 +165,52 @@ def list_(config: Path, *, as_json: bool) -> None:
         ],
         "Nobody can log in yet: `sudo opencode-gateway users add NAME`.",
     )
+
+
+@users.command()
+@click.argument("name")
+@json_option
+@click.pass_obj
+def passkeys(config: Path, *, name: str, as_json: bool) -> None:
+    """List a person's passkeys, which they add themselves on the gateway's page /account."""
+    with opened_store(config) as store:
+        found = passkey_rows.passkeys(store, name)
+    if as_json:
+        show_json(found)
+        return
+    show(
+        [
+            {
+                "ID": passkey.id,
+                "DEVICE": passkey.name,
+                "AT": passkey.site,
+                "SINCE": moment(passkey.created_at),
+                "LAST USED": moment(passkey.used_at),
+            }
+            for passkey in found
+        ],
+        f"{name} has no passkey.",
+    )
+
+
+@users.command("passkey-remove")
+@click.argument("name")
+@click.argument("passkey_id", metavar="ID")
+@click.pass_obj
+def remove_passkey(config: Path, *, name: str, passkey_id: str) -> None:
+    """Remove a passkey, as of a device that was lost. Whoever logged in with it stays so: see `sessions revoke`."""
+    with opened_store(config) as store, store.transaction() as db:
+        device = passkey_rows.remove(db, name, passkey_id)
+    if device is None:
+        raise Refused(
+            f"{name[:200]!r} has no passkey {passkey_id[:200]!r}: see `sudo opencode-gateway users passkeys NAME`"
+        )
+    click.echo(f"The passkey {passkey_id} of {name} ({device}) is removed.")
+
+
+def _forget_passkeys(config: Path, name: str) -> None:
+    with opened_store(config) as store, store.transaction() as db:
+        passkey_rows.remove_all(db, name)
 
 
 def _end_sessions(config: Path, name: str) -> str:

@@ -54,6 +54,7 @@ class Draining:
     async def drain(self, seconds: float) -> None:
         """Take no more requests; return when none runs. Those that run after `seconds` are told what goes on."""
         self.has_begun = True
+        self._ending.come_near()
         if not self._running:
             return
         _log.info("draining: %d requests run, and have %g s", self._running, seconds)

@@ -10,9 +10,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 from starlette.responses import JSONResponse, Response
 
-from opencode_gateway.pages.rendering import problem_page
 from opencode_gateway.pages.visits import address_of
 from opencode_gateway.refusals import Refusal
+from opencode_pages.rendering import problem_page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

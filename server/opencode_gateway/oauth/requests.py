@@ -1,7 +1,7 @@
-"""An authorization request on its way through the login and consent pages, carried by the browser and signed by us.
+"""Why somebody logs in, carried by the browser through the login and signed by us.
 
-Nothing is stored for a stranger: what `/authorize` was asked is in the URL of the login page, and comes back with
-each form.
+That is a client's authorization request, or a page of ours that needs a session. Nothing is stored for a stranger:
+it is in the URL of the login page, and comes back with each form.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
-from itsdangerous import BadSignature, URLSafeTimedSerializer
+from itsdangerous import BadSignature, URLSafeSerializer, URLSafeTimedSerializer
 from itsdangerous.timed import TimestampSigner
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -31,6 +31,7 @@ MAX_CLIENT_ID: Final = 512
 MAX_REGISTERED_ID: Final = 1024
 """Of one that registered, whose id carries what it registered."""
 MAX_SIGNED: Final = 8192
+MAX_TARGET: Final = 512
 _KEY_FILE: Final = "signing.key"
 
 
@@ -68,8 +69,20 @@ class Pending(BaseModel):
         return parts.netloc if parts.scheme in {"http", "https"} else f"{parts.scheme}://{parts.netloc}"
 
 
+class PageVisit(BaseModel):
+    """A page of ours that somebody came to without a session. They are led there once they have logged in."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: Annotated[str, Field(max_length=MAX_TARGET, pattern=r"^/([!-.0-\[\]-~][!-\[\]-~]*)?$")]
+    """Path and query. What begins with two slashes would be another site's, and browsers take `\\` for one."""
+
+
+Asked = Pending | PageVisit
+
+
 class PendingRequests:
-    """Signs pending requests and reads them back.
+    """Signs pending requests and page visits, and reads them back.
 
     Args:
         key: the service's own; see `signing_key`.
@@ -82,6 +95,7 @@ class PendingRequests:
                 return int(clock())
 
         self._serializer = URLSafeTimedSerializer(key, salt="pending-authorization", signer=Signer)
+        self._visits = URLSafeSerializer(key, salt="page-visit")
 
     def sign(self, pending: Pending) -> str:
         """Return what `/login?request=` carries."""
@@ -93,6 +107,19 @@ class PendingRequests:
             return None
         try:
             return Pending.model_validate(self._serializer.loads(signed, max_age=LIFETIME_SECONDS))
+        except (BadSignature, ValidationError):
+            return None
+
+    def sign_visit(self, visit: PageVisit) -> str:
+        """Return what `/login?request=` carries. It grants nothing, so it does not end."""
+        return str(self._visits.dumps(visit.model_dump()))
+
+    def read_visit(self, signed: str) -> PageVisit | None:
+        """Return what was signed; None if it was not signed here, or is another thing."""
+        if len(signed) > MAX_SIGNED:
+            return None
+        try:
+            return PageVisit.model_validate(self._visits.loads(signed))
         except (BadSignature, ValidationError):
             return None
 

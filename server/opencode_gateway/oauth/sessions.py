@@ -1,12 +1,17 @@
-"""Sessions as the owner sees them: what one consent gave, for as long as a token of it is good."""
+"""Sessions as the owner sees them: what one consent gave, while a token of it is good, and those on our own pages."""
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from opencode_gateway.audit import PAGES
 
 if TYPE_CHECKING:
     from opencode_gateway.store import Store
+
+_TABLES: Final = ("sessions", "page_sessions")
 
 
 @dataclass(frozen=True)
@@ -18,6 +23,7 @@ class Session:
     client_id: str
     client_name: str
     capabilities: tuple[str, ...]
+    """Of the pages none are kept: there people may what they may at that moment."""
     created_at: float
     refreshed_at: float
 
@@ -27,9 +33,9 @@ def list_sessions(store: Store) -> list[Session]:
     with store.transaction(write=False) as db:
         rows = db.execute(
             "SELECT sessions.*, clients.name FROM sessions JOIN clients ON clients.id = client_id"
-            " ORDER BY sessions.created_at, sessions.id"
         ).fetchall()
-    return [
+        on_pages = db.execute("SELECT * FROM page_sessions WHERE ends_at > ?", (time.time(),)).fetchall()
+    found = [
         Session(
             id=row["id"],
             login=row["login"],
@@ -41,6 +47,19 @@ def list_sessions(store: Store) -> list[Session]:
         )
         for row in rows
     ]
+    found += [
+        Session(
+            id=row["id"],
+            login=row["login"],
+            client_id=PAGES,
+            client_name=PAGES,
+            capabilities=(),
+            created_at=row["created_at"],
+            refreshed_at=row["created_at"],
+        )
+        for row in on_pages
+    ]
+    return sorted(found, key=lambda session: (session.created_at, session.id))
 
 
 def revoke_sessions(store: Store, *, session_id: str | None = None, login: str | None = None) -> int:
@@ -56,7 +75,13 @@ def revoke_sessions(store: Store, *, session_id: str | None = None, login: str |
                 " (SELECT client_id, login FROM sessions WHERE id = ?)",
                 (session_id,),
             )
-            return db.execute("DELETE FROM sessions WHERE id = ?", (session_id,)).rowcount
+            return sum(
+                db.execute(f"DELETE FROM {table} WHERE id = ?", (session_id,)).rowcount  # noqa: S608 - names of ours
+                for table in _TABLES
+            )
         db.execute("DELETE FROM renewals WHERE login = coalesce(?, login)", (login,))
         db.execute("DELETE FROM codes WHERE session_id IS NULL AND login = coalesce(?, login)", (login,))
-        return db.execute("DELETE FROM sessions WHERE login = coalesce(?, login)", (login,)).rowcount
+        return sum(
+            db.execute(f"DELETE FROM {table} WHERE login = coalesce(?, login)", (login,)).rowcount  # noqa: S608 - as above
+            for table in _TABLES
+        )

@@ -2,7 +2,8 @@
 
 A form's token belongs to one browser, one pending request and one page: nobody can make another browser send it.
 Cookies: `browser` (random; makes the token the browser's), `login` (who has just logged in, for one request and ten
-minutes), `device` (an account that was logged in to from this browser before; see `throttle.py` and `renewals.py`).
+minutes), `device` (an account that was logged in to from this browser before; see `throttle.py` and `renewals.py`),
+`session` (the secret of a session on our own pages; see `sessions.py`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from opencode_gateway.people.directory import Person
 
 DEVICE_SECONDS: Final = 180 * 24 * 3600
+SESSION_SECONDS: Final = 12 * 3600
 _MAX_SIGNED: Final = 1024
 _RANDOM: Final = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -48,6 +50,9 @@ _LOGIN: Final = _Cookie("login", LIFETIME_SECONDS, "lax")
 _DEVICE: Final = _Cookie("device", DEVICE_SECONDS, "lax")
 """Lax: `/authorize` looks at it when a chat client's site leads there. Another site can have that visited and gets
 nothing by it: forms are taken from this site alone, and a login and a consent follow in any case."""
+_SESSION: Final = _Cookie("session", SESSION_SECONDS, "lax")
+"""Lax: a message in another program leads to a page, and who is logged in must not have to do so again. What changes
+something is a form, which another site can neither read nor send."""
 
 
 class Browsers:
@@ -72,6 +77,7 @@ class Browsers:
         self._forms = serializer("form")
         self._logins = serializer("login")
         self._devices = serializer("device")
+        self._session_forms = serializer("session-form")
 
     def known(self, request: Request) -> str | None:
         """Return what marks this browser, if it has been here and keeps cookies."""
@@ -94,8 +100,12 @@ class Browsers:
 
     def logged_in(self, response: Response, person: Person, mark: str, pending: str, device: str | None) -> None:
         """Let the browser show for ten minutes, for this request alone, who logged in; and that it is theirs."""
-        signed = self._logins.dumps([person.login, self._state(person), _digest(mark, pending)])
+        signed = self._logins.dumps([person.login, self.credentials(person), _digest(mark, pending)])
         self._set(response, _LOGIN, str(signed))
+        self.remember(response, person, device)
+
+    def remember(self, response: Response, person: Person, device: str | None) -> None:
+        """Let the browser show for 180 days that this person has logged in from it."""
         self._set(response, _DEVICE, str(self._devices.dumps([person.login, device or secrets.token_urlsafe(16)])))
 
     def login(self, request: Request, pending: str, find: Callable[[str], Person | None]) -> Person | None:
@@ -106,15 +116,36 @@ class Browsers:
             return None
         login, state, digest = content
         person = find(login)
-        if person is None or digest != _digest(mark, pending) or state != self._state(person):
+        if person is None or digest != _digest(mark, pending) or state != self.credentials(person):
             return None
         return person
 
     def end_login(self, response: Response) -> None:
         """Take back what `logged_in` gave for the consent page."""
-        response.delete_cookie(
-            self._name(_LOGIN), path="/", secure=self._https, httponly=True, samesite=_LOGIN.same_site
-        )
+        self._drop(response, _LOGIN)
+
+    def session(self, request: Request) -> str | None:
+        """Return the secret of the session that this browser says it has."""
+        secret = self._cookie(request, _SESSION)
+        return secret if secret and _RANDOM.fullmatch(secret) else None
+
+    def begin_session(self, response: Response) -> str:
+        """Return the secret of a new session, which the browser gets with `response`."""
+        secret = secrets.token_urlsafe(32)
+        self._set(response, _SESSION, secret)
+        return secret
+
+    def end_session(self, response: Response) -> None:
+        """Take the session's secret back."""
+        self._drop(response, _SESSION)
+
+    def session_token(self, session: str, purpose: str) -> str:
+        """Return the token for the forms of one purpose in one session, by its id."""
+        return str(self._session_forms.dumps([session, purpose]))
+
+    def is_session_token(self, token: str, session: str, purpose: str) -> bool:
+        """Tell whether it is one, made for no longer than a session lasts."""
+        return bool(_loads(self._session_forms, token, SESSION_SECONDS) == [session, purpose])
 
     def device(self, request: Request, name: str) -> str | None:
         """Return what tells this browser from others, if somebody logged in from it as `name` before."""
@@ -130,8 +161,8 @@ class Browsers:
         content = _loads(self._devices, self._cookie(request, _DEVICE), DEVICE_SECONDS)
         return (str(content[0]), str(content[1])) if isinstance(content, list) else None
 
-    def _state(self, person: Person) -> str:
-        """Change with the password and with one-time codes: a login by the old ones is then void."""
+    def credentials(self, person: Person) -> str:
+        """Return what changes with the password and with one-time codes: a login by the old ones is then void."""
         return hmac.new(self._key, b"login-state " + person.credentials.encode(), "sha256").hexdigest()[:32]
 
     def _name(self, cookie: _Cookie) -> str:
@@ -139,6 +170,11 @@ class Browsers:
 
     def _cookie(self, request: Request, cookie: _Cookie) -> str | None:
         return request.cookies.get(self._name(cookie))
+
+    def _drop(self, response: Response, cookie: _Cookie) -> None:
+        response.delete_cookie(
+            self._name(cookie), path="/", secure=self._https, httponly=True, samesite=cookie.same_site
+        )
 
     def _set(self, response: Response, cookie: _Cookie, value: str) -> None:
         response.set_cookie(

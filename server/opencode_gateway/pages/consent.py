@@ -8,9 +8,9 @@ from opencode_gateway.capabilities import MEANING
 from opencode_gateway.errors import GatewayError, Refused
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.pages.forms import Answered, of_another, start_again
-from opencode_gateway.pages.rendering import problem_page
 from opencode_gateway.pages.visits import LOGIN_PATH, digest, onward, over, redirect
 from opencode_gateway.sign_in.throttle import Buckets, Budget
+from opencode_pages.rendering import problem_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -51,7 +51,7 @@ class ConsentPages:
 
     async def take(self, request: Request) -> Response:
         """Send the person back to the client, with a code or without."""
-        fields, signed, pending, _ = await self._visits.form(request, "consent")
+        fields, signed, pending, _ = await self._visits.form(request, "consent", self._visits.pending)
         proved = self._login.proved(request, signed)
         if proved is None or self._answered.wait(digest(signed)):
             raise Answered(over())

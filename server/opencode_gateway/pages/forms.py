@@ -7,7 +7,8 @@ from urllib.parse import parse_qs
 
 from starlette.requests import ClientDisconnect
 
-from opencode_gateway.pages.rendering import problem_page
+from opencode_pages.paths import INBOX_PATH
+from opencode_pages.rendering import problem_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
+TOO_LONG: Final = 413
 _MAX_BODY: Final = 32 * 1024
 _MAX_FIELDS: Final = 20
+_FROM_CHAT: Final = "Start again from your chat client: connect this relay anew."
+_TO_PAGES: Final = (INBOX_PATH, "To your inbox")
 
 
 class Answered(Exception):
@@ -27,36 +31,67 @@ class Answered(Exception):
         self.response = response
 
 
+class BadForm(Exception):
+    """What was sent cannot be taken; `status` is for the answer."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__()
+        self.status = status
+
+
 async def read_fields(request: Request) -> Callable[[str], str]:
     """Return what gives a field's first value, or an empty one.
 
     Raises:
         Answered: it is no form, or too large a one.
     """
+    try:
+        values = await read_values(request, _MAX_BODY, _MAX_FIELDS)
+    except BadForm as bad:
+        if bad.status == TOO_LONG:
+            raise Answered(
+                start_again("This form is too long", "No name or password is that long.", status=bad.status)
+            ) from None
+        raise Answered(
+            start_again("This form is not complete", "The gateway did not understand it.", status=bad.status)
+        ) from None
+    return lambda name: values.get(name, [""])[0]
+
+
+async def read_values(request: Request, max_bytes: int, max_fields: int) -> dict[str, list[str]]:
+    """Return all values of a form's fields, by name.
+
+    Raises:
+        BadForm: it is none, or too large a one.
+    """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
-        raise Answered(_not_understood(415))
+        raise BadForm(415)
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
-            if len(body) > _MAX_BODY:
-                raise Answered(start_again("This form is too long", "No name or password is that long.", status=413))
-        values = parse_qs(body.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_FIELDS)
+            if len(body) > max_bytes:
+                raise BadForm(TOO_LONG)
+        return parse_qs(body.decode("latin-1"), keep_blank_values=True, max_num_fields=max_fields)
     except (ValueError, ClientDisconnect):
-        raise Answered(_not_understood(400)) from None
-    return lambda name: values.get(name, [""])[0]
+        raise BadForm(400) from None
 
 
-def start_again(title: str, reason: str, *, status: int = 400) -> Response:
-    """Return a page about a step that cannot be repeated here."""
-    return problem_page(title, reason, "Start again from your chat client: connect this relay anew.", status=status)
+def start_again(title: str, reason: str, *, status: int = 400, on_pages: bool = False) -> Response:
+    """Return a page about a step that cannot be repeated here; `on_pages`: no chat client led to it."""
+    if on_pages:
+        return problem_page(title, reason, onward=_TO_PAGES, status=status)
+    return problem_page(title, reason, _FROM_CHAT, status=status)
 
 
-def foreign() -> Response:
+def foreign(*, on_pages: bool = False) -> Response:
     """Return a page about a form that we did not give this browser for this request, or too long ago."""
     return start_again(
-        "This form does not belong to this page", "It came from elsewhere, or lay open for too long.", status=403
+        "This form does not belong to this page",
+        "It came from elsewhere, or lay open for too long.",
+        status=403,
+        on_pages=on_pages,
     )
 
 
@@ -69,7 +104,3 @@ def of_another(client: str, user: str) -> Response:
         command="sudo opencode-gateway clients allow",
         status=403,
     )
-
-
-def _not_understood(status: int) -> Response:
-    return start_again("This form is not complete", "The gateway did not understand it.", status=status)

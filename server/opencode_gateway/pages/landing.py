@@ -18,9 +18,14 @@ _INVALID_REQUEST: Final = -32600
 """Of JSON-RPC."""
 
 
-def routes(resource: str) -> list[Route]:
-    """Return the routes; `resource`: the URL that people paste into their chat client."""
-    landing = _Landing(resource)
+def routes(resource: str, inbox: str | None = None) -> list[Route]:
+    """Return the routes.
+
+    Args:
+        resource: the URL that people paste into their chat client.
+        inbox: the path of the page on which they see what needs them; None: there is none.
+    """
+    landing = _Landing(resource, inbox)
     return [
         Route("/", landing.show, methods=["GET", "HEAD"]),
         Route("/", landing.point, methods=["POST", "DELETE"]),
@@ -30,15 +35,16 @@ def routes(resource: str) -> list[Route]:
 
 
 class _Landing:
-    def __init__(self, resource: str) -> None:
+    def __init__(self, resource: str, inbox: str | None) -> None:
         self._resource = resource
+        self._inbox = inbox
         self._told = f"MCP is served at {resource}: give your client that URL"
 
     async def show(self, request: Request) -> Response:
         """Answer a person with a page, and a program with a pointer."""
         accepted = request.headers.get("accept", "")
         if "text/html" in accepted:
-            return page("landing.html", {"resource": self._resource})
+            return page("landing.html", {"resource": self._resource, "inbox": self._inbox})
         # A client that opens a stream takes this address for that of MCP.
         status = 404 if "text/event-stream" in accepted else 200
         pointer = {"name": "opencode-relay", "mcp": self._resource, "message": self._told}

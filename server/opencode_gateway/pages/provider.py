@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final
 from starlette.routing import Route
 
 from opencode_gateway.errors import Refused
-from opencode_gateway.oauth.requests import MAX_SIGNED
+from opencode_gateway.oauth.requests import MAX_SIGNED, Pending
 from opencode_gateway.pages.consent import ANSWERS
 from opencode_gateway.pages.forms import Answered, start_again
-from opencode_gateway.pages.rendering import problem_page
-from opencode_gateway.pages.visits import CONSENT_PATH, LOGIN_PATH, address_of, digest, onward, over, redirect
+from opencode_gateway.pages.visits import LOGIN_PATH, address_of, digest, over, redirect
 from opencode_gateway.people.listed import PersonRefused
 from opencode_gateway.sign_in.provider import CALLBACK_PATH
 from opencode_gateway.sign_in.step import ProviderFailed
 from opencode_gateway.sign_in.throttle import Buckets, Budget, network
+from opencode_pages.rendering import problem_page
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from opencode_gateway.oauth.provider import Provider
-    from opencode_gateway.oauth.requests import Pending
+    from opencode_gateway.oauth.requests import Asked
     from opencode_gateway.pages.visits import Visits
     from opencode_gateway.people.directory import Person
     from opencode_gateway.sign_in.provider import ProviderLogins
@@ -79,31 +79,29 @@ class ProviderPages:
 
     async def leave(self, request: Request) -> Response:
         """Send the browser to the provider."""
-        signed, _ = self._visits.pending(request.query_params.get("request", ""))
+        signed, _ = self._visits.asked(request.query_params.get("request", ""))
         response = redirect("")
         mark = self._visits.browsers.mark(request, response)
         response.headers["location"] = self._logins.leave(signed, mark)
         return response
 
     async def come_back(self, request: Request) -> Response:
-        """Find out who has logged in, and lead on to the consent page."""
+        """Find out who has logged in, and lead on."""
         state = request.query_params.get("state", "")
-        signed, pending, mark = self._begun(request, state)
-        code = self._code(request, pending)
-        login, proof = await self._exchanged(request, pending, state, code)
+        signed, asked, mark = self._begun(request, state)
+        code = self._code(request, asked)
+        login, proof = await self._exchanged(request, asked, state, code)
         person = self._logins.people.find(login)
         if person is None:
-            raise Answered(over())
-        self._visits.report(request, pending, "login", "ok", login=login)
-        self._proofs[digest(mark, signed)] = proof
-        if len(self._proofs) > _MAX_PROOFS:
-            self._proofs.popitem(last=False)
-        response = onward(CONSENT_PATH, signed)
-        browsers = self._visits.browsers
-        browsers.logged_in(response, person, mark, signed, browsers.device(request, login))
-        return response
+            raise Answered(over(on_pages=not isinstance(asked, Pending)))
+        self._visits.report(request, asked, "login", "ok", login=login)
+        if isinstance(asked, Pending):
+            self._proofs[digest(mark, signed)] = proof
+            if len(self._proofs) > _MAX_PROOFS:
+                self._proofs.popitem(last=False)
+        return await self._visits.logged_in(request, person, proof, asked, signed=signed, mark=mark)
 
-    def _begun(self, request: Request, state: str) -> tuple[str, Pending, str]:
+    def _begun(self, request: Request, state: str) -> tuple[str, Asked, str]:
         """Return the request for which this browser was sent away, and its mark; else answer what is wrong."""
         mark = self._visits.browsers.known(request)
         signed = self._logins.request_of(state, mark) if mark is not None and len(state) <= _MAX_STATE else None
@@ -115,53 +113,55 @@ class ProviderPages:
                     status=403,
                 )
             )
-        return *self._visits.pending(signed), mark
+        return *self._visits.asked(signed), mark
 
-    def _code(self, request: Request, pending: Pending) -> str:
+    def _code(self, request: Request, asked: Asked) -> str:
         """Return the provider's code; else answer what it said instead."""
         said = request.query_params
         if not self._logins.sent(said.get("iss")):
-            raise self._failed(request, pending, f"This answer did not come from {self.at}")
+            raise self._failed(request, asked, f"This answer did not come from {self.at}")
         error, code = said.get("error"), said.get("code", "")
         if error == "access_denied":
-            self._note(request, pending, "denied")
+            self._note(request, asked, "denied")
+            if not isinstance(asked, Pending):
+                raise Answered(start_again("You are not logged in", f"{self.at} was told no.", on_pages=True))
             try:
-                raise Answered(redirect(self._server.refuse(pending)))
+                raise Answered(redirect(self._server.refuse(asked)))
             except Refused as refused:
                 raise Answered(
                     start_again("This is not possible", f"The gateway says: {refused}.", status=409)
                 ) from None
         if error is not None or not 1 <= len(code) <= _MAX_CODE:
-            raise self._failed(request, pending, f"{self.at} did not log you in ({(error or 'no code')[:100]})")
+            raise self._failed(request, asked, f"{self.at} did not log you in ({(error or 'no code')[:100]})")
         return code
 
-    async def _exchanged(self, request: Request, pending: Pending, state: str, code: str) -> tuple[str, Proof]:
+    async def _exchanged(self, request: Request, asked: Asked, state: str, code: str) -> tuple[str, Proof]:
         """Return who the provider says has logged in; else answer why they are not let in."""
-        source = network(address_of(request))
+        source, on_pages = network(address_of(request)), not isinstance(asked, Pending)
         if self._used.wait(digest(state)):
-            raise Answered(over())
+            raise Answered(over(on_pages=on_pages))
         if self._questions.wait(source):
-            raise Answered(
-                start_again("Too many logins", "Many failed from where you are. Wait a minute.", status=429)
-            )
+            why = "Many failed from where you are. Wait a minute."
+            raise Answered(start_again("Too many logins", why, status=429, on_pages=on_pages))
         self._used.take(digest(state))
         self._questions.take(source)
         try:
             found = await self._logins.come_back(state, code)
         except PersonRefused as refusal:
-            self._note(request, pending, "refused", why=str(refusal))
+            self._note(request, asked, "refused", why=str(refusal))
             raise Answered(problem_page("You are not let in", f"{refusal}.", status=403)) from None
         except ProviderFailed as failure:
-            raise self._failed(request, pending, str(failure)) from None
+            raise self._failed(request, asked, str(failure)) from None
         self._questions.give_back(source)
         return found
 
-    def _failed(self, request: Request, pending: Pending, why: str) -> Answered:
-        self._note(request, pending, "refused", why=why)
-        return Answered(problem_page("Not connected", f"{why}.", status=502))
+    def _failed(self, request: Request, asked: Asked, why: str) -> Answered:
+        self._note(request, asked, "refused", why=why)
+        title = "Not connected" if isinstance(asked, Pending) else "Not logged in"
+        return Answered(problem_page(title, f"{why}.", status=502))
 
-    def _note(self, request: Request, pending: Pending, outcome: str, **details: object) -> None:
+    def _note(self, request: Request, asked: Asked, outcome: str, **details: object) -> None:
         """Write a line about somebody who is not let in, unless there were many just now."""
         if not self._lines.wait(None):
             self._lines.take(None)
-            self._visits.report(request, pending, "login", outcome, login=None, **details)
+            self._visits.report(request, asked, "login", outcome, login=None, **details)

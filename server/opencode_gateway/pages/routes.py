@@ -1,6 +1,6 @@
-"""The pages between a client's request and its answer: a login, then one consent page.
+"""The pages of a login: for a client, whose request one consent page answers then, and for our own pages.
 
-What a client asked for is in `request`, signed (`oauth.requests`), and who has just logged in is in a signed cookie
+What it is for is in `request`, signed (`oauth.requests`), and who has just logged in is in a signed cookie
 (`browsers`). For strangers nothing is stored; which requests were answered lies in memory for as long as they last.
 """
 
@@ -16,9 +16,11 @@ from opencode_gateway.errors import ConfigError, GatewayError
 from opencode_gateway.pages.consent import ConsentPages
 from opencode_gateway.pages.forms import Answered
 from opencode_gateway.pages.password import PasswordPages
-from opencode_gateway.pages.rendering import STYLE_PATH, problem_page, style, unavailable_page
+from opencode_gateway.pages.rendering import unavailable_page
 from opencode_gateway.pages.visits import CONSENT_PATH, Visits
 from opencode_gateway.sign_in.password import Logins
+from opencode_pages.assets import STYLE_PATH, asset
+from opencode_pages.rendering import problem_page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,7 +30,10 @@ if TYPE_CHECKING:
 
     from opencode_gateway.audit import Event
     from opencode_gateway.oauth.provider import Provider
+    from opencode_gateway.pages.browsers import Browsers
+    from opencode_gateway.pages.sessions import PageSessions
     from opencode_gateway.pages.visits import LoginPages
+    from opencode_gateway.sign_in.passkeys import Passkeys
     from opencode_gateway.sign_in.provider import ProviderLogins
 
 log = logging.getLogger(__name__)
@@ -37,30 +42,34 @@ log = logging.getLogger(__name__)
 def routes(
     provider: Provider,
     logins: Logins | ProviderLogins,
+    browsers: Browsers,
+    sessions: PageSessions,
     *,
     key: bytes,
     public_url: str,
     window: Callable[[], float | None] = lambda: None,
     on_event: Callable[[Event], None] = lambda event: None,
-    clock: Callable[[], float] = time.time,
     monotonic: Callable[[], float] = time.monotonic,
+    passkeys: Passkeys | None = None,
 ) -> list[Route]:
     """Return the routes of the pages.
 
     Args:
         provider: reads what is asked, and answers it.
         logins: checks who that is, here or elsewhere.
+        browsers: knows cookies.
+        sessions: of our own pages.
         key: the service's own; see `requests.signing_key`.
         public_url: as in the configuration.
         window: when the enrolment window was opened that is open now, if one is.
         on_event: hears of logins and answers.
-        clock: seconds since the epoch.
         monotonic: seconds, for budgets.
+        passkeys: log in where passwords do; None: they do not.
     """
-    visits = Visits(provider.requests, logins.kind, key=key, public_url=public_url, on_event=on_event, clock=clock)
+    visits = Visits(provider.requests, logins.kind, browsers, sessions, public_url=public_url, on_event=on_event)
     login: LoginPages
     if isinstance(logins, Logins):
-        login = PasswordPages(visits, logins, key=key, window=window, clock=monotonic)
+        login = PasswordPages(visits, logins, key=key, window=window, clock=monotonic, passkeys=passkeys)
     else:
         # Imported for this way alone: a provider's signatures bring much with them.
         from opencode_gateway.pages.provider import ProviderPages  # noqa: PLC0415
@@ -74,7 +83,7 @@ def routes(
     ]
     return [
         *(Route(each.path, _answering(each.endpoint), methods=list(each.methods or ())) for each in shown),
-        Route(STYLE_PATH, style, methods=["GET"]),
+        Route(STYLE_PATH, asset, methods=["GET"]),
     ]
 
 

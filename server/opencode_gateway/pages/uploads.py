@@ -24,7 +24,8 @@ from opencode_common.file_types import MAX_FILE_BYTES, TYPES, BadFile
 from opencode_common.uploads import Uploads
 from opencode_gateway.audit import Event
 from opencode_gateway.configuration import UPLOAD_PATH
-from opencode_gateway.pages.rendering import page, problem_page, unavailable_page
+from opencode_gateway.pages.rendering import page, unavailable_page
+from opencode_pages.rendering import problem_page
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable

@@ -64,7 +64,7 @@ def listed(
     `others`: what waits too, and is counted alone. `how`: what lists it.
     """
     now = time.time()
-    view = InboxView(face.handles, face.shown, now)
+    view = InboxView(face.handles, face.shown, now, face.caller.login)
     asks = list(zip(waiting, view.waiting_rows(waiting), strict=True))
     ended = list(zip(ends, view.end_rows(ends), strict=True))
     result = InboxResult.model_construct(
@@ -73,7 +73,7 @@ def listed(
         cursor=str(place),
         left_out=len(others),
         more=not is_all,
-        problem=face.journal.trouble,
+        problem=face.problem,
         messages=message_rows(messages[:MAX_MESSAGES], face.handles),
     )
     lines = []

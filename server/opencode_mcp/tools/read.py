@@ -67,6 +67,7 @@ async def read(
     pick_up = f"`send` with session {found.id} goes on with it, as “continue”"
     # Of a root session its subagents' asks too.
     asks = [ask for ask in state.pending_asks() if found.id in {ask.session_id, state.root_of(ask.session_id)}]
+    problem = session_problem(messages, busy=busy or bool(cursor), pick_up=pick_up)
     rows = message_rows(messages, state.live(found.id).parts, max_chars, busy=busy, details=details)
     result = ReadResult(
         instance=target.name,
@@ -77,7 +78,7 @@ async def read(
         model=model,
         problem=one_line(status.describe(), 300)
         if status is not None and retries
-        else session_problem(messages, busy=busy or bool(cursor), pick_up=pick_up),
+        else "; ".join(filter(None, (problem, face.driver.unknown(target, found.id)))),
         messages=rows,
         older=_older(page, [row.id for row in rows if row.id]),
         asks=face.shown.rows(target, asks),

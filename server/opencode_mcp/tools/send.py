@@ -57,9 +57,8 @@ async def send(
     if when == "asleep":
         if abort or means_all(instance) or len(instance) > 1:
             raise Refused("when='asleep' is for one instance at a time, without `abort`; nothing was sent")
-        if files:
-            raise Refused("when='asleep' takes no `files`: send them once the machine is back. Nothing was sent")
-        return await _send_later(face, ctx, instance[0], message, session or "", agent or "", model or "")
+        kept_as = Manner("now", (agent or "").strip(), (model or "").strip())
+        return await _send_later(face, ctx, instance[0], message, session or "", kept_as, files)
     if files and not message.strip():
         raise Refused("`files` go with a message, which is empty; nothing was stopped and nothing sent")
     attached = await face.attachments.files(files, message, face.caller.login)
@@ -73,7 +72,7 @@ async def send(
     if abort:
         ended = await face.driver.stop(target, wanted)
         if not message.strip():
-            return answered(*stopped(target, ended))
+            return answered(*stopped(target, ended, face.shown))
         wanted = wanted or ended
     outcome = await face.driver.send(target, message, wanted, progress(ctx), manner)
     face.attachments.sent(files)
@@ -89,12 +88,15 @@ async def _there(face: Face, name: str) -> Instance:
 
 
 async def _send_later(
-    face: Face, ctx: Context[Fleet, Any], name: str, message: str, session: str, agent: str, model: str
+    face: Face, ctx: Context[Fleet, Any], name: str, message: str, session: str, manner: Manner, files: Given
 ) -> CallToolResult:
     place = await face.later.place(name)
     wanted = face.handles.session_id_at(place.name, session)
-    draft = Draft(place.name, message, face.caller.login, wanted, agent.strip(), model.strip())
+    login = face.caller.login
+    attached = await face.attachments.files(files, message, login)
+    draft = Draft(place.name, message, login, wanted, manner.agent, manner.model, files=attached)
     sent = await face.later.send(place, draft, progress(ctx))
+    face.attachments.sent(files)
     if isinstance(sent, Kept):
         return answered(*kept(sent))
     target = await face.fleet.find(place.name)
@@ -113,7 +115,7 @@ async def _send_to_all(
     outcomes = await face.driver.send_to_all(targets, message, wanted, manner)
     if not all(isinstance(outcome, RelayError) for outcome in outcomes):
         face.attachments.sent(files)
-    return answered(*sent_to_all(list(zip(targets, outcomes, strict=True))))
+    return answered(*sent_to_all(list(zip(targets, outcomes, strict=True)), face.shown))
 
 
 async def _targets(fleet: Fleet, names: list[str]) -> list[Instance]:

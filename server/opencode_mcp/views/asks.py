@@ -10,6 +10,8 @@ from opencode_fleet.model import MAX_ASK_SHOWN, Permission
 from opencode_mcp.views.rows import Row
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask, Question
 
@@ -28,7 +30,7 @@ _OUTLINED_VALUES: Final = 12
 _LONG_PATTERN: Final = 200
 
 # Measured on OpenCode 1.18.33: it looks at each command of a line by itself, and not at where its output goes.
-_SHELLS: Final = {
+SHELLS: Final = {
     "bash": (
         "with any arguments, and its output redirected into any file, also outside of the directory. Asked again "
         "is for other commands beside or inside it, as after `&&`, `|` or in `$(…)`, and for it with variables set "
@@ -112,13 +114,17 @@ def _by_whom(instance: Instance, ask: Ask) -> str:
     return "" if is_root else f"(asked by a subagent, {ask.session_id})\n"
 
 
-def _permission_text(ask: Permission, instance: Instance) -> str:
-    lines = [f"permission: {_shown(ask.action)}"]
+def permission_parts(ask: Permission) -> list[tuple[str, str]]:
+    """Return all of what would run or change, in the order to show it: pairs of label and text, not revealed."""
+    parts = [("permission", ask.action)]
     if not ask.is_split:
-        lines += [f"for: {_shown(pattern)}" for pattern in ask.patterns if not _stands_in_details(pattern, ask)]
-    lines += [f"{_shown(label)}: {_shown(text)}" for label, text in ask.details]
-    lines.append(_always(ask, instance))
-    return "\n".join(lines)
+        parts += [("for", pattern) for pattern in ask.patterns if not _stands_in_details(pattern, ask)]
+    return [*parts, *ask.details]
+
+
+def _permission_text(ask: Permission, instance: Instance) -> str:
+    lines = [f"{_shown(label)}: {_shown(text)}" for label, text in permission_parts(ask)]
+    return "\n".join([*lines, _always(ask, instance)])
 
 
 def _stands_in_details(pattern: str, ask: Permission) -> bool:
@@ -130,19 +136,24 @@ def _always(ask: Permission, instance: Instance) -> str:
     """Say what `always` would let through besides, or why it is not to be had."""
     if ask.always_refused:
         return f"`always` is not possible here: {ask.always_refused}"
-    if instance.rights is not None and "always" not in instance.rights:
+    if is_always_kept_back(instance):
         return "`always` is not let through from afar by the owner of that machine"
     covers = _shown(", ".join(ask.always)) if ask.always else "nothing more than this"
-    means = _pattern_means(ask)
+    means = pattern_means(ask)
     return f"`always` would also allow, {ask.always_means}: {covers}" + (f" ({means})" if means else "")
 
 
-def _pattern_means(ask: Permission) -> str:
-    """Say what the stars of the patterns let through; empty where there are none."""
+def is_always_kept_back(instance: Instance) -> bool:
+    """Tell whether the owner of its machine lets no `always` through from afar."""
+    return instance.rights is not None and "always" not in instance.rights
+
+
+def pattern_means(ask: Permission) -> str:
+    """Say what the stars of the patterns of `always` let through; empty where there are none."""
     if not any("*" in pattern for pattern in ask.always):
         return ""
-    if ask.action in _SHELLS:
-        return _SHELLS[ask.action]
+    if ask.action in SHELLS:
+        return SHELLS[ask.action]
     if "*" in ask.always:
         return f"every {one_line(reveal(ask.action), 40)}, whatever it is for"
     return "`*` stands for whatever follows"
@@ -186,9 +197,14 @@ def _cut(line: str) -> str:
     return f"{shown} [… {len(line) - _LINE_LENGTH:,} characters …]" if len(line) > _LINE_LENGTH else shown
 
 
+def is_diff(lines: Iterable[str]) -> bool:
+    """Tell whether these are the lines of a unified diff."""
+    return any(line.startswith("@@ ") for line in lines)
+
+
 def _changed(lines: list[str]) -> str:
     """Return how many lines a unified diff adds and removes; empty of any other text."""
-    if not any(line.startswith("@@ ") for line in lines):
+    if not is_diff(lines):
         return ""
     added = sum(line.startswith("+") and not line.startswith("+++ ") for line in lines)
     removed = sum(line.startswith("-") and not line.startswith("--- ") for line in lines)

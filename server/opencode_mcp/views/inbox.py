@@ -18,8 +18,8 @@ from opencode_journal.entries import (
     TURN_FAILED,
 )
 from opencode_mcp.views.asks import GIST_LENGTH, gist
+from opencode_mcp.views.digests import digest_of_waiting
 from opencode_mcp.views.rows import Result, Row
-from opencode_mcp.views.shown import HOW_TO_SETTLE
 from opencode_mcp.views.times import age_text
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ MAX_ENDS: Final = 50
 MAX_LISTING: Final = 20_000
 """Asks, ends, and characters of asks in one answer, whatever registers."""
 MESSAGE_ENDS: Final = {
-    MESSAGE_ANSWERED: "your message was delivered, and is done",
-    MESSAGE_FAILED: "your message failed",
-    MESSAGE_EXPIRED: "your message has expired, and was not sent",
+    MESSAGE_ANSWERED: "was delivered, and is done",
+    MESSAGE_FAILED: "failed",
+    MESSAGE_EXPIRED: "has expired, and was not sent",
 }
 _RESULTS: Final = {
     INSTANCE_LOST: "away",
@@ -105,17 +105,19 @@ class InboxView:
     handles: Handles
     shown: Shown
     now: float
+    login: str
+    """Of who reads it: a message that waited is theirs, or somebody else's."""
 
     def waiting_rows(self, asks: Sequence[Waiting]) -> list[WaitingRow]:
         """Return what programs get of asks."""
-        self.handles.prepare("a", [(waiting.instance, waiting.id) for waiting in asks])
+        self.handles.prepare_asks([(each.instance, each.id, digest_of_waiting(each)) for each in asks])
         self.handles.prepare("s", [(waiting.instance, waiting.root) for waiting in asks])
         return [self._waiting_row(waiting) for waiting in asks]
 
     def _waiting_row(self, waiting: Waiting) -> WaitingRow:
         return WaitingRow.model_construct(
             id=waiting.id,
-            handle=self.handles.of_ask(waiting.instance, waiting.id),
+            handle=self.handles.of_ask(waiting.instance, waiting.id, digest_of_waiting(waiting)),
             kind="question" if waiting.is_question else "permission",
             instance=waiting.instance,
             session=waiting.root,
@@ -165,7 +167,7 @@ class InboxView:
         lines = [fence("\n".join(blocks))]
         if parts:
             lines.append(f"Not shown whole: {', '.join(parts)}. `reply` with `ask` and no `answer` lists all of one.")
-        return "\n".join([*lines, HOW_TO_SETTLE])
+        return "\n".join([*lines, self.shown.how_to_settle([row.handle for _, row in asks])])
 
     def ends_text(self, ends: Sequence[tuple[Entry, EndRow]]) -> str:
         """Return what ended, a line each."""
@@ -176,12 +178,16 @@ class InboxView:
             busy = entry.data.get("turns", 0)
             said = "nothing is heard of it any more" + (f", {busy} turns ran" if busy else "")
         elif entry.kind in MESSAGE_ENDS:
-            said = MESSAGE_ENDS[entry.kind]
+            said = f"{self._whose(entry)} {MESSAGE_ENDS[entry.kind]}"
         else:
             is_unseen = entry.data.get("unseen", False)
             said = "it no longer runs; how it ended was not seen, `read` tells" if is_unseen else row.result
         problem = f": {row.problem}" if row.problem else ""
         return f"{_where(row)} · {said}, {age_text(self.now - row.at)}{problem}"
+
+    def _whose(self, entry: Entry) -> str:
+        by = str(entry.data.get("by", ""))
+        return "your message" if by == self.login else f"a message of {one_line(by, _TITLE)}"
 
 
 def _where(row: WaitingRow | EndRow) -> str:

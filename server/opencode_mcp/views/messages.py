@@ -36,6 +36,7 @@ class MessageRow(Row):
     session_handle: str = ""
     since: float
     until: float
+    files: list[str] = []
 
 
 def message_rows(messages: Sequence[Message], handles: Handles) -> list[MessageRow]:
@@ -55,15 +56,13 @@ def _row(message: Message, handles: Handles) -> MessageRow:
         session_handle=handles.of_session(message.instance, message.to) if message.to else "",
         since=message.at,
         until=message.expires,
+        files=[one_line(name, _ABOUT) for name in message.files],
     )
 
 
 def messages_text(rows: Sequence[MessageRow], left_out: int, now: float) -> str:
     """Return the messages, a line each, and how one is cancelled."""
-    lines = [
-        f"{row.handle} · {_where(row)} · {_STEPS[row.step]}, {age_text(now - row.since)} by {row.by} · “{row.about}”"
-        for row in rows
-    ]
+    lines = [_line(row, now) for row in rows]
     waiting = next((row.handle for row in rows if row.step == "waits"), "")
     running = next((row.session_handle for row in rows if row.step == "sent"), "")
     how = [
@@ -72,6 +71,12 @@ def messages_text(rows: Sequence[MessageRow], left_out: int, now: float) -> str:
         f"{left_out} more are not listed." if left_out else "",
     ]
     return "\n".join([fence("\n".join(lines)), " ".join(filter(None, how))])
+
+
+def _line(row: MessageRow, now: float) -> str:
+    step = f"{_STEPS[row.step]}, {age_text(now - row.since)} by {row.by}"
+    files = f" with {', '.join(row.files)}" if row.files else ""
+    return f"{row.handle} · {_where(row)} · {step} · “{row.about}”{files}"
 
 
 def messages_head(steps: Counter[str]) -> str:
@@ -91,8 +96,11 @@ def kept(kept_: Kept) -> tuple[str, SendResult]:
     """Return that a message is kept, for people and for programs."""
     message = kept_.message
     until = moment_text(message.expires)
+    files = (
+        f" with its {len(message.files)} files" if len(message.files) > 1 else " with its file" * len(message.files)
+    )
     text = (
-        f"instance {quote_name(message.instance)}: {kept_.why}. The message is kept as {message.handle} and "
+        f"instance {quote_name(message.instance)}: {kept_.why}. The message is kept as {message.handle}{files} and "
         f"sent once that is possible, or given up after {until}; do not send it again. "
         f"`inbox` lists it and tells of its end; `control` takes it back: action='cancel', value={message.handle!r}."
     )

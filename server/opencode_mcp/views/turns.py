@@ -71,7 +71,8 @@ class SendResult(TurnResult):
 def turned(instance: Instance, outcome: Outcome, shown: Shown) -> tuple[str, TurnResult]:
     """Return how a turn stands, for people and for programs."""
     turn = turn_result(instance, outcome, shown)
-    return turn_text(turn, shown.text(instance, outcome.asks) if outcome.asks else ""), turn
+    asks = shown.text(instance, outcome.asks) if outcome.asks else ""
+    return turn_text(turn, asks, shown.session(instance, turn.session)), turn
 
 
 def replied(
@@ -90,7 +91,7 @@ def replied(
     share = (MAX_TEXT - OWN_WORDS) // max(1, len(replies.outcomes))
     told = [turn_result(instance, outcome, shown, share) for outcome in replies.outcomes]
     # What they ask is listed once, so that all of it is within the bound of one listing.
-    texts += [turn_text(turn, "What it asks stands below.") for turn in told]
+    texts += [turn_text(turn, "What it asks stands below.", shown.session(instance, turn.session)) for turn in told]
     asks = [ask for outcome in replies.outcomes for ask in outcome.asks]
     texts += [shown.text(instance, asks)] if asks else []
     main = next((turn for turn in told if turn.asks), told[0] if told else waiting(instance, [], shown))
@@ -99,9 +100,13 @@ def replied(
     return "\n".join(texts), ReplyResult(**fields, settled=rows)
 
 
-def stopped(instance: Instance, session_id: str | None) -> tuple[str, TurnResult]:
+def stopped(instance: Instance, session_id: str | None, shown: Shown) -> tuple[str, TurnResult]:
     """Return that a session was stopped, or that there was none to stop."""
-    text = f"stopped session {session_id}" if session_id else "nothing ran, so nothing was stopped"
+    text = (
+        f"stopped session {shown.session(instance, session_id)}"
+        if session_id
+        else "nothing ran, so nothing was stopped"
+    )
     turn = TurnResult(instance=instance.name, session=session_id or "", result="stopped" if session_id else "idle")
     return f"{instance.quoted}: {text}.", turn
 
@@ -111,11 +116,14 @@ def upload_asked(link: Link) -> tuple[str, SendResult]:
     return link.told, SendResult(instance="", session="", result="upload", text=link.url, note=link.handle)
 
 
-def sent_to_all(sent: Sequence[tuple[Instance, Outcome | RelayError]]) -> tuple[str, SendResult]:
+def sent_to_all(sent: Sequence[tuple[Instance, Outcome | RelayError]], shown: Shown) -> tuple[str, SendResult]:
     """Return which of several instances took a message; their turns go on by themselves."""
     rows = [_sent_row(instance, outcome) for instance, outcome in sent]
     took = sum(row.result not in NOT_TAKEN for row in rows)
-    lines = [f"{quote_name(row.instance)}: {_sent_text(row)}" for row in rows]
+    sessions = [shown.session(instance, row.session) for (instance, _), row in zip(sent, rows, strict=True)]
+    lines = [
+        f"{quote_name(row.instance)}: {_sent_text(row, session)}" for row, session in zip(rows, sessions, strict=True)
+    ]
     head = f"{took} of {len(rows)} took the message."
     text = [head, *lines, *(["`instances` and `read` show how far they are; do not send it again."] if took else [])]
     return "\n".join(text), SendResult(instance="", session="", result="sent" if took else "refused", sent=rows)
@@ -130,11 +138,11 @@ def _sent_row(instance: Instance, outcome: Outcome | RelayError) -> SentRow:
     )
 
 
-def _sent_text(row: SentRow) -> str:
+def _sent_text(row: SentRow, session: str) -> str:
     if row.problem:
         return f"{row.result}: {fence(row.problem)}"
     note = f" Note: {row.note}." if row.note else ""
-    return f"{row.result}, session {row.session}.{note}"
+    return f"{row.result}, session {session}.{note}"
 
 
 def waiting(instance: Instance, asks: Sequence[Ask], shown: Shown) -> TurnResult:
@@ -148,7 +156,7 @@ def turn_result(instance: Instance, outcome: Outcome, shown: Shown, room: int = 
 
     `room`: characters of the agent's text and problem.
     """
-    hint = f"`read` session {outcome.session_id} with a larger max_chars for all of it"
+    hint = f"`read` session {shown.session(instance, outcome.session_id)} with a larger max_chars for all of it"
     problem = one_line(outcome.problem, min(_PROBLEM, max(_LEAST, room)))
     return TurnResult(
         instance=instance.name,
@@ -162,12 +170,12 @@ def turn_result(instance: Instance, outcome: Outcome, shown: Shown, room: int = 
     )
 
 
-def turn_text(turn: TurnResult, asks: str) -> str:
+def turn_text(turn: TurnResult, asks: str, session: str) -> str:
     """Return a turn's result for the model: our words outside of the delimiters, the instance's inside.
 
-    `asks`: the text of those that it waits for.
+    `asks`: the text of those that it waits for. `session`: its handle.
     """
-    where = f"instance {quote_name(turn.instance)}, session {turn.session}"
+    where = f"instance {quote_name(turn.instance)}, session {session}"
     if turn.when == "steer":
         where += " (sent into the running turn)"
     said = [fence(turn.text)] if turn.text else []
@@ -181,18 +189,18 @@ def turn_text(turn: TurnResult, asks: str) -> str:
                 f"{where}: still working; it goes on by itself. So far:",
                 *(said or ["(nothing yet)"]),
                 *trouble,
-                f"Pick it up with `read` (session {turn.session}); do not send the message again.",
+                f"Pick it up with `read` (session {session}); do not send the message again.",
             ]
         case "queued":
             lines = [
                 f"{where}: queued; it begins after what runs there now.",
-                f"Pick its answer up with `read` (session {turn.session}); do not send the message again.",
+                f"Pick its answer up with `read` (session {session}); do not send the message again.",
             ]
         case "lost":
             lines = [
                 f"{where}: nothing is heard of it any more: {fence(turn.problem)}",
                 *said,
-                f"Once it can be reached, `read` (session {turn.session}) shows what became of it.",
+                f"Once it can be reached, `read` (session {session}) shows what became of it.",
                 "Do not send the message again.",
             ]
         case "failed":

@@ -52,7 +52,7 @@ KINDS: Final = (
     Kind(re.compile(r"ssh/ssh_host_[a-z0-9]{1,20}_key"), "root", "root", 0o600, 64 * 1024),
     Kind(re.compile(r"ssh/ssh_host_[a-z0-9]{1,20}_key\.pub"), "root", "root", 0o644, 64 * 1024),
     Kind(re.compile(r"gateway/gateway\.sqlite3"), "gateway", "gateway", 0o600, MAX_BYTES),
-    Kind(re.compile(r"gateway/users\.json"), "gateway", "gateway", 0o600, 64 * 1024 * 1024),
+    Kind(re.compile(r"gateway/(users|notify)\.json"), "gateway", "gateway", 0o600, 64 * 1024 * 1024),
     Kind(re.compile(r"gateway/[a-z]{1,20}\.key"), "gateway", "gateway", 0o600, 64 * 1024),
 )
 

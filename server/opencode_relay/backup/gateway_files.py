@@ -22,7 +22,7 @@ from typing import Final
 
 from opencode_relay.backup.tar import pack, unpack
 
-_WANTED: Final = re.compile(r"gateway\.sqlite3|users\.json|[a-z]{1,20}\.key")
+_WANTED: Final = re.compile(r"gateway\.sqlite3|users\.json|notify\.json|[a-z]{1,20}\.key")
 _DATABASE: Final = ".sqlite3"
 _JOURNAL: Final = slice(18, 20)
 """Of a database file: who writes and who reads it uses a write-ahead log (2) or none (1)."""

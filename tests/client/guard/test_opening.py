@@ -164,7 +164,7 @@ async def test_a_directory_is_opened_seen_and_closed(laptop: Laptop) -> None:
     assert api not in laptop.seen()
     assert await laptop.open("~/work/api") == {"directory": api, "name": "box-api", "opened": True}
     told = (await laptop.guard.client.get(DOCUMENT)).json()
-    assert {"path": api, "name": "box-api", "opened": True} in told["directories"]
+    assert {"path": api, "name": "box-api", "opened": True, "afar": True} in told["directories"]
     assert {"open", "close"} <= set(told["verbs"])
     assert f"opened from afar: {api}, as 'box-api'" in laptop.guard.said
     for same in (api, f"{api}/", "~/work/api/", f"{laptop.work}/in"):

@@ -7,63 +7,40 @@ import json
 import os
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import http_ece  # type: ignore[import-untyped]  # has no types
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from opencode_notify.errors import BadSettings
 from opencode_notify.kinds import outlet_of
 from opencode_notify.notice import ACCEPTED, Notice
 from opencode_notify.web_push_crypto import MAX_PLAINTEXT, encrypted, new_vapid_key
+from support.fake_browser import FakeBrowser, text
 
 if TYPE_CHECKING:
-    from support.fake_receiver import Received, Receiver
+    from support.fake_receiver import Receiver
 
 ASK = Notice(id="a3.open", title="laptop needs you ✓", body="shell", priority=4, url="https://relay.example.org/a/3")
-
-
-def text(value: bytes) -> str:
-    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
 def unpacked(value: str) -> bytes:
     return base64.urlsafe_b64decode(value + "=" * (-len(value) % 4))
 
 
-class Browser:
-    """A subscription, and what its browser makes of a push."""
-
-    def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self.point = self._key.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
-        self.secret = os.urandom(16)
-
-    def settings(self, server: Receiver) -> dict[str, object]:
-        return {
-            "kind": "web_push",
-            "endpoint": server.url() + "/push/very-secret",
-            "p256dh": text(self.point),
-            "auth": text(self.secret),
-            "vapid_key": new_vapid_key(),
-            "contact": "mailto:ann@example.org",
-        }
-
-    def opened(self, body: bytes) -> bytes:
-        plain: bytes = http_ece.decrypt(body, private_key=self._key, auth_secret=self.secret, version="aes128gcm")
-        return plain
-
-    def read(self, got: Received) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(self.opened(got.body))
-        return told
+def settings_of(browser: FakeBrowser, server: Receiver) -> dict[str, object]:
+    return {
+        "kind": "web_push",
+        **browser.subscription(server),
+        "vapid_key": new_vapid_key(),
+        "contact": "mailto:ann@example.org",
+    }
 
 
 async def test_the_browser_reads_the_notice(server: Receiver) -> None:
-    browser = Browser()
-    assert await outlet_of(browser.settings(server), server.network()).send(ASK) == ACCEPTED
+    browser = FakeBrowser()
+    assert await outlet_of(settings_of(browser, server), server.network()).send(ASK) == ACCEPTED
     (got,) = server.got
     assert browser.read(got) == {
         "id": "a3.open",
@@ -83,7 +60,7 @@ async def test_the_browser_reads_the_notice(server: Receiver) -> None:
 
 
 async def test_the_push_service_verifies_who_sends(server: Receiver) -> None:
-    await outlet_of(Browser().settings(server), server.network()).send(ASK)
+    await outlet_of(settings_of(FakeBrowser(), server), server.network()).send(ASK)
     scheme, _, rest = server.got[0].headers["authorization"].partition(" ")
     given = dict(part.strip().split("=", 1) for part in rest.split(","))
     signed, _, signature = given["t"].rpartition(".")
@@ -98,8 +75,8 @@ async def test_the_push_service_verifies_who_sends(server: Receiver) -> None:
 
 
 async def test_a_repeat_takes_the_place_of_the_first_and_a_withdrawal_says_so(server: Receiver) -> None:
-    browser = Browser()
-    outlet = outlet_of(browser.settings(server), server.network())
+    browser = FakeBrowser()
+    outlet = outlet_of(settings_of(browser, server), server.network())
     await outlet.send(ASK)
     await outlet.send(ASK)
     await outlet.withdraw(ASK)
@@ -112,8 +89,8 @@ async def test_a_repeat_takes_the_place_of_the_first_and_a_withdrawal_says_so(se
 
 @pytest.mark.parametrize("letter", ["x", "é", "\x01", "😀", "\ud800"])
 async def test_a_long_text_is_cut_so_that_the_push_fits(server: Receiver, letter: str) -> None:
-    browser = Browser()
-    outlet = outlet_of(browser.settings(server), server.network())
+    browser = FakeBrowser()
+    outlet = outlet_of(settings_of(browser, server), server.network())
     assert await outlet.send(replace(ASK, body=letter * 100_000, title="t" * 10_000)) == ACCEPTED
     (got,) = server.got
     assert 3_900 < len(got.body) <= 4_096
@@ -121,7 +98,7 @@ async def test_a_long_text_is_cut_so_that_the_push_fits(server: Receiver, letter
 
 
 async def test_what_cannot_be_made_to_fit_is_not_sent(server: Receiver) -> None:
-    receipt = await outlet_of(Browser().settings(server), server.network()).send(replace(ASK, id="x" * 5_000))
+    receipt = await outlet_of(settings_of(FakeBrowser(), server), server.network()).send(replace(ASK, id="x" * 5_000))
     assert "too long" in receipt.reason
     assert server.got == []
 
@@ -129,13 +106,13 @@ async def test_what_cannot_be_made_to_fit_is_not_sent(server: Receiver) -> None:
 @pytest.mark.parametrize("status", [404, 410])
 async def test_a_subscription_that_ended_is_gone(server: Receiver, status: int) -> None:
     server.behaviour = status
-    receipt = await outlet_of(Browser().settings(server), server.network()).send(ASK)
+    receipt = await outlet_of(settings_of(FakeBrowser(), server), server.network()).send(ASK)
     assert (receipt.gone, receipt.retry) == (True, False)
     assert "very-secret" not in receipt.reason
 
 
 def test_what_is_longer_than_a_record_is_refused_and_the_longest_fits() -> None:
-    browser = Browser()
+    browser = FakeBrowser()
     longest = os.urandom(MAX_PLAINTEXT)
     body = encrypted(longest, browser.point, browser.secret)
     assert (browser.opened(body), len(body)) == (longest, 4_096)
@@ -157,6 +134,6 @@ def test_what_is_longer_than_a_record_is_refused_and_the_longest_fits() -> None:
 )
 def test_a_wrong_subscription_is_named_and_not_quoted(server: Receiver, name: str, value: str) -> None:
     with pytest.raises(BadSettings) as refused:
-        outlet_of({**Browser().settings(server), name: value})
+        outlet_of({**settings_of(FakeBrowser(), server), name: value})
     assert str(refused.value).startswith(f"{name}: ")
     assert "very-secret" not in str(refused.value)

@@ -124,10 +124,12 @@ class Person:
         while True:
             row = await self.to_decide.get()
             # Of one whose machine is away only a few words are known.
-            said = await self._as_it_is(row["instance"], row["id"]) if row.get("away") else row["summary"]
-            await self._decide(row["instance"], row["id"], said)
+            shown = row["handle"], row["summary"]
+            shown = await self._as_it_is(row["instance"], row["id"]) if row.get("away") else shown
+            await self._decide(row["instance"], row["id"], *shown)
 
-    async def _decide(self, machine: str, ask: str, said: str) -> None:
+    async def _decide(self, machine: str, ask: str, handle: str, said: str) -> None:
+        """Decide on what was shown under a handle, whatever others are shown meanwhile."""
         decision = self.random.choice(("once", "once", "reject"))
         if decision == "once" and self.changing is not None and self.random.random() < 0.2:
             self.changing(machine, ask)
@@ -135,7 +137,7 @@ class Person:
             # Noted before: what a call that is cut off meant counts too.
             self.ledger.meant.setdefault(ask, set()).add((said, decision))
             try:
-                answer = await self._any().call("reply", instance=machine, ask=ask, answer=decision)
+                answer = await self._any().call("reply", instance=machine, ask=handle, answer=decision)
             except ServerDied:
                 self.ledger.outcomes["reply: server died"] += 1
                 continue
@@ -144,7 +146,7 @@ class Person:
                 return
             if "not shown whole" in answer.text:
                 self.ledger.outcomes["reply: changed"] += 1
-                said = await self._as_it_is(machine, ask) or said
+                handle, said = await self._as_it_is(machine, ask)
             elif _is_settled(answer):
                 self.ledger.outcomes["reply: settled before"] += 1
                 return
@@ -153,10 +155,13 @@ class Person:
                 await self._pause(number)
         raise AssertionError(f"{ask} of {machine} could not be settled")
 
-    async def _as_it_is(self, machine: str, ask: str) -> str:
-        """Have an ask shown; return what it says, or nothing if it is over."""
+    async def _as_it_is(self, machine: str, ask: str) -> tuple[str, str]:
+        """Have an ask shown; return what it is called and says, or its id and nothing if it is over."""
         answer = await self._until_had(lambda server: server.call("reply", instance=machine, ask=ask), _is_settled)
-        return "" if answer.is_error else next(str(row["summary"]) for row in answer.structured["asks"])
+        if answer.is_error:
+            return ask, ""
+        (row,) = answer.structured["asks"]
+        return str(row["handle"]), str(row["summary"])
 
     # -- any server ----------------------------------------------------------------------------------------------
 

@@ -77,10 +77,15 @@ class Controls1:
         del directory
         raise Refused(f"OpenCode 1 runs in one directory, so no other one can be opened there. {_AT_THE_DESK}")
 
-    async def close(self, directory: str) -> bool:
+    def check_close(self, directory: str) -> None:
         """Refuse, as `open` does."""
         del directory
         raise Refused("OpenCode 1 ends at the desk, where it was started. Nothing was closed")
+
+    async def close(self, directory: str) -> bool:
+        """Refuse, too."""
+        self.check_close(directory)
+        return False
 
     async def _change(self, method: str, path: str, body: Mapping[str, object]) -> object:
         return await self._client.call(method, path, body=body, limit=LARGE_BODY)

@@ -382,6 +382,7 @@ class Message(Wire):
             ended=info.ended if info.role == "assistant" else "",
             answers=info.parent_id,
             error=info.error.describe() if info.error else "",
+            is_stopped=info.error is not None and info.error.is_stop,
             agent=info.agent or info.mode,
             model=info.model_name(),
             variant=info.model.chosen_variant(),

@@ -62,6 +62,10 @@ class Controls2:
         """See `Controls.open`."""
         return await open_directory(self._calls.client, self._calls.guard, directory)
 
+    def check_close(self, directory: str) -> None:
+        """See `Controls.check_close`."""
+        self._calls.guard.check_close(directory)
+
     async def close(self, directory: str) -> bool:
         """See `Controls.close`."""
         return await close_directory(self._calls.client, self._calls.guard, directory)

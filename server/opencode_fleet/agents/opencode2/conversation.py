@@ -45,6 +45,7 @@ def _message(entry: wire.Message, session_id: str, prompt_id: str) -> Message | 
             answers=prompt_id,
             # While the model is asked again, what failed is no end.
             error=entry.error.describe() if entry.error and entry.retry is None else "",
+            is_stopped=entry.error is not None and entry.error.is_interruption,
             retry=entry.retry.describe() if entry.retry else "",
             agent=entry.agent,
             model=entry.model.name(),

@@ -1,0 +1,1 @@
+"""What `make release` builds, and how: run by `python -m support.release`."""
