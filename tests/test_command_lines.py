@@ -33,6 +33,19 @@ PROGRAMS = {
 TELLS = re.compile(r"list|known|status|sessions|clients|refusals|doctor|tools|check|passkeys|rules")
 """Commands that tell how something is."""
 CHANGES = "Change nothing; "
+WITHOUT = """
+import sys
+from importlib.metadata import entry_points
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name == {package!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Missing())
+sys.argv = {words!r}
+(program,) = entry_points(group="console_scripts", name=sys.argv[0])
+program.load()()
+"""
+"""A program, in a Python where one package is not installed."""
 RULES = Path(__file__).parents[1] / "docs" / "command-lines.md"
 
 
@@ -65,8 +78,7 @@ ALL = [found for name, program in PROGRAMS.items() for found in commands((name,)
 LEAVES = [found for found in ALL if not isinstance(found.command, click.Group)]
 
 
-def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    program, *arguments = words
+def run(program: str | Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(Path(sys.executable).parent / program), *arguments],
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent", **environment},
@@ -138,6 +150,26 @@ def test_bad_settings_are_one_line_and_exit_code_two(
     refused = run(*words, RELAY_PORTS="80", TRANSPORT="pigeon")
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1), refused.stderr
     assert refused.stderr.startswith(f"{words[0]}: ")
+
+
+@pytest.mark.parametrize(
+    ("package", "words", "remedy"),
+    [
+        ("psutil", ("opencode-connected", "service", "status"), "."),
+        ("psutil", ("opencode-relay", "doctor"), "."),
+        ("mcp", ("opencode-mcp", "call", "instances"), "'.[server]'"),
+        ("jinja2", ("opencode-mcp", "--page"), "'.[server]'"),
+        ("argon2", ("opencode-gateway", "users", "list"), "'.[gateway]'"),
+        ("fastmcp", ("opencode-gateway", "serve"), "'.[gateway]'"),
+    ],
+)
+def test_a_package_that_is_missing_is_one_line_that_says_what_to_install(
+    package: str, words: tuple[str, ...], remedy: str
+) -> None:
+    ended = run(sys.executable, "-c", WITHOUT.format(package=package, words=list(words)))
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1), ended.stderr
+    assert ended.stderr.startswith(f"{words[0]}: {package} is not installed")
+    assert ended.stderr.endswith(f" pipx install --force {remedy}\n")
 
 
 def documents() -> list[tuple[str, ...]]:

@@ -26,7 +26,7 @@ COMMANDS: Final = {
     "notify": "Say how people are told what needs them: which outlets, and whether these work.",
     "backup": "Copy the database to a new FILE while the service runs.",
 }
-"""Each is the click command of its name, in the module of its name in `commands/`; and the first sentence of its help."""
+"""Commands, each in the module of its name in `commands/`, with the first sentence of its help."""
 
 
 class _Commands(Program):

@@ -10,6 +10,7 @@ import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from support import mcp_client
@@ -133,6 +134,22 @@ def test_without_its_extra_the_command_says_in_one_line_what_to_install(package:
         f"opencode-mcp: {package} is not installed: it comes with the extra server. In a clone of opencode-relay: "
         "pipx install --force '.[server]'\n"
     )
+
+
+def test_with_page_it_serves_pages_until_it_is_interrupted(tmp_path: Path) -> None:
+    environment = {**os.environ, "RELAY_REGISTRY_DIR": str(tmp_path)}
+    with subprocess.Popen([SERVER_COMMAND, "--page"], stdout=subprocess.PIPE, env=environment) as server:
+        assert server.stdout is not None
+        link = server.stdout.readline().decode().split()[-1]
+        assert httpx.get(link, timeout=30).headers["location"] == "/inbox"
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 0
+
+
+def test_it_serves_pages_or_runs_a_command() -> None:
+    ended = run(str(SERVER_COMMAND), "--page", "tools")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "opencode-mcp: --page is for serving, not for commands; see `opencode-mcp --help`\n"
 
 
 def test_it_says_its_version_and_what_it_takes_without_starting() -> None:
