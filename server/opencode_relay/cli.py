@@ -154,11 +154,11 @@ def restore(etc: Path, *, file: Path, check: bool, replace: bool, host_keys: Pat
 @click.pass_context
 def doctor(context: click.Context, *, as_json: bool) -> None:
     """Look at the whole relay, and say what to mend; exit with 1 if something is to be mended."""
+    require_root()
     from opencode_common.finding import is_sound, to_json, to_text
     from opencode_relay.doctor.examination import examine
     from opencode_relay.doctor.relay import Gateway, Relay
 
-    require_root()
     findings = examine(Relay(context.obj, load_settings(context.obj), Gateway.read()))
     click.echo(to_json(findings) if as_json else to_text(findings))
     context.exit(0 if is_sound(findings) else 1)
