@@ -50,9 +50,9 @@ configuration directory:
 
 \b
 Exit codes: OpenCode's own once it runs; before that, and for the commands:
-  0 fine   1 something is wrong   2 usage or settings   3 no usable OpenCode
+  0 it worked   1 it did not, or a check failed   2 usage or settings   3 no usable OpenCode
   4 the relay refuses   5 the name is taken   6 the registry directory is unsafe
-  126 OpenCode cannot be executed   127 what it is run by is not there
+  126 OpenCode cannot be executed   127 what it is run by is not there   130 interrupted
 """
 
 _ENROLL_HELP = """Make this machine known to a provisioned relay.
@@ -91,7 +91,7 @@ For fish:                opencode-connected completion fish | source
 )
 @click.option("--headless", is_flag=True, help="Reachable, without a full-screen interface.")
 @click.option("--local", is_flag=True, help="Register on this machine even if RELAY_SSH_CMD is set.")
-@click.version_option(package_name="opencode-relay", prog_name=PROGRAM)
+@click.version_option(package_name="opencode-relay", prog_name=PROGRAM, message="%(prog)s %(version)s")
 @click.pass_context
 def cli(context: click.Context, *, headless: bool, local: bool) -> None:
     """Start OpenCode, or leave it to the command that was named."""
@@ -108,7 +108,7 @@ def cli(context: click.Context, *, headless: bool, local: bool) -> None:
     _exit_like(launch(settings.load(), what, _say))
 
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for programs instead of text.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of text.")
 
 
 @cli.command()
@@ -265,11 +265,27 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         split = given.index("--")
         given, for_opencode = given[:split], given[split + 1 :]
     try:
-        cli.main(given, prog_name=PROGRAM, obj=for_opencode)
+        # Not as a program of its own: click's words for a usage error are three lines.
+        code = cli.main(given, prog_name=PROGRAM, obj=for_opencode, standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else PROGRAM
+        _say(f"{error.format_message().rstrip('.')}; see `{where} --help`")
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(128 + signal.SIGINT)
     except LauncherError as error:
         _say(str(error))
         sys.exit(error.exit_code)
-    sys.exit(0)
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if not package or package.startswith("opencode_"):
+            raise
+        _say(f"{package} is not installed. In a clone of opencode-relay: pipx install --force .")
+        sys.exit(2)
+    sys.exit(code if isinstance(code, int) else 0)
 
 
 def _finish(result: Result, *, as_json: bool) -> NoReturn:

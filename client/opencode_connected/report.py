@@ -56,6 +56,11 @@ class Report:
         self._is_closed = False
         self._write()
 
+    @property
+    def was_named(self) -> bool:
+        """Whether the instance got as far as having a name."""
+        return self._state.name is not None
+
     def log(self, message: str) -> None:
         """Note what happened."""
         LOGGER.info("%s", message)

@@ -137,7 +137,10 @@ class Fleet:
                 )
         if not instances:
             raise NoSuchInstance(self.absence())
-        raise NoSuchInstance(f"no instance is named {one_line(name, 64)!r}; there are: {_listed(instances)}")
+        told = f"no instance is named {one_line(name, 64)!r}"
+        if near := [each for each in instances if folded and folded in each.name.casefold()]:
+            told += f"; the name of an enrolled machine's instance may be shortened only at its end: {_listed(near)}"
+        raise NoSuchInstance(f"{told}; there are: {_listed(instances)}")
 
     async def find_live(self, name: str) -> Instance:
         """Return the instance that `name` means, once its state is known.

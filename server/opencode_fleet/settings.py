@@ -52,6 +52,10 @@ class Settings:
     uploads_url: str = ""
     """`RELAY_UPLOADS_URL`: where that page is; what comes behind it is the secret of one upload."""
 
+    def called_by_its_account(self) -> Settings:
+        """Return them for a server that has no parent: whoever calls it is the account that it runs as."""
+        return replace(self, callers_told=False)
+
 
 def _whole_number(value: str) -> int | None:
     # Beyond some thousand digits int() has an error of its own.

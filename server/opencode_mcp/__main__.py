@@ -1,7 +1,5 @@
 """`python -m opencode_mcp`."""
 
-import sys
-
 from opencode_mcp.cli import main
 
-sys.exit(main())
+main()

@@ -2,190 +2,210 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import logging
 import sys
-from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import click
+
+from opencode_common.command_line import json_option, program, show
 from opencode_relay.agent import Agent
 from opencode_relay.clients import parse_wanted
 from opencode_relay.enrolment import Enrolment, locked, require_root
-from opencode_relay.errors import RelayError
+from opencode_relay.errors import ConfigError, RelayError
 from opencode_relay.join import HOST_KEY, join_line, read_host_key
 from opencode_relay.listing import Listing
-from opencode_relay.revoking import revoke
+from opencode_relay.revoking import revoke as revoke_client
 from opencode_relay.settings import ETC, account, load_settings
 from opencode_relay.systemd import JournalFormatter, listening_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from opencode_relay.backup.host import Host
     from opencode_relay.enrolment import Outcome
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; return its exit code: 0, 1 for what a person must mend, 2 for a wrong command line."""
-    options = _parser().parse_args(arguments)
-    try:
-        code: int = options.verb(options) or 0
-    except RelayError as error:
-        print(f"opencode-relay: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"opencode-relay: {error.filename or 'the system'}: {error.strerror}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return code
+PROGRAM: Final = "opencode-relay"
+_file = click.argument("file", type=click.Path(path_type=Path))
+_host_keys = click.option(
+    "--host-keys",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default=HOST_KEY.parent,
+    show_default=True,
+    help="Where sshd's lie.",
+)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("opencode-relay", description=__doc__)
-    parser.add_argument("--version", action="version", version=version("opencode-relay"))
-    parser.add_argument(
-        "--etc", type=Path, default=ETC, metavar="DIR", help="where relay.json lies (default: %(default)s)"
-    )
-    verbs = parser.add_subparsers(required=True, metavar="COMMAND")
-    verb = verbs.add_parser("agent", help="serve the clients; started by systemd")
-    verb.set_defaults(verb=_agent)
-    verb = verbs.add_parser("apply", help="enrol exactly the clients of the JSON on standard input")
-    verb.add_argument("--check", action="store_true", help="change nothing, say what would change")
-    verb.set_defaults(verb=_apply)
-    verb = verbs.add_parser("revoke", help="remove a client, cut its sessions, and refuse its key from now on")
-    verb.add_argument("name")
-    verb.set_defaults(verb=_revoke)
-    verb = verbs.add_parser("unrevoke", help="let a revoked key be enrolled again")
-    verb.add_argument(
-        "key", help="its fingerprint, SHA256:…, or the name of the client, if only one key of it is revoked"
-    )
-    verb.set_defaults(verb=_unrevoke)
-    verb = verbs.add_parser("clients", help="list who is enrolled and what is registered")
-    verb.add_argument("--json", action="store_true", help="for programs")
-    verb.set_defaults(verb=_clients)
-    verb = verbs.add_parser(
-        "backup", help="write what is not derived to a new FILE: clients, host keys, the gateway's data"
-    )
-    verb.add_argument("file", type=Path, metavar="FILE", help="- for standard output")
-    verb.add_argument("--check", action="store_true", help="read FILE, and say what is in it")
-    _add_host_keys(verb)
-    verb.set_defaults(verb=_backup)
-    verb = verbs.add_parser("restore", help="put a backup back, then run relay.yml")
-    verb.add_argument("file", type=Path, metavar="FILE")
-    verb.add_argument("--check", action="store_true", help="change nothing, say what is in FILE")
-    verb.add_argument("--replace", action="store_true", help="also over what this relay has by now")
-    _add_host_keys(verb)
-    verb.set_defaults(verb=_restore)
-    verb = verbs.add_parser("doctor", help="look at the whole relay, and say what to mend")
-    verb.add_argument("--json", action="store_true", help="for programs")
-    verb.set_defaults(verb=_doctor)
-    verb = verbs.add_parser("join", help="print the line that a client gives to `opencode-connected enroll --join`")
-    verb.add_argument("name")
-    verb.add_argument("--host", required=True, help="of this relay, as the client reaches it")
-    verb.add_argument("--port", type=int, default=22, help="of its sshd (default: %(default)s)")
-    verb.add_argument(
-        "--host-key-file", type=Path, default=HOST_KEY, metavar="FILE", help="sshd's own (default: %(default)s)"
-    )
-    verb.set_defaults(verb=_join)
-    return parser
+@program(PROGRAM, errors=(RelayError, OSError), settings_errors=(ConfigError,))
+@click.option(
+    "--etc",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    default=ETC,
+    show_default=True,
+    help="Where relay.json lies.",
+)
+@click.pass_context
+def cli(context: click.Context, *, etc: Path) -> None:
+    """Serve the enrolled machines of a provisioned relay, and administer who is enrolled."""
+    context.obj = etc
 
 
-def _add_host_keys(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--host-keys",
-        type=Path,
-        default=HOST_KEY.parent,
-        metavar="DIR",
-        help="where sshd's lie (default: %(default)s)",
-    )
-
-
-def _agent(options: argparse.Namespace) -> None:
+@cli.command()
+@click.pass_obj
+def agent(etc: Path) -> None:
+    """Serve the clients; systemd starts it."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JournalFormatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    settings = load_settings(options.etc)
+    settings = load_settings(etc)
     listener = listening_socket()
     uid = account(settings.tunnel_user).pw_uid
 
     async def serve() -> None:
-        await Agent(settings, options.etc / "clients.json", listener, uid).run()
+        await Agent(settings, etc / "clients.json", listener, uid).run()
 
     asyncio.run(serve())
 
 
-def _apply(options: argparse.Namespace) -> None:
+@cli.command()
+@click.option("--check", is_flag=True, help="Change nothing; tell what would change.")
+@json_option()
+@click.pass_obj
+def apply(etc: Path, *, check: bool, as_json: bool) -> None:
+    """Enrol exactly the clients of the JSON on standard input.
+
+    Clients that it does not name are removed, and their sessions end. Their ports are kept for them.
+    """
     wanted = parse_wanted(sys.stdin.buffer.read())
-    _change(options, lambda enrolment: enrolment.apply(wanted, check=options.check))
+    _change(etc, lambda enrolment: enrolment.apply(wanted, check=check), as_json=as_json)
 
 
-def _revoke(options: argparse.Namespace) -> None:
-    print(json.dumps(revoke(options.etc, options.name).to_dict()))
+@cli.command()
+@click.argument("name")
+@json_option()
+@click.pass_obj
+def revoke(etc: Path, *, name: str, as_json: bool) -> None:
+    """Remove a client, cut its sessions, and refuse its key from now on."""
+    _show_outcome(revoke_client(etc, name), as_json=as_json)
 
 
-def _unrevoke(options: argparse.Namespace) -> None:
-    _change(options, lambda enrolment: enrolment.unrevoke(options.key))
+@cli.command()
+@click.argument("key")
+@json_option()
+@click.pass_obj
+def unrevoke(etc: Path, *, key: str, as_json: bool) -> None:
+    """Let a revoked key be enrolled again.
+
+    KEY is its fingerprint, SHA256:…, or the name of the client, if only one key of it is revoked.
+    """
+    _change(etc, lambda enrolment: enrolment.unrevoke(key), as_json=as_json)
 
 
-def _change(options: argparse.Namespace, change: Callable[[Enrolment], Outcome]) -> None:
-    settings = load_settings(options.etc)
-    with locked(options.etc):
-        outcome = change(Enrolment(options.etc, settings))
-    print(json.dumps(outcome.to_dict()))
+@cli.command()
+@json_option()
+@click.pass_obj
+def clients(etc: Path, *, as_json: bool) -> None:
+    """List who is enrolled, and what is registered."""
+    settings = load_settings(etc)
+    listing = Listing.read(Enrolment(etc, settings).state, settings)
+    show(listing.to_text(), listing.to_dict(), as_json=as_json)
 
 
-def _clients(options: argparse.Namespace) -> None:
-    settings = load_settings(options.etc)
-    listing = Listing.read(Enrolment(options.etc, settings).state, settings)
-    print(json.dumps(listing.to_dict()) if options.json else listing.to_text())
+@cli.command()
+@_file
+@click.option("--check", is_flag=True, help="Change nothing; read FILE, and tell what is in it.")
+@_host_keys
+@click.pass_obj
+def backup(etc: Path, *, file: Path, check: bool, host_keys: Path) -> None:
+    """Write what is not derived to a new FILE: clients, host keys, the gateway's data.
 
-
-def _backup(options: argparse.Namespace) -> None:
+    With - as FILE it goes to standard output.
+    """
     from opencode_relay.backup.commands import back_up, describe
 
-    if options.check:
-        print(describe(options.file))
+    if check:
+        click.echo(describe(file))
         return
-    told = back_up(_host(options), options.file)
-    print(told, file=sys.stderr if str(options.file) == "-" else sys.stdout)
+    told = back_up(_host(etc, host_keys), file)
+    click.echo(told, err=str(file) == "-")
 
 
-def _restore(options: argparse.Namespace) -> None:
-    from opencode_relay.backup.commands import describe, restore
+@cli.command()
+@_file
+@click.option("--check", is_flag=True, help="Change nothing; tell what is in FILE.")
+@click.option("--replace", is_flag=True, help="Also over what this relay has by now.")
+@_host_keys
+@click.pass_obj
+def restore(etc: Path, *, file: Path, check: bool, replace: bool, host_keys: Path) -> None:
+    """Put a backup back. Afterwards, run the playbook relay.yml."""
+    from opencode_relay.backup.commands import describe
+    from opencode_relay.backup.commands import restore as put_back
 
-    if options.check:
-        print(describe(options.file))
-    else:
-        print(restore(_host(options), options.file, replace=options.replace).to_text())
+    told = describe(file) if check else put_back(_host(etc, host_keys), file, replace=replace).to_text()
+    click.echo(told)
 
 
-def _doctor(options: argparse.Namespace) -> int:
-    require_root()
+@cli.command()
+@json_option()
+@click.pass_context
+def doctor(context: click.Context, *, as_json: bool) -> None:
+    """Look at the whole relay, and say what to mend; exit with 1 if something is to be mended."""
     from opencode_common.finding import is_sound, to_json, to_text
     from opencode_relay.doctor.examination import examine
     from opencode_relay.doctor.relay import Gateway, Relay
 
-    findings = examine(Relay(options.etc, load_settings(options.etc), Gateway.read()))
-    print(to_json(findings) if options.json else to_text(findings))
-    return 0 if is_sound(findings) else 1
+    require_root()
+    findings = examine(Relay(context.obj, load_settings(context.obj), Gateway.read()))
+    click.echo(to_json(findings) if as_json else to_text(findings))
+    context.exit(0 if is_sound(findings) else 1)
 
 
-def _host(options: argparse.Namespace) -> Host:
+@cli.command()
+@click.argument("name")
+@click.option("--host", required=True, help="Of this relay, as the client reaches it.")
+@click.option("--port", type=click.IntRange(1, 65535), default=22, show_default=True, help="Of its sshd.")
+@click.option(
+    "--host-key-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    default=HOST_KEY,
+    show_default=True,
+    help="Sshd's own.",
+)
+@click.pass_obj
+def join(etc: Path, *, name: str, host: str, port: int, host_key_file: Path) -> None:
+    """Print the line that a client gives to `opencode-connected enroll --join`."""
+    settings = load_settings(etc)
+    client = Enrolment(etc, settings).state.get(name)
+    host_key = read_host_key(host_key_file)
+    click.echo(join_line(client, host=host, port=port, user=settings.tunnel_user, host_key=host_key))
+
+
+def main() -> None:
+    """Run the command line, and end the process with its exit code."""
+    cli.main(prog_name=PROGRAM)
+
+
+def _change(etc: Path, change: Callable[[Enrolment], Outcome], *, as_json: bool) -> None:
+    settings = load_settings(etc)
+    with locked(etc):
+        outcome = change(Enrolment(etc, settings))
+    _show_outcome(outcome, as_json=as_json)
+
+
+def _show_outcome(outcome: Outcome, *, as_json: bool) -> None:
+    show(outcome.to_text(), outcome.to_dict(), as_json=as_json)
+
+
+def _host(etc: Path, host_keys: Path) -> Host:
     from opencode_relay.backup.host import Host
 
-    return Host(options.etc, load_settings(options.etc), options.host_keys)
-
-
-def _join(options: argparse.Namespace) -> None:
-    settings = load_settings(options.etc)
-    client = Enrolment(options.etc, settings).state.get(options.name)
-    host_key = read_host_key(options.host_key_file)
-    print(join_line(client, host=options.host, port=options.port, user=settings.tunnel_user, host_key=host_key))
+    return Host(etc, load_settings(etc), host_keys)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

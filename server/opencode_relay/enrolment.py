@@ -45,7 +45,7 @@ class Outcome:
     cut: int
 
     def to_dict(self) -> dict[str, object]:
-        """Return what the command prints as JSON."""
+        """Return it as JSON is made of."""
         clients = [
             {"name": client.name, "first": client.first, "last": client.last, "fingerprint": client.fingerprint}
             for client in self.state.clients
@@ -58,6 +58,14 @@ class Outcome:
             "cut": self.cut,
             "clients": clients,
         }
+
+    def to_text(self) -> str:
+        """Return it for a terminal; the last line is `changed` or `nothing to change`."""
+        told = {"added": self.added, "removed": self.removed, "another key": self.rekeyed}
+        lines = [f"{what}: {', '.join(names)}" for what, names in told.items() if names]
+        if self.cut:
+            lines.append(f"connections cut: {self.cut}")
+        return "\n".join([*lines, "changed" if self.changed else "nothing to change"])
 
 
 class Incomplete(EnrolmentError):

@@ -61,6 +61,9 @@ def test_an_instance_is_registered_while_it_runs_and_ends_with_the_shell_back_in
         eventually(lambda: "\x1b[?1049h" in shell.screen, "the interface is on the screen")
         launcher.send_signal(signal.SIGTERM)
         eventually(lambda: "code=0" in shell.screen, "the shell is back with OpenCode's exit code")
+        assert "`opencode-connected -- -s SESSION`" in shell.screen, (
+            "OpenCode's own last words lead past the launcher"
+        )
         assert machine.registrations() == {}
         assert list(machine.registry_dir.iterdir()) == []
         assert machine.states() == []

@@ -7,15 +7,18 @@ import re
 import stat
 from typing import TYPE_CHECKING, Any
 
+import pexpect
 import pytest
 from click.testing import CliRunner
 
 from opencode_gateway.cli import cli
 from opencode_gateway.machine_tokens import MachineTokens
 from opencode_gateway.oauth.requests import signing_key
+from opencode_gateway.sign_in.passwords import PASSWORD_RULE
 from opencode_gateway.sign_in.throttle import window_code
 from opencode_gateway.store import Store
 from support.authorization import proof
+from support.gateway import COMMAND
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,10 +34,10 @@ class Owner:
     """Runs commands as somebody at the relay does."""
 
     def __init__(self, config: Path) -> None:
-        self._config = config
+        self.config = config
 
     def tries(self, *arguments: str, types: str = "") -> Result:
-        return CliRunner().invoke(cli, ["--config", str(self._config), *arguments], input=types)
+        return CliRunner().invoke(cli, ["--config", str(self.config), *arguments], input=types)
 
     def runs(self, *arguments: str, types: str = "") -> str:
         done = self.tries(*arguments, types=types)
@@ -42,7 +45,7 @@ class Owner:
         return done.stdout
 
     def settings(self, **changed: Any) -> None:
-        self._config.write_text(json.dumps(json.loads(self._config.read_text()) | changed))
+        self.config.write_text(json.dumps(json.loads(self.config.read_text()) | changed))
 
     def lists(self, *arguments: str) -> list[dict[str, Any]]:
         listed: list[dict[str, Any]] = json.loads(self.runs(*arguments, "--json"))
@@ -79,6 +82,17 @@ async def test_a_window_is_opened_and_closed_under_a_running_service(
     assert "clients close" in said
     owner.runs("clients", "close")
     assert (await server.register()).status_code == 400
+
+
+def test_who_opens_a_window_where_nobody_can_log_in_is_told(owner: Owner) -> None:
+    told = "Nobody can log in yet"
+    assert told not in owner.runs("clients", "allow")
+    owner.runs("users", "disable", "ann")
+    assert told in owner.runs("clients", "allow")
+    owner.runs("users", "remove", "ann")
+    said = owner.runs("clients", "allow")
+    assert told in said
+    assert "`sudo opencode-gateway users add NAME`" in said
 
 
 def test_the_code_of_the_window_is_the_one_that_the_login_page_takes(
@@ -262,6 +276,22 @@ async def test_a_user_is_added_with_a_password_from_standard_input(server: Autho
     owner.is_refused("already", "users", "add", "bob", types=f"{PASSWORD}\n")
 
 
+def test_the_rule_for_passwords_comes_before_somebody_thinks_of_one(
+    server: AuthorizationServer, owner: Owner
+) -> None:
+    command = [str(COMMAND), "--config", str(owner.config), "users"]
+    for words, prompt in ((["add", "bob"], "Password of bob"), (["password", "ann"], "New password of ann")):
+        terminal = pexpect.spawn(command[0], [*command[1:], *words], encoding="utf-8", timeout=60)
+        terminal.expect_exact(f"{prompt}:")
+        assert PASSWORD_RULE in (terminal.before or "")
+        for _ in range(2):
+            terminal.sendline(PASSWORD)
+        terminal.expect(pexpect.EOF)
+        terminal.close()
+        assert terminal.exitstatus == 0
+    assert set(server.users.load()) == {"ann", "bob"}
+
+
 def test_a_password_is_never_empty_or_short(owner: Owner) -> None:
     owner.is_refused("standard input", "users", "add", "bob")
     owner.is_refused("characters", "users", "add", "bob", types="short\n")
@@ -295,7 +325,7 @@ async def test_a_disabled_user_can_be_let_in_again(server: AuthorizationServer, 
     assert server.users.load()["ann"].disabled
     assert "disabled" in owner.runs("users", "list")
 
-    owner.runs("users", "disable", "ann", "--undo")
+    owner.runs("users", "enable", "ann")
 
     assert not server.users.load()["ann"].disabled
 

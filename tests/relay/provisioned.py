@@ -251,7 +251,7 @@ class ProvisionedRelay:
     def apply(self, clients: dict[str, str], *options: str) -> dict[str, Any]:
         """Enrol exactly these, by name and public key; return what it says."""
         wanted = {"clients": [{"name": name, "key": key} for name, key in clients.items()]}
-        ran = self.run("apply", *options, stdin=json.dumps(wanted))
+        ran = self.run("apply", "--json", *options, stdin=json.dumps(wanted))
         assert ran.returncode == 0, ran.stderr
         outcome: dict[str, Any] = json.loads(ran.stdout)
         return outcome

@@ -112,7 +112,7 @@ def test_revoking_cuts_the_clients_sessions_at_once_and_leaves_the_others_alone(
         first.ask(hello(port=mine[0]))
         other.ask(hello(port=theirs[0], name="desktop-site"))
         assert second.first["type"] == "ready"
-        revoked = json.loads(relay.run("revoke", "laptop").stdout)
+        revoked = json.loads(relay.run("revoke", "laptop", "--json").stdout)
         assert (revoked["removed"], revoked["cut"]) == (["laptop"], 2)
         first.wait()
         second.wait()
@@ -128,7 +128,7 @@ def test_revoking_cuts_connections_without_a_session_too(relay: ProvisionedRelay
     port = relay.ports_of("laptop")[0]
     with RawClient(relay, "laptop", "-N", forward=port, to=port) as silent:
         eventually(lambda: is_open(port), "it listens unseen")
-        assert json.loads(relay.run("revoke", "laptop").stdout)["cut"] == 1
+        assert json.loads(relay.run("revoke", "laptop", "--json").stdout)["cut"] == 1
         silent.wait()
         eventually(lambda: not is_open(port), "the port is free")
 
@@ -192,7 +192,7 @@ def test_revoking_does_not_need_the_agent(relay: ProvisionedRelay) -> None:
     try:
         with RawClient(relay, "laptop") as waiting:
             eventually(lambda: "opencode-relay-session laptop" in relay.session_commands(), "its session waits")
-            assert json.loads(relay.run("revoke", "laptop").stdout)["cut"] == 1
+            assert json.loads(relay.run("revoke", "laptop", "--json").stdout)["cut"] == 1
             waiting.wait()
     finally:
         relay.start_agent()
@@ -241,10 +241,7 @@ def test_a_revoked_key_is_refused_with_the_remedy_and_changes_nothing(relay: Pro
         (("unrevoke", "SHA256:x"), "", "no key 'SHA256:x' is revoked"),
         (("join", "nobody", "--host", "vm"), "", "no client 'nobody' is enrolled"),
         (("join", "laptop", "--host", "vm", "--host-key-file", "/nowhere"), "", "--host-key-file"),
-        (("--etc", "/nowhere", "clients"), "", "/nowhere/relay.json is missing"),
-        (("--etc", "/nowhere", "clients"), "", "Run this command on the relay"),
         (("join", "laptop", "--host", "vm", "--host-key-file", "/dev/zero"), "", "it is no regular file"),
-        (("agent",), "", "systemctl start opencode-relay-agent.socket"),
     ],
 )
 def test_what_a_person_must_mend_is_one_line(
@@ -252,6 +249,22 @@ def test_what_a_person_must_mend_is_one_line(
 ) -> None:
     ran = relay.run(*arguments, stdin=stdin)
     assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)
+    assert says in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--etc", "/nowhere", "clients"), "/nowhere/relay.json is missing"),
+        (("--etc", "/nowhere", "clients"), "Run this command on the relay"),
+        (("agent",), "systemctl start opencode-relay-agent.socket"),
+    ],
+)
+def test_what_is_wrong_with_its_own_files_ends_with_exit_code_two(
+    relay: ProvisionedRelay, arguments: tuple[str, ...], says: str
+) -> None:
+    ran = relay.run(*arguments)
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
     assert says in ran.stderr
 
 
@@ -278,7 +291,7 @@ def test_settings_that_make_no_sense_are_named(relay: ProvisionedRelay, change: 
         ran = relay.run("apply", stdin=json.dumps(wanted))
     finally:
         relay.write_settings()
-    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (2, "", 1)
     assert says in ran.stderr
     assert contents(relay)["clients.json"] == before
 

@@ -85,7 +85,7 @@ def test_on_a_full_disk_a_key_is_shut_out_all_the_same_and_nobody_else(
         with RawClient(relay, "desktop") as desktop:
             assert desktop.first["type"] == "ready"
         filler.unlink()
-        assert json.loads(relay.run("revoke", "laptop").stdout)["removed"] == ["laptop"]
+        assert json.loads(relay.run("revoke", "laptop", "--json").stdout)["removed"] == ["laptop"]
         assert keys.read_text().count("#") == 1
 
 
@@ -112,7 +112,7 @@ def test_a_state_file_that_is_no_file_keeps_nobody_waiting(relay: ProvisionedRel
     finally:
         state.unlink()
         state.write_bytes(written)
-    assert (ran.returncode, ran.stderr.count("\n")) == (1, 1)
+    assert (ran.returncode, ran.stderr.count("\n")) == (2, 1)
     assert "clients.json cannot be read: it is no regular file" in ran.stderr
 
 
@@ -164,7 +164,7 @@ def test_a_record_that_cannot_be_used_keeps_no_key_in(relay: ProvisionedRelay, h
     assert why in failed.stderr
     assert "opencode-relay restore FILE" in failed.stderr or "no regular file" in failed.stderr
     assert "run this again: until then the key is not remembered as revoked" in failed.stderr
-    assert json.loads(relay.run("revoke", "laptop").stdout)["removed"] == ["laptop"]
+    assert json.loads(relay.run("revoke", "laptop", "--json").stdout)["removed"] == ["laptop"]
 
 
 def test_settings_that_are_damaged_keep_no_key_in(relay: ProvisionedRelay) -> None:

@@ -53,27 +53,20 @@ def test_with_all_extras_each_program_tells_its_use_and_version(everything: Path
     assert metadata()["version"] in run(everything / program, "--version").stdout
 
 
-@pytest.mark.parametrize("program", [name for name, extra in PROGRAMS.items() if extra == LAUNCHER])
-def test_without_extras_the_launcher_and_the_relays_agent_tell_their_use(launcher_alone: Path, program: str) -> None:
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_without_extras_each_program_tells_its_use(launcher_alone: Path, program: str) -> None:
     told = run(launcher_alone / program, "--help")
     assert (told.returncode, told.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("arguments", [(), ("--help",), ("serve",)], ids=["alone", "help", "serve"])
-def test_the_gateway_without_its_extra_says_so_in_one_line(launcher_alone: Path, arguments: tuple[str, ...]) -> None:
-    names_its_extra("gateway", run(launcher_alone / "opencode-gateway", *arguments))
+@pytest.mark.parametrize("command", ["serve", "users"])
+def test_the_gateway_without_its_extra_says_so_in_one_line(launcher_alone: Path, command: str) -> None:
+    names_its_extra("gateway", run(launcher_alone / "opencode-gateway", command))
 
 
-def test_the_server_without_its_extra_says_so_in_one_line(launcher_alone: Path) -> None:
-    names_its_extra("server", run(launcher_alone / "opencode-mcp"))
-
-
-def test_the_servers_help_without_its_extra_is_help_or_that_line(launcher_alone: Path) -> None:
-    told = run(launcher_alone / "opencode-mcp", "--help")
-    if told.returncode:
-        names_its_extra("server", told)
-    else:
-        assert "RELAY_REGISTRY_DIR" in told.stdout
+@pytest.mark.parametrize("arguments", [(), ("--page",), ("call", "instances"), ("tools",)], ids=" ".join)
+def test_the_server_without_its_extra_says_so_in_one_line(launcher_alone: Path, arguments: tuple[str, ...]) -> None:
+    names_its_extra("server", run(launcher_alone / "opencode-mcp", *arguments))
 
 
 def test_the_wheels_metadata_are_those_of_the_project(wheel: Path) -> None:

@@ -10,6 +10,7 @@ import sys
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from support import mcp_client
@@ -28,15 +29,14 @@ class Missing:
 sys.meta_path.insert(0, Missing())
 from opencode_mcp.cli import main
 sys.argv = ["opencode-mcp"]
-sys.exit(main())
+main()
 """
 """The command, in a Python where one package is not installed."""
 ON_A_RELAY = """\
 #!{python}
-import sys
 from pathlib import Path
 from opencode_mcp.cli import main
-sys.exit(main(Path({relay_json!r})))
+main(Path({relay_json!r}))
 """
 
 
@@ -131,12 +131,28 @@ def test_without_its_extra_the_command_says_in_one_line_what_to_install(package:
     ended = run(sys.executable, "-c", BLOCKED_IMPORT.format(name=package))
     assert ended.returncode == 2
     assert ended.stderr == (
-        f"opencode-mcp: {package} is not installed: the server needs its extra. In a clone of opencode-relay: "
+        f"opencode-mcp: {package} is not installed: it comes with the extra server. In a clone of opencode-relay: "
         "pipx install --force '.[server]'\n"
     )
 
 
+def test_with_page_it_serves_pages_until_it_is_interrupted(tmp_path: Path) -> None:
+    environment = {**os.environ, "RELAY_REGISTRY_DIR": str(tmp_path)}
+    with subprocess.Popen([SERVER_COMMAND, "--page"], stdout=subprocess.PIPE, env=environment) as server:
+        assert server.stdout is not None
+        link = server.stdout.readline().decode().split()[-1]
+        assert httpx.get(link, timeout=30).headers["location"] == "/inbox"
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 0
+
+
+def test_it_serves_pages_or_runs_a_command() -> None:
+    ended = run(str(SERVER_COMMAND), "--page", "tools")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == "opencode-mcp: --page is for serving, not for commands; see `opencode-mcp --help`\n"
+
+
 def test_it_says_its_version_and_what_it_takes_without_starting() -> None:
-    assert run(str(SERVER_COMMAND), "--version").stdout == f"{version('opencode-relay')}\n"
+    assert run(str(SERVER_COMMAND), "--version").stdout == f"opencode-mcp {version('opencode-relay')}\n"
     assert "RELAY_REGISTRY_DIR" in run(str(SERVER_COMMAND), "--help").stdout
     assert run(str(SERVER_COMMAND), "--no-such-option").returncode == 2

@@ -70,7 +70,8 @@ async def test_no_instance_of_an_enrolled_machine_answers_for_another_that_is_aw
     async with relay_client(registry_dir) as client:
         refused = await client.call("read", instance=name)
         assert refused.is_error
-        assert f"no instance is named '{name}'" in refused.text
+        assert f"no instance is named '{name}'; the name of an enrolled machine's instance may be" in refused.text
+        assert "shortened only at its end: " in refused.text
         meant = await client.call("read", instance="LAPTOP-desk")
         assert "laptop-desktop-api" in meant.text
 

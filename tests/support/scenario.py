@@ -52,7 +52,7 @@ class Relay(Host):
 
     def administer(self, *arguments: str, stdin: str = "") -> Any:
         """Run `opencode-relay ARGUMENTS` as root and return the JSON that it prints."""
-        return json.loads(self.run(f"{self.venv}/bin/opencode-relay", *arguments, stdin=stdin).stdout)
+        return json.loads(self.run(f"{self.venv}/bin/opencode-relay", *arguments, "--json", stdin=stdin).stdout)
 
     def clients(self) -> dict[str, dict[str, Any]]:
         """Return who is enrolled, by name: key, first and last port."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _OWN_END_SECONDS = 1.0
 """The terminal's own signals reach OpenCode as well: this long it may end by itself."""
+_CONTINUE = "to go on in a session that your chat client reaches: `opencode-connected -- -s SESSION`"
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -84,8 +85,13 @@ class Run(ABC):
             at_the_end.callback(self._close_report)
             return await self._go(at_the_end)
 
-    def say_afterwards(self) -> None:  # noqa: B027 - most runs have nothing to say
-        """Tell the person what is to be known now that OpenCode's screen is gone."""
+    def say_afterwards(self) -> None:
+        """Tell the person what is to be known now that OpenCode's screen is gone.
+
+        OpenCode's own last words name its command, which leads past the launcher.
+        """
+        if not self._headless and self._report.was_named:
+            self._say(_CONTINUE)
 
     @abstractmethod
     async def _go(self, at_the_end: AsyncExitStack) -> int:

@@ -80,7 +80,8 @@ class SharedRun(Run):
         self._afterwards: str | None = None
 
     def say_afterwards(self) -> None:
-        """Tell how many turns go on, unreachable now."""
+        """Tell how many turns go on, unreachable now, too."""
+        super().say_afterwards()
         if self._afterwards:
             self._say(self._afterwards)
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from opencode_common.command_line import json_option, show
 from opencode_gateway.calls.names import Names
 from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.commands.clients import describe_switches
@@ -18,50 +19,80 @@ from opencode_gateway.examination import described_approvals, without_pages
 from opencode_gateway.oauth.redirects import switches
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from opencode_gateway.calls.names import Compared
-    from opencode_gateway.calls.servers import Servers
+    from opencode_gateway.calls.servers import Server, Servers
     from opencode_gateway.configuration import Configuration
 
 
 @click.command()
 @click.option("--start", is_flag=True, help="Also start the servers, and ask each for its tools.")
+@json_option()
 @click.pass_obj
-def check(config: Path, start: bool) -> None:
+def check(config: Path, *, start: bool, as_json: bool) -> None:
     """Read gateway.json and servers.json, and say what would be served.
 
     Nothing is started without --start. No value of a variable is shown.
     """
     configuration = load_configuration(config)
     servers = load_servers(configuration.servers_file)
-    click.echo(f"{configuration.resource} on {configuration.listen}, sign-in: {configuration.sign_in.mode}")
-    clients = configuration.clients
-    click.echo(
-        f"clients: {describe_switches(switches(clients, {}))};"
-        " `sudo opencode-gateway clients known` has what commands switched, too"
-    )
-    for uri in (*(clients.redirect_uris or ()), *(["any at loopback"] if clients.loopback_redirects else [])):
-        click.echo(f"  a redirect address: {uri}")
-    for capability, tools in configuration.capabilities.items():
-        click.echo(f"{capability}: {', '.join(tools) or 'no tool'}")
-    click.echo(f"approvals: {described_approvals(configuration)}")
     if problem := without_pages(configuration, servers):
         raise ConfigError(problem)
-    for name, server in servers.items():
-        environment = server.environment(name, os.environ, configuration.tool_timeout_seconds)
-        if shutil.which(server.command, path=environment.get("PATH")) is None:
-            raise ConfigError(
-                f"{configuration.servers_file or 'the default'}: {name}.command: {server.command} is not found"
-            )
-        served = "all its tools" if server.tools == "*" else f"the tools {', '.join(server.tools) or '(none)'}"
-        click.echo(f"server {name}: {' '.join((server.command, *server.args))}; {served}")
-        click.echo(f"  its variables: {', '.join(sorted(environment))}")
+    served = [_served(name, server, configuration) for name, server in servers.items()]
+    document = {
+        "resource": configuration.resource,
+        "listen": configuration.listen,
+        "sign_in": configuration.sign_in.mode,
+        "clients": [str(one.known) for one in switches(configuration.clients, {}) if one.sources],
+        "redirect_addresses": list(configuration.clients.redirect_uris or ()),
+        "loopback_redirects": configuration.clients.loopback_redirects,
+        "capabilities": {name: list(tools) for name, tools in configuration.capabilities.items()},
+        "approvals": configuration.approvals,
+        "passkey_for": list(configuration.passkey_for),
+        "servers": served,
+    }
+    show("\n".join(_lines(configuration, served)), document, as_json=as_json)
     found = asyncio.run(_asked(configuration, servers)) if start else _known(configuration, servers)
     for told in found.warnings():
         click.echo(f"opencode-gateway: warning: {told}", err=True)
     if start and found.silent:
         raise Refused(f"no tools came from {', '.join(found.silent)}: see why above, and run its command by hand")
+
+
+def _served(name: str, server: Server, configuration: Configuration) -> dict[str, Any]:
+    """Return what is to be told of a server. Raises `ConfigError` if its command is not there."""
+    environment = server.environment(name, os.environ, configuration.tool_timeout_seconds)
+    if shutil.which(server.command, path=environment.get("PATH")) is None:
+        raise ConfigError(
+            f"{configuration.servers_file or 'the default'}: {name}.command: {server.command} is not found"
+        )
+    return {
+        "name": name,
+        "command": [server.command, *server.args],
+        "tools": None if server.tools == "*" else list(server.tools),
+        "variables": sorted(environment),
+    }
+
+
+def _lines(configuration: Configuration, served: list[dict[str, Any]]) -> Iterator[str]:
+    clients = configuration.clients
+    yield f"{configuration.resource} on {configuration.listen}, sign-in: {configuration.sign_in.mode}"
+    yield (
+        f"clients: {describe_switches(switches(clients, {}))};"
+        " `sudo opencode-gateway clients known` has what commands switched, too"
+    )
+    for uri in (*(clients.redirect_uris or ()), *(["any at loopback"] if clients.loopback_redirects else [])):
+        yield f"  a redirect address: {uri}"
+    for capability, tools in configuration.capabilities.items():
+        yield f"{capability}: {', '.join(tools) or 'no tool'}"
+    yield f"approvals: {described_approvals(configuration)}"
+    for server in served:
+        tools = server["tools"]
+        which = "all its tools" if tools is None else f"the tools {', '.join(tools) or '(none)'}"
+        yield f"server {server['name']}: {' '.join(server['command'])}; {which}"
+        yield f"  its variables: {', '.join(server['variables'])}"
 
 
 def _known(configuration: Configuration, servers: Servers) -> Compared:

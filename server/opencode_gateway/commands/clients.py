@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from opencode_gateway.commands.opened import json_option, moment, opened_store, settings_of, show, show_json
+from opencode_common.command_line import Group
+from opencode_gateway.commands.opened import (
+    json_option,
+    moment,
+    nobody_can_log_in,
+    opened_store,
+    settings_of,
+    show,
+    show_json,
+)
 from opencode_gateway.errors import Refused
 from opencode_gateway.oauth import enrolment
 from opencode_gateway.oauth.known_clients import ID, known_client
@@ -38,7 +47,7 @@ def _several(context: click.Context, parameter: click.Parameter, names: tuple[st
 _named = click.argument("known", metavar="NAME", callback=_one)
 
 
-@click.group()
+@click.group(cls=Group)
 def clients() -> None:
     """Admit chat clients, list them, and end what they may do."""
 
@@ -67,11 +76,19 @@ def allow(config: Path, *, minutes: int, known: tuple[Known, ...]) -> None:
     Open it just before you connect a client, and connect it then: in this time, somebody else's client is admitted
     as well. It still gets nothing without a login here, and the page after the login says which client asks.
     """
+    import opencode_gateway.people.users  # noqa: F401, PLC0415 # heavy, and needed before root becomes somebody else
+
+    nobody = nobody_can_log_in(config)
     key = signing_key(settings_of(config).data_dir)
     now = time.time()
     with opened_store(config) as store:
         until = enrolment.open_window(store, minutes=minutes, now=now, known=known)
     click.echo(f"New clients are admitted until {moment(until)}. `sudo opencode-gateway clients close` ends that.")
+    if nobody:
+        click.echo(
+            "Nobody can log in yet, so no client gets further than the login page: `sudo opencode-gateway users add"
+            " NAME` adds a person."
+        )
     if known:
         titles = " and ".join(one.title for one in known)
         click.echo(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from opencode_common.command_line import json_option
 from opencode_common.finding import Finding, fault, is_sound, note, ok, to_json
 from opencode_gateway import examination
 from opencode_gateway.calls.servers import load_servers
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option()
 @click.pass_context
 def doctor(context: click.Context, *, as_json: bool) -> None:
     """Look at the whole gateway, and say what to mend; exit with 1 if something is to be mended.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from pydantic import ValidationError
 
+from opencode_common.command_line import Group
 from opencode_common.validation import describe
 from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.commands.opened import json_option, moment, read_line, settings_of, show, show_json
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.group()
+@click.group(cls=Group)
 def notify() -> None:
     """Say how people are told what needs them: which outlets, and whether these work."""
 

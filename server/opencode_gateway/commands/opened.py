@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from opencode_common import command_line
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.configuration import PasswordSignIn, load_configuration
 from opencode_gateway.errors import Refused, StoreError
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from opencode_gateway.people.users import Users
 
 _SETTINGS: Final = f"{__name__}.settings"
-json_option = click.option("--json", "as_json", is_flag=True, help="For programs. Times are seconds since the epoch.")
+json_option = command_line.json_option("Times are seconds since the epoch.")
 capability_option = click.option(
     "--capability",
     "capabilities",
@@ -108,9 +109,20 @@ def users_of(config: Path) -> Users:
     return Users(configuration.sign_in.users_file or configuration.data_dir / "users.json")
 
 
-def read_secret(prompt: str) -> str:
-    """Ask for a new secret twice, or read one line where nobody is there to be asked. It is never an argument."""
+def nobody_can_log_in(config: Path) -> bool:
+    """Tell whether people are kept here, and there is none who may log in."""
+    if not isinstance(settings_of(config).sign_in, PasswordSignIn):
+        return False
+    return all(user.disabled for user in users_of(config).load().values())
+
+
+def read_secret(prompt: str, rule: str) -> str:
+    """Ask for a new secret twice, or read one line where nobody is there to be asked. It is never an argument.
+
+    `rule`: what it must be like, which is told before.
+    """
     if sys.stdin.isatty():
+        click.echo(rule, err=True)
         secret: str = click.prompt(prompt, hide_input=True, confirmation_prompt=True, err=True)
         return secret
     line = sys.stdin.readline()

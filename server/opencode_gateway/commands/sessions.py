@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from opencode_common.command_line import Group
 from opencode_gateway.audit import PAGES
 from opencode_gateway.commands.opened import json_option, moment, opened_store, show, show_json
 from opencode_gateway.errors import Refused
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@click.group()
+@click.group(cls=Group)
 def sessions() -> None:
     """List who is logged in through which client, and end sessions."""
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from opencode_common.command_line import Group
 from opencode_gateway import machine_tokens
 from opencode_gateway.commands.opened import capability_option, json_option, moment, opened_store, show, show_json
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 _DAY: int = 24 * 3600
 
 
-@click.group()
+@click.group(cls=Group)
 def tokens() -> None:
     """Make, list and revoke bearer tokens for machines, which cannot log in."""
 

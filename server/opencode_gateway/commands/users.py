@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from opencode_common.command_line import Group
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.commands.opened import (
     capability_option,
@@ -22,7 +23,7 @@ from opencode_gateway.errors import Refused
 from opencode_gateway.oauth.sessions import revoke_sessions
 from opencode_gateway.sign_in import passkey_rows
 from opencode_gateway.sign_in.one_time_codes import app_uri, new_secret
-from opencode_gateway.sign_in.passwords import Passwords
+from opencode_gateway.sign_in.passwords import PASSWORD_RULE, Passwords
 from opencode_pages.paths import INBOX_PATH
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from opencode_gateway.capabilities import Capability
 
 
-@click.group()
+@click.group(cls=Group)
 def users() -> None:
     """Add, change, list and remove the people who may log in with a password."""
 
@@ -49,7 +50,7 @@ def add(config: Path, *, name: str, capabilities: tuple[Capability, ...]) -> Non
 
     passwords = Passwords()  # anyio loads itself by pieces: whom `users_of` makes of root perhaps cannot read them
     people = users_of(config)
-    people.add(name, passwords.hash(read_secret(f"Password of {name}")), capabilities or CAPABILITIES)
+    people.add(name, passwords.hash(read_secret(f"Password of {name}", PASSWORD_RULE)), capabilities or CAPABILITIES)
     # Whoever had this name before and was taken out of the file by hand is another person.
     _forget_passkeys(config, name)
     _end_sessions(config, name)
@@ -78,7 +79,7 @@ def password(config: Path, *, name: str) -> None:
     """Set a new password, which is asked for or read from standard input, and end the person's sessions."""
     passwords = Passwords()  # as above
     people = users_of(config)
-    people.set_password(name, passwords.hash(read_secret(f"New password of {name}")))
+    people.set_password(name, passwords.hash(read_secret(f"New password of {name}", PASSWORD_RULE)))
     click.echo(f"The password of {name} is changed, and {_end_sessions(config, name)} ended.")
 
 
@@ -105,15 +106,20 @@ def totp(config: Path, *, name: str, off: bool) -> None:
 
 @users.command()
 @click.argument("name")
-@click.option("--undo", is_flag=True, help="Let the person in again.")
 @click.pass_obj
-def disable(config: Path, *, name: str, undo: bool) -> None:
+def disable(config: Path, *, name: str) -> None:
     """Let a person in no more and end their sessions at once, without forgetting them."""
-    users_of(config).set_disabled(name, disabled=not undo)
-    if undo:
-        click.echo(f"{name} can log in again.")
-    else:
-        click.echo(f"{name} is disabled, and {_end_sessions(config, name)} ended.")
+    users_of(config).set_disabled(name, disabled=True)
+    click.echo(f"{name} is disabled, and {_end_sessions(config, name)} ended.")
+
+
+@users.command()
+@click.argument("name")
+@click.pass_obj
+def enable(config: Path, *, name: str) -> None:
+    """Let a person in again who was disabled."""
+    users_of(config).set_disabled(name, disabled=False)
+    click.echo(f"{name} can log in again.")
 
 
 @users.command()

@@ -20,6 +20,7 @@ from opencode_gateway.errors import GatewayError, Refused
 MIN_LENGTH: Final = 12
 MAX_LENGTH: Final = 1024
 """Both in characters, as NFC."""
+PASSWORD_RULE: Final = f"A password has {MIN_LENGTH} to {MAX_LENGTH} characters."
 _MAX_TYPED: Final = 4 * MAX_LENGTH
 """Characters. Decomposed, a letter can be four."""
 _MAX_WAITING: Final = 8
