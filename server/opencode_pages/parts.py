@@ -48,8 +48,11 @@ class Decision:
 
     @property
     def word(self) -> str:
-        """What it is in a word: `once`, `always`, `reject` or `answer`, without any text of a person's."""
-        word = self.answer.partition(":")[0] if isinstance(self.answer, str) else ""
+        """What it is in a word: `once`, `always`, `reject` or `answer`, without any text of a person's.
+
+        As the OpenCode server reads it, whoever wrote it: that a signature is wanted must not depend on a capital.
+        """
+        word = self.answer.partition(":")[0].strip().lower() if isinstance(self.answer, str) else ""
         return word if word in {"once", "always", "reject"} else "answer"
 
 
