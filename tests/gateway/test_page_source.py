@@ -67,6 +67,7 @@ def source(child: tuple[Child, Path], asks: Asks) -> OpenCodeSource:
         (ANN, replace(ONCE, answer="always"), {}, "passkey"),
         (ANN, replace(ONCE, answer=" Always "), {}, "passkey"),
         (ANN, replace(ONCE, answer="always: please"), {}, "passkey"),
+        (ANN, replace(ONCE, answer=["always"]), {}, "takes `once`"),
         (ANN, replace(ONCE, handle="a4"), {}, "not open any more"),
     ],
 )
@@ -90,6 +91,7 @@ async def test_what_is_not_this_person_s_to_decide_so_reaches_nobody(
     [ONCE, replace(ONCE, answer="always", proof="a passkey's"), replace(ONCE, answer=["yes", "no"])],
 )
 async def test_what_is_theirs_reaches_the_server(source: OpenCodeSource, asks: Asks, decision: Decision) -> None:
+    asks.change(kind="question" if decision.word == "answer" else "permission")
     await source.decide(ANN, decision)
     [reply] = asks.replies()
     assert reply["answer"] == decision.answer

@@ -145,6 +145,9 @@ class OpenCodeSource:
             raise NotDecided(f"{error} Nothing was decided.") from None
         if found.digest != decision.digest:
             raise NotDecided("This is another one than the one that you had before you. Nothing was decided.")
+        if found.kind == "permission" and decision.word == "answer":
+            # The server would read a list with one `always` in it as that word, and no passkey was asked for.
+            raise NotDecided("A permission takes `once`, `always` or `reject`. Nothing was decided.")
         if not found.whole and decision.word != "reject":
             raise NotDecided("This is too large to be shown whole, so it can only be rejected. Nothing was decided.")
         return found
