@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
+    from opencode_pages.forms import Fields
     from opencode_pages.parts import Capability, Door, Visitor
 
     Handler = Callable[[Request], Awaitable[Response]]
-    Fields = Callable[[str], list[str]]
 
 LEAVE: Final = "leave"
 """The purpose of the form that ends a visit."""

@@ -16,12 +16,12 @@ from starlette.routing import Route
 from opencode_gateway.audit import PAGES, Event
 from opencode_gateway.errors import GatewayError, Refused
 from opencode_gateway.pages.rendering import page
-from opencode_gateway.pages.visits import address_of, redirect
+from opencode_gateway.pages.visits import address_of
 from opencode_gateway.sign_in.passkey_rows import MAX_PASSKEYS
 from opencode_gateway.sign_in.passkeys import PasskeyRefused
 from opencode_pages.parts import Unavailable
 from opencode_pages.paths import ACCOUNT_PATH
-from opencode_pages.visits import LEAVE, Visits, answering
+from opencode_pages.visits import LEAVE, Visits, answering, redirect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
