@@ -119,6 +119,15 @@ async def test_an_address_that_leads_to_another_ask_leads_nowhere(source: OpenCo
             await source.ask(ANN, handle)
 
 
+async def test_an_ask_that_changed_is_shown_as_it_is_now_by_the_handle_that_it_had(
+    source: OpenCodeSource, asks: Asks
+) -> None:
+    asks.change(handle="a5", earlier=["a3"], digest="1" * 32)
+    assert (await source.ask(ANN, "a3")).handle == "a5"
+    with pytest.raises(NotDecided, match="another one"):
+        await source.decide(ANN, ONCE)
+
+
 async def test_who_may_neither_look_nor_decide_sees_nothing(source: OpenCodeSource) -> None:
     driver = replace(ANN, may=frozenset({"drive"}))
     for reading in (source.inbox(driver), source.ask(driver, "a3")):

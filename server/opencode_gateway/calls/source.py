@@ -21,6 +21,7 @@ from opencode_gateway.calls.bounds import BROKEN, never_began
 from opencode_gateway.calls.callers import told_of
 from opencode_pages.documents import ASK, ASK_OF, INBOX, AskDocument, InboxDocument
 from opencode_pages.parts import NotDecided, NotThere, Unavailable
+from opencode_pages.paths import HANDLE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
@@ -79,10 +80,11 @@ class OpenCodeSource:
 
     async def ask(self, visitor: Visitor, handle: str) -> AskDocument:
         """See `Source`."""
-        found = await self._read(visitor, ASK.format(handle=_part(handle)), AskDocument)
-        if found.handle != handle:
+        # Nothing else is part of an address that could be read otherwise than it is meant.
+        if not HANDLE.fullmatch(handle):
             raise NotThere
-        return found
+        # An ask that changed since has another handle by now.
+        return await self._read(visitor, ASK.format(handle=handle), AskDocument)
 
     async def ask_of(self, visitor: Visitor, instance: str, ask_id: str) -> AskDocument:
         """See `Source`."""
