@@ -34,7 +34,9 @@ async def only_ask(client: RelayClient) -> AskDocument:
             return found if found.state == "open" else None
         return None
 
-    return await eventually_async(is_open, "the ask is open", within=60)
+    ask = await eventually_async(is_open, "the ask is open", within=60)
+    assert isinstance(ask, AskDocument)
+    return ask
 
 
 async def decide(client: RelayClient, ask: AskDocument, answer: str, digest: str) -> CallToolResult:
