@@ -120,3 +120,20 @@ def test_a_room_of_the_gateway_knows_only_those_that_it_may(room: str) -> None:
 
 def test_the_launcher_imports_nothing_of_the_server_s() -> None:
     assert imported(ROOT / "client" / "opencode_connected") == set()
+
+
+OVERVIEWS = ["client/opencode_connected", *(f"server/{name}" for name in packages() if name != "opencode_common")]
+"""Packages whose modules docs/architecture.md lists."""
+
+
+@pytest.mark.parametrize("package", OVERVIEWS)
+def test_the_table_of_a_package_has_all_its_modules_and_no_others(package: str) -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    [section] = re.findall(rf"^## [^\n]*`{package}`\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    rows = [line.split("|")[1:-1] for line in section.splitlines() if line.startswith("| ")]
+    named = {name.rstrip("/") for row in rows for cell in row[:-1] for name in re.findall(r"`([\w/]+)`", cell)}
+    there = {path.relative_to(ROOT / package).with_suffix("").as_posix() for path in (ROOT / package).rglob("*.py")}
+    rooms = {path.rpartition("/")[0] for path in there if "/" in path} | {"templates", "static"}
+    assert named <= there | rooms
+    listed = {name.partition("/")[0] for name in named}
+    assert {path.partition("/")[0] for path in there} - {"__init__", "__main__"} <= listed

@@ -35,7 +35,7 @@ from opencode_pages.paths import INBOX_PATH
 from opencode_pages.routes import routes
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 
     from fastmcp.server.auth import AuthProvider
     from starlette.types import ASGIApp
@@ -58,6 +58,7 @@ def build_app(
     *,
     door: Door | None = None,
     signatures: Signatures | None = None,
+    account: Sequence[Route] = (),
     origins: Callable[[], Collection[str]] = tuple,
     on_refusal: Callable[[Refusal], None] = lambda refusal: None,
 ) -> ASGIApp:
@@ -71,6 +72,7 @@ def build_app(
         environ: the gateway's own.
         door: of pages on which people decide; None: there are none.
         signatures: of passkeys, over what is decided there.
+        account: routes of the pages on which people add them, which lead to the others and are served with them.
         origins: whose web pages may be clients now.
         on_refusal: hears of those who are refused at the door.
     """
@@ -97,7 +99,8 @@ def build_app(
             passkey_for=configuration.passkey_for,
             failing=telling.failing,
         )
-        pages = routes(source, door, pushes=telling.pushes(), told=telling, signatures=signatures)
+        shown = routes(source, door, pushes=telling.pushes(), told=telling, signatures=signatures)
+        pages = [*shown, *account]
     observing = frozenset(configuration.capabilities["observe"])
 
     @asynccontextmanager

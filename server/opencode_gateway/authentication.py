@@ -48,16 +48,23 @@ class PeopleAndMachines(MultiAuth):
         machines: tokens of machines.
         door: of our own pages, for the same people.
         signatures: of passkeys of the same people, over what they decide there.
+        account: routes of the pages on which they add these passkeys.
     """
 
     def __init__(
-        self, people: AuthProvider, machines: MachineTokens, door: PageDoor, signatures: DecisionSignatures
+        self,
+        people: AuthProvider,
+        machines: MachineTokens,
+        door: PageDoor,
+        signatures: DecisionSignatures,
+        account: list[Route],
     ) -> None:
         # Without names FastMCP imports every kind of provider to find some, which takes 4 MB.
         super().__init__(server=people, server_source_id="people", verifiers={"machines": machines})
         self.people = people
         self.door = door
         self.signatures = signatures
+        self.account = account
         self._machines = machines
 
     async def verify_token(self, token: str) -> AccessToken | None:
@@ -162,6 +169,7 @@ def build_auth(
         on_event=on_event,
         clock=clock,
     )
-    provider.pages = (*shown, *account.routes())
+    provider.pages = tuple(shown)
     signatures = DecisionSignatures(passkeys, configuration.passkey_for, on_event)
-    return PeopleAndMachines(provider, MachineTokens(store, configuration.resource), door, signatures)
+    machines = MachineTokens(store, configuration.resource)
+    return PeopleAndMachines(provider, machines, door, signatures, account.routes())

@@ -68,6 +68,7 @@ def run(configuration: Configuration) -> None:
             os.environ,
             door=auth.door,
             signatures=auth.signatures,
+            account=auth.account,
             origins=Rules(configuration.clients, store).origins,
             on_refusal=refusals.record,
         )

@@ -5,12 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from opencode_pages.documents import AskDocument, Item
+    from opencode_pages.forms import Fields
     from opencode_pages.parts import Visitor
-
-    Fields = Callable[[str], list[str]]
 
 MAX_REASON: Final = 1_000
 """Characters of what to do instead."""

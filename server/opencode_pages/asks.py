@@ -19,15 +19,12 @@ from opencode_pages.paths import ASKS_PATH, HANDLE, INBOX_PATH
 from opencode_pages.visits import answering, redirect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.requests import Request
 
     from opencode_pages.documents import AskDocument
+    from opencode_pages.forms import Fields
     from opencode_pages.parts import Signatures, Source, Visitor
     from opencode_pages.visits import Visits
-
-    Fields = Callable[[str], list[str]]
 
 _CHANGED: Final = "It changed since you looked. Nothing was decided: look at it anew."
 _SHORT: Final = 80

@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
     from starlette.requests import Request
     from starlette.responses import Response
 
     from opencode_pages.documents import AskDocument, InboxDocument
+    from opencode_pages.forms import Fields
 
 Capability = Literal["observe", "approve", "drive"]
 
@@ -48,8 +49,11 @@ class Decision:
 
     @property
     def word(self) -> str:
-        """What it is in a word: `once`, `always`, `reject` or `answer`, without any text of a person's."""
-        word = self.answer.partition(":")[0] if isinstance(self.answer, str) else ""
+        """What it is in a word: `once`, `always`, `reject` or `answer`, without any text of a person's.
+
+        As the OpenCode server reads it, whoever wrote it: that a signature is wanted must not depend on a capital.
+        """
+        word = self.answer.partition(":")[0].strip().lower() if isinstance(self.answer, str) else ""
         return word if word in {"once", "always", "reject"} else "answer"
 
 
@@ -102,8 +106,8 @@ class Door(Protocol):
     def token(self, request: Request, visitor: Visitor, purpose: str) -> str:
         """Return what a form of this purpose must bring along: it is this session's alone."""
 
-    async def fields(self, request: Request, visitor: Visitor, purpose: str) -> Callable[[str], list[str]] | Response:
-        """Return what gives all values of a field of a form that we gave this session; else what is wrong with it."""
+    async def fields(self, request: Request, visitor: Visitor, purpose: str) -> Fields | Response:
+        """Return the fields of a form that we gave this session; else what is wrong with it."""
 
     async def leave(self, request: Request, visitor: Visitor) -> Response:
         """End this session."""

@@ -10,17 +10,18 @@ from starlette.routing import Route
 
 from opencode_pages.parts import NotThere, Unavailable
 from opencode_pages.paths import INBOX_PATH, LEAVE_PATH
-from opencode_pages.rendering import page, problem_page
+from opencode_pages.rendering import TEMPLATES, problem_page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request
 
+    from opencode_pages.forms import Fields
     from opencode_pages.parts import Capability, Door, Visitor
+    from opencode_pages.rendering import Templates
 
     Handler = Callable[[Request], Awaitable[Response]]
-    Fields = Callable[[str], list[str]]
 
 LEAVE: Final = "leave"
 """The purpose of the form that ends a visit."""
@@ -37,11 +38,18 @@ class Answered(Exception):
 
 
 class Visits:
-    """Lets visitors in by the door, and makes pages for them."""
+    """Lets visitors in by the door, and makes pages for them.
 
-    def __init__(self, door: Door, *, has_account: bool = False) -> None:
+    Args:
+        door: who may come in.
+        has_account: whether they have passkeys of their own here.
+        templates: of the pages.
+    """
+
+    def __init__(self, door: Door, *, has_account: bool = False, templates: Templates = TEMPLATES) -> None:
         self._door = door
         self._has_account = has_account
+        self._templates = templates
 
     async def visitor(self, request: Request, *needed: Capability) -> Visitor:
         """Return who looks, who has one of the capabilities that are needed; else answer otherwise."""
@@ -76,7 +84,7 @@ class Visits:
         """Return a page for this visitor."""
         leaving = self._door.token(request, visitor, LEAVE)
         every = {"visitor": visitor, "leaving": leaving, "has_account": self._has_account}
-        return page(template, {**every, **values}, status=status, has_script=True)
+        return self._templates.page(template, {**every, **values}, status=status, has_script=True)
 
     async def leave(self, request: Request) -> Response:
         """End the session of who asks for that by our form."""

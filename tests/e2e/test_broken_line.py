@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -114,7 +114,12 @@ async def test_a_turn_that_was_stopped_at_the_desk_while_the_line_was_cut_is_tol
         laptop.stop(session)
         await eventually_async(lambda: laptop.running() == [])
         await line.mend()
-        (end,) = (await client.call("wait", cursor=cursor)).structured["ended"]
+
+        async def ends() -> list[dict[str, Any]]:
+            # A call waits no longer than `send` does here.
+            return list((await client.call("inbox", cursor=cursor)).structured["ended"])
+
+        (end,) = await eventually_async(ends, within=60)
         assert (end["result"], end["session"]) == ("stopped", session), end
 
 

@@ -67,6 +67,7 @@ def source(child: tuple[Child, Path], asks: Asks) -> OpenCodeSource:
         (ANN, replace(ONCE, answer="always"), {}, "passkey"),
         (ANN, replace(ONCE, answer=" Always "), {}, "passkey"),
         (ANN, replace(ONCE, answer="always: please"), {}, "passkey"),
+        (ANN, replace(ONCE, answer=["always"]), {}, "takes `once`"),
         (ANN, replace(ONCE, handle="a4"), {}, "not open any more"),
     ],
 )
@@ -90,6 +91,7 @@ async def test_what_is_not_this_person_s_to_decide_so_reaches_nobody(
     [ONCE, replace(ONCE, answer="always", proof="a passkey's"), replace(ONCE, answer=["yes", "no"])],
 )
 async def test_what_is_theirs_reaches_the_server(source: OpenCodeSource, asks: Asks, decision: Decision) -> None:
+    asks.change(kind="question" if decision.word == "answer" else "permission")
     await source.decide(ANN, decision)
     [reply] = asks.replies()
     assert reply["answer"] == decision.answer
@@ -115,6 +117,15 @@ async def test_an_address_that_leads_to_another_ask_leads_nowhere(source: OpenCo
     for handle in ("a4", "../inbox", "laptop/per_1", ""):
         with pytest.raises(NotThere):
             await source.ask(ANN, handle)
+
+
+async def test_an_ask_that_changed_is_shown_as_it_is_now_by_the_handle_that_it_had(
+    source: OpenCodeSource, asks: Asks
+) -> None:
+    asks.change(handle="a5", earlier=["a3"], digest="1" * 32)
+    assert (await source.ask(ANN, "a3")).handle == "a5"
+    with pytest.raises(NotDecided, match="another one"):
+        await source.decide(ANN, ONCE)
 
 
 async def test_who_may_neither_look_nor_decide_sees_nothing(source: OpenCodeSource) -> None:

@@ -334,6 +334,8 @@ async def test_a_server_that_has_no_page_decides_nothing_then(tmp_path: Path) ->
         assert answer.is_error
         assert Asks(tmp_path).replies() == []
         assert gateway.get("/inbox").status_code == 404
+        # It would lead to the inbox, and its way out is one of the inbox's routes.
+        assert gateway.get("/account").status_code == 404
 
 
 async def test_what_takes_a_passkey_is_not_decided_without_one(tmp_path: Path) -> None:

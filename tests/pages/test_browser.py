@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from playwright.sync_api import expect
 
-from opencode_notify.notice import Notice
-from opencode_notify.outlets.web_push import payload
 from opencode_pages import inbox
 from opencode_pages.documents import Ended, Part, Running
 from opencode_pages.streams import MAX_STREAMS
-from support.browser import CONTRASTS, DESKTOP, HttpsSite, certificate, chromium, fits, screenshot, trusting
-from support.fake_pages import EDIT, PERMISSION, QUESTION, SINCE, FakePages
+from pages.conftest import PHONE
+from support.browser import CONTRASTS, DESKTOP, fits, screenshot
+from support.fake_pages import EDIT, PERMISSION, SINCE
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+    from collections.abc import Callable
 
-    from playwright.sync_api import Browser, BrowserContext, CDPSession, Page
+    from playwright.sync_api import BrowserContext, Page
 
-RELAY = "relay.example.org"
-PHONE = {"viewport": {"width": 390, "height": 844}, "device_scale_factor": 2, "is_mobile": True, "has_touch": True}
+    from pages.conftest import World
+
 SIZES: dict[str, dict[str, Any]] = {"desktop": {"viewport": DESKTOP}, "phone": PHONE}
 LONG = PERMISSION.model_copy(
     update={
@@ -40,64 +36,6 @@ LONG = PERMISSION.model_copy(
         ),
     }
 )
-
-
-class World:
-    """A site whose pages and asks are another's for each test, under one certificate and one address."""
-
-    def __init__(self, site: HttpsSite) -> None:
-        self.site = site
-        self.renew()
-
-    def renew(self) -> None:
-        self.pages = FakePages(PERMISSION, EDIT, QUESTION, public_url=self.site.url)
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        await self.pages.app(scope, receive, send)
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    return certificate(tmp_path_factory.mktemp("tls"), RELAY)
-
-
-@pytest.fixture(scope="module")
-def browser(files: tuple[Path, Path]) -> Iterator[Browser]:
-    # Without trust there is no service worker, nor anything to install.
-    with chromium(trusting(files[0])) as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
-def shared_world(files: tuple[Path, Path]) -> Iterator[World]:
-    site = HttpsSite(RELAY, files)
-    world = World(site)
-    site.app = world
-    with site:
-        yield world
-
-
-@pytest.fixture
-def world(shared_world: World) -> World:
-    shared_world.renew()
-    return shared_world
-
-
-@pytest.fixture
-def device(browser: Browser, world: World) -> Iterator[Callable[..., BrowserContext]]:
-    """Make a new device on which Ann is logged in."""
-    with ExitStack() as stack:
-
-        def make(**options: Any) -> BrowserContext:
-            options.setdefault("viewport", DESKTOP)
-            made = stack.enter_context(browser.new_context(locale="en", timezone_id="UTC", **options))
-            made.add_cookies([{"name": "session", "value": "session-of-ann", "url": world.site.url}])
-            return made
-
-        yield make
-        # Streams end with the pages; the next test begins with none.
-        stack.close()
-        eventually(lambda: world.pages.source.streams == 0, "the end of all streams")
 
 
 def looks_right(page: Page, name: str) -> None:
@@ -301,125 +239,3 @@ def test_a_page_without_a_script_comes_anew_by_itself(
     page.goto(f"{world.site.url}/inbox")
     world.pages.source.put(PERMISSION.model_copy(update={"handle": "a8", "summary": "bash make install"}))
     expect(page.get_by_role("link", name="make install")).to_be_visible()
-
-
-class Worker:
-    """The service worker of a page, as the browser's push service drives it."""
-
-    def __init__(self, page: Page, origin: str) -> None:
-        self._page = page
-        self._origin = origin
-        self._cdp: CDPSession = page.context.new_cdp_session(page)
-        self._registrations: list[str] = []
-        self._cdp.on("ServiceWorker.workerRegistrationUpdated", self._note)
-        self._cdp.send("ServiceWorker.enable")
-
-    def push(self, message: str) -> None:
-        """Deliver a push."""
-        eventually(self._is_there, "a registration")
-        (registration,) = set(self._registrations)
-        told = {"origin": self._origin, "registrationId": registration, "data": message}
-        self._cdp.send("ServiceWorker.deliverPushMessage", told)
-
-    def shown(self) -> list[tuple[str, str, str]]:
-        """Return title, body and page of the notifications that are shown."""
-        script = """async () => (await (await navigator.serviceWorker.ready).getNotifications())
-            .map((each) => [each.title, each.body, each.data.url])"""
-        return [tuple(each) for each in self._page.evaluate(script)]
-
-    def _is_there(self) -> bool:
-        self._page.evaluate("navigator.serviceWorker.ready.then(() => true)")
-        return bool(self._registrations)
-
-    def _note(self, told: dict[str, Any]) -> None:
-        self._registrations += [each["registrationId"] for each in told["registrations"] if not each["isDeleted"]]
-
-
-def test_a_push_is_shown_with_a_receipt_and_taken_back(world: World, device: Callable[..., BrowserContext]) -> None:
-    context = device()
-    context.grant_permissions(["notifications"], origin=world.site.url)
-    page = context.new_page()
-    page.goto(f"{world.site.url}/inbox")
-    worker = Worker(page, world.site.url)
-    notice = Notice(
-        id="0123456789abcdef0123", title="laptop asks", body="Since 14:02.", url=f"{world.site.url}/told/1"
-    )
-    worker.push((payload(notice) or b"").decode())
-    eventually(lambda: world.pages.told.seen == [("shown", notice.id)], "a receipt")
-    assert worker.shown() == [(notice.title, notice.body, notice.url)]
-    worker.push((payload(replace(notice, withdrawn=True)) or b"").decode())
-    eventually(lambda: worker.shown() == [], "the end of the notification")
-    worker.push("no JSON")
-    eventually(lambda: worker.shown() == [("opencode-relay", "", "/inbox")], "something")
-    assert world.pages.told.seen == [("shown", notice.id)]
-
-
-def test_a_notification_leads_nowhere_but_here(world: World, device: Callable[..., BrowserContext]) -> None:
-    context = device()
-    context.grant_permissions(["notifications"], origin=world.site.url)
-    page = context.new_page()
-    page.goto(f"{world.site.url}/inbox")
-    page.evaluate("navigator.serviceWorker.ready.then(() => true)")
-    (worker,) = context.service_workers
-    opened = worker.evaluate(
-        """async (urls) => {
-          const opened = [];
-          self.clients.openWindow = async (url) => opened.push(url);
-          for (const url of urls) {
-            await self.registration.showNotification("x", { data: { url } });
-            const [notification] = await self.registration.getNotifications();
-            self.dispatchEvent(new NotificationEvent("notificationclick", { notification }));
-            if ((await self.registration.getNotifications()).length) throw new Error("it stays");
-          }
-          return opened;
-        }""",
-        [f"{world.site.url}/told/1", "https://evil.example.edu/", "//evil.example.edu", "javascript:alert(1)", None],
-    )
-    assert opened == [f"{world.site.url}/told/1", "/inbox", "/inbox", "/inbox", f"{world.site.url}/null"]
-
-
-FAKE_PUSH_MANAGER = """
-let endpoint = "";
-const made = (made = endpoint) => ({
-  toJSON: () => ({ endpoint: made, keys: { p256dh: "point", auth: "secret" } }),
-  unsubscribe: async () => { endpoint = ""; },
-});
-Notification.requestPermission = async () => "granted";
-PushManager.prototype.getSubscription = async () => endpoint ? made() : null;
-PushManager.prototype.subscribe = async (options) => {
-  endpoint = `https://push.example.net/${options.applicationServerKey}`;
-  return made();
-};
-"""
-"""Stands for the part of a browser that asks its maker's push service, which a headless one does not do."""
-
-
-def test_who_wants_it_is_notified_on_this_device_until_they_do_not(
-    world: World, device: Callable[..., BrowserContext]
-) -> None:
-    pushes = world.pages.pushes
-    page = device().new_page()
-    page.add_init_script(FAKE_PUSH_MANAGER)
-    page.goto(f"{world.site.url}/inbox")
-    pushes.unavailable = "This push service is not known here."
-    begin = page.get_by_role("button", name="Notify me on this device", exact=True)
-    end = page.get_by_role("button", name="Do not notify me on this device any more")
-    begin.click()
-    expect(page.locator("#device")).to_contain_text(pushes.unavailable)
-    pushes.unavailable = ""
-    begin.click()
-    end.click()
-    expect(begin).to_be_visible()
-    endpoint = f"https://push.example.net/{pushes.public_key}"
-    assert [(login, each.endpoint, each.auth) for login, each, _ in pushes.added] == [("ann", endpoint, "secret")]
-    assert pushes.removed == [("ann", endpoint)]
-
-
-def test_it_can_be_installed(world: World, device: Callable[..., BrowserContext]) -> None:
-    page = device(**PHONE).new_page()
-    page.goto(f"{world.site.url}/inbox")
-    cdp = page.context.new_cdp_session(page)
-    assert cdp.send("Page.getAppManifest")["errors"] == []
-    errors = cdp.send("Page.getInstallabilityErrors")["installabilityErrors"]
-    # Only of such a context: it is a private window.
-    assert [each["errorId"] for each in errors if each["errorId"] != "in-incognito"] == []

@@ -30,7 +30,7 @@ class Asks:
         self._asks, self._replies = directory / "asks.json", directory / "replies.jsonl"
 
     def put(self, **changed: object) -> None:
-        """Let one ask wait, `a3`; `changed` replaces what its document says."""
+        """Let one ask wait, `a3`; `changed` replaces what its document says, `earlier` are handles that it had."""
         ask = {
             "handle": "a3",
             "id": "per_1",
@@ -77,7 +77,7 @@ def inbox() -> str:
 def ask_of_handle(handle: str) -> str:
     """Say all of an ask."""
     ask = _asks().ask()
-    if handle != ask["handle"]:
+    if handle not in {ask["handle"], *ask.get("earlier", ())}:
         raise ResourceNotFoundError("there is no such ask")
     return json.dumps(ask)
 

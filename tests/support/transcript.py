@@ -20,6 +20,7 @@ _PLAIN: Final = (
     (re.compile(r"\b\d+ (?:min|h|days) ago"), "now"),
     (re.compile(r"\bv([12])\.\d+\.\d+"), r"v\1"),
     (re.compile(r"\b[\d,]+ tokens"), "2 tokens"),
+    (re.compile(r"https://localhost:\d+"), "https://relay.example.org"),
     (re.compile(r"(?<=Cursor: )\S+"), "…"),
     (re.compile(r'(?<=cursor=")[^"]+'), "…"),
 )

@@ -21,6 +21,7 @@ from opencode_gateway.calls.bounds import BROKEN, never_began
 from opencode_gateway.calls.callers import told_of
 from opencode_pages.documents import ASK, ASK_OF, INBOX, AskDocument, InboxDocument
 from opencode_pages.parts import NotDecided, NotThere, Unavailable
+from opencode_pages.paths import HANDLE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
@@ -35,7 +36,6 @@ READ_SECONDS: Final = 10.0
 DECIDE_SECONDS: Final = 30.0
 """The server answers once the agent took it; it follows no turn for a page."""
 _REPLY: Final = "reply"
-_WORDS: Final = frozenset({"once", "always", "reject"})
 _NO_ANSWER: Final = "The server behind the gateway does not answer just now. Try again in a moment."
 _UNKNOWN: Final = "Whether your decision was taken is not known. Look at what is shown now before you decide again."
 
@@ -80,10 +80,11 @@ class OpenCodeSource:
 
     async def ask(self, visitor: Visitor, handle: str) -> AskDocument:
         """See `Source`."""
-        found = await self._read(visitor, ASK.format(handle=_part(handle)), AskDocument)
-        if found.handle != handle:
+        # Nothing else is part of an address that could be read otherwise than it is meant.
+        if not HANDLE.fullmatch(handle):
             raise NotThere
-        return found
+        # An ask that changed since has another handle by now.
+        return await self._read(visitor, ASK.format(handle=handle), AskDocument)
 
     async def ask_of(self, visitor: Visitor, instance: str, ask_id: str) -> AskDocument:
         """See `Source`."""
@@ -102,7 +103,7 @@ class OpenCodeSource:
         details: dict[str, object] = {
             "ask": decision.handle,
             "digest": decision.digest,
-            "decision": _word(decision.answer),
+            "decision": decision.word,
             "proof": decision.proof or None,
             "page_session": visitor.session,
         }
@@ -130,11 +131,10 @@ class OpenCodeSource:
         Raises:
             NotDecided: says why not.
         """
-        word = _word(decision.answer)
         if "approve" not in visitor.may:
             raise NotDecided("You may look at this, and not decide it: that takes the capability `approve`.")
-        if word in self._passkey_for and not decision.proof:
-            raise NotDecided(f"On this relay `{word}` takes a passkey. Nothing was decided.")
+        if decision.word in self._passkey_for and not decision.proof:
+            raise NotDecided(f"On this relay `{decision.word}` takes a passkey. Nothing was decided.")
         if not self._log.usable():
             raise NotDecided(
                 "The gateway cannot write its audit log, so nothing was decided; its owner must see to it."
@@ -147,7 +147,10 @@ class OpenCodeSource:
             raise NotDecided(f"{error} Nothing was decided.") from None
         if found.digest != decision.digest:
             raise NotDecided("This is another one than the one that you had before you. Nothing was decided.")
-        if not found.whole and word != "reject":
+        if found.kind == "permission" and decision.word == "answer":
+            # The server would read a list with one `always` in it as that word, and no passkey was asked for.
+            raise NotDecided("A permission takes `once`, `always` or `reject`. Nothing was decided.")
+        if not found.whole and decision.word != "reject":
             raise NotDecided("This is too large to be shown whole, so it can only be rejected. Nothing was decided.")
         return found
 
@@ -202,12 +205,6 @@ class OpenCodeSource:
 
 def _part(text: str) -> str:
     return quote(text, safe="")
-
-
-def _word(answer: str | list[str]) -> str:
-    """Return what a line of audit may hold of an answer: no text of a person's."""
-    word = answer.partition(":")[0].strip().lower() if isinstance(answer, str) else ""
-    return word if word in _WORDS else "answer"
 
 
 def _text(result: object) -> str:

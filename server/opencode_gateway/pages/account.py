@@ -15,13 +15,13 @@ from starlette.routing import Route
 
 from opencode_gateway.audit import PAGES, Event
 from opencode_gateway.errors import GatewayError, Refused
-from opencode_gateway.pages.rendering import page
-from opencode_gateway.pages.visits import address_of, redirect
+from opencode_gateway.pages.rendering import TEMPLATES
+from opencode_gateway.pages.visits import address_of
 from opencode_gateway.sign_in.passkey_rows import MAX_PASSKEYS
 from opencode_gateway.sign_in.passkeys import PasskeyRefused
 from opencode_pages.parts import Unavailable
 from opencode_pages.paths import ACCOUNT_PATH
-from opencode_pages.visits import LEAVE, Visits, answering
+from opencode_pages.visits import Visits, answering, redirect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -67,7 +67,7 @@ class AccountPages:
     ) -> None:
         self._passkeys = passkeys
         self._door = door
-        self._visits = Visits(door)
+        self._visits = Visits(door, has_account=True, templates=TEMPLATES)
         self._begun_at = begun_at
         self._logs_in = logs_in
         self._wanted_for = wanted_for
@@ -151,9 +151,6 @@ class AccountPages:
         self, request: Request, visitor: Visitor, *, message: str = "", done: str = "", status: int = 200
     ) -> Response:
         values: dict[str, object] = {
-            "visitor": visitor,
-            "has_account": True,
-            "leaving": self._visits.token(request, visitor, LEAVE),
             "token": self._visits.token(request, visitor, _PURPOSE),
             "passkeys": self._passkeys.of(visitor.login),
             "possible": self._passkeys.possible,
@@ -164,7 +161,7 @@ class AccountPages:
             "message": message,
             "done": done,
         }
-        return page("account.html", values, status=status, has_script=True)
+        return self._visits.page(request, visitor, "account.html", values, status=status)
 
     def _report(self, request: Request, visitor: Visitor, event: str, outcome: str, **details: object) -> None:
         details["page_session"] = visitor.session

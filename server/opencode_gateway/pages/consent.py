@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 from opencode_gateway.capabilities import MEANING
 from opencode_gateway.errors import GatewayError, Refused
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
-from opencode_gateway.pages.forms import Answered, of_another, start_again
-from opencode_gateway.pages.visits import LOGIN_PATH, digest, onward, over, redirect
+from opencode_gateway.pages.forms import of_another, start_again
+from opencode_gateway.pages.visits import LOGIN_PATH, digest, onward, over
 from opencode_gateway.sign_in.throttle import Buckets, Budget
 from opencode_pages.rendering import problem_page
+from opencode_pages.visits import Answered, redirect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -11,21 +11,21 @@ from starlette.responses import PlainTextResponse
 
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.requests import PageVisit
-from opencode_gateway.pages.forms import TOO_LONG, BadForm, read_values
-from opencode_gateway.pages.visits import LOGIN_PATH, onward, redirect
+from opencode_gateway.pages.visits import LOGIN_PATH, onward
+from opencode_pages.forms import TOO_LONG, BadForm, read_values
 from opencode_pages.parts import Visitor
 from opencode_pages.paths import ASKS_PATH, INBOX_PATH
 from opencode_pages.rendering import problem_page
+from opencode_pages.visits import redirect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.requests import Request
     from starlette.responses import Response
 
     from opencode_gateway.oauth.requests import PendingRequests
     from opencode_gateway.pages.browsers import Browsers
     from opencode_gateway.pages.sessions import PageSessions
+    from opencode_pages.forms import Fields
 
 LOGGED_OUT: Final = "/"
 """Where somebody is led who has logged out."""
@@ -68,7 +68,7 @@ class PageDoor:
         del request  # the session says all
         return self._browsers.session_token(visitor.session, purpose)
 
-    async def fields(self, request: Request, visitor: Visitor, purpose: str) -> Callable[[str], list[str]] | Response:
+    async def fields(self, request: Request, visitor: Visitor, purpose: str) -> Fields | Response:
         """See `Door`."""
         # Sent by every current browser. A request without it has its token to show, as any other.
         if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":

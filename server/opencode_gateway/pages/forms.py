@@ -1,14 +1,13 @@
-"""Reads the fields of a form that anybody may have sent, and says in plain words when it cannot be taken."""
+"""The forms of a login: their fields, and in plain words why one cannot be taken."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qs
 
-from starlette.requests import ClientDisconnect
-
+from opencode_pages.forms import TOO_LONG, BadForm, read_values
 from opencode_pages.paths import INBOX_PATH
 from opencode_pages.rendering import problem_page
+from opencode_pages.visits import Answered
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,27 +15,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-TOO_LONG: Final = 413
 _MAX_BODY: Final = 32 * 1024
 _MAX_FIELDS: Final = 20
 _FROM_CHAT: Final = "Start again from your chat client: connect this relay anew."
 _TO_PAGES: Final = (INBOX_PATH, "To your inbox")
-
-
-class Answered(Exception):
-    """Ends the handling of a request with this response."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__()
-        self.response = response
-
-
-class BadForm(Exception):
-    """What was sent cannot be taken; `status` is for the answer."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__()
-        self.status = status
 
 
 async def read_fields(request: Request) -> Callable[[str], str]:
@@ -56,26 +38,6 @@ async def read_fields(request: Request) -> Callable[[str], str]:
             start_again("This form is not complete", "The gateway did not understand it.", status=bad.status)
         ) from None
     return lambda name: values.get(name, [""])[0]
-
-
-async def read_values(request: Request, max_bytes: int, max_fields: int) -> dict[str, list[str]]:
-    """Return all values of a form's fields, by name.
-
-    Raises:
-        BadForm: it is none, or too large a one.
-    """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind != "application/x-www-form-urlencoded":
-        raise BadForm(415)
-    body = bytearray()
-    try:
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > max_bytes:
-                raise BadForm(TOO_LONG)
-        return parse_qs(body.decode("latin-1"), keep_blank_values=True, max_num_fields=max_fields)
-    except (ValueError, ClientDisconnect):
-        raise BadForm(400) from None
 
 
 def start_again(title: str, reason: str, *, status: int = 400, on_pages: bool = False) -> Response:

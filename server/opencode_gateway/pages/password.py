@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
-from opencode_gateway.pages.forms import Answered
 from opencode_gateway.pages.passkey_login import PasskeyLogin
 from opencode_gateway.pages.visits import LOGIN_PATH, address_of
 from opencode_gateway.people.users import MAX_NAME, known_as
@@ -16,6 +15,7 @@ from opencode_gateway.sign_in.passwords import Busy
 from opencode_gateway.sign_in.step import BY_PASSWORD
 from opencode_gateway.sign_in.throttle import Buckets, Budget, Throttled, is_window_code, window_code
 from opencode_pages.rendering import problem_page
+from opencode_pages.visits import Answered
 
 if TYPE_CHECKING:
     from collections.abc import Callable

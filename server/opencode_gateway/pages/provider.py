@@ -10,13 +10,14 @@ from starlette.routing import Route
 from opencode_gateway.errors import Refused
 from opencode_gateway.oauth.requests import MAX_SIGNED, Pending
 from opencode_gateway.pages.consent import ANSWERS
-from opencode_gateway.pages.forms import Answered, start_again
-from opencode_gateway.pages.visits import LOGIN_PATH, address_of, digest, over, redirect
+from opencode_gateway.pages.forms import start_again
+from opencode_gateway.pages.visits import LOGIN_PATH, address_of, digest, over
 from opencode_gateway.people.listed import PersonRefused
 from opencode_gateway.sign_in.provider import CALLBACK_PATH
 from opencode_gateway.sign_in.step import ProviderFailed
 from opencode_gateway.sign_in.throttle import Buckets, Budget, network
 from opencode_pages.rendering import problem_page
+from opencode_pages.visits import Answered, redirect
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,8 @@ from opencode_pages.rendering import Templates, problem_page
 if TYPE_CHECKING:
     from starlette.responses import Response
 
-page: Final = Templates(Path(__file__).with_name("templates")).page
+TEMPLATES: Final = Templates(Path(__file__).with_name("templates"))
+page: Final = TEMPLATES.page
 
 
 def unavailable_page() -> Response:

@@ -14,13 +14,13 @@ from starlette.routing import Route
 
 from opencode_gateway.errors import ConfigError, GatewayError
 from opencode_gateway.pages.consent import ConsentPages
-from opencode_gateway.pages.forms import Answered
 from opencode_gateway.pages.password import PasswordPages
 from opencode_gateway.pages.rendering import unavailable_page
 from opencode_gateway.pages.visits import CONSENT_PATH, Visits
 from opencode_gateway.sign_in.password import Logins
 from opencode_pages.assets import STYLE_PATH, asset
 from opencode_pages.rendering import problem_page
+from opencode_pages.visits import Answered
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

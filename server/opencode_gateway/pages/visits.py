@@ -6,12 +6,13 @@ import hashlib
 from typing import TYPE_CHECKING, Protocol, TypeVar
 from urllib.parse import quote, urlsplit
 
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from opencode_gateway.audit import PAGES, Event
 from opencode_gateway.oauth.requests import Pending
-from opencode_gateway.pages.forms import Answered, foreign, read_fields, start_again
+from opencode_gateway.pages.forms import foreign, read_fields, start_again
 from opencode_gateway.pages.rendering import page
+from opencode_pages.visits import Answered, redirect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -208,9 +209,3 @@ def over(*, on_pages: bool = False) -> Response:
 def onward(path: str, signed: str) -> Response:
     """Lead a browser to another page of ours about the same request."""
     return redirect(f"{path}?request={quote(signed, safe='')}")
-
-
-def redirect(location: str) -> Response:
-    """Lead a browser on."""
-    # 303: a browser must not send the form on (RFC 9700, 4.12).
-    return RedirectResponse(location, 303, {"Cache-Control": "no-store", "Referrer-Policy": "same-origin"})

@@ -10,27 +10,26 @@ from __future__ import annotations
 import hmac
 import secrets
 from typing import TYPE_CHECKING, Final
-from urllib.parse import parse_qs
 
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from opencode_mcp.caller import account
+from opencode_pages.forms import TOO_LONG, BadForm, read_values
 from opencode_pages.parts import Visitor
 from opencode_pages.paths import INBOX_PATH
 from opencode_pages.rendering import problem_page
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from starlette.requests import Request
+
+    from opencode_pages.forms import Fields
 
 ENTER_PATH: Final = "/enter"
 """Behind it the link's secret."""
 MAX_FORM_BYTES: Final = 300_000
 """More than any form of ours sends: a question's items with 4,000 characters each, percent-encoded."""
 MAX_FIELDS: Final = 1_000
-_FORM: Final = "application/x-www-form-urlencoded"
 _ANEW: Final = "For another link, end `opencode-mcp --page` in its terminal with Ctrl-C and start it again."
 
 
@@ -83,22 +82,18 @@ class LocalDoor:
         del request, visitor
         return hmac.digest(self._session.encode(), purpose.encode(), "sha256").hex()
 
-    async def fields(self, request: Request, visitor: Visitor, purpose: str) -> Callable[[str], list[str]] | Response:
+    async def fields(self, request: Request, visitor: Visitor, purpose: str) -> Fields | Response:
         """See `Door`."""
         headers = request.headers
         is_ours = headers.get("origin", self._origin) == self._origin
         is_ours = is_ours and headers.get("sec-fetch-site", "same-origin") == "same-origin"
-        if not is_ours or headers.get("content-type", "").partition(";")[0].strip().lower() != _FORM:
+        if not is_ours:
             return _refused("It was not sent by our own page.", 403)
-        body = bytearray()
-        async for piece in request.stream():
-            body += piece
-            if len(body) > MAX_FORM_BYTES:
-                return _refused("It is too large.", 413)
         try:
-            found = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=MAX_FIELDS)
-        except ValueError:
-            return _refused("It cannot be read.", 400)
+            found = await read_values(request, MAX_FORM_BYTES, MAX_FIELDS)
+        except BadForm as bad:
+            why = "It is too large." if bad.status == TOO_LONG else "It cannot be read."
+            return _refused(why, bad.status)
         if not _same("".join(found.get("token", [])), self.token(request, visitor, purpose)):
             return _refused("It is of an earlier visit: load the page anew.", 403)
         return lambda name: found.get(name, [])

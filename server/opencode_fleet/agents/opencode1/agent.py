@@ -10,6 +10,7 @@ from opencode_fleet.agent import Capability
 from opencode_fleet.agents.guard import GUARD_CHANGED
 from opencode_fleet.agents.http import LARGE_BODY, TooLarge
 from opencode_fleet.agents.opencode1 import changes
+from opencode_fleet.agents.opencode1.asks import Permission, Question
 from opencode_fleet.agents.opencode1.controls import Controls1
 from opencode_fleet.agents.opencode1.decoder import Decoder
 from opencode_fleet.agents.opencode1.prompts import prompt_parts
@@ -19,9 +20,7 @@ from opencode_fleet.agents.opencode1.wire import (
     Health,
     Location,
     Message,
-    Permission,
     Providers,
-    Question,
     Session,
     Status,
 )

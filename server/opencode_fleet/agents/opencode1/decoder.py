@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
 
+from opencode_fleet.agents.opencode1.asks import Permission, Question
 from opencode_fleet.agents.opencode1.wire import (
     Event,
     MessageError,
     MessageInfo,
     Part,
-    Permission,
-    Question,
     Session,
     Status,
 )
