@@ -234,8 +234,10 @@ async def test_an_opencode_that_crashed_in_mid_turn_and_came_back_says_that_it_w
     with Driven1(home, tmp_path / "crash") as driven:
         driven.register_at(tmp_path / "registry", "far", driven.port)
         async with relay_client(tmp_path / "registry", env={"DISCOVERY_INTERVAL_MS": "3600000"}) as client:
+            # It was started a moment ago.
+            await eventually_async(lambda: is_in(client, "idle"))
             turn = asyncio.create_task(send(client, "half a GATE:line-crash"))
-            await eventually_async(lambda: model.reached("line-crash"), within=30)
+            await eventually_async(lambda: model.reached("line-crash"))
             await asyncio.to_thread(driven.kill)
             await eventually_async(lambda: is_in(client, "offline"))
             await asyncio.to_thread(driven.served.start)
