@@ -60,7 +60,7 @@ class Chain:
 
     async def decide(self, page: httpx.Response, decision: str) -> httpx.Response:
         fields = Form(page.text).fields
-        sent = {name: fields[name] for name in ("token", "handle", "digest")} | {"decision": decision}
+        sent = {name: fields[name] for name in ("token", "digest")} | {"decision": decision}
         return await self.browser.post(page.request.url.path, data=sent)
 
 

@@ -85,7 +85,7 @@ async def logged_in(browser: httpx.AsyncClient, name: str = "ann", path: str = A
 
 
 def form_of(page: httpx.Response, **fields: str) -> dict[str, str]:
-    return {name: Form(page.text).fields[name] for name in ("token", "handle", "digest")} | fields
+    return {name: Form(page.text).fields[name] for name in ("token", "digest")} | fields
 
 
 async def test_what_is_decided_on_the_page_reaches_the_server_with_who_and_what_was_seen(served: Served) -> None:
@@ -287,38 +287,50 @@ def machine(gateway: ProductGateway, name: str, *capabilities: Capability) -> st
         store.close()
 
 
-async def called(gateway: ProductGateway, token: str, directory: Path) -> Any:
+async def called(served: Served, token: str) -> Any:
     """Return what the server behind is told of a reply that this token makes."""
-    async with gateway.client(token) as client:
-        await client.client.call_tool("reply", {"instance": "laptop", "ask": "a3", "answer": "once"})
-    return Asks(directory).replies()[-1]["told"]
-
-
-async def test_chat_clients_and_machines_are_told_the_page_and_that_they_decide_nothing(tmp_path: Path) -> None:
-    with told_gateway(tmp_path, approvals="page", passkey_for=["always"]) as gateway:
-        approving = machine(gateway, "approve", "approve")
-        driving = machine(gateway, "drive", "drive")
-        looking = machine(gateway, "observe", "observe")
-
-        for token, capability in ((approving, "approve"), (driving, "drive")):
-            assert await called(gateway, token, tmp_path) == {
-                "login": f"token:{capability}",
-                "may": [capability],
-                "page": gateway.url,
-                "decides": "page",
-                "always": False,
-            }
-        async with gateway.client(looking) as client:
-            assert "reply" not in {tool.name for tool in (await client.client.list_tools()).tools}
-        assert gateway.owner("check").stdout.count("approvals: on the page alone") == 1
-
-
-async def test_where_people_decide_anywhere_chats_are_told_the_page_alone(served: Served, tmp_path: Path) -> None:
-    token = machine(served.gateway, "m", "approve")
     async with served.gateway.client(token) as client:
         await client.client.call_tool("reply", {"instance": "laptop", "ask": "a3", "answer": "once"})
-    told = served.asks.replies()[-1]["told"]
-    assert told == {"login": "token:m", "may": ["approve"], "page": served.gateway.url}
+    return served.asks.replies()[-1]["told"]
+
+
+@pytest.fixture(scope="module")
+def _strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    directory = tmp_path_factory.mktemp("strict")
+    with told_gateway(directory, approvals="page", passkey_for=["always"]) as gateway:
+        add_user(gateway, "ann")
+        yield Served(gateway, Asks(directory))
+
+
+@pytest.fixture
+def strict(_strict: Served) -> Served:
+    """Give one with approvals on the page alone, where `always` takes a passkey."""
+    _strict.asks.put()
+    return _strict
+
+
+async def test_chat_clients_and_machines_are_told_the_page_and_that_they_decide_nothing(strict: Served) -> None:
+    gateway = strict.gateway
+    approving = machine(gateway, "approve", "approve")
+    driving = machine(gateway, "drive", "drive")
+    looking = machine(gateway, "observe", "observe")
+
+    for token, capability in ((approving, "approve"), (driving, "drive")):
+        assert await called(strict, token) == {
+            "login": f"token:{capability}",
+            "may": [capability],
+            "page": gateway.url,
+            "decides": "page",
+            "always": False,
+        }
+    async with gateway.client(looking) as client:
+        assert "reply" not in {tool.name for tool in (await client.client.list_tools()).tools}
+    assert gateway.owner("check").stdout.count("approvals: on the page alone") == 1
+
+
+async def test_where_people_decide_anywhere_chats_are_told_the_page_alone(served: Served) -> None:
+    token = machine(served.gateway, "m", "approve")
+    assert await called(served, token) == {"login": "token:m", "may": ["approve"], "page": served.gateway.url}
     driving = machine(served.gateway, "d", "drive")
     async with served.gateway.client(driving) as client:
         assert "reply" not in {tool.name for tool in (await client.client.list_tools()).tools}
@@ -338,18 +350,15 @@ async def test_a_server_that_has_no_page_decides_nothing_then(tmp_path: Path) ->
         assert gateway.get("/account").status_code == 404
 
 
-async def test_what_takes_a_passkey_is_not_decided_without_one(tmp_path: Path) -> None:
-    with told_gateway(tmp_path, passkey_for=["always"]) as gateway:
-        add_user(gateway, "ann")
-        served = Served(gateway, Asks(tmp_path))
-        async with served.browser() as browser:
-            page = await logged_in(browser)
-            answer = await browser.post(ASK, data=form_of(page, decision="always"))
-            assert answer.status_code == 403
-            assert "passkey" in answer.text
-            assert served.asks.replies() == []
-            assert (await browser.post(ASK, data=form_of(page, decision="once"))).status_code == 303
-    assert served.audit("decision")[0]["outcome"] == "refused"
+async def test_what_takes_a_passkey_is_not_decided_without_one(strict: Served) -> None:
+    async with strict.browser() as browser:
+        page = await logged_in(browser)
+        answer = await browser.post(ASK, data=form_of(page, decision="always"))
+        assert answer.status_code == 403
+        assert "passkey" in answer.text
+        assert strict.asks.replies() == []
+        assert (await browser.post(ASK, data=form_of(page, decision="once"))).status_code == 303
+    assert strict.audit("decision")[0]["outcome"] == "refused"
 
 
 async def test_a_stream_ends_when_the_service_is_told_to(tmp_path: Path) -> None:
