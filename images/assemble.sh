@@ -40,8 +40,10 @@ case $step in
         /build/tools/bin/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir /build/wheel /build/source
         into_target install --quiet --no-deps --no-index --no-compile /build/wheel/*.whl
         into_target check
-        # Type stubs serve editors; activate scripts serve shells.
-        find "$target" -name '*.pyi' -delete
+        # Type stubs serve editors, sources of extensions who builds those, tests who tests them; activate scripts serve
+        # shells.
+        find "$target" \( -name '*.pyi' -o -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi' -o -name '*.[ch]' \) -delete
+        find "$target"/lib -type d \( -name tests -o -name benchmarks \) -prune -exec rm -r {} +
         "$target/bin/python" -B /build/strip.py "$target"
         rm -f "$target"/bin/activate* "$target"/bin/Activate*
         # The same input gives the same layer: all files are of one time, and bytecode goes by what is in its source.
