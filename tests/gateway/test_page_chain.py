@@ -113,6 +113,7 @@ async def test_a_chat_gets_the_link_and_waits_while_the_person_decides_on_the_pa
     assert taken(chain, "one") == ["once"]
     [line] = [each for each in chain.gateway.audit() if each["event"] == "decision"]
     assert (line["outcome"], line["login"], line["instance"], line["ask"]) == ("ok", "ann", "laptop", handle)
+    assert "approvals: on the page alone" in chain.gateway.owner("check").stdout
 
 
 async def test_what_was_settled_in_the_terminal_is_not_decided_again(chain: Chain) -> None:
