@@ -17,7 +17,7 @@ import pytest
 
 from opencode_notify.outlets.webhook import new_secret
 from support.chain import CONTAINER, Model, Phone, Terminal, answer, ask, begin, other_image
-from support.hosts import Running
+from support.hosts import Host, Running
 from support.scenario import BACK_WITHIN, play
 from support.waiting import eventually
 
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.chain import Gateway
-    from support.hosts import Host
     from support.scenario import Machine, Relay
 
 pytestmark = pytest.mark.timeout(600)
@@ -152,6 +151,12 @@ def test_it_goes_on_after_the_server_behind_the_gateway_was_killed(chain: Chain)
     chain.survives("killed", kill)
 
 
+@pytest.fixture(scope="module")
+def elsewhere(hosts: dict[str, dict[str, Any]]) -> Host:
+    """A host that is neither the relay nor the person's own."""
+    return Host(str(hosts["spare"]["inventory_hostname"]))
+
+
 @contextmanager
 def webhook(host: Host) -> Iterator[Running]:
     """A receiver of messages on some host; what it takes are the lines that it prints."""
@@ -178,23 +183,23 @@ def decided_on_its_page(chain: Chain, told: dict[str, Any], word: str) -> None:
     assert "Permission required" not in chain.terminal.screen
 
 
-def test_an_ask_is_told_elsewhere_and_decided_on_its_page(chain: Chain, laptop: Machine) -> None:
-    url = f"http://{laptop.host.address()}:{_HOOK_PORT}/"
+def test_an_ask_is_told_elsewhere_and_decided_on_its_page(chain: Chain, elsewhere: Host) -> None:
+    url = f"http://{elsewhere.address()}:{_HOOK_PORT}/"
     settings = {"url": url, "secret": new_secret(), "allow_private": True}
     chain.gateway.administer("notify", "add", "ann", "hook", "--kind", "webhook", stdin=json.dumps(settings) + "\n")
-    with webhook(laptop.host) as hook:
+    with webhook(elsewhere) as hook:
         chain.terminal.type("[BASH:echo told-and-decided]")
         decided_on_its_page(chain, told_of(hook, 30), "told-and-decided")
 
 
 def test_an_ask_that_nobody_could_be_told_of_is_told_after_a_reboot_of_the_relay(
-    chain: Chain, laptop: Machine
+    chain: Chain, elsewhere: Host
 ) -> None:
     chain.terminal.type("[BASH:echo told-after-all]")
     eventually(lambda: "Permission required" in chain.terminal.screen, "it asks", within=60)
     chain.relay.reboot()
     chain.gateway.wait_until_it_serves()
-    with webhook(laptop.host) as hook:
+    with webhook(elsewhere) as hook:
         decided_on_its_page(chain, told_of(hook, 180), "told-after-all")
 
 
