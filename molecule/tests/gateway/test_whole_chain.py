@@ -168,9 +168,8 @@ def webhook(host: Host) -> Iterator[Running]:
 def told_of(hook: Running, within: float) -> dict[str, Any]:
     """Wait until the receiver is told of an ask; return the message."""
     asks = '"title": .* asks for a shell command'
-    return dict(
-        json.loads(hook.lines[hook.wait_for(lambda line: re.search(asks, line) is not None, "it", within=within)])
-    )
+    number = hook.wait_for(lambda line: re.search(asks, line) is not None, "the message", within=within)
+    return dict(json.loads(hook.lines[number]))
 
 
 def decided_on_its_page(chain: Chain, told: dict[str, Any], word: str) -> None:
