@@ -239,7 +239,7 @@ class Clients:
         let_in_as = allowed.let_in_as(uris)
         client_id = self._registrations.sign(row_of(name, uris, credentials, document=False, let_in_as=let_in_as))
         if client_id is None:
-            remedy = "a client registers fewer or shorter redirect_uris, and one key, or a jwks_uri"
+            remedy = "a client registers fewer or shorter redirect_uris, and at most two keys, or a jwks_uri"
             raise NotAdmitted("limit", "what it registers is too long", remedy=remedy, client=name)
         asked.client_id = client_id
         self._tell(asked, name, uris, address)
