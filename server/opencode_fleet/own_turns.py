@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pydantic import BaseModel, ValidationError
 
 from opencode_fleet.differences import is_id
+from opencode_journal.entries import MESSAGE, TURN_ENDED, TURN_FAILED, TURN_STARTED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from opencode_fleet.differences import Change
     from opencode_journal.journal import Journal
 
 MAX_OF_SESSION: Final = 20
@@ -50,8 +54,8 @@ class OwnTurns:
 
         def write() -> None:
             known = self._read(instance, session)
-            prompts = [each for each in known if each != prompt] + [prompt]
-            self._set(instance, session, prompts[-MAX_OF_SESSION:])
+            prompts = [each for each in known.prompts if each != prompt] + [prompt]
+            self._set(known, prompts[-MAX_OF_SESSION:], at=time.time())
 
         self._journal.together(write)
 
@@ -60,34 +64,54 @@ class OwnTurns:
 
         def write() -> bool:
             known = self._read(instance, session)
-            if prompt in known:
-                self._set(instance, session, [each for each in known if each != prompt])
-            return prompt in known
+            if prompt in known.prompts:
+                self._set(known, [each for each in known.prompts if each != prompt])
+            return prompt in known.prompts
 
         return self._journal.together(write)
+
+    def cost(self, instance: str, changes: Iterable[Change]) -> int:
+        """Return how much of its machine's allowance changes take.
+
+        Turns that were begun from here take none: what is sent bounds them, and each end takes a note back.
+        """
+        cost = 0
+        left: dict[str, int] = {}
+        for change in changes:
+            is_end = change.kind in {TURN_ENDED, TURN_FAILED}
+            if not is_end and change.kind != TURN_STARTED:
+                cost += 1
+                continue
+            notes = left.setdefault(change.session, len(self._read(instance, change.session).prompts))
+            is_kept_message = MESSAGE in change.data
+            cost += not (notes or is_kept_message)
+            if is_end and notes and not is_kept_message:
+                left[change.session] -= 1
+        return cost
 
     def ended(self, instance: str, session: str) -> None:
         """Take the newest note of a session back; call it in the transaction that writes that a turn of it ended."""
         known = self._read(instance, session)
-        if known:
-            self._set(instance, session, known[:-1])
+        if known.prompts:
+            self._set(known, known.prompts[:-1])
 
     def untold(self) -> list[Begun]:
-        """Return the oldest of each session that any is noted of."""
-        found = []
-        for value in self._journal.states(_KEY).values():
-            noted = _parsed(value)
-            if noted is not None and noted.prompts:
-                found.append(Begun(noted.instance, noted.session, noted.prompts[0], noted.at))
-        return found
+        """Return all that are noted, the oldest of each session first."""
+        return [
+            Begun(noted.instance, noted.session, prompt, noted.at)
+            for value in self._journal.states(_KEY).values()
+            if (noted := _parsed(value)) is not None
+            for prompt in noted.prompts
+        ]
 
-    def _read(self, instance: str, session: str) -> list[str]:
+    def _read(self, instance: str, session: str) -> _Noted:
         noted = _parsed(self._journal.state(f"{_KEY}{instance}/{session}"))
-        return [] if noted is None else noted.prompts
+        return _Noted(at=0.0, instance=instance, session=session, prompts=[]) if noted is None else noted
 
-    def _set(self, instance: str, session: str, prompts: list[str]) -> None:
-        noted = _Noted(at=time.time(), instance=instance, session=session, prompts=prompts)
-        self._journal.set_state(f"{_KEY}{instance}/{session}", noted.model_dump() if prompts else None)
+    def _set(self, known: _Noted, prompts: list[str], *, at: float | None = None) -> None:
+        noted = known.model_copy(update={"prompts": prompts, "at": known.at if at is None else at})
+        key = f"{_KEY}{known.instance}/{known.session}"
+        self._journal.set_state(key, noted.model_dump() if prompts else None)
 
 
 def _parsed(value: object) -> _Noted | None:

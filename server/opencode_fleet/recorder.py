@@ -229,13 +229,14 @@ class Recorder:
             # Once it is connected it is looked at anew.
             self._due.pop(instance, None)
             return
+        cost = self._own.cost(instance.name, changes)
         if not changes:
             self._due.pop(instance, None)
-        elif self._open.has_room(instance.name, now) and self._allowance(_payer(instance)).take(len(changes)):
+        elif self._open.has_room(instance.name, now) and self._allowance(_payer(instance)).take(cost):
             self._due.pop(instance, None)
             self._write(instance.name, now, changes)
         else:
-            self._due[instance] = len(changes)
+            self._due[instance] = cost
 
     def _is_listed(self, instance: Instance) -> bool:
         return any(known is instance for known in self._fleet.all_instances())
@@ -250,7 +251,7 @@ class Recorder:
         if not now or any(known.name == instance.name for known in self._fleet.all_instances()):
             return  # another has the name now, and is compared with what was open
         changes = gone(now) if instance.can(Capability.OUTLIVES) else closed(now)
-        is_told = self._allowance(_payer(instance)).take(len(changes))
+        is_told = self._allowance(_payer(instance)).take(self._own.cost(instance.name, changes))
         self._write(instance.name, now, changes if is_told else [])
 
     def _compared(self, instance: Instance, open_: Open, *, was_told: bool) -> list[Change]:
@@ -309,7 +310,7 @@ class Recorder:
     def _allowance(self, machine: str) -> Bucket:
         bucket = self._allowances.setdefault(machine, Bucket(CHANGES_AT_ONCE, CHANGES_PER_SECOND))
         self._allowances.move_to_end(machine)
-        while len(self._allowances) > MAX_MACHINES:
+        if len(self._allowances) > MAX_MACHINES:
             self._allowances.popitem(last=False)
         return bucket
 

@@ -70,9 +70,15 @@ class Unheard:
         self._looked = {key: at for key, at in self._looked.items() if key in keys}
         self._idle = {key: at for key, at in self._idle.items() if key in keys}
         there = {each.name: each for each in self._fleet.all_instances() if each.connected.is_set()}
+        waiting: set[tuple[str, str]] = set()
         for begun in untold:
             instance = there.get(begun.instance)
-            if instance is None or not self._is_due(instance, begun):
+            place = (begun.instance, begun.session)
+            if instance is None or place in waiting:
+                continue
+            # Those after it are told after it.
+            waiting.add(place)
+            if not self._is_due(instance, begun):
                 continue
             self._looked[begun.instance, begun.prompt] = time.monotonic()
             try:
@@ -81,10 +87,12 @@ class Unheard:
                     record = await instance.agent.turn(begun.session, begun.prompt)
             except NotFound:
                 self._turns.drop(*begun[:3])  # with its session, which somebody removed
+                waiting.discard(place)
             except (InstanceError, TimeoutError):
                 del there[begun.instance]  # nobody waits for it again in this round
             else:
-                self._take(instance, begun, record)
+                if self._take(instance, begun, record):
+                    waiting.discard(place)
 
     def _is_due(self, instance: Instance, begun: Begun) -> bool:
         looked = self._looked.get((begun.instance, begun.prompt))
@@ -102,20 +110,23 @@ class Unheard:
             or begun.session in self._open.at(begun.instance).turns
         )
 
-    def _take(self, instance: Instance, begun: Begun, record: TurnRecord) -> None:
+    def _take(self, instance: Instance, begun: Begun, record: TurnRecord) -> bool:
+        """Tell what a record says; return whether that is the last word on its turn."""
         key = (begun.instance, begun.prompt)
         if not self._is_over(instance, begun) or record.is_queued:
             self._idle.pop(key, None)
-            return
+            return False
         if not record.is_stored:
-            if abs(time.time() - begun.at) >= NEVER_AFTER:
+            is_lost = abs(time.time() - begun.at) >= NEVER_AFTER
+            if is_lost:
                 self._turns.drop(*begun[:3])
-            return
+            return is_lost
         told = _told(record)
         if told is None and time.monotonic() - self._idle.setdefault(key, time.monotonic()) >= UNFINISHED_AFTER:
             told = TURN_ENDED, {"unseen": True}
         if told is not None:
             self._tell(instance, begun, *told)
+        return told is not None
 
     def _tell(self, instance: Instance, begun: Begun, kind: str, data: dict[str, Any]) -> None:
         def write() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +14,7 @@ from opencode_fleet.errors import Unreachable
 from opencode_fleet.events import StatusChanged
 from opencode_fleet.model import Permission, Session, Status
 from opencode_fleet.open_work import Open, OpenWork
+from opencode_fleet.own_turns import OwnTurns
 from opencode_journal.entries import ASK_OPENED, INSTANCE_LOST, TURN_ENDED, TURN_STARTED
 from opencode_journal.journal import MAX_STATE_BYTES, Journal
 from support.fake_agent import FakeAgent
@@ -61,6 +63,30 @@ async def test_each_entry_counts_however_many_a_look_finds(tmp_path: Path) -> No
         calm.tell(StatusChanged(other, Status()))
         await eventually_async(lambda: of(relay, "desktop") == [TURN_STARTED])
         assert of(relay, "laptop") == [TURN_STARTED] * 8, "eight more are too many"
+
+
+def _has_ends(relay: FakeRelay, count: int) -> bool:
+    return len(relay.entries(TURN_ENDED)) == count
+
+
+@pytest.mark.usefixtures("ten_changes")
+async def test_the_ends_of_what_was_begun_from_here_are_told_whatever_else_the_machine_did(tmp_path: Path) -> None:
+    agent = FakeAgent()
+    for _ in range(10):
+        agent.statuses[agent.add_session("/").id] = Status()
+    ours = agent.add_session("/").id
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        await eventually_async(lambda: of(relay, "laptop") == [TURN_STARTED] * 10)
+        for number in range(1, 4):
+            OwnTurns(relay.journal).note("laptop", ours, f"msg_{number}")
+            agent.tell(StatusChanged(ours, Status()))
+            agent.tell(StatusChanged(ours, None))
+            await eventually_async(partial(_has_ends, relay, number))
+        agent.tell(StatusChanged(ours, Status()))
+        await reconnect(relay, agent)
+        assert of(relay, "laptop") == [TURN_STARTED] * 10 + [TURN_STARTED, TURN_ENDED] * 3, (
+            "theirs, which is one too many"
+        )
 
 
 def two_places(*, alive: str) -> tuple[FakeAgent, str]:

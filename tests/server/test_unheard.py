@@ -183,4 +183,4 @@ async def test_only_so_many_of_a_session_are_noted(tmp_path: Path, monkeypatch: 
         turns = OwnTurns(relay.journal)
         for number in range(3):
             turns.note("laptop", "ses_1", f"msg_{number}")
-        assert [begun.prompt for begun in turns.untold()] == ["msg_1"]
+        assert [begun.prompt for begun in turns.untold()] == ["msg_1", "msg_2"]

@@ -29,7 +29,7 @@ MAX_REDIRECT_URI: Final = 512
 MAX_CLIENT_ID: Final = 512
 """Of a client that has a document."""
 MAX_REGISTERED_ID: Final = 1536
-"""Of one that registered, whose id carries what it registered: two RSA keys take 1,000, as one is followed by another."""
+"""Of one that registered, whose id carries what it registered: two RSA keys, an old and a new one, take 1,000."""
 MAX_SIGNED: Final = 8192
 MAX_TARGET: Final = 512
 _KEY_FILE: Final = "signing.key"

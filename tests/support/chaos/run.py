@@ -32,7 +32,7 @@ SERVERS: Final = 2
 DECIDERS: Final = 12
 _LONGEST_CUT: Final = 0.5
 """Seconds for which a cut line stays so."""
-_SETTLED_WITHIN: Final = 60.0
+_SETTLED_WITHIN: Final = 180.0
 _CALL_SECONDS: Final = 10
 
 
