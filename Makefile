@@ -54,7 +54,7 @@ images: packages-images $(INSTALLED) opencode ## Build the images of server and 
 
 .PHONY: molecule
 molecule: packages-molecule $(INSTALLED) opencode ## Prove the roles on Debian hosts in containers. SCENARIO=noble: on Ubuntu
-	@$(MOUNTED_OPENCODES) $(ENGINE) run tests/support/scenarios.sh $(SCENARIO)
+	@$(MOUNTED_OPENCODES) $(ENGINE) run tests/support/hosts/scenarios.sh $(SCENARIO)
 
 # The machine that tests has one Python and one OpenSSH; people have others.
 .PHONY: debian
@@ -79,11 +79,11 @@ lint-shell:
 
 lint-roles:
 	$(BIN)/ansible-lint --offline --profile production --strict
-	$(BIN)/python -m support.role_readmes --check
+	$(BIN)/python -m support.project.role_readmes --check
 
 .PHONY: readmes
 readmes: $(INSTALLED) ## Write the READMEs of the roles anew
-	@$(BIN)/python -m support.role_readmes
+	@$(BIN)/python -m support.project.role_readmes
 
 .PHONY: bench
 bench: packages-test $(INSTALLED) opencode ## Print the figures of all parts, and break every hop under 10,000 prompts and asks
@@ -112,7 +112,7 @@ prepare-release: $(INSTALLED) ## Write a version wherever it stands, and date wh
 
 .PHONY: docs
 docs: packages-lint $(INSTALLED) ## Build the documentation as a site, which needs no network, in .work/site
-	@$(BIN)/python -m support.docs_site .work/site
+	@$(BIN)/python -m support.project.docs_site .work/site
 
 .PHONY: clean
 clean: ## Remove what the other targets made here
@@ -133,6 +133,6 @@ $(TOOLS_INSTALLED): pyproject.toml
 
 .PHONY: opencode
 opencode: $(INSTALLED) ## Install both generations of OpenCode for tests
-	@test -x $(OPENCODE_BIN) || $(BIN)/python -c 'from support.opencode import install_opencode; install_opencode()'
+	@test -x $(OPENCODE_BIN) || $(BIN)/python -c 'from support.opencodes.opencode import install_opencode; install_opencode()'
 	@test -x $(OPENCODE2_BIN) || \
-		$(BIN)/python -c 'from support.opencode2 import install_opencode2; install_opencode2()'
+		$(BIN)/python -c 'from support.opencodes.opencode2 import install_opencode2; install_opencode2()'

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
-from support.opencode import OpenCodeHome, ServedOpenCode, find_opencode
-from support.opencode2 import OpenCode2Home, Service2, find_opencode2
-from support.scripted_model import ScriptedModel
+from support.opencodes.opencode import OpenCodeHome, ServedOpenCode, find_opencode
+from support.opencodes.opencode2 import OpenCode2Home, Service2, find_opencode2
+from support.opencodes.scripted_model import ScriptedModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.docs_site import build
-from support.documents import ROOT, Block, anchors, blocks, broken, links, pages, unproven, with_links
+from support.project.docs_site import build
+from support.project.documents import ROOT, Block, anchors, blocks, broken, links, pages, unproven, with_links
 
 if TYPE_CHECKING:
     from pathlib import Path

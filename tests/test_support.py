@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from support.events import PLAIN_TURN, Session, new_session
-from support.fake_fleet import FakeFleet
-from support.fake_hostile import BEHAVIOURS, HostileInstance
-from support.opencode import OpenCodeHome, ServedOpenCode
-from support.plain_http import NO_TLS
+from support.chat.plain_http import NO_TLS
+from support.opencodes.events import PLAIN_TURN, Session, new_session
+from support.opencodes.fake_fleet import FakeFleet
+from support.opencodes.fake_hostile import BEHAVIOURS, HostileInstance
+from support.opencodes.opencode import OpenCodeHome, ServedOpenCode
 from support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from support.events import PLAIN_TURN, new_session, session_of
-from support.opencode import OpenCodeHome, ServedOpenCode
-from support.plain_http import NO_TLS
+from support.chat.plain_http import NO_TLS
+from support.opencodes.events import PLAIN_TURN, new_session, session_of
+from support.opencodes.opencode import OpenCodeHome, ServedOpenCode
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.scripted_model import ScriptedModel
+    from support.opencodes.scripted_model import ScriptedModel
 
 
 async def test_a_plain_turn_has_the_order_of_events_that_the_notes_list(opencode: ServedOpenCode) -> None:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from support.events2 import new_session2
-from support.opencode import OpenCodeHome, ServedOpenCode, find_on_machine, version_of
-from support.opencode2 import OpenCode2Home, ServedOpenCode2, Service2
-from support.plain_http import NO_TLS
+from support.chat.plain_http import NO_TLS
+from support.opencodes.events2 import new_session2
+from support.opencodes.opencode import OpenCodeHome, ServedOpenCode, find_on_machine, version_of
+from support.opencodes.opencode2 import OpenCode2Home, ServedOpenCode2, Service2
 from support.processes import named, with_home
 from support.waiting import eventually, eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.scripted_model import ScriptedModel
+    from support.opencodes.scripted_model import ScriptedModel
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.transcript import Tidy
+from support.chat.transcript import Tidy
 
 
 def test_what_differs_from_run_to_run_stands_there_by_its_first_appearance() -> None:

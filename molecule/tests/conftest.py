@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.hosts import Host, Running
-from support.scenario import KNOWN_HOSTS, Attacker, Machine, Registration, Relay, all_registered, inventory, play
+from support.hosts.hosts import Host, Running
+from support.hosts.scenario import (
+    KNOWN_HOSTS,
+    Attacker,
+    Machine,
+    Registration,
+    Relay,
+    all_registered,
+    inventory,
+    play,
+)
 from support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from support.agents import VERBS, guard_document
-from support.fake_http import FakeHttp
-from support.registry import register, registration
+from support.fleet.registry import register, registration
+from support.opencodes.connected import VERBS, guard_document
+from support.opencodes.fake_http import FakeHttp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -20,8 +20,8 @@ import psutil
 from bench.fake_machines import fake_machines
 from bench.figures import Figure, show
 from opencode_fleet.transports.local_relay import MAX_INSTANCES
-from support.fake_fleet import FakeFleet
-from support.raw_stdio import RawServer, raw_server
+from support.chat.raw_stdio import RawServer, raw_server
+from support.opencodes.fake_fleet import FakeFleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

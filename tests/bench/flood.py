@@ -27,9 +27,9 @@ from rich.table import Table
 
 from bench.scale import BLOCK, LOOK_SECONDS, PORTS, WAVE, Provisioned, make_key
 from relay.provisioned import ProvisionedRelay
-from support.fake_fleet import FakeFleet
-from support.many_lines import Line, ManyLines
-from support.netns import TwoHosts
+from support.line.many_lines import Line, ManyLines
+from support.line.netns import TwoHosts
+from support.opencodes.fake_fleet import FakeFleet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -23,13 +23,13 @@ from typing import TYPE_CHECKING
 import httpx
 
 from bench.figures import Figure, show
-from support.crowd import ERAS, all_send, crowd
-from support.fake_fleet import FakeFleet
-from support.mcp_client import relay_client
-from support.opencode import OpenCodeHome, ServedOpenCode, find_opencode
-from support.public_gateway import PublicGateway
-from support.registry import register, registration
-from support.scripted_model import ScriptedModel
+from support.chat.mcp_client import relay_client
+from support.fleet.registry import register, registration
+from support.gateway.crowd import ERAS, all_send, crowd
+from support.gateway.public_gateway import PublicGateway
+from support.opencodes.fake_fleet import FakeFleet
+from support.opencodes.opencode import OpenCodeHome, ServedOpenCode, find_opencode
+from support.opencodes.scripted_model import ScriptedModel
 from support.waiting import eventually, eventually_async
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     import psutil
 
-    from support.mcp_client import ToolClient
+    from support.chat.mcp_client import ToolClient
 
 FLEET = 3
 """Instances that `instances` lists."""

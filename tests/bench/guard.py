@@ -20,9 +20,9 @@ import psutil
 
 from bench.figures import Figure, show
 from opencode_connected.guard.upstream import Target
-from support.opencode import OpenCodeHome, ServedOpenCode, find_opencode
-from support.opencode2 import OpenCode2Home, ServedOpenCode2, find_opencode2
-from support.scripted_model import ScriptedModel
+from support.opencodes.opencode import OpenCodeHome, ServedOpenCode, find_opencode
+from support.opencodes.opencode2 import OpenCode2Home, ServedOpenCode2, find_opencode2
+from support.opencodes.scripted_model import ScriptedModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

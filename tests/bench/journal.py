@@ -26,8 +26,8 @@ from opencode_journal.journal import Journal
 from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.instances import instances
 from opencode_mcp.tools.wait import wait
-from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay, structured
+from support.fleet.fake_relay import FakeRelay, fake_relay, structured
+from support.opencodes.fake_agent import FakeAgent
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ import httpx
 
 from bench.figures import Figure, show
 from client.launched import Launched, Machine
-from support.opencode import OpenCodeHome, find_opencode
-from support.scripted_model import ScriptedModel
-from support.sshd import Sshd
+from support.line.sshd import Sshd
+from support.opencodes.opencode import OpenCodeHome, find_opencode
+from support.opencodes.scripted_model import ScriptedModel
 from support.waiting import eventually
 
 _FAKE = Path(__file__).with_name("fake_opencode.sh")

@@ -21,18 +21,18 @@ import httpx
 from bench.figures import Figure, show
 from bench.gateway import memory_of, percentile
 from bench.telling import until_watched
-from support.fake_asking_instance import OpenAsk, asking_instances
-from support.fake_instance import identifier
-from support.login_pages import Form
-from support.mcp_client import SERVER_COMMAND
-from support.public_gateway import PublicGateway
-from support.registry import register, registration
+from support.chat.mcp_client import SERVER_COMMAND
+from support.fleet.registry import register, registration
+from support.gateway.login_pages import Form
+from support.gateway.public_gateway import PublicGateway
+from support.opencodes.fake_asking_instance import OpenAsk, asking_instances
+from support.opencodes.fake_instance import identifier
 from support.waiting import PATIENCE, eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from support.fake_asking_instance import AskingInstance
+    from support.opencodes.fake_asking_instance import AskingInstance
 
 MILLISECONDS = 1_000
 PASSWORD = "correct horse battery"

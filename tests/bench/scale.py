@@ -27,20 +27,20 @@ from rich.console import Console
 from rich.table import Table
 
 from relay.provisioned import ProvisionedRelay, sshd_options
-from support.fake_fleet import FakeFleet
-from support.many_lines import Line, ManyLines
-from support.netns import TwoHosts
+from support.chat.raw_stdio import raw_server
+from support.fleet.registry import register, registration
+from support.line.many_lines import Line, ManyLines
+from support.line.netns import TwoHosts
+from support.line.sshd import Sshd, unix_user
+from support.opencodes.fake_fleet import FakeFleet
 from support.processes import name_of
-from support.raw_stdio import raw_server
-from support.registry import register, registration
-from support.sshd import Sshd, unix_user
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from support.many_lines import Kind
-    from support.raw_stdio import RawServer
+    from support.chat.raw_stdio import RawServer
+    from support.line.many_lines import Kind
 
 # The defaults of the roles.
 PORTS = range(10_000, 20_000)

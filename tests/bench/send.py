@@ -18,22 +18,22 @@ from typing import TYPE_CHECKING
 import httpx
 
 from bench.figures import Figure, show
-from support.attached import Attached1
-from support.driven import NAME
-from support.driven2 import Driven2
-from support.events import session_of, tapped
-from support.events2 import tapped2
-from support.mcp_client import RelayClient, relay_client
-from support.opencode import OpenCodeHome, find_opencode
-from support.opencode2 import find_opencode2
-from support.scripted_model import ScriptedModel
+from support.chat.mcp_client import RelayClient, relay_client
+from support.opencodes.attached import Attached1
+from support.opencodes.driven import NAME
+from support.opencodes.driven2 import Driven2
+from support.opencodes.events import session_of, tapped
+from support.opencodes.events2 import tapped2
+from support.opencodes.opencode import OpenCodeHome, find_opencode
+from support.opencodes.opencode2 import find_opencode2
+from support.opencodes.scripted_model import ScriptedModel
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from support.driven import Driven
-    from support.events import Event
+    from support.opencodes.driven import Driven
+    from support.opencodes.events import Event
 
 PROMPT = "SLOW:20:0.03"
 """Twenty words, 30 ms apart: long enough that the first one and the end are told apart."""

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.figures import Figure, show
-from support.fake_fleet import FakeFleet
-from support.mcp_client import RelayClient, relay_client
-from support.opencode import OpenCodeHome, ServedOpenCode, find_opencode
-from support.raw_stdio import RawServer, raw_server
-from support.registry import register, registration
-from support.scripted_model import ScriptedModel
+from support.chat.mcp_client import RelayClient, relay_client
+from support.chat.raw_stdio import RawServer, raw_server
+from support.fleet.registry import register, registration
+from support.opencodes.fake_fleet import FakeFleet
+from support.opencodes.opencode import OpenCodeHome, ServedOpenCode, find_opencode
+from support.opencodes.scripted_model import ScriptedModel
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -22,18 +22,18 @@ from bench.figures import Figure, show
 from bench.gateway import memory_of, percentile
 from notify.conftest import Told
 from notify.killing import killed_at_random
-from support.fake_asking_instance import OpenAsk, asking_instances
-from support.fake_instance import identifier
-from support.fake_receiver import receiver
-from support.registry import register, registration
-from support.telling_gateway import telling_gateway
+from support.fleet.registry import register, registration
+from support.gateway.telling_gateway import telling_gateway
+from support.opencodes.fake_asking_instance import OpenAsk, asking_instances
+from support.opencodes.fake_instance import identifier
+from support.pages.fake_receiver import receiver
 from support.waiting import PATIENCE, eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from support.fake_asking_instance import AskingInstance
-    from support.fake_receiver import Receiver
+    from support.opencodes.fake_asking_instance import AskingInstance
+    from support.pages.fake_receiver import Receiver
 
 MILLISECONDS = 1_000
 ASKS = 1_000

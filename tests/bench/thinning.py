@@ -17,14 +17,14 @@ import httpx
 
 from bench.figures import Figure, show
 from bench.guard import agents, guard_process
-from support.scripted_model import ScriptedModel
+from support.opencodes.scripted_model import ScriptedModel
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from opencode_connected.guard.upstream import Target
-    from support.opencode import ServedOpenCode
+    from support.opencodes.opencode import ServedOpenCode
 
 _KEY = "the-key-of-the-benchmark"
 _SECONDS = 120.0

@@ -22,9 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from relay.provisioned import ProvisionedRelay
-from support.line_program import LineProgram
-from support.netns import TwoHosts
-from support.sshd import Sshd, unix_user
+from support.line.line_program import LineProgram
+from support.line.netns import TwoHosts
+from support.line.sshd import Sshd, unix_user
 
 _KBITS = (256, 1_000, 3_000, 10_000)
 _LOG_SECONDS = 30

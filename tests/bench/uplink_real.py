@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.figures import Figure, show
-from support.headless import LAUNCHER
-from support.netns import TwoHosts
-from support.opencode import OpenCodeHome, find_opencode
-from support.opencode2 import OpenCode2Home, find_opencode2
+from support.line.netns import TwoHosts
+from support.line.sshd import Sshd
+from support.opencodes.headless import LAUNCHER
+from support.opencodes.opencode import OpenCodeHome, find_opencode
+from support.opencodes.opencode2 import OpenCode2Home, find_opencode2
 from support.processes import end_all, with_home
-from support.sshd import Sshd
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Laptop:
 @contextmanager
 def scripted_model(hosts: TwoHosts) -> Iterator[str]:
     """Run the model on the laptop; give its URL."""
-    command = [*hosts.laptop, sys.executable, "-m", "support.scripted_model"]
+    command = [*hosts.laptop, sys.executable, "-m", "support.opencodes.scripted_model"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as model:
         assert model.stdout is not None

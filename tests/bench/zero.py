@@ -21,15 +21,15 @@ from typing import TYPE_CHECKING
 
 from bench.figures import Figure, show
 from support.chaos.run import Plan, Site, run
-from support.fake_asking_instance import ASKS, asking_instances
-from support.fake_faulty_line import FaultyLine
-from support.registry import register, registration
+from support.fleet.registry import register, registration
+from support.line.fake_faulty_line import FaultyLine
+from support.opencodes.fake_asking_instance import ASKS, asking_instances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from support.chaos.run import Report
-    from support.fake_asking_instance import AskingInstance
+    from support.opencodes.fake_asking_instance import AskingInstance
 
 MACHINES = ["laptop", "desktop", "workbox"]
 SESSIONS = 10

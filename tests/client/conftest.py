@@ -9,14 +9,14 @@ import pytest
 
 from client.launched import Machine
 from client.machine2 import machine_of
-from support.opencode2 import OpenCode2Home, Service2
+from support.opencodes.opencode2 import OpenCode2Home, Service2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.opencode import OpenCodeHome
-    from support.scripted_model import ScriptedModel
+    from support.opencodes.opencode import OpenCodeHome
+    from support.opencodes.scripted_model import ScriptedModel
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
-    from support.opencode import OpenCodeHome
+    from support.opencodes.opencode import OpenCodeHome
 
 LAUNCHER = str(Path(sys.executable).parent / "opencode-connected")
 

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 
 from client.launched import Machine
-from support.plain_http import NO_TLS
+from support.chat.plain_http import NO_TLS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.opencode import OpenCodeHome
+    from support.opencodes.opencode import OpenCodeHome
 
 
 def machine_of(home: OpenCodeHome, tmp_path: Path) -> Machine:

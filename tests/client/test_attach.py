@@ -19,7 +19,7 @@ from opencode_connected.agents import sockets
 from opencode_connected.agents.listening import OwnListener, SeenListener
 from opencode_connected.agents.single import Single
 from opencode_connected.loopback import Endpoint
-from support.opencode import ServedOpenCode
+from support.opencodes.opencode import ServedOpenCode
 from support.ports import free_port
 from support.waiting import eventually
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from client.launched import Machine
-    from support.opencode2 import Service2
+    from support.opencodes.opencode2 import Service2
 
 PASSWORD = "correct horse"
 

@@ -12,8 +12,8 @@ import psutil
 import pytest
 
 from client.launched import LAUNCHER, Launched
+from support.hosts.user_manager import FAKE_LOGINCTL, UserManager, needs_user_manager
 from support.processes import has_ended
-from support.user_manager import FAKE_LOGINCTL, UserManager, needs_user_manager
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from client.launched import Machine
-    from support.opencode2 import Service2
+    from support.opencodes.opencode2 import Service2
 
 pytestmark = needs_user_manager
 UNIT = "opencode-connected.service"

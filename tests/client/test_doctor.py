@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.sshd import Sshd
+from support.line.sshd import Sshd
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

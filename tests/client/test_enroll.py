@@ -22,7 +22,7 @@ from opencode_connected.commands import enroll as verb
 from opencode_connected.configuration import with_settings
 from opencode_connected.errors import LauncherError, UsageError
 from opencode_connected.line.ssh_errors import diagnose
-from support.sshd import Sshd
+from support.line.sshd import Sshd
 
 if TYPE_CHECKING:
     from pathlib import Path

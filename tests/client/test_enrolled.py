@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from client.joining import join_line
 from client.launched import Launched
 from client.line.forced import entry, provisioned
+from support.line.sshd import Sshd
 from support.ports import free_port
-from support.sshd import Sshd
 from support.waiting import eventually
 
 if TYPE_CHECKING:

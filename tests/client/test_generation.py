@@ -11,15 +11,15 @@ import pytest
 from client.launched import Launched
 from client.machine2 import machine_of
 from opencode_connected.agents.generation import Known, installed
-from support.opencode import OpenCodeHome
-from support.opencode2 import Service2
+from support.opencodes.opencode import OpenCodeHome
+from support.opencodes.opencode2 import Service2
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from client.launched import Machine
-    from support.scripted_model import ScriptedModel
+    from support.opencodes.scripted_model import ScriptedModel
 
 
 @pytest.mark.parametrize(

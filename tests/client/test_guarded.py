@@ -11,8 +11,8 @@ import psutil
 
 from client.launched import Launched
 from client.machine2 import guard_of, key_of, told
-from support.plain_http import NO_TLS
-from support.sshd import Sshd
+from support.chat.plain_http import NO_TLS
+from support.line.sshd import Sshd
 from support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import psutil
 
 from client.launched import Launched
 from client.machine2 import machine_of
-from support.opencode import OpenCodeHome
-from support.plain_http import NO_TLS
+from support.chat.plain_http import NO_TLS
+from support.opencodes.opencode import OpenCodeHome
 from support.processes import has_ended
 from support.waiting import eventually
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from client.launched import Machine
-    from support.scripted_model import ScriptedModel
+    from support.opencodes.scripted_model import ScriptedModel
 
 PASSWORD = "correct horse"
 

@@ -9,15 +9,15 @@ import pytest
 
 from client.launched import Launched
 from client.machine2 import directories
-from support.opencode import OpenCodeHome
+from support.opencodes.opencode import OpenCodeHome
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from client.launched import Machine
-    from support.opencode2 import Service2
-    from support.scripted_model import ScriptedModel
+    from support.opencodes.opencode2 import Service2
+    from support.opencodes.scripted_model import ScriptedModel
 
 MANY1 = 4
 """Each is an OpenCode of its own, which takes seconds of a processor to start."""

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from client.launched import Launched
+from support.line.sshd import Sshd
 from support.ports import is_open
 from support.processes import has_ended, named
-from support.sshd import Sshd
 from support.waiting import eventually
 
 if TYPE_CHECKING:

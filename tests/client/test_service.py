@@ -24,15 +24,15 @@ from opencode_connected.agents.generation import installed
 from opencode_connected.agents.service import Service
 from opencode_connected.errors import LauncherError, OpenCodeMissing
 from opencode_connected.loopback import Unanswered
-from support.plain_http import NO_TLS
-from support.sshd import Sshd
+from support.chat.plain_http import NO_TLS
+from support.line.sshd import Sshd
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from client.launched import Machine
-    from support.opencode2 import Service2
+    from support.opencodes.opencode2 import Service2
 
 COMES_UP = 90.0
 

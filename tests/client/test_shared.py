@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from client.launched import Machine
-    from support.opencode2 import Service2
+    from support.opencodes.opencode2 import Service2
 
 SHELL = ("/bin/bash", "--norc", "--noprofile", "-i")
 SCREEN = "\x1b[?1049h"

@@ -10,8 +10,8 @@ from support.waiting import eventually_async
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from support.mcp_client import Answer, ToolClient
-    from support.transcript import Tidy
+    from support.chat.mcp_client import Answer, ToolClient
+    from support.chat.transcript import Tidy
 
 INTRODUCTION = """\
 # A day away from the desk

@@ -18,16 +18,16 @@ from pydantic import AnyUrl
 from client.launched import Launched, Machine
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.people.users import Users
-from support.authorization import CHEAP_HASH
-from support.chat_client import Memory
-from support.mcp_client import SERVER_COMMAND, ToolClient
-from support.opencode import OpenCodeHome
-from support.opencode2 import OpenCode2Home, Service2
-from support.person import CALLBACK, Person
+from support.chat.mcp_client import SERVER_COMMAND, ToolClient
+from support.gateway.authorization import CHEAP_HASH
+from support.gateway.chat_client import Memory
+from support.gateway.person import CALLBACK, Person
+from support.gateway.public_gateway import GATEWAY_COMMAND, PublicGateway
+from support.line.sshd import Sshd
+from support.opencodes.opencode import OpenCodeHome
+from support.opencodes.opencode2 import OpenCode2Home, Service2
+from support.opencodes.scripted_model import ScriptedModel
 from support.processes import named
-from support.public_gateway import GATEWAY_COMMAND, PublicGateway
-from support.scripted_model import ScriptedModel
-from support.sshd import Sshd
 from support.waiting import eventually
 
 if TYPE_CHECKING:

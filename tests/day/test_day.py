@@ -13,7 +13,7 @@ import pytest
 
 from day.chat import Chat
 from day.machines import NAMES, day
-from support.transcript import Tidy
+from support.chat.transcript import Tidy
 from support.waiting import eventually
 
 if TYPE_CHECKING:

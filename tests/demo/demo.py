@@ -28,17 +28,17 @@ from rich.panel import Panel
 from rich.prompt import Confirm
 from rich.text import Text
 
-from support.mcp_client import Answer, Progress, relay_client
-from support.opencode import OpenCodeHome, find_opencode
-from support.opencode2 import OpenCode2Home, Service2, find_opencode2
-from support.scripted_model import ScriptedModel
-from support.sshd import Sshd
+from support.chat.mcp_client import Answer, Progress, relay_client
+from support.line.sshd import Sshd
+from support.opencodes.opencode import OpenCodeHome, find_opencode
+from support.opencodes.opencode2 import OpenCode2Home, Service2, find_opencode2
+from support.opencodes.scripted_model import ScriptedModel
 from support.waiting import eventually, eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from support.mcp_client import RelayClient
+    from support.chat.mcp_client import RelayClient
 
 LAUNCHER = Path(sys.executable).parent / "opencode-connected"
 NAME = "demo"

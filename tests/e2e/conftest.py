@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from support.attached import Attached1
-from support.driven2 import Driven2
-from support.mcp_client import held_relay_client
-from support.opencode import OpenCodeHome
-from support.scripted_model import ScriptedModel
+from support.chat.mcp_client import held_relay_client
+from support.opencodes.attached import Attached1
+from support.opencodes.driven2 import Driven2
+from support.opencodes.opencode import OpenCodeHome
+from support.opencodes.scripted_model import ScriptedModel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from support.driven import Driven
-    from support.mcp_client import RelayClient
+    from support.chat.mcp_client import RelayClient
+    from support.opencodes.driven import Driven
 
 
 def pytest_configure(config: pytest.Config) -> None:

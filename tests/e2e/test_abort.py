@@ -14,9 +14,9 @@ from support.waiting import eventually, eventually_async
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.driven import Driven
-    from support.mcp_client import Answer, RelayClient
-    from support.scripted_model import ScriptedModel
+    from support.chat.mcp_client import Answer, RelayClient
+    from support.opencodes.driven import Driven
+    from support.opencodes.scripted_model import ScriptedModel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from support.mcp_client import held_relay_client
-from support.opencode import ServedOpenCode
-from support.registry import register, registration
+from support.chat.mcp_client import held_relay_client
+from support.fleet.registry import register, registration
+from support.opencodes.opencode import ServedOpenCode
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from support.mcp_client import Answer, RelayClient
-    from support.opencode import OpenCodeHome
+    from support.chat.mcp_client import Answer, RelayClient
+    from support.opencodes.opencode import OpenCodeHome
 
 # What `always` means to OpenCode 2 is in `test_opencode2`.
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.generations(1)]

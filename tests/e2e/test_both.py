@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.driven import Driven1
-from support.driven2 import Driven2
-from support.mcp_client import relay_client
-from support.opencode import OpenCodeHome
-from support.scripted_model import ScriptedModel
+from support.chat.mcp_client import relay_client
+from support.opencodes.driven import Driven1
+from support.opencodes.driven2 import Driven2
+from support.opencodes.opencode import OpenCodeHome
+from support.opencodes.scripted_model import ScriptedModel
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.mcp_client import RelayClient
+    from support.chat.mcp_client import RelayClient
 
 
 @pytest.mark.timeout(400)

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.driven import Driven1
-from support.fake_broken_line import BrokenLine
-from support.mcp_client import relay_client
-from support.registry import register, registration
+from support.chat.mcp_client import relay_client
+from support.fleet.registry import register, registration
+from support.line.fake_broken_line import BrokenLine
+from support.opencodes.driven import Driven1
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from support.driven import Driven
-    from support.mcp_client import Answer, Progress, RelayClient
-    from support.opencode import OpenCodeHome
-    from support.scripted_model import ScriptedModel
+    from support.chat.mcp_client import Answer, Progress, RelayClient
+    from support.opencodes.driven import Driven
+    from support.opencodes.opencode import OpenCodeHome
+    from support.opencodes.scripted_model import ScriptedModel
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.usefixtures("client")]
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import pexpect
 import pytest
 
-from support.mcp_client import SERVER_COMMAND
+from support.chat.mcp_client import SERVER_COMMAND
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.driven import Driven
+    from support.opencodes.driven import Driven
 
 pytestmark = pytest.mark.generations(1)
 

@@ -9,14 +9,14 @@ from mcp_types import TextResourceContents
 
 from opencode_mcp.caller import KEY
 from opencode_pages.documents import ASK, INBOX, AskDocument, InboxDocument
-from support.mcp_client import relay_client
+from support.chat.mcp_client import relay_client
 from support.waiting import eventually, eventually_async
 
 if TYPE_CHECKING:
     from mcp_types import CallToolResult, RequestParamsMeta
 
-    from support.driven import Driven
-    from support.mcp_client import RelayClient
+    from support.chat.mcp_client import RelayClient
+    from support.opencodes.driven import Driven
 
 
 async def text_at(client: RelayClient, uri: str) -> str:

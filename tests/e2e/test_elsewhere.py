@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.mcp_client import relay_client
+from support.chat.mcp_client import relay_client
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.driven import Driven
-    from support.mcp_client import Answer, RelayClient
-    from support.scripted_model import ScriptedModel
+    from support.chat.mcp_client import Answer, RelayClient
+    from support.opencodes.driven import Driven
+    from support.opencodes.scripted_model import ScriptedModel
 
 # OpenCode 2 is one process for all directories of a user.
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.generations(1)]

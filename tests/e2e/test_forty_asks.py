@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.mcp_client import relay_client
+from support.chat.mcp_client import relay_client
 
 if TYPE_CHECKING:
-    from support.driven import Driven
-    from support.mcp_client import RelayClient
+    from support.chat.mcp_client import RelayClient
+    from support.opencodes.driven import Driven
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.attached import Attached1
-from support.driven2 import Driven2
-from support.mcp_client import relay_client
-from support.opencode import OpenCodeHome
+from support.chat.mcp_client import relay_client
+from support.opencodes.attached import Attached1
+from support.opencodes.driven2 import Driven2
+from support.opencodes.opencode import OpenCodeHome
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.scripted_model import ScriptedModel
+    from support.opencodes.scripted_model import ScriptedModel
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.mcp_client import relay_client
+from support.chat.mcp_client import relay_client
 from support.waiting import eventually, eventually_async
 
 if TYPE_CHECKING:
-    from support.driven import Driven
-    from support.mcp_client import RelayClient
-    from support.scripted_model import ScriptedModel
+    from support.chat.mcp_client import RelayClient
+    from support.opencodes.driven import Driven
+    from support.opencodes.scripted_model import ScriptedModel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from support.driven import Driven
-    from support.mcp_client import Answer, RelayClient
+    from support.chat.mcp_client import Answer, RelayClient
+    from support.opencodes.driven import Driven
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

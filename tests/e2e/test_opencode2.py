@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.driven2 import Driven2
-from support.fake_broken_line import BrokenLine
-from support.headless import Headless
-from support.mcp_client import relay_client
-from support.opencode import OpenCodeHome
-from support.scripted_model import ScriptedModel
+from support.chat.mcp_client import relay_client
+from support.line.fake_broken_line import BrokenLine
+from support.opencodes.driven2 import Driven2
+from support.opencodes.headless import Headless
+from support.opencodes.opencode import OpenCodeHome
+from support.opencodes.scripted_model import ScriptedModel
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.mcp_client import Answer, RelayClient
+    from support.chat.mcp_client import Answer, RelayClient
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.generations(2), pytest.mark.timeout(400)]
 

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.driven2 import Driven2
-from support.mcp_client import relay_client
-from support.opencode import OpenCodeHome
+from support.chat.mcp_client import relay_client
+from support.opencodes.driven2 import Driven2
+from support.opencodes.opencode import OpenCodeHome
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.driven import Driven
-    from support.mcp_client import Answer, RelayClient
-    from support.scripted_model import ScriptedModel
+    from support.chat.mcp_client import Answer, RelayClient
+    from support.opencodes.driven import Driven
+    from support.opencodes.scripted_model import ScriptedModel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 from playwright.sync_api import expect
 
-from support.browser import chromium, screenshot
-from support.mcp_client import SERVER_COMMAND
+from support.chat.mcp_client import SERVER_COMMAND
+from support.gateway.browser import chromium, screenshot
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Browser
 
-    from support.driven import Driven
+    from support.opencodes.driven import Driven
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
-    from support.driven import Driven
-    from support.mcp_client import Answer, RelayClient
-    from support.scripted_model import ScriptedModel
+    from support.chat.mcp_client import Answer, RelayClient
+    from support.opencodes.driven import Driven
+    from support.opencodes.scripted_model import ScriptedModel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -10,16 +10,16 @@ import pytest
 import pytest_asyncio
 
 from opencode_common.uploads import Uploads
-from support.mcp_client import relay_client
-from support.pictures import PDF, PNG, png
+from support.chat.mcp_client import relay_client
+from support.fleet.pictures import PDF, PNG, png
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from support.driven import Driven
-    from support.mcp_client import Answer, RelayClient
-    from support.scripted_model import ModelRequest, ScriptedModel
+    from support.chat.mcp_client import Answer, RelayClient
+    from support.opencodes.driven import Driven
+    from support.opencodes.scripted_model import ModelRequest, ScriptedModel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import pytest_asyncio
 
-from support.attached import Attached1
-from support.driven2 import Driven2
-from support.mcp_client import held_relay_client
-from support.opencode import OpenCodeHome
+from support.chat.mcp_client import held_relay_client
+from support.opencodes.attached import Attached1
+from support.opencodes.driven2 import Driven2
+from support.opencodes.opencode import OpenCodeHome
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from support.driven import Driven
-    from support.mcp_client import RelayClient
-    from support.scripted_model import ScriptedModel
+    from support.chat.mcp_client import RelayClient
+    from support.opencodes.driven import Driven
+    from support.opencodes.scripted_model import ScriptedModel
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,18 +11,18 @@ import httpx
 import pexpect
 import pytest
 
-from support.mcp_client import relay_client
-from support.plain_http import NO_TLS
+from support.chat.mcp_client import relay_client
+from support.chat.plain_http import NO_TLS
+from support.fleet.registry import register, registration
 from support.ports import free_port
-from support.registry import register, registration
 from support.waiting import eventually, eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.mcp_client import RelayClient
-    from support.opencode import OpenCodeHome
+    from support.chat.mcp_client import RelayClient
+    from support.opencodes.opencode import OpenCodeHome
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[()][A-Z0-9]")
 

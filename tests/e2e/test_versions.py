@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.driven import NAME
-from support.driven2 import Driven2
-from support.headless import Headless
-from support.mcp_client import relay_client
-from support.opencode import OpenCodeHome
-from support.scripted_model import ScriptedModel
-from support.versions import opencode_of
+from support.chat.mcp_client import relay_client
+from support.opencodes.driven import NAME
+from support.opencodes.driven2 import Driven2
+from support.opencodes.headless import Headless
+from support.opencodes.opencode import OpenCodeHome
+from support.opencodes.scripted_model import ScriptedModel
+from support.opencodes.versions import opencode_of
 from support.waiting import eventually, eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.mcp_client import RelayClient
+    from support.chat.mcp_client import RelayClient
 
 VERSIONS = os.environ.get("OPENCODE_VERSIONS", "1.0.185 1.1.65").split()
 REFUSED = [version for version in VERSIONS if version.startswith(("0.", "1.0."))]

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.attached import Attached1
 from support.chaos.real_machine import RealMachine
 from support.chaos.run import Plan, Site, run
-from support.driven import Driven1
-from support.driven2 import Driven2
-from support.fake_faulty_line import FaultyLine
-from support.opencode import OpenCodeHome
-from support.scripted_model import ScriptedModel
+from support.line.fake_faulty_line import FaultyLine
+from support.opencodes.attached import Attached1
+from support.opencodes.driven import Driven1
+from support.opencodes.driven2 import Driven2
+from support.opencodes.opencode import OpenCodeHome
+from support.opencodes.scripted_model import ScriptedModel
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.driven import Driven
+    from support.opencodes.driven import Driven
 
 SESSIONS = 2
 PROMPTS = 3

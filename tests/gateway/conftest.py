@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.authorization import AuthorizationServer
-from support.fake_documents import DocumentHost, document_host
-from support.gateway import Gateway, fixture_entry
+from support.gateway.authorization import AuthorizationServer
+from support.gateway.fake_documents import DocumentHost, document_host
+from support.gateway.service import Gateway, fixture_entry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

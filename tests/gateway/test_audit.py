@@ -18,7 +18,7 @@ from opencode_gateway.audit import LINE_BYTES, MESSAGES_LINE_BYTES, AuditLog, Ev
 from opencode_gateway.calls.audited import AuditCalls, Caller
 from opencode_gateway.configuration import Audit
 from opencode_gateway.errors import ConfigError
-from support.gateway import Gateway, fixture_entry
+from support.gateway.service import Gateway, fixture_entry
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,10 @@ from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.oauth import enrolment
 from opencode_gateway.people.users import Users
 from opencode_gateway.store import FILE_NAME, Store
-from support.authorization import CHEAP_HASH, Clock
-from support.chat_client import signing_in
-from support.conformance import install_conformance
-from support.person import Person
+from support.chat.conformance import install_conformance
+from support.gateway.authorization import CHEAP_HASH, Clock
+from support.gateway.chat_client import signing_in
+from support.gateway.person import Person
 from support.ports import free_port
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from opencode_gateway.oauth import enrolment
 from opencode_gateway.sign_in import throttle as budgets
 from opencode_gateway.sign_in.one_time_codes import new_secret
 from opencode_gateway.sign_in.throttle import window_code
-from support.authorization import answer_of
-from support.browser import CONTRASTS, DESKTOP, PHONE, chromium, fits, screenshot
-from support.browser_world import CHAT, PASSWORD, World
+from support.gateway.authorization import answer_of
+from support.gateway.browser import CONTRASTS, DESKTOP, PHONE, chromium, fits, screenshot
+from support.gateway.browser_world import CHAT, PASSWORD, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

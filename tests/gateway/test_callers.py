@@ -9,12 +9,12 @@ import pytest
 
 from opencode_gateway.calls import callers
 from opencode_mcp import caller
-from support.gateway import Gateway, fixture_entry
+from support.gateway.service import Gateway, fixture_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.mcp_client import Era
+    from support.chat.mcp_client import Era
 
 FORGED = {callers.KEY: {"login": "root", "may": ["drive"]}}
 

@@ -14,10 +14,10 @@ from opencode_gateway.oauth import enrolment
 from opencode_gateway.oauth.sessions import list_sessions
 from opencode_gateway.people.users import Users
 from opencode_gateway.store import FILE_NAME, Store
-from support.authorization import CHEAP_HASH, Clock
-from support.chat_client import Memory, SignIn, signing_in
-from support.fake_documents import document_host
-from support.person import Person
+from support.gateway.authorization import CHEAP_HASH, Clock
+from support.gateway.chat_client import Memory, SignIn, signing_in
+from support.gateway.fake_documents import document_host
+from support.gateway.person import Person
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

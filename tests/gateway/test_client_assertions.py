@@ -14,16 +14,16 @@ import pytest
 from mcp.client.auth.extensions.client_credentials import SignedJWTParameters
 
 from opencode_gateway.oauth.enrolment import close_window
-from support.authorization import PUBLIC_URL, AuthorizationServer
-from support.client_keys import ASSERTION_TYPE, ClientKey, signed
-from support.client_requests import ask, basic, form_of, is_refused
-from support.recorded_documents import CHATGPT, CHATGPT_BEFORE, moved
+from support.gateway.authorization import PUBLIC_URL, AuthorizationServer
+from support.gateway.client_keys import ASSERTION_TYPE, ClientKey, signed
+from support.gateway.client_requests import ask, basic, form_of, is_refused
+from support.gateway.recorded_documents import CHATGPT, CHATGPT_BEFORE, moved
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from support.fake_documents import DocumentHost
+    from support.gateway.fake_documents import DocumentHost
 
 TOKEN = f"{PUBLIC_URL}/token"
 KEY = ClientKey()

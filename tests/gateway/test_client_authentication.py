@@ -10,9 +10,9 @@ import pytest
 
 from opencode_gateway.oauth import credentials
 from opencode_gateway.store import _MIGRATIONS, FILE_NAME, hashed
-from support.authorization import CALLBACK, PUBLIC_URL, AuthorizationServer
-from support.client_keys import ClientKey, signed
-from support.client_requests import ask, basic, form_of, is_refused
+from support.gateway.authorization import CALLBACK, PUBLIC_URL, AuthorizationServer
+from support.gateway.client_keys import ClientKey, signed
+from support.gateway.client_requests import ask, basic, form_of, is_refused
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ from opencode_gateway.oauth.documents import (
     DocumentRefused,
     Documents,
 )
-from support.fake_documents import DocumentHost, document_host
+from support.gateway.fake_documents import DocumentHost, document_host
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,8 +9,8 @@ import pytest
 from opencode_gateway.oauth.enrolment import close_window, list_clients, revoke_client
 from opencode_gateway.oauth.places import Places
 from opencode_gateway.oauth.sessions import revoke_sessions
-from support.authorization import CALLBACK, AuthorizationServer, answer_of, proof
-from support.fake_documents import NAME, DocumentHost
+from support.gateway.authorization import CALLBACK, AuthorizationServer, answer_of, proof
+from support.gateway.fake_documents import NAME, DocumentHost
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -10,11 +10,11 @@ import pytest
 
 from opencode_gateway.oauth import credentials, documents
 from opencode_gateway.oauth.documents import DocumentRefused, Documents
-from support.authorization import PUBLIC_URL, AuthorizationServer
-from support.client_keys import ClientKey, signed
-from support.client_requests import ask, form_of, is_refused
-from support.fake_documents import DocumentHost, document_host
-from support.recorded_documents import CHATGPT, moved
+from support.gateway.authorization import PUBLIC_URL, AuthorizationServer
+from support.gateway.client_keys import ClientKey, signed
+from support.gateway.client_requests import ask, form_of, is_refused
+from support.gateway.fake_documents import DocumentHost, document_host
+from support.gateway.recorded_documents import CHATGPT, moved
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

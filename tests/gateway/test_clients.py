@@ -10,7 +10,7 @@ from opencode_gateway.errors import Refused
 from opencode_gateway.oauth import clients
 from opencode_gateway.oauth.clients import clean_name
 from opencode_gateway.oauth.enrolment import close_window, list_clients, open_window, revoke_client
-from support.authorization import CALLBACK, AuthorizationServer, proof
+from support.gateway.authorization import CALLBACK, AuthorizationServer, proof
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,15 +17,15 @@ from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.sign_in.passwords import PASSWORD_RULE
 from opencode_gateway.sign_in.throttle import window_code
 from opencode_gateway.store import Store
-from support.authorization import proof
-from support.gateway import COMMAND
+from support.gateway.authorization import proof
+from support.gateway.service import COMMAND
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from click.testing import Result
 
-    from support.authorization import AuthorizationServer
+    from support.gateway.authorization import AuthorizationServer
 
 PASSWORD = "a long enough password"
 

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from opencode_gateway.cli import cli
 from opencode_gateway.configuration import Configuration, load_configuration
 from opencode_gateway.errors import ConfigError
-from support.gateway import FIXTURE_SERVER
+from support.gateway.service import FIXTURE_SERVER
 
 COMMAND = str(Path(sys.executable).with_name("opencode-gateway"))
 

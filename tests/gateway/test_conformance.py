@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support import conformance_server
-from support.conformance import REVISIONS, run_conformance
-from support.gateway import Gateway
+from support.chat import conformance_server
+from support.chat.conformance import REVISIONS, run_conformance
+from support.gateway.service import Gateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ from starlette.routing import Route
 from opencode_gateway.configuration import Configuration, load_configuration
 from opencode_gateway.door.guards import guarded
 from opencode_gateway.errors import ConfigError
-from support.product_gateway import ProductGateway
+from support.gateway.product_gateway import ProductGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

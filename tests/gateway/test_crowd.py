@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.crowd import ERAS, all_at_gates, all_send, crowd, open_gates, wrong_with
+from support.fleet.registry import register, registration
+from support.gateway.crowd import ERAS, all_at_gates, all_send, crowd, open_gates, wrong_with
+from support.gateway.public_gateway import PublicGateway
 from support.processes import has_ended
-from support.public_gateway import PublicGateway
-from support.registry import register, registration
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
     import psutil
 
-    from support.crowd import Chat
-    from support.mcp_client import Answer
-    from support.opencode import ServedOpenCode
-    from support.scripted_model import ScriptedModel
+    from support.chat.mcp_client import Answer
+    from support.gateway.crowd import Chat
+    from support.opencodes.opencode import ServedOpenCode
+    from support.opencodes.scripted_model import ScriptedModel
 
 SESSIONS = 12
 # Long enough for so many turns to begin on a machine that has much else to do.

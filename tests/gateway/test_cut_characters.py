@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.gateway import Gateway, fixture_entry
+from support.gateway.service import Gateway, fixture_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -15,8 +15,8 @@ from opencode_gateway.people.users import Users
 from opencode_gateway.refusal_log import Refusals
 from opencode_gateway.refusals import Refusal
 from opencode_gateway.store import FILE_NAME, Store
-from support.authorization import CHEAP_HASH
-from support.product_gateway import ProductGateway
+from support.gateway.authorization import CHEAP_HASH
+from support.gateway.product_gateway import ProductGateway
 from support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ import pytest
 
 from opencode_gateway.service import DRAIN_SECONDS
 from support.clients.one_call import Sdk, one_call
-from support.gateway import Gateway, fixture_entry
+from support.gateway.service import Gateway, fixture_entry
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.mcp_client import Answer, Era, ToolClient
+    from support.chat.mcp_client import Answer, Era, ToolClient
 
 ERAS: tuple[Era, ...] = ("legacy", "2026-07-28")
 SDKS: tuple[tuple[Sdk, Era], ...] = (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from opencode_gateway.oauth import grants, rounds
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
-from support.authorization import AuthorizationServer, proof
+from support.gateway.authorization import AuthorizationServer, proof
 
 if TYPE_CHECKING:
     import pytest

@@ -15,8 +15,8 @@ from starlette.routing import Route
 
 from opencode_gateway.door.guards import FORM_BYTES, SlowBodyGuard, guarded
 from opencode_gateway.door.limits import CALL_BYTES
-from support.gateway import Gateway, fixture_entry
-from support.plain_http import NO_TLS
+from support.chat.plain_http import NO_TLS
+from support.gateway.service import Gateway, fixture_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

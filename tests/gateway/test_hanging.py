@@ -15,14 +15,14 @@ from mcp.shared.exceptions import MCPError
 from opencode_gateway.calls.children import Child
 from opencode_gateway.calls.hanging import Pulse
 from opencode_gateway.calls.servers import Server
-from support.gateway import FIXTURE_SERVER, Gateway, fixture_entry
+from support.gateway.service import FIXTURE_SERVER, Gateway, fixture_entry
 from support.processes import has_ended
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.mcp_client import Era
+    from support.chat.mcp_client import Era
 
 ERAS: tuple[Era, ...] = ("legacy", "2026-07-28")
 

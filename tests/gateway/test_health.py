@@ -16,8 +16,8 @@ from starlette.requests import Request
 from opencode_gateway.calls.children import Children
 from opencode_gateway.calls.servers import Server
 from opencode_gateway.door.health import Health
-from support.gateway import Gateway, fixture_entry
-from support.plain_http import NO_TLS
+from support.chat.plain_http import NO_TLS
+from support.gateway.service import Gateway, fixture_entry
 from support.ports import free_port
 from support.waiting import eventually
 

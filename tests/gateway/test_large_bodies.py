@@ -8,9 +8,9 @@ import httpx
 import pytest
 
 from opencode_gateway.door.limits import CALL_BYTES
-from support.caddy import Caddy
-from support.gateway import Gateway, fixture_entry
-from support.product_gateway import ProductGateway
+from support.gateway.caddy import Caddy
+from support.gateway.product_gateway import ProductGateway
+from support.gateway.service import Gateway, fixture_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

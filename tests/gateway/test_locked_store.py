@@ -14,18 +14,18 @@ from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.errors import StoreError
 from opencode_gateway.oauth import enrolment
 from opencode_gateway.people.users import Users
-from support.authorization import CHEAP_HASH
-from support.chat_client import Memory, signing_in
-from support.lock_holder import locked
-from support.person import Person
-from support.product_gateway import ProductGateway
+from support.fleet.lock_holder import locked
+from support.gateway.authorization import CHEAP_HASH
+from support.gateway.chat_client import Memory, signing_in
+from support.gateway.person import Person
+from support.gateway.product_gateway import ProductGateway
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
-    from support.authorization import AuthorizationServer
+    from support.gateway.authorization import AuthorizationServer
 
 
 _PATIENT = 60_000

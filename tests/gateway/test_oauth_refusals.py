@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.authorization import CALLBACK, PUBLIC_URL, AuthorizationServer, answer_of, proof
+from support.gateway.authorization import CALLBACK, PUBLIC_URL, AuthorizationServer, answer_of, proof
 
 if TYPE_CHECKING:
     import httpx

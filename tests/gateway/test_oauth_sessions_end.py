@@ -8,7 +8,7 @@ import pytest
 
 from opencode_gateway.errors import Refused
 from opencode_gateway.oauth import enrolment
-from support.authorization import AuthorizationServer, proof
+from support.gateway.authorization import AuthorizationServer, proof
 
 
 async def used(server: AuthorizationServer, client_id: str, refresh_token: str) -> dict[str, Any]:

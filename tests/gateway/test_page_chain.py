@@ -11,17 +11,17 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from support.fake_asking_instance import ASKS, asking_instances
-from support.login_pages import Form
-from support.mcp_client import SERVER_COMMAND
-from support.public_gateway import PublicGateway
-from support.registry import register, registration
+from support.chat.mcp_client import SERVER_COMMAND
+from support.fleet.registry import register, registration
+from support.gateway.login_pages import Form
+from support.gateway.public_gateway import PublicGateway
+from support.opencodes.fake_asking_instance import ASKS, asking_instances
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from support.fake_asking_instance import AskingInstance
+    from support.opencodes.fake_asking_instance import AskingInstance
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PASSWORD = "correct horse battery"

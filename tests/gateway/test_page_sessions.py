@@ -15,7 +15,7 @@ from opencode_gateway.pages.browsers import SESSION_SECONDS
 from opencode_gateway.pages.sessions import MAX_SESSIONS
 from opencode_gateway.sign_in.one_time_codes import new_secret
 from opencode_gateway.sign_in.passwords import Passwords
-from support.login_pages import PASSWORD, Form, Site, browser_of, with_pages
+from support.gateway.login_pages import PASSWORD, Form, Site, browser_of, with_pages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import httpx
 
     from opencode_gateway.audit import Event
-    from support.authorization import AuthorizationServer
+    from support.gateway.authorization import AuthorizationServer
 
 COOKIE = "__Host-session"
 ASK = "/asks/a3"

@@ -17,7 +17,7 @@ from opencode_gateway.calls.servers import Server
 from opencode_gateway.calls.source import OpenCodeSource
 from opencode_gateway.configuration import Audit
 from opencode_pages.parts import Decision, NotDecided, NotThere, Unavailable, Visitor
-from support.fake_asks import DIGEST, ENTRY, Asks
+from support.pages.fake_asks import DIGEST, ENTRY, Asks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

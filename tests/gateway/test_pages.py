@@ -11,8 +11,8 @@ import pytest
 
 from opencode_gateway.oauth.requests import Pending
 from opencode_gateway.sign_in.one_time_codes import new_secret
-from support.authorization import AuthorizationServer, answer_of, proof
-from support.login_pages import PASSWORD, Form, Site, browser_of, with_pages
+from support.gateway.authorization import AuthorizationServer, answer_of, proof
+from support.gateway.login_pages import PASSWORD, Form, Site, browser_of, with_pages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -20,13 +20,13 @@ from opencode_gateway.sign_in import throttle as budgets
 from opencode_gateway.sign_in.one_time_codes import new_secret
 from opencode_gateway.sign_in.passwords import Passwords
 from opencode_gateway.sign_in.throttle import window_code
-from support.login_pages import EVIL, PASSWORD, Form, Site, browser_of, with_pages
+from support.gateway.login_pages import EVIL, PASSWORD, Form, Site, browser_of, with_pages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from opencode_gateway.audit import Event
-    from support.authorization import AuthorizationServer
+    from support.gateway.authorization import AuthorizationServer
 
 _BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 

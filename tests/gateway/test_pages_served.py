@@ -18,12 +18,12 @@ from opencode_gateway import machine_tokens
 from opencode_gateway.capabilities import CAPABILITIES, Capability
 from opencode_gateway.people.users import Users
 from opencode_gateway.store import FILE_NAME, Store
-from support.authorization import CHEAP_HASH
-from support.fake_asks import DIGEST, ENTRY, Asks
-from support.login_pages import Form
-from support.person import PASSWORD
-from support.plain_http import NO_TLS
-from support.product_gateway import ProductGateway
+from support.chat.plain_http import NO_TLS
+from support.gateway.authorization import CHEAP_HASH
+from support.gateway.login_pages import Form
+from support.gateway.person import PASSWORD
+from support.gateway.product_gateway import ProductGateway
+from support.pages.fake_asks import DIGEST, ENTRY, Asks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -12,12 +12,12 @@ from notify.conftest import Fleet
 from opencode_notify.ledger import Ledger
 from opencode_notify.outlets.webhook import new_secret
 from opencode_notify.tables import DIRECTORY
-from support.fake_asks import ENTRY, Asks
-from support.fake_browser import FakeBrowser, text
-from support.fake_receiver import receiver
-from support.login_pages import Form
-from support.plain_http import NO_TLS
-from support.product_gateway import ProductGateway
+from support.chat.plain_http import NO_TLS
+from support.gateway.login_pages import Form
+from support.gateway.product_gateway import ProductGateway
+from support.pages.fake_asks import ENTRY, Asks
+from support.pages.fake_browser import FakeBrowser, text
+from support.pages.fake_receiver import receiver
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

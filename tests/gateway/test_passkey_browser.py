@@ -17,10 +17,10 @@ from playwright.sync_api import expect
 from webauthn.helpers import decode_credential_public_key, decoded_public_key_to_cryptography
 
 from opencode_gateway.pages.account import FRESH_SECONDS
-from support.browser import CONTRASTS, DESKTOP, chromium, fits, screenshot
-from support.fake_asks import DIGEST
-from support.fake_authenticator import decoded
-from support.passkey_devices import Device, PasskeyRelay, TakenOver, signed
+from support.gateway.browser import CONTRASTS, DESKTOP, chromium, fits, screenshot
+from support.gateway.fake_authenticator import decoded
+from support.gateway.passkey_devices import Device, PasskeyRelay, TakenOver, signed
+from support.pages.fake_asks import DIGEST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from opencode_gateway.cli import cli
 from opencode_gateway.sign_in.passkey_rows import passkeys
 from opencode_gateway.sign_in.passkeys import PasskeyRefused, Passkeys
-from support.authorization import PUBLIC_URL
-from support.fake_authenticator import FakeAuthenticator, encoded
+from support.gateway.authorization import PUBLIC_URL
+from support.gateway.fake_authenticator import FakeAuthenticator, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
-    from support.authorization import AuthorizationServer
+    from support.gateway.authorization import AuthorizationServer
 
 
 @pytest.fixture

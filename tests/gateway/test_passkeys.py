@@ -17,8 +17,8 @@ from opencode_gateway.sign_in import passkey_rows
 from opencode_gateway.sign_in.challenges import SECONDS, Challenges
 from opencode_gateway.sign_in.passkeys import Ask, PasskeyRefused, Passkeys
 from opencode_gateway.store import FILE_NAME, Store
-from support.authorization import CHEAP_HASH, PUBLIC_URL, Clock
-from support.fake_authenticator import PRESENT, FakeAuthenticator, decoded, encoded
+from support.gateway.authorization import CHEAP_HASH, PUBLIC_URL, Clock
+from support.gateway.fake_authenticator import PRESENT, FakeAuthenticator, decoded, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

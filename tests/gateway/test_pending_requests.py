@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_gateway.oauth.requests import PendingRequests
-from support.authorization import AuthorizationServer, answer_of, proof
+from support.gateway.authorization import AuthorizationServer, answer_of, proof
 
 if TYPE_CHECKING:
     import httpx

@@ -8,13 +8,13 @@ import pytest
 
 from opencode_gateway.calls.permissions import Permissions
 from opencode_gateway.capabilities import DEFAULT_TOOLS, OPENCODE_TOOLS, permitted
-from support.gateway import Gateway, fixture_entry
-from support.mcp_client import relay_client
+from support.chat.mcp_client import relay_client
+from support.gateway.service import Gateway, fixture_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.mcp_client import Era
+    from support.chat.mcp_client import Era
 
 TOOLS = {"instances", "read", "reply", "send", "unlisted"}
 """Of the fixture server."""

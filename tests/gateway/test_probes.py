@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 from mcp.shared.auth import OAuthMetadata, ProtectedResourceMetadata
 
-from support.product_gateway import ProductGateway
+from support.gateway.product_gateway import ProductGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import httpx
 
-    from support.gateway import Gateway
+    from support.gateway.service import Gateway
 
 RESOURCE = ("/.well-known/oauth-protected-resource", "/.well-known/oauth-protected-resource/mcp")
 SERVER = ("/.well-known/oauth-authorization-server", "/.well-known/oauth-authorization-server/mcp")

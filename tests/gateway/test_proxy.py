@@ -15,16 +15,16 @@ import pytest
 
 from opencode_gateway.calls.children import Child
 from opencode_gateway.calls.servers import Server
-from support import rude_server
-from support.fixture_server import INSTRUCTIONS
-from support.gateway import FIXTURE_SERVER, Gateway, fixture_entry
-from support.mcp_client import Era, relay_client
+from support.chat import rude_server
+from support.chat.mcp_client import Era, relay_client
+from support.gateway.fixture_server import INSTRUCTIONS
+from support.gateway.service import FIXTURE_SERVER, Gateway, fixture_entry
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.mcp_client import Progress, ToolClient
+    from support.chat.mcp_client import Progress, ToolClient
 
 ERAS: tuple[Era, ...] = ("legacy", "2026-07-28")
 

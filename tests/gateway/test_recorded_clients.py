@@ -9,13 +9,13 @@ import pytest
 
 from opencode_gateway.oauth.known_clients import known_client
 from opencode_gateway.oauth.redirects import switch
-from support.authorization import AuthorizationServer, answer_of, proof
-from support.recorded_clients import CHATGPT, CHATGPT_BEFORE, CLIENTS, VSCODE
+from support.gateway.authorization import AuthorizationServer, answer_of, proof
+from support.gateway.recorded_clients import CHATGPT, CHATGPT_BEFORE, CLIENTS, VSCODE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.recorded_clients import Recorded
+    from support.gateway.recorded_clients import Recorded
 
 OFF_BY_DEFAULT = [client for client in CLIENTS if client.name != "chatgpt"]
 

@@ -16,8 +16,8 @@ from opencode_gateway.oauth.enrolment import close_window, list_clients, open_wi
 from opencode_gateway.oauth.known_clients import ENTRIES, known_client
 from opencode_gateway.oauth.redirects import Allowed, Rules, commanded, switch, switches
 from opencode_gateway.store import FILE_NAME, Store
-from support.authorization import CALLBACK, AuthorizationServer, proof
-from support.fake_documents import document_host
+from support.gateway.authorization import CALLBACK, AuthorizationServer, proof
+from support.gateway.fake_documents import document_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,7 +10,7 @@ import pytest
 
 from opencode_gateway.oauth import grants
 from opencode_gateway.store import _MIGRATIONS, FILE_NAME, Store, hashed
-from support.authorization import AuthorizationServer
+from support.gateway.authorization import AuthorizationServer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,8 +13,8 @@ from opencode_gateway.errors import StoreError
 from opencode_gateway.refusal_log import AUDITED, KEPT_SECONDS, MAX_ROWS, Refusals, list_refusals
 from opencode_gateway.refusals import KINDS, Refusal
 from opencode_gateway.store import FILE_NAME, Store
-from support.authorization import CALLBACK, AuthorizationServer, Clock, proof
-from support.product_gateway import ProductGateway
+from support.gateway.authorization import CALLBACK, AuthorizationServer, Clock, proof
+from support.gateway.product_gateway import ProductGateway
 from support.waiting import eventually, eventually_async
 
 if TYPE_CHECKING:

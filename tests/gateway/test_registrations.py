@@ -18,7 +18,7 @@ from opencode_gateway.oauth import client_rows
 from opencode_gateway.oauth.enrolment import list_clients, revoke_client
 from opencode_gateway.oauth.registrations import shown_id
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
-from support.authorization import CALLBACK, AuthorizationServer, proof
+from support.gateway.authorization import CALLBACK, AuthorizationServer, proof
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,8 +14,8 @@ from opencode_gateway.oauth.enrolment import close_window, list_clients, revoke_
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
 from opencode_gateway.pages.browsers import DEVICE_SECONDS
 from opencode_gateway.sign_in.passwords import Passwords
-from support.authorization import CALLBACK, AuthorizationServer, answer_of, proof
-from support.login_pages import PASSWORD, Form, browser_of, with_pages
+from support.gateway.authorization import CALLBACK, AuthorizationServer, answer_of, proof
+from support.gateway.login_pages import PASSWORD, Form, browser_of, with_pages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import httpx
 
     from opencode_gateway.audit import Event
-    from support.fake_documents import DocumentHost
+    from support.gateway.fake_documents import DocumentHost
 
 
 @pytest.fixture

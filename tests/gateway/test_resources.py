@@ -12,16 +12,16 @@ from mcp_types import TextContent, TextResourceContents
 from opencode_gateway.capabilities import PROMPTS, tools_showing
 from opencode_mcp.prompts import REVIEW, STAND_UP
 from opencode_mcp.resources import INSTANCE, INSTANCES, SESSION
-from support.fake_fleet import FakeFleet
-from support.gateway import Gateway, fixture_entry
-from support.registry import register, registration
+from support.fleet.registry import register, registration
+from support.gateway.service import Gateway, fixture_entry
+from support.opencodes.fake_fleet import FakeFleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.mcp_client import Era, ToolClient
+    from support.chat.mcp_client import Era, ToolClient
 
 ERAS = ("legacy", "2026-07-28")
 NOT_OURS = (

@@ -10,7 +10,7 @@ import pytest
 
 from opencode_gateway.calls.servers import Server, default_servers, load_servers
 from opencode_gateway.errors import ConfigError
-from support.gateway import Gateway, fixture_entry
+from support.gateway.service import Gateway, fixture_entry
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,7 +17,7 @@ import pytest
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.logs import RECORDS
 from opencode_gateway.service import CONNECTIONS, listening
-from support.gateway import Gateway, fixture_entry
+from support.gateway.service import Gateway, fixture_entry
 from support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from opencode_gateway.oauth.enrolment import list_clients, opened_for
 from opencode_gateway.oauth.redirects import commanded
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.store import _MIGRATIONS, Store
-from support.fake_file_system import without_hard_links
+from support.fleet.fake_file_system import without_hard_links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

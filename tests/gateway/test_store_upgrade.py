@@ -13,7 +13,7 @@ from opencode_gateway import store as stores
 from opencode_gateway.oauth.enrolment import list_clients
 from opencode_gateway.oauth.sessions import list_sessions
 from opencode_gateway.store import FILE_NAME, Store
-from support.authorization import CALLBACK, AuthorizationServer
+from support.gateway.authorization import CALLBACK, AuthorizationServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

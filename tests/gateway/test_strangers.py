@@ -19,8 +19,8 @@ from opencode_gateway.oauth import clients
 from opencode_gateway.oauth.clients import clean_name
 from opencode_gateway.oauth.documents import DocumentRefused, Documents
 from opencode_gateway.oauth.enrolment import list_clients
-from support.authorization import CALLBACK, PUBLIC_URL, AuthorizationServer, proof
-from support.client_keys import ClientKey, signed
+from support.gateway.authorization import CALLBACK, PUBLIC_URL, AuthorizationServer, proof
+from support.gateway.client_keys import ClientKey, signed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,13 +10,13 @@ from opencode_gateway.errors import Refused
 from opencode_gateway.oauth.enrolment import close_window, list_clients, open_window, revoke_client
 from opencode_gateway.oauth.known_clients import known_client
 from opencode_gateway.oauth.redirects import switch
-from support.authorization import AuthorizationServer, proof
+from support.gateway.authorization import AuthorizationServer, proof
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from support.fake_documents import DocumentHost
+    from support.gateway.fake_documents import DocumentHost
 
 VSCODE = "https://vscode.dev/redirect"
 OF_VSCODE = {"redirect_uri": VSCODE}

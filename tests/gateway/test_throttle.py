@@ -28,7 +28,7 @@ from opencode_gateway.sign_in.throttle import (
     network,
     window_code,
 )
-from support.authorization import Clock
+from support.gateway.authorization import Clock
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from opencode_gateway import machine_tokens
 from opencode_gateway.authentication import build_auth
 from opencode_gateway.errors import Refused
 from opencode_gateway.machine_tokens import MachineTokens
-from support.authorization import PUBLIC_URL, AuthorizationServer
+from support.gateway.authorization import PUBLIC_URL, AuthorizationServer
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,10 +12,10 @@ import httpx
 import pytest
 
 from opencode_common.uploads import Uploads
-from support.browser import CONTRASTS, PHONE, chromium, fits, screenshot
-from support.gateway import Gateway, fixture_entry
-from support.pictures import HEIC, PNG, png
-from support.public_gateway import PublicGateway
+from support.fleet.pictures import HEIC, PNG, png
+from support.gateway.browser import CONTRASTS, PHONE, chromium, fits, screenshot
+from support.gateway.public_gateway import PublicGateway
+from support.gateway.service import Gateway, fixture_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -21,7 +21,7 @@ from opencode_gateway.errors import ConfigError, Refused
 from opencode_gateway.people.users import Users, known_as
 from opencode_gateway.sign_in.one_time_codes import OneTimeCodes, app_uri, new_secret
 from opencode_gateway.sign_in.passwords import Busy, Passwords
-from support.authorization import CHEAP_HASH, Clock
+from support.gateway.authorization import CHEAP_HASH, Clock
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import pytest
 from images.containers import ROOT, Image, base_image, containers_of, docker
 from images.documented import Documented
 from images.others import install_others
-from support.registry import register, registration
+from support.fleet.registry import register, registration
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from images.others import Others
-    from support.opencode import ServedOpenCode
+    from support.opencodes.opencode import ServedOpenCode
 
 _UNUSED_UID = 64123
 """No account of the machine, and none of the image."""

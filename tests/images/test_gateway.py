@@ -14,10 +14,10 @@ from mcp.client import Client
 from mcp.client.streamable_http import streamable_http_client
 
 from images.containers import container_name, docker
-from support.mcp_client import ToolClient
-from support.plain_http import NO_TLS
+from support.chat.mcp_client import ToolClient
+from support.chat.plain_http import NO_TLS
+from support.fleet.registry import register, registration
 from support.ports import free_port, is_open
-from support.registry import register, registration
 from support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from images.containers import Image
-    from support.mcp_client import Era
-    from support.opencode import ServedOpenCode
+    from support.chat.mcp_client import Era
+    from support.opencodes.opencode import ServedOpenCode
 
 STARTS = 60.0
 """Seconds: on a busy machine."""

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from mcp.client import Client
 
-from support.gateway import Gateway
-from support.mcp_client import ToolClient
+from support.chat.mcp_client import ToolClient
+from support.gateway.service import Gateway
 from support.ports import free_port
 from support.waiting import eventually_async
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from images.documented import Documented
     from images.others import Others
-    from support.mcp_client import Era, Progress
-    from support.scripted_model import ScriptedModel
+    from support.chat.mcp_client import Era, Progress
+    from support.opencodes.scripted_model import ScriptedModel
 
 DOCUMENTED_PORT = "8096"
 DOCKER_HOST = {name: value for name, value in os.environ.items() if name == "DOCKER_HOST"}

@@ -16,7 +16,7 @@ from mcp.client import Client
 from mcp.client.stdio import stdio_client
 
 from images.containers import container_name, docker, exists
-from support.mcp_client import ToolClient
+from support.chat.mcp_client import ToolClient
 from support.waiting import eventually, eventually_async
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from images.containers import Image
     from images.documented import Documented
-    from support.mcp_client import Era, Progress
-    from support.opencode import ServedOpenCode
-    from support.scripted_model import ScriptedModel
+    from support.chat.mcp_client import Era, Progress
+    from support.opencodes.opencode import ServedOpenCode
+    from support.opencodes.scripted_model import ScriptedModel
 
 SHELLS = ("/usr/bin/bash", "/usr/bin/dash")
 

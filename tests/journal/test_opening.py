@@ -13,7 +13,7 @@ from opencode_journal.cursor import Cursor
 from opencode_journal.entries import ASK_OPENED, TURN_ENDED
 from opencode_journal.errors import AnotherEpoch, NotKept
 from opencode_journal.journal import Journal
-from support.full_disk import fill
+from support.fleet.full_disk import fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ import pytest
 
 from opencode_journal.entries import TURN_ENDED
 from opencode_journal.journal import Journal
-from support.lock_holder import locked
+from support.fleet.lock_holder import locked
 
 if TYPE_CHECKING:
     from collections.abc import Callable

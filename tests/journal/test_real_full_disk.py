@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_journal.entries import ASK_OPENED, TURN_ENDED
-from support.full_disk import fill
+from support.fleet.full_disk import fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

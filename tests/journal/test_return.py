@@ -12,8 +12,8 @@ from opencode_journal.entries import ASK_OPENED, TURN_ENDED
 from opencode_journal.errors import AnotherEpoch
 from opencode_journal.journal import Journal
 from opencode_journal.leader import Leader
-from support.full_disk import fill
-from support.lock_holder import locked
+from support.fleet.full_disk import fill
+from support.fleet.lock_holder import locked
 
 if TYPE_CHECKING:
     import sqlite3

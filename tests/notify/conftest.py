@@ -16,7 +16,7 @@ from opencode_notify.reading import read_journal
 from opencode_notify.rules import load_people
 from opencode_notify.sender import Sender
 from opencode_notify.tables import DIRECTORY
-from support.fake_outlet import FakeOutlet, told
+from support.pages.fake_outlet import FakeOutlet, told
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from support import sender_program
-from support.fake_outlet import told
+from support.pages import sender_program
+from support.pages.fake_outlet import told
 from support.waiting import eventually
 
 if TYPE_CHECKING:

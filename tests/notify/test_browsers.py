@@ -17,8 +17,8 @@ from opencode_notify.kinds import outlet_of
 from opencode_notify.problems import NotifyError
 from opencode_notify.rules import Person, Rules, changing_people, load_people
 from opencode_notify.service import telling
-from support.fake_browser import FakeBrowser
-from support.fake_receiver import NAME, Receiver, receiver
+from support.pages.fake_browser import FakeBrowser
+from support.pages.fake_receiver import NAME, Receiver, receiver
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

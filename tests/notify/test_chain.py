@@ -6,10 +6,10 @@ import json
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from support.fake_asking_instance import ASKS, asking_instances
-from support.fake_receiver import receiver
-from support.registry import register, registration
-from support.telling_gateway import telling_gateway
+from support.fleet.registry import register, registration
+from support.gateway.telling_gateway import telling_gateway
+from support.opencodes.fake_asking_instance import ASKS, asking_instances
+from support.pages.fake_receiver import receiver
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     import psutil
 
-    from support.fake_asking_instance import AskingInstance
-    from support.fake_receiver import Receiver
+    from support.opencodes.fake_asking_instance import AskingInstance
+    from support.pages.fake_receiver import Receiver
 
 KINDS = ["notice", "notice.withdrawn"]
 

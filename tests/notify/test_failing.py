@@ -18,8 +18,8 @@ from opencode_mcp.tools.inbox import inbox
 from opencode_notify.failing import failing, in_words, said_to
 from opencode_notify.notice import Receipt
 from opencode_notify.tables import DIRECTORY, FILE_NAME
-from support.fake_agent import FakeAgent, fake_fleet
-from support.fake_relay import structured, text_of
+from support.fleet.fake_relay import structured, text_of
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 
 if TYPE_CHECKING:
     from pathlib import Path

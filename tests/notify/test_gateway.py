@@ -18,8 +18,8 @@ from opencode_notify.notice import Receipt
 from opencode_notify.outlets.webhook import new_secret
 from opencode_notify.rules import load_people
 from opencode_pages.parts import Subscription, ToldAsk, Unavailable, Visitor
-from support.fake_outlet import FakeOutlet, told
-from support.fake_receiver import receiver
+from support.pages.fake_outlet import FakeOutlet, told
+from support.pages.fake_receiver import receiver
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from opencode_notify.due import due
 from opencode_notify.notice import Receipt
 from opencode_notify.rules import Quiet, Rules, load_people
 from opencode_notify.sender import LONGEST_PAUSE, MAX_ATTEMPTS, Sender, pause_after
-from support.fake_outlet import FakeOutlet
+from support.pages.fake_outlet import FakeOutlet
 
 if TYPE_CHECKING:
     from notify.conftest import Told

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-from support.browser import DESKTOP, HttpsSite, certificate, chromium, trusting
-from support.fake_pages import EDIT, PERMISSION, QUESTION, FakePages
+from support.gateway.browser import DESKTOP, HttpsSite, certificate, chromium, trusting
+from support.pages.fake_pages import EDIT, PERMISSION, QUESTION, FakePages
 from support.waiting import eventually
 
 if TYPE_CHECKING:

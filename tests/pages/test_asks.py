@@ -12,7 +12,7 @@ from opencode_common.reveal import reveal
 from opencode_pages.answers import MAX_REASON, MAX_TEXT
 from opencode_pages.documents import Part
 from opencode_pages.parts import Decision, NotDecided, Unavailable
-from support.fake_pages import DIGEST, EDIT, PERMISSION, QUESTION, FakePages
+from support.pages.fake_pages import DIGEST, EDIT, PERMISSION, QUESTION, FakePages
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

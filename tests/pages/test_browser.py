@@ -11,8 +11,8 @@ from opencode_pages import inbox
 from opencode_pages.documents import Ended, Part, Running
 from opencode_pages.streams import MAX_STREAMS
 from pages.conftest import PHONE
-from support.browser import CONTRASTS, DESKTOP, fits, screenshot
-from support.fake_pages import EDIT, PERMISSION, SINCE
+from support.gateway.browser import CONTRASTS, DESKTOP, fits, screenshot
+from support.pages.fake_pages import EDIT, PERMISSION, SINCE
 from support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from opencode_pages.devices import device_name
 from opencode_pages.documents import Ended
 from opencode_pages.parts import ToldAsk
 from opencode_pages.streams import MAX_STREAMS
-from support.fake_pages import PERMISSION, FakePages
+from support.pages.fake_pages import PERMISSION, FakePages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from relay.provisioned import ProvisionedRelay
-from support.fake_health import FakeHealth
+from support.opencodes.fake_health import FakeHealth
 from support.waiting import eventually
 
 if TYPE_CHECKING:

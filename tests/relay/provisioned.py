@@ -17,8 +17,8 @@ import psutil
 import yaml
 
 from relay.installation import Installation
+from support.line.sshd import Sshd, unix_user
 from support.ports import free_port
-from support.sshd import Sshd, unix_user
 from support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from opencode_relay.doctor.examination import examine
 from opencode_relay.doctor.relay import Gateway, Relay
 from relay.examined import looked_at, one
 from relay.raw_client import RawClient
-from support.fake_firewalls import fake_firewalld, fake_ufw
+from support.hosts.fake_firewalls import fake_firewalld, fake_ufw
 
 if TYPE_CHECKING:
     from relay.provisioned import ProvisionedRelay
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 SITE = Gateway("https://relay.example.org", "127.0.0.1:8790", has_site=True)
 

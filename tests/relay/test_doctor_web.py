@@ -17,9 +17,9 @@ from opencode_relay.doctor import web
 from opencode_relay.doctor.relay import Gateway
 from opencode_relay.errors import ConfigError
 from relay.examined import looked_at, one
-from support.certificates import make_certificate
-from support.fake_dripping import FakeDripping
-from support.public_gateway import PublicGateway
+from support.chat.fake_dripping import FakeDripping
+from support.gateway.certificates import make_certificate
+from support.gateway.public_gateway import PublicGateway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from relay.provisioned import ProvisionedRelay
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 
 @pytest.fixture

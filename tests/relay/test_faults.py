@@ -8,13 +8,13 @@ import sys
 from typing import TYPE_CHECKING
 
 from relay.raw_client import RawClient, hello
+from support.line.sshd import unix_user
 from support.ports import is_open
-from support.sshd import unix_user
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from relay.provisioned import ProvisionedRelay
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 
 def test_the_registration_goes_with_sshds_process(relay: ProvisionedRelay, opencode: FakeHealth) -> None:

@@ -23,7 +23,7 @@ from relay.raw_client import RawClient, hello
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "A" * 43
 """Of the right shape, and nobody's."""

@@ -16,7 +16,7 @@ from support.waiting import eventually
 
 if TYPE_CHECKING:
     from relay.provisioned import ProvisionedRelay
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 
 def test_an_enrolled_client_registers_under_its_name_and_the_gateway_reads_it(

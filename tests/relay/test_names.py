@@ -17,7 +17,7 @@ from opencode_relay.conversation import Conversation
 from opencode_relay.limits import ClientLog
 from opencode_relay.registrar import Registrar
 from relay.raw_client import ID, OTHER_ID, RawClient, hello
-from support.fake_health import FakeHealth
+from support.opencodes.fake_health import FakeHealth
 from support.ports import is_open
 from support.waiting import eventually, eventually_async
 

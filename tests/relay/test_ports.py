@@ -12,15 +12,15 @@ import pytest
 
 from relay.provisioned import ProvisionedRelay
 from relay.raw_client import RawClient, hello
+from support.line.sshd import unix_user
 from support.ports import is_open
-from support.sshd import unix_user
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 
 def test_a_port_of_another_client_is_refused_by_sshd_already(relay: ProvisionedRelay, opencode: FakeHealth) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pytest
 
     from relay.provisioned import ProvisionedRelay
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 
 def test_the_agent_ends_a_connection_without_a_session_and_a_session_without_messages(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from support.role_readmes import drifted, roles
+from support.project.role_readmes import drifted, roles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.headless import LAUNCHER
-from support.opencode2 import OpenCode2Home, Service2
-from support.role_readmes import PROJECT
-from support.user_manager import FAKE_LOGINCTL, UserManager, needs_user_manager
+from support.hosts.user_manager import FAKE_LOGINCTL, UserManager, needs_user_manager
+from support.opencodes.headless import LAUNCHER
+from support.opencodes.opencode2 import OpenCode2Home, Service2
+from support.project.role_readmes import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.scripted_model import ScriptedModel
+    from support.opencodes.scripted_model import ScriptedModel
 
 pytestmark = needs_user_manager
 ROLE = PROJECT / "roles" / "relay_client"

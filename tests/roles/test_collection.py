@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from support.role_readmes import PROJECT, roles
+from support.project.role_readmes import PROJECT, roles
 
 BIN = Path(sys.executable).parent
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from support.fake_systemctl import FakeSystemctl
-from support.role_parts import RoleParts
+from support.hosts.fake_systemctl import FakeSystemctl
+from support.hosts.role_parts import RoleParts
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from support.role_readmes import PROJECT
+from support.project.role_readmes import PROJECT
 from support.waiting import eventually
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.role_parts import RoleParts
-from support.sshd import unix_user
+from support.hosts.role_parts import RoleParts
+from support.line.sshd import unix_user
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

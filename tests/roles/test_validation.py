@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.role_readmes import PROJECT
+from support.project.role_readmes import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from support.netns import TwoHosts
-from support.role_parts import RoleParts
-from support.role_readmes import PROJECT
+from support.hosts.role_parts import RoleParts
+from support.line.netns import TwoHosts
+from support.project.role_readmes import PROJECT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

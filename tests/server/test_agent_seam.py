@@ -19,8 +19,8 @@ from opencode_mcp.tools.instances import instances
 from opencode_mcp.tools.read import read
 from opencode_mcp.tools.reply import reply
 from opencode_mcp.tools.send import send
-from support.fake_agent import FakeAgent, fake_fleet
-from support.notes import Notes
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

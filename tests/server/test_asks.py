@@ -13,7 +13,7 @@ from opencode_journal.journal import Journal
 from opencode_mcp.handles import Handles
 from opencode_mcp.views.asks import GIST_LENGTH, MAX_REVEALED, ask_row, gist, outline, whole_text
 from opencode_mcp.views.shown import MAX_LISTED, MAX_LOGINS, MAX_REMEMBERED, WHOLE, Shown, ShownByLogin
-from support.fake_connection import lone_instance
+from support.fleet.fake_connection import lone_instance
 
 INSTANCE = lone_instance()
 HANDLES = Handles(Journal(None))

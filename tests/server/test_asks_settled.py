@@ -12,7 +12,7 @@ from opencode_fleet.drive import Driver
 from opencode_fleet.errors import Refused
 from opencode_fleet.events import AskOpened
 from opencode_fleet.model import Permission, Status
-from support.fake_agent import FakeAgent, fake_fleet
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -30,10 +30,10 @@ from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.instances import instances
 from opencode_mcp.tools.wait import wait
 from opencode_mcp.views.messages import kept as kept_text
-from support.asleep import away, come_back, kept, leave, look_at_once, recorded, sent, texts
-from support.fake_agent import FakeAgent
-from support.fake_relay import fake_copy, fake_relay, structured, text_of
-from support.full_disk import fill
+from support.fleet.asleep import away, come_back, kept, leave, look_at_once, recorded, sent, texts
+from support.fleet.fake_relay import fake_copy, fake_relay, structured, text_of
+from support.fleet.full_disk import fill
+from support.opencodes.fake_agent import FakeAgent
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -15,17 +15,17 @@ from opencode_fleet.model import Outcome
 from opencode_journal.entries import MESSAGE_ANSWERED, MESSAGE_DELIVERED, MESSAGE_EXPIRED, MESSAGE_FAILED
 from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.views.messages import kept as kept_text
-from support.asleep import away, come_back, kept, leave, look_at_once, recorded, sent
-from support.fake_agent import FakeAgent
-from support.fake_relay import fake_copy, fake_relay, structured, text_of
-from support.full_disk import fill
-from support.pictures import png
+from support.fleet.asleep import away, come_back, kept, leave, look_at_once, recorded, sent
+from support.fleet.fake_relay import fake_copy, fake_relay, structured, text_of
+from support.fleet.full_disk import fill
+from support.fleet.pictures import png
+from support.opencodes.fake_agent import FakeAgent
 
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
-    from support.fake_relay import FakeRelay
+    from support.fleet.fake_relay import FakeRelay
 
 TEXT = File("notes.md", "text/plain", b"hi")
 DAY = 86_400

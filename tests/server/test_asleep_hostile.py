@@ -23,8 +23,8 @@ from opencode_journal.entries import (
 from opencode_mcp.tools.control import control
 from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.instances import instances
-from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay, move, structured, text_of
+from support.fleet.fake_relay import FakeRelay, fake_relay, move, structured, text_of
+from support.opencodes.fake_agent import FakeAgent
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

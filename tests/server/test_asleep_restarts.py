@@ -14,10 +14,10 @@ from opencode_journal.entries import (
     MESSAGE_DELIVERED,
     MESSAGE_FAILED,
 )
-from support.asleep import away, come_back, kept, leave, look_at_once, recorded, texts
-from support.fake_agent import FakeAgent
-from support.fake_hanging import FakeHanging
-from support.fake_relay import fake_copy, fake_relay
+from support.fleet.asleep import away, come_back, kept, leave, look_at_once, recorded, texts
+from support.fleet.fake_relay import fake_copy, fake_relay
+from support.opencodes.fake_agent import FakeAgent
+from support.opencodes.fake_hanging import FakeHanging
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

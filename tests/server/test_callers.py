@@ -18,9 +18,9 @@ from opencode_mcp.caller import KEY, NOBODY, Caller, account, caller_of
 from opencode_mcp.face import Face
 from opencode_mcp.tool import Tool
 from opencode_mcp.tools import instances, reply, send
-from support.fake_agent import FakeAgent, fake_fleet
-from support.fake_transport import FakeTransport
-from support.notes import Notes
+from support.fleet.fake_transport import FakeTransport
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

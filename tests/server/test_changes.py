@@ -13,7 +13,7 @@ from opencode_fleet.errors import Forbidden, Refused
 from opencode_mcp.face import Face
 from opencode_mcp.tools.changes import changes
 from opencode_mcp.views.changes import MAX_FILES, MAX_TODOS
-from support.fake_agent import FakeAgent, fake_fleet
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 
 if TYPE_CHECKING:
     from mcp_types import CallToolResult

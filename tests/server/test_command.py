@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from support import mcp_client
-from support.mcp_client import SERVER_COMMAND
-from support.registry import register, registration
+from support.chat import mcp_client
+from support.chat.mcp_client import SERVER_COMMAND
+from support.fleet.registry import register, registration
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from opencode_fleet.choices import Manner
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import BadAnswer, Refused, Rejected, Unreachable, Unresponsive
 from opencode_fleet.sending import AS_IT_IS
-from support.fake_agent import FakeAgent, fake_fleet
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from opencode_fleet.drive import Driver
 from opencode_fleet.errors import BadAnswer, Refused, Rejected, Unreachable
 from opencode_fleet.events import StatusChanged
 from opencode_fleet.model import Message, Part, Status
-from support.fake_agent import FakeAgent, fake_fleet
-from support.notes import Notes
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -10,17 +10,17 @@ import pytest
 
 from opencode_fleet.credentials import Credentials
 from opencode_fleet.errors import SettingsError
-from support.fake_hostile import HostileInstance
-from support.mcp_client import relay_client
-from support.opencode import ServedOpenCode
-from support.registry import register, registration
+from support.chat.mcp_client import relay_client
+from support.fleet.registry import register, registration
+from support.opencodes.fake_hostile import HostileInstance
+from support.opencodes.opencode import ServedOpenCode
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.mcp_client import RelayClient
-    from support.opencode import OpenCodeHome
+    from support.chat.mcp_client import RelayClient
+    from support.opencodes.opencode import OpenCodeHome
 
 PASSWORD = 'correct horse: battery "staple" ü'
 

@@ -17,18 +17,18 @@ from opencode_fleet.fleet import Fleet
 from opencode_fleet.settings import Settings
 from opencode_fleet.transports.local_relay import LocalRelay
 from opencode_mcp.views.instances import MAX_LISTING, MAX_ROWS
-from support.fake_agent import FakeAgent, fake_fleet
-from support.fake_fleet import FakeFleet
-from support.mcp_client import relay_client
+from support.chat.mcp_client import relay_client
+from support.fleet.registry import register, registration
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
+from support.opencodes.fake_fleet import FakeFleet
 from support.ports import free_port
-from support.registry import register, registration
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from support.mcp_client import RelayClient
+    from support.chat.mcp_client import RelayClient
 
 
 @pytest.fixture

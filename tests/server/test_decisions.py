@@ -10,9 +10,9 @@ from opencode_fleet.decisions import Decision
 from opencode_fleet.errors import NotFound, Refused
 from opencode_journal.entries import ASK_SETTLED
 from opencode_mcp.caller import Caller
-from support.fake_agent import FakeAgent
-from support.fake_relay import fake_relay
-from support.notes import Notes
+from support.fleet.fake_relay import fake_relay
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -18,16 +18,16 @@ from opencode_mcp.documents import MAX_ASKS, MAX_ENDS, Documents, NoSuchAsk
 from opencode_mcp.tools.reply import reply
 from opencode_mcp.views.asks import MAX_REVEALED
 from opencode_pages.documents import Choice, Item, Part
-from support.fake_agent import FakeAgent
-from support.fake_relay import fake_copy, fake_relay, text_of
-from support.notes import Notes
+from support.fleet.fake_relay import fake_copy, fake_relay, text_of
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_fleet.model import Ask
-    from support.fake_relay import FakeRelay
+    from support.fleet.fake_relay import FakeRelay
 
 ANN = Caller("ann", frozenset({"observe", "approve", "drive"}))
 HOSTILE = "<script>x</script>\x1b[2J\u202egnp.exe\u200b ⟨fine⟩"

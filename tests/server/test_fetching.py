@@ -9,8 +9,8 @@ import pytest
 from opencode_common.addresses import is_public, looked_up
 from opencode_fleet.errors import Refused
 from opencode_fleet.fetching import Fetcher
-from support.fake_internet import NAME, Internet, internet
-from support.pictures import PNG
+from support.fleet.pictures import PNG
+from support.pages.fake_internet import NAME, Internet, internet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

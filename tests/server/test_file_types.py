@@ -22,7 +22,7 @@ from opencode_common.file_types import (
     file_type,
 )
 from opencode_common.text import UNSAFE
-from support import pictures
+from support.fleet import pictures
 
 
 @pytest.mark.parametrize(

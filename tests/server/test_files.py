@@ -15,7 +15,7 @@ from opencode_fleet.files import File, check_together, checked_file
 from opencode_fleet.model import Prompt
 from opencode_fleet.prompt_ids import new_prompt_id
 from opencode_fleet.repeats import Call, Repeats, Sent
-from support.pictures import PNG
+from support.fleet.pictures import PNG
 
 TEXT = File("a.txt", "text/plain", b"hi")
 

@@ -13,18 +13,18 @@ from opencode_fleet.errors import NoSuchInstance
 from opencode_fleet.fleet import Fleet
 from opencode_fleet.settings import Settings
 from opencode_fleet.transports.local_relay import LocalRelay
-from support.fake_broken_line import BrokenLine
-from support.fake_fleet import FakeFleet
-from support.mcp_client import relay_client
+from support.chat.mcp_client import relay_client
+from support.fleet.registry import register, registration
+from support.line.fake_broken_line import BrokenLine
+from support.opencodes.fake_fleet import FakeFleet
 from support.ports import free_port
-from support.registry import register, registration
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from support.mcp_client import RelayClient
+    from support.chat.mcp_client import RelayClient
 
 SHORT = {"DISCOVERY_INTERVAL_MS": "300", "HEALTH_CHECK_TIMEOUT_MS": "300"}
 """So that a dead registration need not be refused for half a minute."""

@@ -17,9 +17,9 @@ from opencode_mcp.tools.read import read
 from opencode_mcp.tools.reply import reply
 from opencode_mcp.tools.send import send
 from opencode_mcp.tools.sessions import sessions
-from support.fake_agent import FakeAgent
-from support.fake_relay import fake_relay, structured
-from support.notes import Notes
+from support.fleet.fake_relay import fake_relay, structured
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

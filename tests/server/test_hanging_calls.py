@@ -15,8 +15,8 @@ from opencode_fleet.drive import Driver
 from opencode_fleet.errors import Unresponsive
 from opencode_fleet.events import StatusChanged, TextChanged
 from opencode_fleet.model import Status
-from support.fake_agent import fake_fleet
-from support.fake_hanging import FakeHanging
+from support.opencodes.fake_agent import fake_fleet
+from support.opencodes.fake_hanging import FakeHanging
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from support.fake_fleet import FakeFleet
-from support.fake_hostile import BEHAVIOURS, TRAP, HostileInstance
-from support.mcp_client import relay_client
-from support.registry import register
+from support.chat.mcp_client import relay_client
+from support.fleet.registry import register
+from support.opencodes.fake_fleet import FakeFleet
+from support.opencodes.fake_hostile import BEHAVIOURS, TRAP, HostileInstance
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.mcp_client import Answer, RelayClient
+    from support.chat.mcp_client import Answer, RelayClient
 
 LIVE = {"escapes", "flood", "huge_event", "endless_event", "stalled_stream", "stream_ends"}
 """Behaviours that get as far as a snapshot, at least for a while."""

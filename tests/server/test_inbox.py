@@ -20,9 +20,9 @@ from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.reply import reply
 from opencode_mcp.tools.wait import wait
 from opencode_mcp.views.inbox import MAX_ASKS, MAX_ENDS, MAX_LISTING
-from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay, move, structured, text_of
-from support.notes import Notes
+from support.fleet.fake_relay import FakeRelay, fake_relay, move, structured, text_of
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from opencode_fleet.later import Kept
 from opencode_fleet.outbox import Draft
 from opencode_fleet.sending import AS_IT_IS
 from opencode_journal.entries import MESSAGE_ANSWERED
-from support.fake_agent import FakeAgent
-from support.fake_hanging import FakeHanging
-from support.fake_relay import FakeRelay, fake_relay
+from support.fleet.fake_relay import FakeRelay, fake_relay
+from support.opencodes.fake_agent import FakeAgent
+from support.opencodes.fake_hanging import FakeHanging
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import pytest
 
 from opencode_fleet.errors import InstanceError, Refused, Rejected, Unreachable, Unresponsive
 from opencode_mcp.tools.read import read
-from support.asleep import ignored
-from support.fake_agent import FakeAgent
-from support.fake_relay import fake_copy, fake_relay, structured
-from support.notes import Notes
+from support.fleet.asleep import ignored
+from support.fleet.fake_relay import fake_copy, fake_relay, structured
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_fleet.model import Outcome, Prompt
-    from support.fake_relay import FakeRelay
+    from support.fleet.fake_relay import FakeRelay
 
 
 class Slow(FakeAgent):

@@ -13,8 +13,8 @@ from opencode_fleet.model import Status
 from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.instances import instances
 from opencode_mcp.views.instances import MAX_LISTING, MAX_ROWS
-from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay, move, structured, text_of
+from support.fleet.fake_relay import FakeRelay, fake_relay, move, structured, text_of
+from support.opencodes.fake_agent import FakeAgent
 from support.waiting import eventually_async
 
 MANY = 500

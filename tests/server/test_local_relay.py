@@ -16,7 +16,7 @@ import pytest
 from opencode_fleet.transports import local_relay
 from opencode_fleet.transports.base import Appeared, Change, Departed, Endpoint, ScanDone
 from opencode_fleet.transports.local_relay import LocalRelay
-from support.registry import register, registration
+from support.fleet.registry import register, registration
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

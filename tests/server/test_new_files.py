@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_common.files import write_new
-from support.fake_file_system import without_hard_links
+from support.fleet.fake_file_system import without_hard_links
 
 if TYPE_CHECKING:
     from pathlib import Path

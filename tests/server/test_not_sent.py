@@ -9,7 +9,7 @@ import pytest
 from opencode_fleet.drive import Driver
 from opencode_fleet.errors import BadAnswer, InstanceError, Unreachable, Unresponsive
 from opencode_fleet.sessions import NEW_SESSION
-from support.fake_agent import FakeAgent, fake_fleet
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,9 +19,9 @@ from opencode_fleet.opening import Opener
 from opencode_fleet.settings import Settings
 from opencode_mcp.face import Face
 from opencode_mcp.tools.control import control
-from support.fake_agent import FakeAgent, FakeAgents, fake_fleet
-from support.fake_relay import structured, text_of
-from support.fake_transport import FakeTransport
+from support.fleet.fake_relay import structured, text_of
+from support.fleet.fake_transport import FakeTransport
+from support.opencodes.fake_agent import FakeAgent, FakeAgents, fake_fleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from opencode_mcp.page.door import MAX_FORM_BYTES, LocalDoor
 from opencode_mcp.page.serving import application
 from opencode_mcp.page.source import FaceSource
 from opencode_pages.parts import Decision, NotDecided, NotThere, Unavailable, Visitor
-from support.fake_agent import FakeAgent, fake_fleet
-from support.notes import Notes
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

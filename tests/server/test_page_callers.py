@@ -21,9 +21,9 @@ from opencode_mcp.tools.inbox import inbox
 from opencode_mcp.tools.reply import reply
 from opencode_mcp.tools.send import send
 from opencode_mcp.tools.wait import wait
-from support.fake_agent import FakeAgent, fake_fleet
-from support.fake_relay import structured, text_of
-from support.notes import Notes
+from support.fleet.fake_relay import structured, text_of
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

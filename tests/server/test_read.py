@@ -16,8 +16,8 @@ from opencode_fleet.message_pages import MAX_DETAILED
 from opencode_fleet.model import Message, Part, ToolCall
 from opencode_mcp.face import Face
 from opencode_mcp.tools.read import read
-from support.fake_agent import FakeAgent, fake_fleet
-from support.notes import Notes
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -25,9 +25,9 @@ from opencode_journal.entries import (
 )
 from opencode_journal.leader import Leader
 from opencode_mcp.tools.inbox import inbox
-from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay, structured
-from support.notes import Notes
+from support.fleet.fake_relay import FakeRelay, fake_relay, structured
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

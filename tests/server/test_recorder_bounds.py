@@ -17,8 +17,8 @@ from opencode_fleet.open_work import Open, OpenWork
 from opencode_fleet.own_turns import OwnTurns
 from opencode_journal.entries import ASK_OPENED, INSTANCE_LOST, TURN_ENDED, TURN_STARTED
 from opencode_journal.journal import MAX_STATE_BYTES, Journal
-from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay
+from support.fleet.fake_relay import FakeRelay, fake_relay
+from support.opencodes.fake_agent import FakeAgent
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from opencode_common.registration import (
     parse_registration,
     read_registration_bytes,
 )
-from support.registry import register, registration
+from support.fleet.registry import register, registration
 
 if TYPE_CHECKING:
     from collections.abc import Callable

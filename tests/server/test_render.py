@@ -17,7 +17,7 @@ from opencode_mcp.views.conversations import (
     session_manner,
     session_problem,
 )
-from support.fake_agent import an_instance
+from support.opencodes.fake_agent import an_instance
 
 if TYPE_CHECKING:
     from opencode_fleet.model import Ask

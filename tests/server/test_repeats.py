@@ -12,7 +12,7 @@ from opencode_fleet.drive import Driver
 from opencode_fleet.errors import BadAnswer, InstanceError, Unreachable
 from opencode_fleet.model import Prompt
 from opencode_fleet.repeats import MAX_REMEMBERED, Call, Repeats, Sent
-from support.fake_agent import FakeAgent, fake_fleet
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

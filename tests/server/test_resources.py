@@ -12,18 +12,18 @@ from mcp_types import INVALID_PARAMS, PromptReference, ResourceTemplateReference
 from opencode_mcp.resources import INSTANCE, INSTANCES, MAX_LISTED, SESSION, Resources
 from opencode_mcp.tools.reply import reply
 from opencode_pages.documents import INBOX, JSON, InboxDocument
-from support.fake_agent import FakeAgent
-from support.fake_fleet import FakeFleet
-from support.fake_relay import fake_relay, text_of
-from support.mcp_client import held_relay_client, relay_client
-from support.notes import Notes
-from support.registry import register, registration
+from support.chat.mcp_client import held_relay_client, relay_client
+from support.fleet.fake_relay import fake_relay, text_of
+from support.fleet.notes import Notes
+from support.fleet.registry import register, registration
+from support.opencodes.fake_agent import FakeAgent
+from support.opencodes.fake_fleet import FakeFleet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from support.mcp_client import Era, RelayClient
+    from support.chat.mcp_client import Era, RelayClient
 
 ERAS = ("legacy", "2026-07-28")
 ODD, ODD_URI = "büro 100% & co", "opencode://instances/b%C3%BCro%20100%25%20%26%20co"

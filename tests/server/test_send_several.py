@@ -13,8 +13,8 @@ from opencode_mcp.face import Face
 from opencode_mcp.tools import send as send_module
 from opencode_mcp.tools.control import control
 from opencode_mcp.tools.send import send
-from support.fake_agent import FakeAgent, fake_fleet
-from support.notes import Notes
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from opencode_fleet.model import Status
 from opencode_mcp.face import Face
 from opencode_mcp.tools.sessions import sessions
 from opencode_mcp.views.times import age_text
-from support.fake_agent import FakeAgent, fake_fleet
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -16,8 +16,8 @@ from opencode_mcp.face import Face
 from opencode_mcp.tools.reply import reply
 from opencode_mcp.views.rows import MAX_TEXT
 from opencode_mcp.views.turns import replied as several
-from support.fake_agent import FakeAgent, fake_fleet
-from support.notes import Notes
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_common.half_characters import mended
-from support.mcp_client import SERVER_COMMAND
+from support.chat.mcp_client import SERVER_COMMAND
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -12,16 +12,16 @@ import pytest
 import pytest_asyncio
 from jsonschema import Draft202012Validator
 
-from support.fake_fleet import FakeFleet
-from support.mcp_client import SERVER_COMMAND, held_relay_client, relay_client
-from support.registry import register, registration
+from support.chat.mcp_client import SERVER_COMMAND, held_relay_client, relay_client
+from support.fleet.registry import register, registration
+from support.opencodes.fake_fleet import FakeFleet
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from mcp_types import Tool
 
-    from support.mcp_client import Era, RelayClient
+    from support.chat.mcp_client import Era, RelayClient
 
 GOLDEN = Path(__file__).parent / "golden" / "tools.json"
 """What `tools/list` answers. After a wanted change: RENEW_GOLDEN=1 pytest tests/server/test_tools.py."""

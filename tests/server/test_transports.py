@@ -13,8 +13,8 @@ from opencode_fleet.settings import Settings, load_settings
 from opencode_fleet.transports import TRANSPORTS
 from opencode_fleet.transports.base import Transport
 from opencode_fleet.transports.local_relay import LocalRelay
-from support.fake_fleet import FakeFleet
-from support.fake_transport import FakeTransport
+from support.fleet.fake_transport import FakeTransport
+from support.opencodes.fake_fleet import FakeFleet
 from support.ports import free_port
 from support.waiting import eventually_async
 

@@ -14,7 +14,7 @@ from opencode_fleet.drive import Driver
 from opencode_fleet.errors import AgentGone, Refused, Unreachable
 from opencode_fleet.events import StatusChanged
 from opencode_fleet.model import Status, TurnRecord
-from support.fake_agent import FakeAgent, fake_fleet
+from support.opencodes.fake_agent import FakeAgent, fake_fleet
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from opencode_fleet.events import PromptTaken, StatusChanged
 from opencode_fleet.model import Message, Part, Prompt, Status
 from opencode_fleet.own_turns import OwnTurns
 from opencode_journal.entries import STOPPED, TURN_ENDED, TURN_FAILED, TURN_STARTED
-from support.fake_agent import FakeAgent
-from support.fake_relay import FakeRelay, fake_relay
-from support.notes import Notes
+from support.fleet.fake_relay import FakeRelay, fake_relay
+from support.fleet.notes import Notes
+from support.opencodes.fake_agent import FakeAgent
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

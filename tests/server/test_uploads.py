@@ -18,7 +18,7 @@ from opencode_common.uploads import (
     Full,
     Uploads,
 )
-from support.pictures import PNG
+from support.fleet.pictures import PNG
 
 if TYPE_CHECKING:
     from pathlib import Path

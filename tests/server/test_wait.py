@@ -13,8 +13,8 @@ from opencode_journal.entries import ASK_OPENED, TURN_ENDED
 from opencode_journal.errors import CursorError
 from opencode_mcp.tools import wait as wait_module
 from opencode_mcp.tools.wait import wait
-from support.fake_agent import FakeAgent
-from support.fake_relay import fake_relay, move, structured, text_of
+from support.fleet.fake_relay import fake_relay, move, structured, text_of
+from support.opencodes.fake_agent import FakeAgent
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.chain import Gateway
+from support.hosts.chain import Gateway
 
 if TYPE_CHECKING:
-    from support.scenario import Relay
+    from support.hosts.scenario import Relay
 
 
 @pytest.fixture(scope="session")

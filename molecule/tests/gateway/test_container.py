@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.chain import CONNECT, CONTAINER
-from support.scenario import play
+from support.hosts.chain import CONNECT, CONTAINER
+from support.hosts.scenario import play
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from support.chain import Gateway
-    from support.scenario import Machine, Relay
+    from support.hosts.chain import Gateway
+    from support.hosts.scenario import Machine, Relay
 
 _TABLES = """
 import sqlite3, sys

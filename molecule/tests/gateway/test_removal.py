@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.scenario import play
+from support.hosts.scenario import play
 
 if TYPE_CHECKING:
-    from support.chain import Gateway
-    from support.scenario import Relay
+    from support.hosts.chain import Gateway
+    from support.hosts.scenario import Relay
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("removed")]
 

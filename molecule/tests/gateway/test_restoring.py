@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.chain import CONNECT
-from support.hosts import Running
-from support.scenario import KNOWN_HOSTS, Attacker, Relay, play
+from support.hosts.chain import CONNECT
+from support.hosts.hosts import Running
+from support.hosts.scenario import KNOWN_HOSTS, Attacker, Relay, play
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.chain import Gateway
-    from support.scenario import Machine
+    from support.hosts.chain import Gateway
+    from support.hosts.scenario import Machine
 
 pytestmark = pytest.mark.timeout(1200)
 

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.chain import CONNECT
-from support.scenario import play
+from support.hosts.chain import CONNECT
+from support.hosts.scenario import play
 
 if TYPE_CHECKING:
-    from support.chain import Gateway
-    from support.scenario import Relay
+    from support.hosts.chain import Gateway
+    from support.hosts.scenario import Relay
 
 pytestmark = pytest.mark.timeout(600)
 

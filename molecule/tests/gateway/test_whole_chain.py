@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from opencode_notify.outlets.webhook import new_secret
-from support.chain import CONTAINER, Model, Phone, Terminal, answer, ask, begin, other_image
-from support.hosts import Host, Running
-from support.scenario import BACK_WITHIN, play
+from support.hosts.chain import CONTAINER, Model, Phone, Terminal, answer, ask, begin, other_image
+from support.hosts.hosts import Host, Running
+from support.hosts.scenario import BACK_WITHIN, play
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from support.chain import Gateway
-    from support.scenario import Machine, Relay
+    from support.hosts.chain import Gateway
+    from support.hosts.scenario import Machine, Relay
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -161,7 +161,7 @@ def elsewhere(hosts: dict[str, dict[str, Any]]) -> Host:
 def webhook(host: Host) -> Iterator[Running]:
     """A receiver of messages on some host; what it takes are the lines that it prints."""
     env = {"PYTHONPATH": "/opt/tests", "PYTHONDONTWRITEBYTECODE": "1"}
-    with Running(host, "python3", "-m", "support.fake_webhook", str(_HOOK_PORT), env=env) as hook:
+    with Running(host, "python3", "-m", "support.pages.fake_webhook", str(_HOOK_PORT), env=env) as hook:
         yield hook
 
 

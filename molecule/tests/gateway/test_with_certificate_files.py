@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.scenario import play
+from support.hosts.scenario import play
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.chain import Gateway
-    from support.scenario import Machine, Relay
+    from support.hosts.chain import Gateway
+    from support.hosts.scenario import Machine, Relay
 
 pytestmark = pytest.mark.timeout(600)
 

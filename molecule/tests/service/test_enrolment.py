@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.hosts import Running
-from support.scenario import hello, play
+from support.hosts.hosts import Running
+from support.hosts.scenario import hello, play
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from support.scenario import Attacker, Machine, Registration, Relay
+    from support.hosts.scenario import Attacker, Machine, Registration, Relay
 
 CUT_WITHIN = 20.0
 """Seconds, on a machine that has other work. That it is the command which cuts, it says itself."""

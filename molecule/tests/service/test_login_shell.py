@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from support.scenario import Machine
+    from support.hosts.scenario import Machine
 
 
 def test_a_login_shell_knows_the_relay_where_the_profile_was_asked_for(laptop: Machine) -> None:

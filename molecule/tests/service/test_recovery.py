@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.chain import Model
-from support.scenario import GONE_WITHIN, back
+from support.hosts.chain import Model
+from support.hosts.scenario import GONE_WITHIN, back
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from support.scenario import Machine, Registration, Relay
+    from support.hosts.scenario import Machine, Registration, Relay
 
 # What breaks comes back within a minute, on a machine that has other work.
 pytestmark = pytest.mark.timeout(600)

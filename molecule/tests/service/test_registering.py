@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.hosts import Running
-from support.scenario import hello
+from support.hosts.hosts import Running
+from support.hosts.scenario import hello
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.hosts import Session
-    from support.scenario import Attacker, Machine, Registration, Relay
+    from support.hosts.hosts import Session
+    from support.hosts.scenario import Attacker, Machine, Registration, Relay
 
 _SQUAT = """
 import http.server, sys

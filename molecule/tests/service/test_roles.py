@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.hosts import Running
-from support.scenario import play
+from support.hosts.hosts import Running
+from support.hosts.scenario import play
 
 if TYPE_CHECKING:
-    from support.scenario import Attacker, Registration, Relay
+    from support.hosts.scenario import Attacker, Registration, Relay
 
 # A run of Ansible takes its time on a machine that has other work.
 pytestmark = pytest.mark.timeout(600)

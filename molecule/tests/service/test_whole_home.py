@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from support.scenario import Machine
+    from support.hosts.scenario import Machine
 
 
 @pytest.mark.usefixtures("fleet")

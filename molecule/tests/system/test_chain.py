@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.hosts import Running
+from support.hosts.hosts import Running
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from support.scenario import Machine, Registration, Relay
+    from support.hosts.scenario import Machine, Registration, Relay
 
 _INITIALIZE = {
     "protocolVersion": "2025-06-18",

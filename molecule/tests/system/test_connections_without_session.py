@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.hosts import Running
+from support.hosts.hosts import Running
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.scenario import Attacker, Relay
+    from support.hosts.scenario import Attacker, Relay
 
 ENDS_WITHIN = 60.0
 """Seconds. Either does after 10, where the machine has no other work; nothing else ends it."""

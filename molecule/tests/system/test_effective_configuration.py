@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from support.scenario import Machine, Relay
+    from support.hosts.scenario import Machine, Relay
 
 TUNNEL = {
     "allowagentforwarding": "no",

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.scenario import BACK_WITHIN, GONE_WITHIN, all_registered, back
+from support.hosts.scenario import BACK_WITHIN, GONE_WITHIN, all_registered, back
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.scenario import Attacker, Machine, Registration, Relay
+    from support.hosts.scenario import Attacker, Machine, Registration, Relay
 
 # A reboot, and all that comes back after it, take their time on a machine that has other work.
 pytestmark = pytest.mark.timeout(600)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.hosts import Running
+from support.hosts.hosts import Running
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.scenario import Registration, Relay
+    from support.hosts.scenario import Registration, Relay
 
 _STATUS = """
 import sys, urllib.request

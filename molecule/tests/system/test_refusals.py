@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.hosts import Running
-from support.scenario import hello
+from support.hosts.hosts import Running
+from support.hosts.scenario import hello
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.scenario import Attacker, Machine, Relay
+    from support.hosts.scenario import Attacker, Machine, Relay
 
 REFUSED = "remote port forwarding failed"
 _CONNECT = """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from support.scenario import Attacker, Relay
+    from support.hosts.scenario import Attacker, Relay
 
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("removed")]

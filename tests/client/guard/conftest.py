@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from client.guard.guarded import Agent, Guarded, guarded, opened
-from support.opencode2 import OpenCode2Home, ServedOpenCode2
+from support.opencodes.opencode2 import OpenCode2Home, ServedOpenCode2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
-    from support.opencode import ServedOpenCode
-    from support.scripted_model import ScriptedModel
+    from support.opencodes.opencode import ServedOpenCode
+    from support.opencodes.scripted_model import ScriptedModel
 
 
 @pytest.fixture(scope="session")

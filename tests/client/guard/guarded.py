@@ -15,13 +15,13 @@ import httpx
 from opencode_connected.guard.policy import DEFAULT_RIGHTS, OpenedDirectory, Policy, Right
 from opencode_connected.guard.server import Guard
 from opencode_connected.guard.upstream import Target
-from support.plain_http import NO_TLS
+from support.chat.plain_http import NO_TLS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from opencode_connected.guard.opening import Opener
-    from support.opencode import ServedOpenCode
+    from support.opencodes.opencode import ServedOpenCode
 
 CREDENTIALS = ("opencode", "the guard's own")
 

@@ -18,7 +18,7 @@ from client.guard.fake_agent import FakeAgent, fake_agent, session_in
 from client.guard.guarded import CREDENTIALS, Agent, Guarded, basic, guarded, opened, refusal
 from opencode_connected.guard.gate import DOCUMENT, HEALTH
 from opencode_connected.guard.server import MAX_CONNECTIONS
-from support.plain_http import NO_TLS
+from support.chat.plain_http import NO_TLS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

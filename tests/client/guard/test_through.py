@@ -17,7 +17,7 @@ from opencode_fleet.errors import Forbidden, NotFound
 from opencode_fleet.events import AskOpened, AskSettled, StatusChanged
 from opencode_fleet.model import Permission, Question
 from opencode_fleet.transports.base import Endpoint
-from support.agents import listening, post
+from support.opencodes.connected import listening, post
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from client.guard.guarded import Agent, Guarded
     from opencode_fleet.agent import Agent as Driven
-    from support.agents import Heard
+    from support.opencodes.connected import Heard
 
 
 @pytest.fixture

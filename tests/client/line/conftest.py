@@ -14,8 +14,8 @@ import pytest
 from opencode_connected.line import protocol
 from opencode_connected.line.command import LineSettings
 from opencode_connected.registration import Registration
-from support.fake_health import FakeHealth
-from support.sshd import Sshd
+from support.line.sshd import Sshd
+from support.opencodes.fake_health import FakeHealth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from support.sshd import Sshd
+from support.line.sshd import Sshd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from opencode_connected.line.command import LineSettings
     from opencode_connected.line.state import LineEvent
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 
 class Line:

@@ -21,14 +21,14 @@ from client.line.conftest import fake_relay, line_settings, make_key, registrati
 from opencode_connected.line.connection import Connection
 from opencode_connected.line.errors import ForwardRefused, NameTaken, RelayRefused
 from opencode_connected.line.inquiry import probe, query
+from support.line.sshd import Sshd, unix_user
 from support.ports import free_port, is_open
 from support.processes import has_ended, named
-from support.sshd import Sshd, unix_user
 from support.waiting import eventually, eventually_async
 
 if TYPE_CHECKING:
     from opencode_connected.line.command import LineSettings
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 HERE = Path(__file__).parent
 

@@ -20,15 +20,15 @@ from client.line.held import Line, line
 from opencode_connected.line.errors import LineError, NameTaken, RelayRefused
 from opencode_connected.line.keeper import LineKeeper
 from opencode_connected.line.retry import RetrySchedule
+from support.line.sshd import Sshd
 from support.processes import has_ended, name_of, named
-from support.sshd import Sshd
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_connected.line.command import LineSettings
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 
 @pytest.fixture

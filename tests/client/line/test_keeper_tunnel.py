@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from client.line.held import Line, line
-from support.fake_health import FakeHealth
+from support.opencodes.fake_health import FakeHealth
 from support.ports import free_port
 from support.waiting import eventually_async
 

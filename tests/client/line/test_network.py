@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.line_program import LineProgram
-from support.netns import TwoHosts
-from support.sshd import Sshd
+from support.line.line_program import LineProgram
+from support.line.netns import TwoHosts
+from support.line.sshd import Sshd
 from support.waiting import eventually
 
 if TYPE_CHECKING:

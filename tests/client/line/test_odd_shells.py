@@ -16,11 +16,11 @@ from client.line.held import line
 from opencode_connected.line.connection import BEGIN_SECONDS, Connection
 from opencode_connected.line.errors import LineError, NotBegun
 from opencode_connected.line.inquiry import probe, query
-from support.sshd import Sshd, unix_user
+from support.line.sshd import Sshd, unix_user
 
 if TYPE_CHECKING:
     from opencode_connected.line.command import LineSettings
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 HERE = Path(__file__).parent
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_connected.line.command import LineSettings
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 
 @pytest.fixture

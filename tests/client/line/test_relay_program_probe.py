@@ -16,7 +16,7 @@ from opencode_connected.line import protocol
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 
 TOOLS = {

@@ -17,7 +17,7 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 
 @pytest.mark.parametrize(

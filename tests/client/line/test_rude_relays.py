@@ -15,7 +15,7 @@ from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from opencode_connected.line.command import LineSettings
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 
 async def test_banners_garbage_and_endless_lines_before_ready_are_ignored(settings: LineSettings) -> None:

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 from relay.provisioned import ProvisionedRelay
-from support.line_program import LineProgram
-from support.netns import TwoHosts
-from support.sshd import Sshd
+from support.line.line_program import LineProgram
+from support.line.netns import TwoHosts
+from support.line.sshd import Sshd
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

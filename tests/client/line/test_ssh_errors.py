@@ -16,14 +16,14 @@ from opencode_connected.line.connection import Connection
 from opencode_connected.line.errors import Hop, LineError
 from opencode_connected.line.inquiry import query
 from opencode_connected.line.ssh_errors import allocated_port, diagnose, is_forward_failure
+from support.line.sshd import Sshd, unix_user
 from support.ports import free_port
-from support.sshd import Sshd, unix_user
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_connected.line.command import LineSettings
-    from support.fake_health import FakeHealth
+    from support.opencodes.fake_health import FakeHealth
 
 
 async def failure(settings: LineSettings, *, forward: int | None = None) -> LineError:

@@ -11,7 +11,7 @@ from support.clients.documents import OF_PROGRAMS
 from support.clients.front import Front
 from support.clients.recorded import CHATGPT_KEYS, OF_CHATS
 from support.clients.recorded_client import KEY
-from support.fake_client_hosts import ClientHosts
+from support.gateway.fake_client_hosts import ClientHosts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,7 +8,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 from support.clients import installed
-from support.gateway import Gateway
+from support.gateway.service import Gateway
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,11 +13,11 @@ from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.oauth import enrolment
 from opencode_gateway.people.users import Users
 from opencode_gateway.store import FILE_NAME, Store
-from support.authorization import CALLBACK, CHEAP_HASH, Clock, answer_of
-from support.chat_client import signing_in
-from support.client_keys import ClientKey
 from support.clients.installed import PROGRAMS, typescript_sdk
-from support.person import Person
+from support.gateway.authorization import CALLBACK, CHEAP_HASH, Clock, answer_of
+from support.gateway.chat_client import signing_in
+from support.gateway.client_keys import ClientKey
+from support.gateway.person import Person
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.certificates import make_certificate
-from support.fake_identity_provider import FakeIdentityProvider
-from support.team_gateway import TeamGateway, settings
+from support.gateway.certificates import make_certificate
+from support.gateway.fake_identity_provider import FakeIdentityProvider
+from support.gateway.team_gateway import TeamGateway, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from opencode_gateway.configuration import Configuration
-    from support.team_gateway import Make
+    from support.gateway.team_gateway import Make
 
 
 @pytest.fixture(scope="module")

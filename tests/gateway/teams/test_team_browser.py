@@ -18,8 +18,8 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Route
 
 from opencode_gateway.oauth.sessions import list_sessions
-from support.authorization import answer_of
-from support.browser import CONTRASTS, DESKTOP, PHONE, HttpsSite, chromium, fits, screenshot
+from support.gateway.authorization import answer_of
+from support.gateway.browser import CONTRASTS, DESKTOP, PHONE, HttpsSite, chromium, fits, screenshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
     from starlette.requests import Request
 
-    from support.fake_identity_provider import FakeIdentityProvider
-    from support.team_gateway import Make, TeamGateway
+    from support.gateway.fake_identity_provider import FakeIdentityProvider
+    from support.gateway.team_gateway import Make, TeamGateway
 
 _SECONDS = 30.0
 SIZES: dict[str, dict[str, Any]] = {

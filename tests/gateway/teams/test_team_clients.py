@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_gateway.oauth import enrolment
-from support.authorization import answer_of
-from support.fake_documents import document_host
-from support.fake_identity_provider import CLIENT_ID
-from support.team_gateway import TeamGateway
+from support.gateway.authorization import answer_of
+from support.gateway.fake_documents import document_host
+from support.gateway.fake_identity_provider import CLIENT_ID
+from support.gateway.team_gateway import TeamGateway
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from opencode_gateway.configuration import Configuration
-    from support.fake_identity_provider import FakeIdentityProvider
-    from support.team_gateway import Make
+    from support.gateway.fake_identity_provider import FakeIdentityProvider
+    from support.gateway.team_gateway import Make
 
 
 async def test_a_client_registers_in_the_window_alone(gateway: Make) -> None:

@@ -8,16 +8,16 @@ import pytest
 
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.oauth.sessions import list_sessions
-from support.authorization import answer_of, proof
-from support.team_gateway import TeamGateway, form_of
+from support.gateway.authorization import answer_of, proof
+from support.gateway.team_gateway import TeamGateway, form_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from opencode_gateway.configuration import Configuration
-    from support.fake_identity_provider import FakeIdentityProvider
-    from support.team_gateway import Make
+    from support.gateway.fake_identity_provider import FakeIdentityProvider
+    from support.gateway.team_gateway import Make
 
 
 def codes(running: TeamGateway) -> int:

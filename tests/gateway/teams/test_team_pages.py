@@ -10,8 +10,8 @@ from opencode_gateway.oauth.sessions import list_sessions
 from opencode_gateway.sign_in.provider import RECHECK_SECONDS
 
 if TYPE_CHECKING:
-    from support.fake_identity_provider import FakeIdentityProvider
-    from support.team_gateway import Make
+    from support.gateway.fake_identity_provider import FakeIdentityProvider
+    from support.gateway.team_gateway import Make
 
 ASK = "/asks/a3"
 

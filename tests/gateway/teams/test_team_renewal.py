@@ -13,7 +13,7 @@ from opencode_gateway.oauth.rounds import ROUND_SECONDS
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
 from opencode_gateway.sign_in import provider as sign_in
 from opencode_gateway.sign_in.asking import TIMEOUT_SECONDS
-from support.team_gateway import TeamGateway
+from support.gateway.team_gateway import TeamGateway
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_gateway.configuration import Configuration
-    from support.fake_identity_provider import FakeIdentityProvider
-    from support.team_gateway import Make
+    from support.gateway.fake_identity_provider import FakeIdentityProvider
+    from support.gateway.team_gateway import Make
 
 MODES = ("oidc", "google", "github")
 ANN = "ann@example.org"

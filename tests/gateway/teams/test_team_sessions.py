@@ -13,15 +13,15 @@ from opencode_gateway.oauth.enrolment import revoke_client
 from opencode_gateway.oauth.grants import REFRESH_SECONDS
 from opencode_gateway.oauth.rounds import ROUND_SECONDS
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
-from support.authorization import CHEAP_HASH, proof
-from support.team_gateway import TeamGateway
+from support.gateway.authorization import CHEAP_HASH, proof
+from support.gateway.team_gateway import TeamGateway
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from opencode_gateway.configuration import Configuration
-    from support.team_gateway import Make
+    from support.gateway.team_gateway import Make
 
 MODES = ("oidc", "google", "github")
 ANN = "ann@example.org"

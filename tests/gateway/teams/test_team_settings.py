@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_gateway.configuration import Configuration
-    from support.fake_identity_provider import FakeIdentityProvider
+    from support.gateway.fake_identity_provider import FakeIdentityProvider
 
 
 @pytest.fixture

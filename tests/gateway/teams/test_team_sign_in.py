@@ -14,13 +14,13 @@ from joserfc.jwk import OctKey, RSAKey
 from opencode_gateway.oauth.sessions import list_sessions
 from opencode_gateway.sign_in.asking import understood
 from opencode_gateway.sign_in.step import ProviderFailed
-from support.fake_identity_provider import CLIENT_ID, CLIENT_SECRET
+from support.gateway.fake_identity_provider import CLIENT_ID, CLIENT_SECRET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.fake_identity_provider import FakeIdentityProvider
-    from support.team_gateway import Make
+    from support.gateway.fake_identity_provider import FakeIdentityProvider
+    from support.gateway.team_gateway import Make
 
 MODES = ("oidc", "google", "github")
 

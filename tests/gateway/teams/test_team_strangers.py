@@ -13,15 +13,15 @@ from opencode_gateway.pages import provider as pages
 from opencode_gateway.sign_in.provider import CALLBACK_PATH
 from opencode_gateway.sign_in.throttle import Budget
 from opencode_gateway.store import FILE_NAME
-from support.authorization import answer_of, proof
+from support.gateway.authorization import answer_of, proof
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import httpx2
 
-    from support.fake_identity_provider import FakeIdentityProvider
-    from support.team_gateway import Make, TeamGateway
+    from support.gateway.fake_identity_provider import FakeIdentityProvider
+    from support.gateway.team_gateway import Make, TeamGateway
 
 
 async def come_back(running: TeamGateway, client_id: str, browser: httpx2.AsyncClient) -> httpx2.Response:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.fake_receiver import Receiver, receiver
+from support.pages.fake_receiver import Receiver, receiver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

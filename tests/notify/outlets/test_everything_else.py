@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from opencode_notify.notice import Outlet
-    from support.fake_receiver import Receiver
+    from support.pages.fake_receiver import Receiver
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # Apprise's own
 ASK = Notice(id="a3.open", title="laptop needs you ✓", body="shell", url="https://relay.example.org/a/3")

@@ -20,7 +20,7 @@ from opencode_notify.outlets.webhook import new_secret
 from support.ports import free_port
 
 if TYPE_CHECKING:
-    from support.fake_receiver import Receiver
+    from support.pages.fake_receiver import Receiver
 
 NOTICE = Notice(id="a3.open", title="laptop needs you", body="shell, in ~/work")
 PATH = "/services/T000/very-secret-path"

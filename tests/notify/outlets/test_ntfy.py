@@ -9,11 +9,11 @@ import pytest
 
 from opencode_notify.kinds import outlet_of
 from opencode_notify.notice import ACCEPTED, Notice
-from support.fake_ntfy import FakeNtfy
+from support.pages.fake_ntfy import FakeNtfy
 
 if TYPE_CHECKING:
     from opencode_notify.notice import Outlet
-    from support.fake_receiver import Receiver
+    from support.pages.fake_receiver import Receiver
 
 ASK = Notice(id="a3.open", title="läptop needs you ✓", body="shell", priority=4, url="https://relay.example.org/a/3")
 

@@ -17,10 +17,10 @@ from opencode_notify.errors import BadSettings
 from opencode_notify.kinds import outlet_of
 from opencode_notify.notice import ACCEPTED, Notice
 from opencode_notify.web_push_crypto import MAX_PLAINTEXT, encrypted, new_vapid_key
-from support.fake_browser import FakeBrowser, text
+from support.pages.fake_browser import FakeBrowser, text
 
 if TYPE_CHECKING:
-    from support.fake_receiver import Receiver
+    from support.pages.fake_receiver import Receiver
 
 ASK = Notice(id="a3.open", title="laptop needs you ✓", body="shell", priority=4, url="https://relay.example.org/a/3")
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opencode_notify.notice import Outlet
-    from support.fake_receiver import Receiver
+    from support.pages.fake_receiver import Receiver
 
 SECRET = new_secret()
 ASK = Notice(id="a3.open", title="laptop needs you ✓", body="shell", priority=4, url="https://relay.example.org/a/3")

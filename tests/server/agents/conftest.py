@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.agents import guard_document, opencode2_at
+from support.opencodes.connected import guard_document, opencode2_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from opencode_fleet.agents.opencode2 import OpenCode2
-    from support.opencode2 import Service2
+    from support.opencodes.opencode2 import Service2
 
 
 @pytest.fixture

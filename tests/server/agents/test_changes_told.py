@@ -12,9 +12,9 @@ from opencode_fleet.agents.http import LARGE_BODY, SMALL_BODY
 from opencode_fleet.agents.opencode1 import OpenCode1
 from opencode_fleet.changes import FileChange, Todo, WorkingTree
 from opencode_fleet.errors import BadAnswer
-from support.agents import client_for, opencode2_behind
-from support.fake_http import FakeHttp
-from support.fake_opencode2 import GUARD, FakeOpenCode2
+from support.opencodes.connected import client_for, opencode2_behind
+from support.opencodes.fake_http import FakeHttp
+from support.opencodes.fake_opencode2 import GUARD, FakeOpenCode2
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -24,12 +24,12 @@ from opencode_fleet.errors import (
     Unreachable,
 )
 from opencode_fleet.transports.base import Endpoint
-from support.agents import client_for, guard_document
-from support.certificates import make_certificate
-from support.fake_http import FakeHttp
-from support.fake_transport import FakeTransport
+from support.fleet.fake_transport import FakeTransport
+from support.fleet.running import a_fleet_over
+from support.gateway.certificates import make_certificate
+from support.opencodes.connected import client_for, guard_document
+from support.opencodes.fake_http import FakeHttp
 from support.ports import free_port
-from support.running import a_fleet_over
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

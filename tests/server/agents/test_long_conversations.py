@@ -18,12 +18,12 @@ from opencode_fleet.message_pages import newest_page, page_before
 from opencode_mcp.face import Face
 from opencode_mcp.tools import read as read_module
 from opencode_mcp.tools.read import read
-from support.agents import client_for
-from support.fake_conversation import HOME, FakeConversation, FakeDrip
-from support.fake_slow_line import SlowLine
-from support.fake_transport import FakeTransport
-from support.notes import Notes
-from support.running import a_fleet_over
+from support.fleet.fake_transport import FakeTransport
+from support.fleet.notes import Notes
+from support.fleet.running import a_fleet_over
+from support.line.fake_slow_line import SlowLine
+from support.opencodes.connected import client_for
+from support.opencodes.fake_conversation import HOME, FakeConversation, FakeDrip
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

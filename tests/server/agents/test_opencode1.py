@@ -13,8 +13,8 @@ from opencode_fleet.agents.guard import GuardDocument
 from opencode_fleet.agents.opencode1 import OpenCode1
 from opencode_fleet.errors import Refused, Rejected
 from opencode_fleet.model import Prompt
-from support.agents import client_for
-from support.fake_http import FakeHttp
+from support.opencodes.connected import client_for
+from support.opencodes.fake_http import FakeHttp
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping

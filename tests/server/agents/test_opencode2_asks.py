@@ -10,15 +10,15 @@ import pytest
 from opencode_fleet.errors import NotFound, Refused
 from opencode_fleet.events import AskOpened, AskSettled, SessionChanged
 from opencode_fleet.model import Permission, Question
-from support.agents import WITHIN, guard_document, listening, opencode2_at, post
+from support.opencodes.connected import WITHIN, guard_document, listening, opencode2_at, post
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_fleet.agents.opencode2 import OpenCode2
-    from support.opencode2 import Service2
-    from support.scripted_model import ScriptedModel
+    from support.opencodes.opencode2 import Service2
+    from support.opencodes.scripted_model import ScriptedModel
 
 
 async def test_a_command_is_asked_for_whole_and_not_in_pieces(

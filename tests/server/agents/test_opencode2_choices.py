@@ -9,8 +9,8 @@ import pytest
 from opencode_fleet.errors import NotFound
 from opencode_fleet.model import Prompt
 from opencode_fleet.prompt_ids import new_prompt_id
-from support.agents import listening, opencode2_behind
-from support.fake_opencode2 import GUARD, HOME, FakeOpenCode2
+from support.opencodes.connected import listening, opencode2_behind
+from support.opencodes.fake_opencode2 import GUARD, HOME, FakeOpenCode2
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:

@@ -18,11 +18,11 @@ from opencode_fleet.agents.opencode2 import OpenCode2
 from opencode_fleet.agents.opencode2.operations import KNOWN, Operations
 from opencode_fleet.errors import BadAnswer, Forbidden, Refused
 from opencode_fleet.model import Permission, Prompt, Question
-from support.agents import VERBS, client_for, guard_document, opencode2_behind
-from support.fake_opencode2 import FakeOpenCode2
+from support.opencodes.connected import VERBS, client_for, guard_document, opencode2_behind
+from support.opencodes.fake_opencode2 import FakeOpenCode2
 
 if TYPE_CHECKING:
-    from support.opencode2 import Service2
+    from support.opencodes.opencode2 import Service2
 
 Document = dict[str, Any]
 RECORDED: Document = json.loads(

@@ -15,14 +15,14 @@ from opencode_fleet.agents.opencode2 import OpenCode2
 from opencode_fleet.errors import Forbidden, NotFound
 from opencode_fleet.events import AskOpened, SessionChanged, TextChanged
 from opencode_fleet.model import Permission, Question, Workplace
-from support.agents import client_for, listening, post
-from support.opencode2 import OPENCODE2_VERSION
+from support.opencodes.connected import client_for, listening, post
+from support.opencodes.opencode2 import OPENCODE2_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from support.opencode2 import Service2
+    from support.opencodes.opencode2 import Service2
 
 
 @asynccontextmanager

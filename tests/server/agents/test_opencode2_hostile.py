@@ -16,9 +16,9 @@ from opencode_fleet.agents.opencode2.asks import Form, Permission
 from opencode_fleet.agents.opencode2.conversation import messages_of, turn_of
 from opencode_fleet.errors import BadAnswer, NotFound, Refused, Rejected
 from opencode_fleet.model import MAX_ASK_SHOWN, Prompt, Question
-from support.agents import guard_document, opencode2_behind
-from support.altered import altered, anything
-from support.fake_opencode2 import (
+from support.fleet.altered import altered, anything
+from support.opencodes.connected import guard_document, opencode2_behind
+from support.opencodes.fake_opencode2 import (
     ANSWER,
     ASKED,
     FORM,

@@ -8,15 +8,15 @@ from opencode_fleet.agents.opencode2.survey import IN_USE_FOR, MAX_IN_USE, workp
 from opencode_fleet.errors import Unreachable
 from opencode_fleet.events import StatusChanged
 from opencode_fleet.model import Session, Workplace
-from support.agents import WITHIN, guard_document, listening, opencode2_at, post
-from support.opencode2 import OpenCode2Home, Service2
+from support.opencodes.connected import WITHIN, guard_document, listening, opencode2_at, post
+from support.opencodes.opencode2 import OpenCode2Home, Service2
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_fleet.agents.opencode2 import OpenCode2
-    from support.scripted_model import ScriptedModel
+    from support.opencodes.scripted_model import ScriptedModel
 
 NOW = 2_000_000_000.0
 

@@ -15,9 +15,18 @@ from opencode_fleet.agents.opencode2.records import Calls, Records
 from opencode_fleet.errors import BadAnswer, InstanceError
 from opencode_fleet.events import AskOpened, SessionChanged, StatusChanged, TextChanged, ToolChanged
 from opencode_fleet.model import Question
-from support.agents import client_for, opencode2_behind
-from support.altered import altered, anything
-from support.fake_opencode2 import ANSWER, CONNECTED, EVENT, EVENTS, GUARD, SESSION, TOOL_CALL, FakeOpenCode2
+from support.fleet.altered import altered, anything
+from support.opencodes.connected import client_for, opencode2_behind
+from support.opencodes.fake_opencode2 import (
+    ANSWER,
+    CONNECTED,
+    EVENT,
+    EVENTS,
+    GUARD,
+    SESSION,
+    TOOL_CALL,
+    FakeOpenCode2,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

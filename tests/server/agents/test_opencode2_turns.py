@@ -10,15 +10,15 @@ from opencode_fleet.errors import NotFound, Refused, Rejected
 from opencode_fleet.events import AnswerChanged, PromptTaken, StatusChanged, TextChanged, ToolChanged, TurnFailed
 from opencode_fleet.model import Prompt
 from opencode_fleet.prompt_ids import new_prompt_id
-from support.agents import WITHIN, listening, post
+from support.opencodes.connected import WITHIN, listening, post
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_fleet.agents.opencode2 import OpenCode2
-    from support.opencode2 import Service2
-    from support.scripted_model import ScriptedModel
+    from support.opencodes.opencode2 import Service2
+    from support.opencodes.scripted_model import ScriptedModel
 
 
 async def test_a_turn_is_told_by_events_and_by_records_alike(agent: OpenCode2, tmp_path: Path) -> None:

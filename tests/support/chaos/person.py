@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from support.chaos.ledger import ACCEPTED, UNKNOWN
-from support.mortal_server import Answer, ServerDied
+from support.chat.mortal_server import Answer, ServerDied
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from random import Random
 
     from support.chaos.ledger import Ledger
-    from support.mortal_server import MortalServer
+    from support.chat.mortal_server import MortalServer
 
     Changing = Callable[[str, str], None]
 

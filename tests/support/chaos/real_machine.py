@@ -6,8 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from support.driven import Driven
-    from support.fake_faulty_line import FaultyLine
+    from support.line.fake_faulty_line import FaultyLine
+    from support.opencodes.driven import Driven
 
 _RAN = "ran.txt"
 

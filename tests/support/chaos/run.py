@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from support.chaos.ledger import Ledger, Machine
 from support.chaos.person import Person
-from support.mortal_server import MortalServer
+from support.chat.mortal_server import MortalServer
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from support.chaos.person import Changing
-    from support.fake_faulty_line import FaultyLine
+    from support.line.fake_faulty_line import FaultyLine
 
 SERVERS: Final = 2
 """Copies of the server with one journal."""

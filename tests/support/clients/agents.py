@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from support.clients import documents, installed
 from support.clients.client import Called, RealClient
 from support.clients.desktop import PATIENCE, ClientFailed
-from support.fake_models import CallingModel
-from support.opencode import find_opencode
-from support.opencode2 import find_opencode2
+from support.opencodes.fake_models import CallingModel
+from support.opencodes.opencode import find_opencode
+from support.opencodes.opencode2 import find_opencode2
 from support.ports import free_port
 from support.waiting import eventually
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Self
 
 import httpx
 
-from support.person import Person
-from support.plain_http import NO_TLS
+from support.chat.plain_http import NO_TLS
+from support.gateway.person import Person
 from support.processes import descendants, end_all, has_ended, with_home
 from support.waiting import eventually
 

@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 from opencode_gateway.oauth.enrolment import close_window, open_window
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
 from opencode_gateway.store import FILE_NAME, Store
-from support import fake_client_hosts
-from support.gateway import fixture_entry
-from support.person import PASSWORD
-from support.public_gateway import GATEWAY_COMMAND, PublicGateway
+from support.gateway import fake_client_hosts
+from support.gateway.person import PASSWORD
+from support.gateway.public_gateway import GATEWAY_COMMAND, PublicGateway
+from support.gateway.service import fixture_entry
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_gateway.oauth.sessions import Session
-    from support.fake_client_hosts import ClientHosts
+    from support.gateway.fake_client_hosts import ClientHosts
 
 CLIENTS = {
     "known": [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from support.npm import install_from_npm, install_from_pypi, install_node
+from support.project.npm import install_from_npm, install_from_pypi, install_node
 
 TYPESCRIPT_SDK1 = "1.32.2"
 TYPESCRIPT_SDK2 = "2.4.0"

@@ -12,7 +12,7 @@ from support.clients.installed import PROGRAMS, python1, typescript_sdk
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from support.mcp_client import Era
+    from support.chat.mcp_client import Era
 
 Sdk = Literal["python1", "typescript1", "typescript2"]
 

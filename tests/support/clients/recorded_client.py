@@ -9,10 +9,10 @@ from urllib.parse import urlencode
 
 import httpx
 
-from support.authorization import answer_of, proof
-from support.client_keys import ClientKey, signed
-from support.client_requests import basic
-from support.person import Person
+from support.gateway.authorization import answer_of, proof
+from support.gateway.client_keys import ClientKey, signed
+from support.gateway.client_requests import basic
+from support.gateway.person import Person
 
 if TYPE_CHECKING:
     from support.clients.front import Front

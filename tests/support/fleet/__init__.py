@@ -1,0 +1,1 @@
+"""What tests of fleet and journal stand on, in this process."""

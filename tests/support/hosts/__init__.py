@@ -1,0 +1,1 @@
+"""Hosts: the containers of the Molecule scenarios, what runs on them, and parts of the roles on this machine."""

@@ -1,0 +1,1 @@
+"""The line between a machine and its relay: sshd, network namespaces, bare lines, and lines that break."""

@@ -1,0 +1,1 @@
+"""The pages without a gateway, and what notices are sent to."""

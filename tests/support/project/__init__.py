@@ -1,0 +1,1 @@
+"""What the project's own commands run: documentation, role READMEs, icons, and programs from registries."""
