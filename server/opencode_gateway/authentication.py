@@ -17,7 +17,7 @@ from opencode_gateway.oauth.provider import Provider
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.pages import routes as pages
 from opencode_gateway.pages.account import AccountPages
-from opencode_gateway.pages.browsers import Browsers
+from opencode_gateway.pages.browser_cookies import BrowserCookies
 from opencode_gateway.pages.door import PageDoor
 from opencode_gateway.pages.sessions import PageSessions
 from opencode_gateway.pages.signatures import DecisionSignatures
@@ -143,7 +143,7 @@ def build_auth(
             clock=clock,
         )
     key = signing_key(configuration.data_dir)
-    browsers = Browsers(key, https=configuration.public_url.startswith("https:"), clock=clock)
+    browsers = BrowserCookies(key, https=configuration.public_url.startswith("https:"), clock=clock)
     people = logins.users if isinstance(logins, Logins) else logins.people
     sessions = PageSessions(store, people, logins.kind, browsers, on_event=on_event, clock=clock)
     door = PageDoor(sessions, browsers, provider.requests)

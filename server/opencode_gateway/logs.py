@@ -55,7 +55,7 @@ class LineFormatter(logging.Formatter):
         return "\n".join((escaped(self.formatMessage(record)), *(f"  | {escaped(line)}" for line in more)))
 
 
-class Sparing(logging.Filter):
+class LogRateLimit(logging.Filter):
     """For the handler: no library says more in a period than somebody would read.
 
     Strangers can make one complain with each request, and a journal that is full drops its oldest lines, of which

@@ -18,7 +18,7 @@ from opencode_gateway.authentication import build_auth
 from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.door.draining import Draining
 from opencode_gateway.errors import GatewayError, StoreLocked
-from opencode_gateway.logs import LineFormatter, NoContent, Sparing
+from opencode_gateway.logs import LineFormatter, LogRateLimit, NoContent
 from opencode_gateway.oauth.redirects import Rules
 from opencode_gateway.refusal_log import Refusals
 from opencode_gateway.store import FILE_NAME, Store
@@ -185,7 +185,7 @@ def log_to_stderr() -> None:
     """Send every library's log to standard error, in one format; standard output is the audit log's."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    handler.addFilter(Sparing())
+    handler.addFilter(LogRateLimit())
     logging.root.handlers[:] = [handler]
     logging.root.setLevel(logging.INFO)
     fastmcp = logging.getLogger("fastmcp")

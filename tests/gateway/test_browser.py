@@ -208,7 +208,7 @@ def test_the_way_from_a_chat_service_brings_the_device_cookie_and_a_form_of_anot
     page.goto(world.evil.url)
     page.wait_for_url(f"{world.relay.url}/authorize")
 
-    # The login is of this browser, too: see `pages.browsers`.
+    # The login is of this browser, too: see `pages.browser_cookies`.
     assert world.cookies == [{"__Host-browser", "__Host-login", "__Host-device"}, set()]
 
 

@@ -17,8 +17,8 @@ from opencode_gateway.logs import (
     RECORDS,
     ChildLog,
     LineFormatter,
+    LogRateLimit,
     NoContent,
-    Sparing,
     whose,
 )
 from support.waiting import eventually_async
@@ -57,17 +57,17 @@ def test_what_a_stranger_sent_is_not_quoted_at_length() -> None:
 
 def test_of_a_library_that_complains_of_each_request_the_rest_is_counted(caplog: pytest.LogCaptureFixture) -> None:
     now = 0.0
-    sparing = Sparing(lambda: now)
+    limit = LogRateLimit(lambda: now)
     complaint = record("Unsupported upgrade request.")
     own = logging.LogRecord("opencode_gateway.calls.children", logging.INFO, "path", 1, "read broke off", (), None)
     another = logging.LogRecord("another", logging.INFO, "path", 1, "another's", (), None)
 
-    assert [sparing.filter(complaint) for _ in range(RECORDS + 7)] == [True] * RECORDS + [False] * 7
-    assert all(sparing.filter(own) for _ in range(RECORDS + 1))
-    assert sparing.filter(another)
+    assert [limit.filter(complaint) for _ in range(RECORDS + 7)] == [True] * RECORDS + [False] * 7
+    assert all(limit.filter(own) for _ in range(RECORDS + 1))
+    assert limit.filter(another)
 
     now = PERIOD_SECONDS
-    assert sparing.filter(complaint)
+    assert limit.filter(complaint)
     assert caplog.messages == ["7 more complaints of libraries are left out"]
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS, PageVisit
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
-from opencode_gateway.pages.browsers import SESSION_SECONDS
+from opencode_gateway.pages.browser_cookies import SESSION_SECONDS
 from opencode_gateway.pages.sessions import MAX_SESSIONS
 from opencode_gateway.sign_in.one_time_codes import new_secret
 from opencode_gateway.sign_in.passwords import Passwords

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from opencode_gateway.oauth.enrolment import list_clients, revoke_client
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
-from opencode_gateway.pages.browsers import DEVICE_SECONDS
+from opencode_gateway.pages.browser_cookies import DEVICE_SECONDS
 from opencode_gateway.sign_in import throttle as budgets
 from opencode_gateway.sign_in.one_time_codes import new_secret
 from opencode_gateway.sign_in.passwords import Passwords

@@ -12,7 +12,7 @@ from opencode_gateway.errors import Refused
 from opencode_gateway.oauth import renewals
 from opencode_gateway.oauth.enrolment import close_window, list_clients, revoke_client
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
-from opencode_gateway.pages.browsers import DEVICE_SECONDS
+from opencode_gateway.pages.browser_cookies import DEVICE_SECONDS
 from opencode_gateway.sign_in.passwords import Passwords
 from support.gateway.authorization import CALLBACK, AuthorizationServer, answer_of, proof
 from support.gateway.login_pages import PASSWORD, Form, browser_of, with_pages

@@ -44,7 +44,7 @@ def test_an_upgrade_that_ends_between_the_roles_leaves_no_gateway_without_rules(
     assert between.succeeded, between.said
     assert guarded()
     assert kept()
-    after = play("relay.yml", "--tags", "relay_firewall,relay_gateway_walls")
+    after = play("relay.yml", "--tags", "relay_firewall,relay_gateway_firewall")
     assert after.succeeded, after.said
     assert guarded()
     assert not kept()
@@ -56,6 +56,6 @@ def test_rules_that_somebody_has_changed_are_put_back_by_the_next_run(relay: Rel
     assert relay.python(CONNECT, str(gateway.port), user="ordinary").returncode == 0
     found = relay.run("opencode-relay", "doctor", check=False).stdout
     assert "FAULT gateway's firewall" in found
-    played = play("relay.yml", "--tags", "relay_gateway_walls")
+    played = play("relay.yml", "--tags", "relay_gateway_firewall")
     assert played.succeeded, played.said
     assert "Connection refused" in relay.python(CONNECT, str(gateway.port), user="ordinary").stderr

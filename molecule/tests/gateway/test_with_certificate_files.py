@@ -53,7 +53,7 @@ def test_a_pair_that_does_not_match_changes_nothing_and_one_that_does_is_served(
 
     def bring(key: Path) -> tuple[bool, str]:
         settings = f"relay_tls=files relay_tls_certificate={certificate} relay_tls_key={key}"
-        played = play("relay.yml", "--tags", "relay_gateway_front", "--extra-vars", settings)
+        played = play("relay.yml", "--tags", "relay_gateway_caddy", "--extra-vars", settings)
         return played.succeeded, played.said
 
     succeeded, said = bring(other_key)

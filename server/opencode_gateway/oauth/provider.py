@@ -32,7 +32,7 @@ from opencode_gateway.oauth.grants import Grants, Pair
 from opencode_gateway.oauth.rechecks import Rechecks
 from opencode_gateway.oauth.redirects import Rules, still_let_in
 from opencode_gateway.oauth.requests import Pending, PendingRequests, signing_key
-from opencode_gateway.pages.browsers import Browsers
+from opencode_gateway.pages.browser_cookies import BrowserCookies
 from opencode_gateway.pages.visits import LOGIN_PATH
 from opencode_gateway.sign_in.step import BY_PASSWORD, Ended
 
@@ -89,7 +89,7 @@ class Provider(OAuthProvider):
         self._on_refusal = on_refusal
         key = signing_key(configuration.data_dir)
         self.requests = PendingRequests(key, clock=clock)
-        self._browsers = Browsers(key, https=configuration.public_url.startswith("https:"), clock=clock)
+        self._browsers = BrowserCookies(key, https=configuration.public_url.startswith("https:"), clock=clock)
         self._rules = Rules(configuration.clients, store, clock)
         self.clients = Clients(
             store,

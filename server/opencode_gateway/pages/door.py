@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from opencode_gateway.oauth.requests import PendingRequests
-    from opencode_gateway.pages.browsers import Browsers
+    from opencode_gateway.pages.browser_cookies import BrowserCookies
     from opencode_gateway.pages.sessions import PageSessions
     from opencode_pages.forms import Fields
 
@@ -45,7 +45,7 @@ class PageDoor:
         requests: signs where a login leads back to.
     """
 
-    def __init__(self, sessions: PageSessions, browsers: Browsers, requests: PendingRequests) -> None:
+    def __init__(self, sessions: PageSessions, browsers: BrowserCookies, requests: PendingRequests) -> None:
         self._sessions = sessions
         self._browsers = browsers
         self._requests = requests

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from opencode_gateway.audit import Event
     from opencode_gateway.oauth.provider import Provider
-    from opencode_gateway.pages.browsers import Browsers
+    from opencode_gateway.pages.browser_cookies import BrowserCookies
     from opencode_gateway.pages.sessions import PageSessions
     from opencode_gateway.pages.visits import LoginPages
     from opencode_gateway.sign_in.passkeys import Passkeys
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 def routes(
     provider: Provider,
     logins: Logins | ProviderLogins,
-    browsers: Browsers,
+    browsers: BrowserCookies,
     sessions: PageSessions,
     *,
     key: bytes,

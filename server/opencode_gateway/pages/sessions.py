@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from opencode_gateway.audit import PAGES, Event
-from opencode_gateway.pages.browsers import SESSION_SECONDS
+from opencode_gateway.pages.browser_cookies import SESSION_SECONDS
 from opencode_gateway.store import hashed
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
-    from opencode_gateway.pages.browsers import Browsers
+    from opencode_gateway.pages.browser_cookies import BrowserCookies
     from opencode_gateway.people.directory import Directory, Person
     from opencode_gateway.sign_in.step import Kind, Proof
     from opencode_gateway.store import Store
@@ -57,7 +57,7 @@ class PageSessions:
         store: Store,
         directory: Directory,
         kind: Kind,
-        browsers: Browsers,
+        browsers: BrowserCookies,
         *,
         on_event: Callable[[Event], None] = lambda event: None,
         clock: Callable[[], float] = time.time,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from starlette.routing import Route
 
     from opencode_gateway.oauth.requests import Asked, PendingRequests
-    from opencode_gateway.pages.browsers import Browsers, Page
+    from opencode_gateway.pages.browser_cookies import BrowserCookies, Page
     from opencode_gateway.pages.sessions import PageSessions
     from opencode_gateway.people.directory import Person
     from opencode_gateway.sign_in.step import Kind, Proof
@@ -61,7 +61,7 @@ class Visits:
         self,
         requests: PendingRequests,
         kind: Kind,
-        browsers: Browsers,
+        browsers: BrowserCookies,
         sessions: PageSessions,
         *,
         public_url: str,

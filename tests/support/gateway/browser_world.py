@@ -17,7 +17,7 @@ from opencode_gateway.door.guards import guarded
 from opencode_gateway.oauth.provider import Provider
 from opencode_gateway.oauth.requests import Pending, signing_key
 from opencode_gateway.pages import routes as pages
-from opencode_gateway.pages.browsers import Browsers
+from opencode_gateway.pages.browser_cookies import BrowserCookies
 from opencode_gateway.pages.sessions import PageSessions
 from opencode_gateway.people.users import Users
 from opencode_gateway.sign_in.password import Logins
@@ -77,7 +77,7 @@ class World:
 
     def restart(self) -> None:
         """Forget who tried to log in."""
-        browsers = Browsers(self.key, https=True)
+        browsers = BrowserCookies(self.key, https=True)
         shown = pages.routes(
             self.provider,
             Logins(self.users, passwords=Passwords(CHEAPEST)),

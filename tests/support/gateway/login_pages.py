@@ -13,7 +13,7 @@ from starlette.applications import Starlette
 from opencode_gateway.configuration import MCP_PATH
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.pages import routes as pages
-from opencode_gateway.pages.browsers import Browsers
+from opencode_gateway.pages.browser_cookies import BrowserCookies
 from opencode_gateway.pages.door import PageDoor
 from opencode_gateway.pages.sessions import PageSessions
 from opencode_gateway.sign_in.password import Logins
@@ -73,8 +73,8 @@ class Site:
         return signing_key(self.server.configuration.data_dir)
 
     @property
-    def browsers(self) -> Browsers:
-        return Browsers(self.key, https=True, clock=self.server.clock)
+    def browsers(self) -> BrowserCookies:
+        return BrowserCookies(self.key, https=True, clock=self.server.clock)
 
     async def arrive(self, **client: Any) -> httpx.Response:
         """Come from a chat client to the login page."""
@@ -117,7 +117,7 @@ def with_pages(server: AuthorizationServer, events: list[Event]) -> None:
     """Put the pages before the server's routes, with hashes that are quickly made and the test's clock."""
     server.users.set_password("ann", Passwords(CHEAPEST).hash(PASSWORD))
     key = signing_key(server.configuration.data_dir)
-    browsers = Browsers(key, https=server.configuration.public_url.startswith("https:"), clock=server.clock)
+    browsers = BrowserCookies(key, https=server.configuration.public_url.startswith("https:"), clock=server.clock)
     sessions = PageSessions(
         server.store, server.users, "password", browsers, on_event=events.append, clock=server.clock
     )

@@ -68,7 +68,7 @@ GATEWAYS = ("relay_gateway", "rules")
 BEFORE = ("relay_gateway", "before")
 
 
-class Walls:
+class Firewall:
     """A relay in a namespace whose rules parts of the roles write, and what stands there of the roles' files."""
 
     def __init__(self, hosts: TwoHosts, directory: Path) -> None:
@@ -123,71 +123,71 @@ def _connect(*where: str, address: str, port: int) -> str:
 
 
 @pytest.fixture
-def walls(tmp_path: Path) -> Iterator[Walls]:
+def firewall(tmp_path: Path) -> Iterator[Firewall]:
     with TwoHosts() as hosts:
-        yield Walls(hosts, tmp_path)
+        yield Firewall(hosts, tmp_path)
 
 
-def test_an_upgrade_that_ends_between_the_roles_leaves_the_gateway_behind_its_old_rules(walls: Walls) -> None:
-    walls.play(FIREWALL)
-    assert walls.nft("--file", "-", rules=_BEFORE).returncode == 0
-    (walls.etc / "firewall.d").mkdir()
+def test_an_upgrade_that_ends_between_the_roles_leaves_the_gateway_behind_its_old_rules(firewall: Firewall) -> None:
+    firewall.play(FIREWALL)
+    assert firewall.nft("--file", "-", rules=_BEFORE).returncode == 0
+    (firewall.etc / "firewall.d").mkdir()
     # Rules of another host, as of a copied directory, which are in force nowhere here.
-    (walls.etc / "firewall.d" / "gateway.nft").write_text(_BEFORE.replace("5, 33", "65534"))
-    with walls.serving(PORT):
-        assert (walls.connect(STRANGER), walls.connect(PROXY)) == ("refused", "reached")
-        walls.play(FIREWALL)
-        assert (walls.connect(STRANGER), walls.connect(PROXY)) == ("refused", "reached")
+    (firewall.etc / "firewall.d" / "gateway.nft").write_text(_BEFORE.replace("5, 33", "65534"))
+    with firewall.serving(PORT):
+        assert (firewall.connect(STRANGER), firewall.connect(PROXY)) == ("refused", "reached")
+        firewall.play(FIREWALL)
+        assert (firewall.connect(STRANGER), firewall.connect(PROXY)) == ("refused", "reached")
         # A boot.
-        walls.nft("flush", "ruleset")
-        assert walls.nft("--file", str(walls.etc / "firewall.nft")).returncode == 0
-        assert (walls.connect(STRANGER), walls.connect(PROXY)) == ("refused", "reached")
-        walls.play(GATEWAYS, BEFORE)
-        assert (walls.connect(STRANGER), walls.connect(PROXY)) == ("refused", "reached")
-    assert walls.nft("list", "chain", "inet", "opencode_relay", "gateway").returncode != 0
-    assert not (walls.etc / "firewall.d").exists()
+        firewall.nft("flush", "ruleset")
+        assert firewall.nft("--file", str(firewall.etc / "firewall.nft")).returncode == 0
+        assert (firewall.connect(STRANGER), firewall.connect(PROXY)) == ("refused", "reached")
+        firewall.play(GATEWAYS, BEFORE)
+        assert (firewall.connect(STRANGER), firewall.connect(PROXY)) == ("refused", "reached")
+    assert firewall.nft("list", "chain", "inet", "opencode_relay", "gateway").returncode != 0
+    assert not (firewall.etc / "firewall.d").exists()
     # The next run has nothing to change.
-    assert "changed=0" in walls.play(FIREWALL, GATEWAYS, BEFORE)
+    assert "changed=0" in firewall.play(FIREWALL, GATEWAYS, BEFORE)
 
 
-def test_a_port_that_changes_is_guarded_until_the_gateway_has_served_on_the_next_one(walls: Walls) -> None:
-    walls.play(GATEWAYS)
-    with walls.serving(PORT, NEXT_PORT):
-        assert walls.connect(STRANGER, NEXT_PORT) == "reached"
+def test_a_port_that_changes_is_guarded_until_the_gateway_has_served_on_the_next_one(firewall: Firewall) -> None:
+    firewall.play(GATEWAYS)
+    with firewall.serving(PORT, NEXT_PORT):
+        assert firewall.connect(STRANGER, NEXT_PORT) == "reached"
         for _ in range(2):  # a run that ended before the restart, and another one
-            walls.play(GATEWAYS, relay_gateway_port=NEXT_PORT)
+            firewall.play(GATEWAYS, relay_gateway_port=NEXT_PORT)
             for port in (PORT, NEXT_PORT):
-                assert (walls.connect(STRANGER, port), walls.connect(PROXY, port)) == ("refused", "reached")
-        walls.play(GATEWAYS, relay_gateway_port=NEXT_PORT, __relay_gateway_keeps_guarded=False)
-        assert (walls.connect(STRANGER), walls.connect(STRANGER, NEXT_PORT)) == ("reached", "refused")
+                assert (firewall.connect(STRANGER, port), firewall.connect(PROXY, port)) == ("refused", "reached")
+        firewall.play(GATEWAYS, relay_gateway_port=NEXT_PORT, __relay_gateway_keeps_guarded=False)
+        assert (firewall.connect(STRANGER), firewall.connect(STRANGER, NEXT_PORT)) == ("reached", "refused")
 
 
 def test_what_comes_from_outside_reaches_no_gateway_even_where_the_host_routes_loopback_addresses(
-    walls: Walls,
+    firewall: Firewall,
 ) -> None:
     chain = "chain in { type nat hook prerouting priority dstnat; tcp dport 9999 dnat to 127.0.0.1:8790; }"
-    assert walls.nft(f"table ip route {{ {chain}; }}").returncode == 0
-    subprocess.run([*walls.hosts.relay, "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1"], check=True)
-    with walls.serving(PORT):
-        assert walls.connect_from_outside(9999) == "reached"
-        walls.play(GATEWAYS)
-        assert walls.connect_from_outside(9999) == "no answer"
-        assert walls.connect(PROXY) == "reached"
+    assert firewall.nft(f"table ip route {{ {chain}; }}").returncode == 0
+    subprocess.run([*firewall.hosts.relay, "sysctl", "-qw", "net.ipv4.conf.all.route_localnet=1"], check=True)
+    with firewall.serving(PORT):
+        assert firewall.connect_from_outside(9999) == "reached"
+        firewall.play(GATEWAYS)
+        assert firewall.connect_from_outside(9999) == "no answer"
+        assert firewall.connect(PROXY) == "reached"
 
 
 @pytest.mark.parametrize("change", ["flush ruleset", "delete rule inet opencode_gateway output handle {handle}"])
 def test_rules_that_were_dropped_or_changed_in_the_kernel_are_told_from_those_of_the_file(
-    walls: Walls, change: str
+    firewall: Firewall, change: str
 ) -> None:
     asking = yaml.safe_load((PROJECT / "roles/relay_common/vars/main.yml").read_text())["__relay_in_force"]
 
     def in_force() -> bool:
-        command = [*walls.hosts.relay, *asking, "opencode_gateway", walls.etc / "gateway.nft"]
+        command = [*firewall.hosts.relay, *asking, "opencode_gateway", firewall.etc / "gateway.nft"]
         return subprocess.run(command, check=False).returncode == 0
 
-    walls.play(GATEWAYS)
+    firewall.play(GATEWAYS)
     assert in_force()
-    listed = walls.nft("--handle", "list", "chain", "inet", "opencode_gateway", "output").stdout
+    listed = firewall.nft("--handle", "list", "chain", "inet", "opencode_gateway", "output").stdout
     handle = listed.rpartition("# handle ")[2].split()[0]
-    assert walls.nft(*change.format(handle=handle).split()).returncode == 0
+    assert firewall.nft(*change.format(handle=handle).split()).returncode == 0
     assert not in_force()

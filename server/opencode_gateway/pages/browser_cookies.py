@@ -55,7 +55,7 @@ _SESSION: Final = _Cookie("session", SESSION_SECONDS, "lax")
 something is a form, which another site can neither read nor send."""
 
 
-class Browsers:
+class BrowserCookies:
     """Signs and checks.
 
     Args:
