@@ -71,6 +71,7 @@ class Unheard:
         self._idle = {key: at for key, at in self._idle.items() if key in keys}
         there = {each.name: each for each in self._fleet.all_instances() if each.connected.is_set()}
         waiting: set[tuple[str, str]] = set()
+        newest = {(begun.instance, begun.session): begun for begun in untold}
         for begun in untold:
             instance = there.get(begun.instance)
             place = (begun.instance, begun.session)
@@ -91,7 +92,7 @@ class Unheard:
             except (InstanceError, TimeoutError):
                 del there[begun.instance]  # nobody waits for it again in this round
             else:
-                if self._take(instance, begun, record):
+                if self._take(instance, begun, record, is_newest=newest[place] == begun):
                     waiting.discard(place)
 
     def _is_due(self, instance: Instance, begun: Begun) -> bool:
@@ -110,8 +111,11 @@ class Unheard:
             or begun.session in self._open.at(begun.instance).turns
         )
 
-    def _take(self, instance: Instance, begun: Begun, record: TurnRecord) -> bool:
-        """Tell what a record says; return whether that is the last word on its turn."""
+    def _take(self, instance: Instance, begun: Begun, record: TurnRecord, *, is_newest: bool) -> bool:
+        """Tell what a record says; return whether that is the last word on its turn.
+
+        One that another followed gets no end any more: nothing else was sent while it ran.
+        """
         key = (begun.instance, begun.prompt)
         if not self._is_over(instance, begun) or record.is_queued:
             self._idle.pop(key, None)
@@ -122,7 +126,8 @@ class Unheard:
                 self._turns.drop(*begun[:3])
             return is_lost
         told = _told(record)
-        if told is None and time.monotonic() - self._idle.setdefault(key, time.monotonic()) >= UNFINISHED_AFTER:
+        idle = time.monotonic() - self._idle.setdefault(key, time.monotonic())
+        if told is None and (idle >= UNFINISHED_AFTER or not is_newest):
             told = TURN_ENDED, {"unseen": True}
         if told is not None:
             self._tell(instance, begun, *told)

@@ -116,6 +116,20 @@ async def test_one_that_was_broken_off_is_told_as_ended_unseen(tmp_path: Path) -
         assert (end.kind, end.data["unseen"]) == (TURN_ENDED, True)
 
 
+async def test_one_that_another_followed_is_over_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unheard_module, "UNFINISHED_AFTER", 3600.0)
+    agent = InABreak()
+    session = agent.add_session("/").id
+    agent.is_finished = False
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        turns = OwnTurns(relay.journal)
+        for number in range(3):
+            turns.note("laptop", session, f"msg_{number}")
+            agent.take_in(Prompt(session, f"msg_{number}", "hello"))
+        await eventually_async(lambda: len(relay.entries(*ENDS)) == 2, "the ends of the first two")
+        assert [begun.prompt for begun in turns.untold()] == ["msg_2"]
+
+
 async def test_a_server_that_ended_meanwhile_leaves_it_to_the_next_one(tmp_path: Path) -> None:
     agent = InABreak()
     session = agent.add_session("/").id
