@@ -134,6 +134,7 @@ class AskingInstance(FakeInstance):
         self.broken_off |= self.open.keys()
         self.open.clear()
         self.busy.clear()
+        self.queued.clear()
         self.end_streams()
         await asyncio.gather(*turns, return_exceptions=True)
 

@@ -49,6 +49,8 @@ class FakeInstance:
     busy: set[str] = field(default_factory=set)
     subscribers: set[asyncio.Queue[str | None]] = field(default_factory=set)
     turns: set[asyncio.Task[None]] = field(default_factory=set)
+    queued: dict[str, list[tuple[dict[str, Any], str]]] = field(default_factory=dict)
+    """By session, what came while it was busy, and is answered before it is idle: messages and their texts."""
 
     def add_session(self, title: str) -> dict[str, Any]:
         """Add an idle session, the newest now."""
@@ -110,14 +112,27 @@ class FakeInstance:
         self.publish("message.updated", sessionID=session_id, info=question["info"])
         for part in body["parts"]:
             self._add_part(question, part)
+        asked = (question, "".join(part.get("text", "") for part in body["parts"]))
+        if session_id in self.busy:
+            self.queued.setdefault(session_id, []).append(asked)
+            return
         self.busy.add(session_id)
+        await self._answer(session_id, *asked)
+        while waiting := self.queued.get(session_id):
+            await self._answer(session_id, *waiting.pop(0))
+        self._publish_status(session_id, "busy")
+        self.busy.discard(session_id)
+        self._publish_status(session_id, "idle")
+        self.publish("session.idle", sessionID=session_id)
+
+    async def _answer(self, session_id: str, question: dict[str, Any], asked: str) -> None:
         self._publish_status(session_id, "busy")
         answer = self._add_message(session_id, "assistant", parent=question["info"]["id"])
         self.publish("message.updated", sessionID=session_id, info=answer["info"])
         self._add_part(answer, {"type": "step-start"})
-        await self.work(session_id, "".join(part.get("text", "") for part in body["parts"]))
+        await self.work(session_id, asked)
         text = self._add_part(answer, {"type": "text", "text": "", "time": {"start": _now()}})
-        said = "echo: " + "".join(part.get("text", "") for part in body["parts"])
+        said = f"echo: {asked}"
         for delta in re.findall(r"\s*\S+|\s+$", said):
             ids = {"sessionID": session_id, "messageID": answer["info"]["id"], "partID": text["id"]}
             self.publish("message.part.delta", **ids, field="text", delta=delta)
@@ -129,10 +144,6 @@ class FakeInstance:
         answer["info"] |= {"finish": "stop", "time": {**answer["info"]["time"], "completed": _now()}}
         for _ in range(2):
             self.publish("message.updated", sessionID=session_id, info=answer["info"])
-        self._publish_status(session_id, "busy")
-        self.busy.discard(session_id)
-        self._publish_status(session_id, "idle")
-        self.publish("session.idle", sessionID=session_id)
 
     def _add_message(
         self, session_id: str, role: str, message_id: str | None = None, parent: str | None = None
