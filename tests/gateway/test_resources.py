@@ -199,7 +199,7 @@ async def test_a_resource_shows_nothing_that_the_caller_may_not_have_a_tool_show
 
 
 async def test_a_server_that_dies_or_takes_too_long_is_said_and_the_next_read_is_answered(tmp_path: Path) -> None:
-    with Gateway(tmp_path, {"opencode": fixture_entry()}, tool_timeout_seconds=0.1) as gateway:
+    with Gateway(tmp_path, {"opencode": fixture_entry()}, tool_timeout_seconds=5) as gateway:
         async with gateway.client() as client:
             died = await refusal(client, "opencode://sessions/die")
             assert await text_at(client, "opencode://sessions/x") == "posing as x"
@@ -209,7 +209,7 @@ async def test_a_server_that_dies_or_takes_too_long_is_said_and_the_next_read_is
     assert died == (
         'the server behind the gateway broke off before it answered "opencode://sessions/die". Ask for it again'
     )
-    assert late == '"opencode://sessions/wait" did not come within 5.1 s: ask for it again'
+    assert late == '"opencode://sessions/wait" did not come within 10 s: ask for it again'
     assert outcomes == ["failed", "ok", "timeout", "ok"]
 
 
