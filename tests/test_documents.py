@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 FETCHED = re.compile(
     r"<(?:script|link|img|iframe|source|video|audio)\b[^>]*\b(?:src|href)=[\"']?((?:https?:)?//[^\"' >]+)"
 )
-NOT_YET = {"README.md"}
-"""Whose shell blocks do not say yet what runs them; `make docs` lists these."""
 PAGE = """# A `page` of [links](x.md)
 
 [one](a.md#b) and `[none](c.md)`; <img src="d.png">
@@ -41,7 +39,7 @@ def test_each_link_within_the_repository_leads_somewhere(page: Path) -> None:
     assert broken(page, page.read_text()) == []
 
 
-@pytest.mark.parametrize("page", [page for page in pages() if page.name not in NOT_YET], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_each_shell_block_says_what_runs_it_or_why_nothing_does(page: Path) -> None:
     assert unproven(page, page.read_text()) == []
 
