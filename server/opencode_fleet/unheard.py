@@ -77,7 +77,7 @@ class Unheard:
             place = (begun.instance, begun.session)
             if instance is None or place in waiting:
                 continue
-            # Those after it are told after it.
+            # Those that came after it are told after it.
             waiting.add(place)
             if not self._is_due(instance, begun):
                 continue
@@ -112,7 +112,7 @@ class Unheard:
         )
 
     def _take(self, instance: Instance, begun: Begun, record: TurnRecord, *, is_newest: bool) -> bool:
-        """Tell what a record says; return whether that is the last word on its turn.
+        """Tell what a record says; return whether that is its turn's last word, or there was no turn.
 
         One that another followed gets no end any more: nothing else was sent while it ran.
         """
@@ -121,10 +121,9 @@ class Unheard:
             self._idle.pop(key, None)
             return False
         if not record.is_stored:
-            is_lost = abs(time.time() - begun.at) >= NEVER_AFTER
-            if is_lost:
+            if abs(time.time() - begun.at) >= NEVER_AFTER:
                 self._turns.drop(*begun[:3])
-            return is_lost
+            return True
         told = _told(record)
         idle = time.monotonic() - self._idle.setdefault(key, time.monotonic())
         if told is None and (idle >= UNFINISHED_AFTER or not is_newest):

@@ -130,6 +130,18 @@ async def test_one_that_another_followed_is_over_at_once(tmp_path: Path, monkeyp
         assert [begun.prompt for begun in turns.untold()] == ["msg_2"]
 
 
+async def test_one_that_never_arrived_holds_up_none_that_did(tmp_path: Path) -> None:
+    agent = InABreak()
+    session = agent.add_session("/").id
+    async with fake_relay(tmp_path, laptop=agent) as relay:
+        turns = OwnTurns(relay.journal)
+        turns.note("laptop", session, "msg_lost")
+        turns.note("laptop", session, "msg_1")
+        agent.take_in(Prompt(session, "msg_1", "hello"))
+        await eventually_async(lambda: relay.entries(*ENDS), "the end of what arrived")
+        assert [begun.prompt for begun in turns.untold()] == ["msg_lost"]
+
+
 async def test_a_server_that_ended_meanwhile_leaves_it_to_the_next_one(tmp_path: Path) -> None:
     agent = InABreak()
     session = agent.add_session("/").id
