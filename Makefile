@@ -62,9 +62,9 @@ debian: packages-images $(INSTALLED) opencode ## Test line, launcher, commands a
 	@$(MOUNTED_OPENCODES) $(ENGINE) run tests/debian/run.sh trixie
 
 # The parts are of different programs, so that two processors share them; each one's output stays together.
-LINTS := lint-style lint-types lint-shell lint-roles
+LINTS := lint-style lint-types lint-shell lint-roles lint-prose
 .PHONY: lint $(LINTS)
-lint: packages-lint $(INSTALLED) ## Check format, style, types, shell scripts, roles and their READMEs
+lint: packages-lint $(INSTALLED) ## Check format, style, types, shell scripts, roles, their READMEs and the documents
 	@$(MAKE) --no-print-directory --jobs 2 --keep-going --output-sync=target $(LINTS)
 
 lint-style:
@@ -80,6 +80,9 @@ lint-shell:
 lint-roles:
 	$(BIN)/ansible-lint --offline --profile production --strict
 	$(BIN)/python -m support.project.role_readmes --check
+
+lint-prose:
+	$(BIN)/python -m support.project.prose
 
 .PHONY: readmes
 readmes: $(INSTALLED) ## Write the READMEs of the roles anew

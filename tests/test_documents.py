@@ -9,6 +9,7 @@ import pytest
 
 from support.project.docs_site import build
 from support.project.documents import ROOT, Block, anchors, blocks, broken, links, pages, unproven, with_links
+from support.project.prose import checked, faults
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,6 +74,35 @@ def test_links_of_the_site_out_of_the_documents_lead_to_the_repository(site: Pat
     text = (site / "gateway.html").read_text()
     assert "/blob/main/server/opencode_gateway/configuration.py" in text
     assert re.search(r"href=[\"']?index.html", text)
+
+
+def test_the_prose_is_as_it_should_be() -> None:
+    assert [fault for page in checked() for fault in faults(page, page.read_text("utf-8"))] == []
+
+
+def test_what_is_wrong_with_prose_is_told_with_its_line() -> None:
+    text = f"""# One. Two.
+Run `a. B` first, e.g. Debian.
+One thought. Another one.
+- **A lead.** And more.
+1. First of all
+{"long " * 24}.
+
+| one. Two | {"long " * 24} |
+| in order to | |
+
+    chat client. Gateway
+
+```sh
+echo One. Two
+```
+"""
+    assert faults(ROOT / "docs" / "page.md", text) == [
+        "page.md:3: more than one sentence",
+        "page.md:4: more than one sentence",
+        "page.md:6: 121 characters, of at most 120",
+        "page.md:9: “in order to”: “to”",
+    ]
 
 
 def test_links_blocks_and_headings_are_read_as_markdown_has_them() -> None:

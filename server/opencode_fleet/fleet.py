@@ -33,8 +33,10 @@ log = logging.getLogger(__name__)
 OFFLINE_KEPT = 24 * 3600.0
 """Seconds that an instance which vanished stays listed."""
 MAX_DEPARTED = 16
-"""Instances of one enrolled machine that are remembered after they vanished, as many as it has ports by default; of
-each machine its own longest gone are forgotten first, so that none pushes out what is known of another."""
+"""Instances of one enrolled machine that are remembered after they vanished: as many as it has ports by default.
+
+Each machine has its own limit, oldest evicted first, so machines cannot evict each other's.
+"""
 MAX_DEPARTED_PLAIN = 100
 """The same for all machines of a plain account together, which cannot be told apart."""
 SCAN_TIMEOUT = 5.0

@@ -25,7 +25,7 @@ def app_uri(name: str, secret: str) -> str:
 
 
 class OneTimeCodes:
-    """Checks codes. Each is good once, and so is none that is older than one that was used.
+    """Checks codes. Each code works once; using one invalidates all older ones.
 
     That is remembered for each user until the service ends; a code is of use for 90 seconds at most.
     """
