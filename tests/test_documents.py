@@ -9,7 +9,7 @@ import pytest
 
 from support.project.docs_site import build
 from support.project.documents import ROOT, Block, anchors, blocks, broken, links, pages, unproven, with_links
-from support.project.prose import checked, faults
+from support.project.prose import all_faults, faults, synonyms
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,7 +77,7 @@ def test_links_of_the_site_out_of_the_documents_lead_to_the_repository(site: Pat
 
 
 def test_the_prose_is_as_it_should_be() -> None:
-    assert [fault for page in checked() for fault in faults(page, page.read_text("utf-8"))] == []
+    assert all_faults() == []
 
 
 def test_what_is_wrong_with_prose_is_told_with_its_line() -> None:
@@ -89,7 +89,7 @@ One thought. Another one.
 {"long " * 24}.
 
 | one. Two | {"long " * 24} |
-| in order to | |
+| in order to | a Hub |
 
     chat client. Gateway
 
@@ -97,11 +97,13 @@ One thought. Another one.
 echo One. Two
 ```
 """
-    assert faults(ROOT / "docs" / "page.md", text) == [
+    assert synonyms()["hub"] == "relay"
+    assert faults(ROOT / "docs" / "page.md", text, {"hub": "relay"}) == [
         "page.md:3: more than one sentence",
         "page.md:4: more than one sentence",
         "page.md:6: 121 characters, of at most 120",
         "page.md:9: “in order to”: “to”",
+        "page.md:9: “Hub”: “relay”, see the glossary",
     ]
 
 
