@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from support.chat.plain_http import NO_TLS
-from support.opencodes.events import PLAIN_TURN, Session, new_session
+from support.opencodes.events import PLAIN_TURN, TappedSession, new_session
 from support.opencodes.fake_fleet import FakeFleet
 from support.opencodes.fake_hostile import BEHAVIOURS, HostileInstance
 from support.opencodes.opencode import OpenCodeHome, ServedOpenCode
@@ -82,7 +82,7 @@ NOT_READ = frozenset({"agent", "model", "summary"})
 """What real OpenCode adds after a while and no driver reads; the fake leaves some of it out."""
 
 
-async def shapes_of(session: Session) -> dict[str, set[tuple[str, str]]]:
+async def shapes_of(session: TappedSession) -> dict[str, set[tuple[str, str]]]:
     """Return the shape of every answer that a driver reads: pairs of a path into it and the type there."""
     paths = ["/global/health", "/path", "/session?limit=1", "/session/status", "/permission", "/question"]
     paths += [f"/session/{session.id}", f"/session/{session.id}/message"]

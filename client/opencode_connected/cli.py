@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-    from opencode_connected.result import Result
+    from opencode_connected.result import CommandResult
 
 PROGRAM = "opencode-connected"
 _COMPLETE_VARIABLE = "_OPENCODE_CONNECTED_COMPLETE"
@@ -288,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _finish(result: Result, *, as_json: bool) -> NoReturn:
+def _finish(result: CommandResult, *, as_json: bool) -> NoReturn:
     from opencode_connected.result import show  # noqa: PLC0415 - pydantic; starting OpenCode does without
 
     show(result, as_json=as_json)

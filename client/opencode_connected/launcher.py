@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opencode_connected.agents.run import Launch, Run
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 _COPIED = (
     "this is the first start of OpenCode 2 here: it has copied the sessions of OpenCode 1, or does now, this once; "
@@ -26,7 +26,7 @@ _COPIED = (
 )
 
 
-def launch(settings: Settings, what: Launch, say: Callable[[str], None]) -> int:
+def launch(settings: LauncherSettings, what: Launch, say: Callable[[str], None]) -> int:
     """Run OpenCode to its end; return its exit code, or minus the number of the signal that ended it.
 
     `say` shows one line to the person at the terminal; it is called only while OpenCode does not have it.

@@ -13,11 +13,11 @@ from opencode_connected.state import StateDirectory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
     from opencode_connected.state import InstanceState
 
 
-def clear(settings: Settings, log: Callable[[str], None]) -> None:
+def clear(settings: LauncherSettings, log: Callable[[str], None]) -> None:
     """Remove registrations and states of dead launchers, and end their headless OpenCodes: nobody reaches these.
 
     An interface that outlived its launcher is a person's, who sees it, and stays. So does the state of one that had a
@@ -50,7 +50,7 @@ def clear(settings: Settings, log: Callable[[str], None]) -> None:
             log(f"what dead launchers registered cannot be removed: {error}")
 
 
-def _end(state: InstanceState, settings: Settings, log: Callable[[str], None]) -> None:
+def _end(state: InstanceState, settings: LauncherSettings, log: Callable[[str], None]) -> None:
     # OpenCode 2's service is meant to outlive every launcher, and an attached server is not the launcher's.
     if state.generation > 1 or not state.headless or state.opencode_pid is None or not state.opencode_lives():
         return

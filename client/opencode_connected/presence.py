@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opencode_connected.guardian import Guardian
-    from opencode_connected.registration import Registration
+    from opencode_connected.registration import OwnRegistration
     from opencode_connected.registry import Owner, Registry
 
 _LOOK_SECONDS = 1.0
@@ -43,7 +43,7 @@ class Presence(ABC):
         """
 
     @abstractmethod
-    async def register(self, registration: Registration) -> Registration:
+    async def register(self, registration: OwnRegistration) -> OwnRegistration:
         """Register; return what was registered (the name may be another). `NameTaken` as its docstring says."""
 
     @abstractmethod
@@ -81,7 +81,7 @@ class LocalPresence(Presence):
         self._say = say
         self._log = log
         self._claimed: str | None = None
-        self._registration: Registration | None = None
+        self._registration: OwnRegistration | None = None
         self._trouble: str | None = None
 
     async def prepare(self) -> None:
@@ -89,7 +89,7 @@ class LocalPresence(Presence):
         if self._claimed is None:
             self._claimed = self._claim()
 
-    async def register(self, registration: Registration) -> Registration:
+    async def register(self, registration: OwnRegistration) -> OwnRegistration:
         """Write the file under the claimed name."""
         if self._claimed is None:
             raise AssertionError("prepare comes before register")

@@ -31,7 +31,7 @@ Port = Annotated[int, Field(ge=1024, le=65535, strict=True)]
 """A TCP port that needs no privilege."""
 
 
-class Registration(BaseModel):
+class OwnRegistration(BaseModel):
     """One instance.
 
     In Python the fields are ``local_port`` and ``connected_at``, in JSON ``localPort`` and ``connectedAt``.

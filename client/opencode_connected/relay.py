@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_connected.line.state import LineEvent
-    from opencode_connected.registration import Registration
+    from opencode_connected.registration import OwnRegistration
     from opencode_connected.report import Report
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 _FIRST_CONTACT_SECONDS = 5.0
 """How long a person waits for the relay before OpenCode starts without it."""
@@ -34,7 +34,7 @@ _PROVISIONED_MARK = "/etc/opencode-relay/relay.json"
 
 
 def line_settings(
-    settings: Settings, *, local_port: int, instance_id: str, socket: Path | None = None
+    settings: LauncherSettings, *, local_port: int, instance_id: str, socket: Path | None = None
 ) -> LineSettings:
     """Return what the line needs; there must be a RELAY_SSH_CMD."""
     return LineSettings(
@@ -58,7 +58,7 @@ class RelayPresence(Presence):
 
     def __init__(
         self,
-        settings: Settings,
+        settings: LauncherSettings,
         instance_id: str,
         wanted: WantedName,
         report: Report,
@@ -93,7 +93,7 @@ class RelayPresence(Presence):
             trouble = _with_remedy(state.error or "the relay has not answered yet", state.remedy)
             self._say(f"{trouble}. OpenCode starts, and the line is tried again in the background")
 
-    async def register(self, registration: Registration) -> Registration:
+    async def register(self, registration: OwnRegistration) -> OwnRegistration:
         """Register at the relay, now or when it can be reached."""
         keeper, began = self._started(), time.monotonic()
         try:
@@ -107,7 +107,7 @@ class RelayPresence(Presence):
             raise RelayRefused(_advice(str(error), error.remedy)) from error
         return registration.model_copy(update={"name": name, "port": keeper.state.port or registration.port})
 
-    async def _register_as_wanted(self, keeper: LineKeeper, registration: Registration) -> str:
+    async def _register_as_wanted(self, keeper: LineKeeper, registration: OwnRegistration) -> str:
         """Register; a name that one's own dead launcher holds is waited for, as the relay gives it up by itself."""
         deadline = time.monotonic() + _DEAD_SESSION_SECONDS
         while True:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from opencode_connected.line.state import LineState
     from opencode_connected.presence import WantedName
-    from opencode_connected.registration import Registration
+    from opencode_connected.registration import OwnRegistration
     from opencode_connected.registry import Owner
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 
 class Report:
@@ -27,7 +27,7 @@ class Report:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: LauncherSettings,
         owner: Owner,
         *,
         hostname: str,
@@ -77,7 +77,7 @@ class Report:
         self._state.local_port = local_port
         self._write()
 
-    def registered(self, registration: Registration, version: str | None) -> None:
+    def registered(self, registration: OwnRegistration, version: str | None) -> None:
         """Note that the instance is registered."""
         self.log(f"registered as {registration.name!r} on port {registration.port}, OpenCode {version or 'unknown'}")
         self._state.name, self._state.port = registration.name, registration.port

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 
-class Result(BaseModel, ABC):
+class CommandResult(BaseModel, ABC):
     """A command's result; what comes from elsewhere was made printable when it was read."""
 
     model_config = ConfigDict(serialize_by_alias=True)
@@ -32,7 +32,7 @@ class Result(BaseModel, ABC):
         """Return what a person sees."""
 
 
-def show(result: Result, *, as_json: bool) -> None:
+def show(result: CommandResult, *, as_json: bool) -> None:
     """Print `result` to stdout."""
     if as_json:
         print(result.model_dump_json())

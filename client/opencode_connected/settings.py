@@ -54,7 +54,7 @@ _DROPPED_FROM_CHILD = ("npm_config_package",)
 
 
 @dataclass(frozen=True)
-class Settings:
+class LauncherSettings:
     """What the launcher was told, validated."""
 
     relay_ssh_cmd: str | None
@@ -122,7 +122,7 @@ class Settings:
         return ("opencode", password) if password else self.opencode_credentials
 
 
-def load(environment: Mapping[str, str] | None = None) -> Settings:
+def load(environment: Mapping[str, str] | None = None) -> LauncherSettings:
     """Read the settings; `UsageError` names the variable or the file and what is allowed."""
     given = dict(os.environ if environment is None else environment)
     config_file = platformdirs.user_config_path(APP) / "config.toml"
@@ -137,7 +137,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
     registry_dir, registry_dir_name = setting("RELAY_REGISTRY_DIR")
     ssh_command, ssh_command_name = setting("RELAY_SSH_CMD")
-    return Settings(
+    return LauncherSettings(
         relay_ssh_cmd=_ssh_command(ssh_command, ssh_command_name),
         relay_ssh_cmd_name=ssh_command_name,
         registry_dir=_registry_dir(registry_dir, registry_dir_name),

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.hosts.hosts import Host, Running
+from support.hosts.hosts import Host, RunningProgram
 from support.hosts.scenario import (
     KNOWN_HOSTS,
     Attacker,
     Machine,
-    Registration,
-    Relay,
+    ScenarioRelay,
+    SeenRegistration,
     all_registered,
     inventory,
     play,
@@ -60,9 +60,9 @@ def hosts() -> dict[str, dict[str, object]]:
 
 
 @pytest.fixture(scope="session")
-def relay(hosts: dict[str, dict[str, object]]) -> Relay:
+def relay(hosts: dict[str, dict[str, object]]) -> ScenarioRelay:
     """The relay."""
-    return Relay(str(hosts["relay"]["inventory_hostname"]), hosts["relay"])
+    return ScenarioRelay(str(hosts["relay"]["inventory_hostname"]), hosts["relay"])
 
 
 @pytest.fixture(scope="session")
@@ -100,13 +100,13 @@ def machines(hosts: dict[str, dict[str, object]]) -> list[Machine]:
 
 
 @pytest.fixture
-def fleet(relay: Relay, machines: list[Machine]) -> dict[str, Registration]:
+def fleet(relay: ScenarioRelay, machines: list[Machine]) -> dict[str, SeenRegistration]:
     """All instances that run as services, registered."""
     return all_registered(relay, machines)
 
 
 @pytest.fixture(scope="session")
-def known_hosts(relay: Relay, machines: list[Machine]) -> None:
+def known_hosts(relay: ScenarioRelay, machines: list[Machine]) -> None:
     """The relay's host key, where the tests' own ssh looks for it."""
     key = relay.output("cat", "/etc/ssh/ssh_host_ed25519_key.pub")
     for machine in machines:
@@ -114,19 +114,19 @@ def known_hosts(relay: Relay, machines: list[Machine]) -> None:
 
 
 @pytest.fixture
-def guest(relay: Relay, desktop: Machine, known_hosts: None) -> Attacker:
+def guest(relay: ScenarioRelay, desktop: Machine, known_hosts: None) -> Attacker:
     """Whoever stole the key of the enrolled client `guest`."""
     return Attacker(desktop.host, relay, relay.tunnel_user, "guest")
 
 
 @pytest.fixture
-def stranger(relay: Relay, desktop: Machine, known_hosts: None) -> Attacker:
+def stranger(relay: ScenarioRelay, desktop: Machine, known_hosts: None) -> Attacker:
     """Somebody with a key that nobody enrolled."""
     return Attacker(desktop.host, relay, relay.tunnel_user, "stranger")
 
 
 @pytest.fixture
-def ordinary(relay: Relay, desktop: Machine, known_hosts: None) -> Attacker:
+def ordinary(relay: ScenarioRelay, desktop: Machine, known_hosts: None) -> Attacker:
     """Somebody with an ordinary account on the relay: what is refused to the others works here."""
     return Attacker(desktop.host, relay, "ordinary", "ordinary")
 
@@ -143,6 +143,6 @@ def removed() -> str:
 def guest_port(desktop: Machine) -> Iterator[int]:
     """A port on the guest's host where a real OpenCode answers."""
     command = ("opencode", "serve", "--hostname", "127.0.0.1", "--port", str(GUEST_PORT))
-    with Running(desktop.host, *command, user=desktop.person) as opencode:
+    with RunningProgram(desktop.host, *command, user=desktop.person) as opencode:
         eventually(lambda: f":{GUEST_PORT}" in "".join(opencode.lines), "the guest's OpenCode", within=60)
         yield GUEST_PORT

@@ -67,7 +67,7 @@ class Places(Protocol):
         """Hear that the connection was made or lost."""
 
 
-class Connection:
+class InstanceConnection:
     """Keeps an agent's state while it is registered. Not for use from several loops."""
 
     def __init__(

@@ -16,7 +16,7 @@ from opencode_common.text import quote
 from opencode_fleet.agent import Capability
 from opencode_fleet.background import Background
 from opencode_fleet.choices import switched
-from opencode_fleet.errors import InstanceError, Refused, RelayError, Unreachable
+from opencode_fleet.errors import FleetError, InstanceError, Refused, Unreachable
 from opencode_fleet.events import SessionChanged
 from opencode_fleet.going_on import GoingOn
 from opencode_fleet.plans import Deed, Plans
@@ -313,7 +313,7 @@ class Controller:
     async def _running(self, instances: Sequence[Instance]) -> tuple[list[tuple[Instance, str]], list[Done]]:
         """Return what runs, in a lasting order, and who could not be asked."""
 
-        async def roots(instance: Instance) -> list[str] | RelayError:
+        async def roots(instance: Instance) -> list[str] | FleetError:
             try:
                 await instance.refresh()
             except InstanceError as error:
@@ -324,7 +324,7 @@ class Controller:
         running: list[tuple[Instance, str]] = []
         failed: list[Done] = []
         for instance, answer in zip(instances, answers, strict=True):
-            if isinstance(answer, RelayError):
+            if isinstance(answer, FleetError):
                 failed.append(Done("refused", str(answer), instance.name))
             else:
                 running += [(instance, root) for root in sorted(answer)]
@@ -346,7 +346,7 @@ class Controller:
     async def _stop(self, instance: Instance, wanted: str) -> Done:
         try:
             ended = await self._driver.stop(instance, wanted)
-        except RelayError as error:
+        except FleetError as error:
             return Done("refused", str(error), instance.name)
         if ended is None:
             return Done("nothing", "does not run, so nothing was stopped", instance.name)
@@ -361,7 +361,7 @@ def _check_idle(instance: Instance, session: Session) -> None:
         )
 
 
-def _not_done(instance: Instance, session: Session, wish: Wish, error: RelayError) -> Done:
+def _not_done(instance: Instance, session: Session, wish: Wish, error: FleetError) -> Done:
     """Return what an error says of the wish: that it was not done, or that this is not known."""
     if error.is_doubtful:
         says = f"{error}: whether {wish.action} was done is not known. Look with `read` before you ask for it again"

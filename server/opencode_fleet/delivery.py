@@ -18,9 +18,9 @@ from opencode_fleet.choices import Manner
 from opencode_fleet.errors import (
     AgentGone,
     Busy,
+    FleetError,
     InstanceError,
     NotFound,
-    RelayError,
     Unauthorized,
     Unreachable,
     Unresponsive,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Outcome
-    from opencode_fleet.outbox import Message, Outbox
+    from opencode_fleet.outbox import KeptMessage, Outbox
     from opencode_fleet.sending import Sender
     from opencode_journal.journal import Journal
     from opencode_journal.leader import Leader
@@ -131,7 +131,7 @@ class Deliverer:
         else:
             self._failing.discard(name)
 
-    async def _deliver(self, instance: Instance, message: Message) -> bool:
+    async def _deliver(self, instance: Instance, message: KeptMessage) -> bool:
         """Bring a message to its end; return whether it has one. Else it is tried again with the next look."""
         if problem := _another(instance, message):
             self._fail(message, problem)
@@ -150,7 +150,7 @@ class Deliverer:
             self._outbox.delivered(message)
         return await self._take_up(instance, message)
 
-    async def _send(self, instance: Instance, message: Message) -> bool:
+    async def _send(self, instance: Instance, message: KeptMessage) -> bool:
         manner = Manner("now", message.agent, message.model)
         wanted = message.to or message.session or None
         try:
@@ -159,7 +159,7 @@ class Deliverer:
             prompt = replace(prompt, files=self._outbox.files(message))
         except _LATER:
             return False
-        except RelayError as error:
+        except FleetError as error:
             self._fail(message, str(error))
             return True
         if problem := _another(instance, message):
@@ -173,12 +173,12 @@ class Deliverer:
                 return False  # it was cancelled meanwhile
             try:
                 await self._sender.post(instance, prompt)
-            except RelayError as error:
+            except FleetError as error:
                 return self._not_taken(begun, error)
             self._outbox.delivered(begun, note=note)
             return await self._follow(instance, begun, turn, note)
 
-    def _not_taken(self, message: Message, error: RelayError) -> bool:
+    def _not_taken(self, message: KeptMessage, error: FleetError) -> bool:
         if not error.is_doubtful and not isinstance(error, _LATER):
             self._fail(message, str(error))
             return True
@@ -186,13 +186,13 @@ class Deliverer:
             self._outbox.put_back(message)
         return False
 
-    async def _take_up(self, instance: Instance, message: Message) -> bool:
+    async def _take_up(self, instance: Instance, message: KeptMessage) -> bool:
         prompt = Prompt(message.to, message.id, self._outbox.text(message), message.agent, message.model)
         turn = Turn(instance, prompt, on_text=_unheard, running=True)
         with instance.listening(turn.hear):
             return await self._follow(instance, message, turn)
 
-    async def _follow(self, instance: Instance, message: Message, turn: Turn, note: str = "") -> bool:
+    async def _follow(self, instance: Instance, message: KeptMessage, turn: Turn, note: str = "") -> bool:
         """Follow its turn to the end; return False if that cannot be seen now. `note`: what to say of it besides."""
         while True:
             outcome = await turn.follow(FOLLOWED_FOR)
@@ -208,7 +208,7 @@ class Deliverer:
             if not _is_there(instance):
                 return False
 
-    def _fail(self, message: Message, problem: str, title: str = "") -> None:
+    def _fail(self, message: KeptMessage, problem: str, title: str = "") -> None:
         self._outbox.end(message, MESSAGE_FAILED, problem=one_line(bare(problem), _PROBLEM), title=title)
 
 
@@ -216,7 +216,7 @@ def _is_there(instance: Instance) -> bool:
     return instance.connected.is_set() and instance.closed_since is None
 
 
-def _another(instance: Instance, message: Message) -> str:
+def _another(instance: Instance, message: KeptMessage) -> str:
     """Say that another machine, or another directory, has the name that the message is for; empty if not."""
     if message.machine and message.machine != instance.endpoint.short_machine:
         return f"another machine has this name now ({instance.endpoint.machine}); nothing was sent"
@@ -225,7 +225,7 @@ def _another(instance: Instance, message: Message) -> str:
     return ""
 
 
-def _holds_up(instance: Instance, message: Message) -> bool:
+def _holds_up(instance: Instance, message: KeptMessage) -> bool:
     """Whether something runs there, by what is known without asking, that the message comes after."""
     wanted = message.to or message.session
     if wanted == NEW_SESSION:
@@ -248,7 +248,7 @@ async def _settled(instance: Instance, outcome: Outcome, turn: Turn) -> None:
         turn.refuse()
 
 
-def _title(instance: Instance, message: Message) -> str:
+def _title(instance: Instance, message: KeptMessage) -> str:
     return one_line(instance.state.title(message.to), _TITLE)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from opencode_fleet.answers import Settlement
     from opencode_fleet.choices import Manner
     from opencode_fleet.decisions import Decisions
-    from opencode_fleet.errors import RelayError
+    from opencode_fleet.errors import FleetError
     from opencode_fleet.fleet import Fleet
     from opencode_fleet.instance import Instance
     from opencode_fleet.model import Ask, Outcome
@@ -83,7 +83,7 @@ class Driver:
 
     async def send_to_all(
         self, instances: Sequence[Instance], message: str, wanted: str | None, manner: Manner = AS_IT_IS
-    ) -> list[Outcome | RelayError]:
+    ) -> list[Outcome | FleetError]:
         """Send each of them a message and wait for no turn; see `Sender.send_to_all`. Raises `Refused`: a command."""
         if is_command(message):
             raise Refused("a command goes to one instance at a time; nothing was sent")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from opencode_fleet.errors import RelayError
+from opencode_fleet.errors import FleetError
 from opencode_fleet.kept_calls import Before, KeptCalls
 from opencode_fleet.kept_commands import KeptCommands
 from opencode_fleet.own_turns import OwnTurns
@@ -78,7 +78,7 @@ class Earlier:
         try:
             yield
         except Exception as error:
-            if isinstance(error, RelayError) and not error.is_doubtful:
+            if isinstance(error, FleetError) and not error.is_doubtful:
                 self._calls.forget(call, prompt.id)
                 if begins and self._turns is not None:
                     self._turns.drop(call.instance, prompt.session_id, prompt.id)

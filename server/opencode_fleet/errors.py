@@ -2,7 +2,7 @@
 
 What a message repeats of another machine's words stands inside `text.quote`.
 
-RelayError                 anything a person can mend; its text becomes the tool error
+FleetError                 anything a person can mend; its text becomes the tool error
 ├── SettingsError          a bad environment variable
 ├── NoSuchInstance         no instance, or several, of that name
 ├── InstanceError          one OpenCode did not do what was asked
@@ -24,7 +24,7 @@ from __future__ import annotations
 from opencode_common.text import one_line
 
 
-class RelayError(Exception):
+class FleetError(Exception):
     """Base of all errors that a person can mend.
 
     `is_doubtful` tells whether a change that was asked for may have been made all the same.
@@ -33,15 +33,15 @@ class RelayError(Exception):
     is_doubtful = False
 
 
-class SettingsError(RelayError):
+class SettingsError(FleetError):
     """An environment variable or a file that one names has a bad value."""
 
 
-class NoSuchInstance(RelayError):
+class NoSuchInstance(FleetError):
     """The name fits no instance, or several."""
 
 
-class Refused(RelayError):
+class Refused(FleetError):
     """The request makes no sense now; nothing was sent."""
 
 
@@ -63,7 +63,7 @@ class NotOpen(Refused):
         return NotOpen(self.where, name, self.told)
 
 
-class InstanceError(RelayError):
+class InstanceError(FleetError):
     """One OpenCode instance did not do what was asked."""
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from opencode_fleet.events import Event
     from opencode_fleet.instance import Instance
     from opencode_fleet.registered import Listener
-    from opencode_fleet.settings import Settings
+    from opencode_fleet.settings import ServerSettings
     from opencode_fleet.transports.base import Change, Endpoint, Transport
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ ASKED_AT_ONCE = 20
 class Fleet:
     """The live fleet. Use `running` around its life."""
 
-    def __init__(self, transport: Transport, settings: Settings, find_agent: Connect = connect) -> None:
+    def __init__(self, transport: Transport, settings: ServerSettings, find_agent: Connect = connect) -> None:
         self._transport = transport
         self._settings = settings
         self._find_agent = find_agent

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from opencode_fleet.agent import Agent, Capability
-    from opencode_fleet.connection import Connection
+    from opencode_fleet.connection import InstanceConnection
     from opencode_fleet.events import Event
     from opencode_fleet.transports.base import Endpoint
 
@@ -28,7 +28,7 @@ StateName = Literal[
 class Instance:
     """A directory of an agent, under a name that is unique in the fleet."""
 
-    def __init__(self, connection: Connection, name: str, directory: str) -> None:
+    def __init__(self, connection: InstanceConnection, name: str, directory: str) -> None:
         self.name = name
         self.state = DirectoryState()
         self.state.directory = directory
@@ -148,7 +148,7 @@ class Instance:
         self.closed_since = time.monotonic()
         self.tell(None)
 
-    def move_to(self, connection: Connection) -> None:
+    def move_to(self, connection: InstanceConnection) -> None:
         """Go on over another connection to the same agent: another launcher there holds the line now."""
         self._connection = connection
         self.closed_since = None

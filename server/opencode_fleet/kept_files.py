@@ -17,7 +17,7 @@ from opencode_journal.entries import KEPT
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from opencode_fleet.outbox import Message
+    from opencode_fleet.outbox import KeptMessage
     from opencode_journal.journal import Journal
 
 _PART: Final = 180_000
@@ -37,7 +37,7 @@ class KeptFiles:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    def keep(self, message: Message, files: Sequence[File]) -> None:
+    def keep(self, message: KeptMessage, files: Sequence[File]) -> None:
         """Write the files of a message."""
         for number, file in enumerate(files):
             for at in range(0, len(file.content), _PART):
@@ -45,7 +45,7 @@ class KeptFiles:
                 part = _Part(name=file.name, media_type=file.media_type, content=content)
                 self._journal.set_state(f"{_of(message)}{number:02d}/{at:09d}", part.model_dump())
 
-    def files(self, message: Message) -> tuple[File, ...]:
+    def files(self, message: KeptMessage) -> tuple[File, ...]:
         """Return the files of a message. Raises `Refused`: they are not whole any more."""
         whole: dict[str, File] = {}
         try:
@@ -59,11 +59,11 @@ class KeptFiles:
             raise Refused(f"the files of {message.handle} are not in the journal any more; nothing was sent")
         return tuple(whole.values())
 
-    def remove(self, message: Message) -> None:
+    def remove(self, message: KeptMessage) -> None:
         """Remove the files of a message."""
         for key in self._journal.state_keys(_of(message)) if message.files else ():
             self._journal.set_state(key, None)
 
 
-def _of(message: Message) -> str:
+def _of(message: KeptMessage) -> str:
     return f"{_FILE}{message.key}/"

@@ -8,7 +8,7 @@ from opencode_fleet.choices import Manner
 from opencode_fleet.commands import is_command
 from opencode_fleet.errors import Busy, NoSuchInstance, Refused, Unreachable, Unresponsive
 from opencode_fleet.open_work import OpenWork
-from opencode_fleet.outbox import Draft, Message
+from opencode_fleet.outbox import Draft, KeptMessage
 from opencode_fleet.repeats import Call
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 class Kept(NamedTuple):
     """A message that is kept, and why it was not sent at once."""
 
-    message: Message
+    message: KeptMessage
     why: str
 
 
@@ -84,7 +84,7 @@ class Later:
                 "once the instance is there. Nothing was kept and nothing sent"
             )
         repeated = self._outbox.repeated(draft)
-        if isinstance(repeated, Message):
+        if isinstance(repeated, KeptMessage):
             return Kept(repeated, "this very message was accepted before, and is kept only once")
         if repeated:
             raise Refused(

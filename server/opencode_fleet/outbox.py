@@ -92,7 +92,7 @@ class Draft(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
+class KeptMessage:
     """A message that waits or is on its way. Times are epoch seconds; see `Draft` for the rest."""
 
     handle: str
@@ -127,7 +127,7 @@ class Message:
         return f"{int(self.handle[1:]):016d}"
 
 
-_ADAPTER: Final = TypeAdapter(Message)
+_ADAPTER: Final = TypeAdapter(KeptMessage)
 
 
 class Outbox:
@@ -147,7 +147,7 @@ class Outbox:
 
     # -- what waits ------------------------------------------------------------------------------------------------
 
-    def messages(self, instance: str | None = None) -> list[Message]:
+    def messages(self, instance: str | None = None) -> list[KeptMessage]:
         """Return all that wait or are on their way, of one instance or of all, in the order of their sending."""
         found = [_read(value) for _, value in sorted(self._journal.states(_MESSAGE).items())]
         return [each for each in found if each is not None and instance in {None, each.instance}]
@@ -167,20 +167,20 @@ class Outbox:
         own = (each for each in self.messages(instance) if each.step != "waits" and each.to == session_id)
         return next((each.handle for each in own), "")
 
-    def text(self, message: Message) -> str:
+    def text(self, message: KeptMessage) -> str:
         """Return what a message says. Raises `Refused`: it ended meanwhile."""
         text = self._journal.state(_TEXT + message.key)
         if not isinstance(text, str):
             raise Refused(f"{message.handle} waits no longer")
         return text
 
-    def files(self, message: Message) -> tuple[File, ...]:
+    def files(self, message: KeptMessage) -> tuple[File, ...]:
         """Return what goes with a message that was not delivered yet. Raises `Refused`: that is gone."""
         return self._files.files(message)
 
     # -- accepting and cancelling ----------------------------------------------------------------------------------
 
-    def accept(self, draft: Draft, begun: str = "", to: str = "") -> Message:
+    def accept(self, draft: Draft, begun: str = "", to: str = "") -> KeptMessage:
         """Keep a message, on the disk before this returns.
 
         Args:
@@ -193,11 +193,11 @@ class Outbox:
         """
         at = self._now()
 
-        def write() -> Message:
-            if isinstance(again := self.repeated(draft), Message):
+        def write() -> KeptMessage:
+            if isinstance(again := self.repeated(draft), KeptMessage):
                 return again  # another call was faster
             id_ = begun or new_prompt_id()
-            message = Message(
+            message = KeptMessage(
                 handle=self._journal.handle("m", draft.instance, id_),
                 id=id_,
                 instance=draft.instance,
@@ -230,7 +230,7 @@ class Outbox:
         except ValueError as error:  # of the journal's own bounds
             raise Refused(f"this is more than can be kept ({error}); nothing was kept and nothing sent") from error
 
-    def repeated(self, draft: Draft) -> Message | str:
+    def repeated(self, draft: Draft) -> KeptMessage | str:
         """Return the message that the same draft has become lately, or what became of it; empty: it is a new one.
 
         What was cancelled is meant anew.
@@ -247,7 +247,7 @@ class Outbox:
                     return f"{handle} {_ENDS[end.kind]}"
         return ""
 
-    def cancel(self, handle: str, instance: str, by: str, called: Called = _by_id) -> Message:
+    def cancel(self, handle: str, instance: str, by: str, called: Called = _by_id) -> KeptMessage:
         """Take back a message that waits.
 
         Args:
@@ -261,7 +261,7 @@ class Outbox:
         """
         handle = handle.strip().lower()
 
-        def write() -> Message:
+        def write() -> KeptMessage:
             message = self._find(handle)
             if message is None:
                 raise Refused(self._why_not_cancelled(handle))
@@ -292,7 +292,7 @@ class Outbox:
             return f"no message that waits has the handle {one_line(handle, 20)!r}; `inbox` lists them"
         return f"{handle} for {quote_name(end.instance)} {_ENDS[end.kind]}; there is nothing to cancel"
 
-    def _find(self, handle: str) -> Message | None:
+    def _find(self, handle: str) -> KeptMessage | None:
         number = handle.removeprefix("m")
         if not (handle.startswith("m") and number.isascii() and number.isdecimal() and len(number) <= len("0" * 16)):
             return None
@@ -305,20 +305,20 @@ class Outbox:
 
     # -- the steps of whoever sends them, which raise `NotKept` ----------------------------------------------------
 
-    def begin(self, message: Message, session_id: str) -> Message | None:
+    def begin(self, message: KeptMessage, session_id: str) -> KeptMessage | None:
         """Note that it is posted to this session next; None: it waits no longer, and must not be posted."""
         return self._step(message, {"waits", "sending"}, "sending", session_id)
 
-    def put_back(self, message: Message) -> None:
+    def put_back(self, message: KeptMessage) -> None:
         """Note that it surely did not arrive: it waits for the same session."""
         self._step(message, {"sending"}, "waits", message.to)
 
-    def delivered(self, message: Message, **told: Any) -> Message | None:
+    def delivered(self, message: KeptMessage, **told: Any) -> KeptMessage | None:
         """Note that the agent took it; None: another copy has ended it. `told`: for its entry."""
         taken = self._step(message, {"sending"}, "sent", message.to, told)
         return None if taken is None else _logged("delivered", taken)
 
-    def end(self, message: Message, kind: str, **told: Any) -> None:
+    def end(self, message: KeptMessage, kind: str, **told: Any) -> None:
         """Note how it ended, once. `told`: for its entry."""
 
         def write() -> bool:
@@ -344,9 +344,9 @@ class Outbox:
                 self.end(message, MESSAGE_FAILED, problem="it was delivered, and how its turn ended was not seen")
 
     def _step(
-        self, message: Message, before: set[Step], step: Step, session_id: str, told: dict[str, Any] | None = None
-    ) -> Message | None:
-        def write() -> Message | None:
+        self, message: KeptMessage, before: set[Step], step: Step, session_id: str, told: dict[str, Any] | None = None
+    ) -> KeptMessage | None:
+        def write() -> KeptMessage | None:
             found = self._find(message.handle)
             if found is None or found.step not in before:
                 return None
@@ -361,27 +361,27 @@ class Outbox:
 
     # -- within a transaction --------------------------------------------------------------------------------------
 
-    def _set(self, message: Message) -> None:
+    def _set(self, message: KeptMessage) -> None:
         self._journal.set_state(_MESSAGE + message.key, _ADAPTER.dump_python(message))
 
-    def _remove(self, message: Message, kind: str, **told: Any) -> None:
+    def _remove(self, message: KeptMessage, kind: str, **told: Any) -> None:
         self._journal.set_state(_MESSAGE + message.key, None)
         self._journal.set_state(_TEXT + message.key, None)
         self._files.remove(message)
         self._tell(kind, message, **told)
 
-    def _tell(self, kind: str, message: Message, **told: Any) -> None:
+    def _tell(self, kind: str, message: KeptMessage, **told: Any) -> None:
         data = {MESSAGE: message.handle, "about": message.about, "by": message.by}
         data |= {name: value for name, value in told.items() if value}
         self._journal.append(kind, message.instance, message.to, data=data)
 
 
-def _logged(what: str, message: Message) -> Message:
+def _logged(what: str, message: KeptMessage) -> KeptMessage:
     log.info("%s for %s, of %s: %s", message.handle, quote_name(message.instance), message.by, what)
     return message
 
 
-def _read(value: object) -> Message | None:
+def _read(value: object) -> KeptMessage | None:
     try:
         return _ADAPTER.validate_python(value)
     except ValidationError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opencode_fleet.agent import Capability
-from opencode_fleet.connection import Connection
+from opencode_fleet.connection import InstanceConnection
 from opencode_fleet.events import StatusChanged
 from opencode_fleet.instance import Instance
 from opencode_fleet.model import Runs, Workplace
@@ -45,7 +45,7 @@ class Registered:
         adopt: Callable[[Endpoint, str], Instance | None],
         tell: Listener,
     ) -> None:
-        self.connection = Connection(
+        self.connection = InstanceConnection(
             endpoint, transport, credentials, health_timeout=health_timeout, places=self, find_agent=find_agent
         )
         self._adopt = adopt

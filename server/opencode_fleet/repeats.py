@@ -10,7 +10,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from opencode_fleet.choices import Manner
-from opencode_fleet.errors import RelayError
+from opencode_fleet.errors import FleetError
 
 if TYPE_CHECKING:
     from opencode_fleet.model import Prompt
@@ -67,7 +67,7 @@ class Repeats:
         except asyncio.CancelledError:
             self.cut(call, sent)
             raise
-        except RelayError as error:
+        except FleetError as error:
             if error.is_doubtful:
                 raise
             return None
@@ -79,7 +79,7 @@ class Repeats:
         if sent is None:
             return None
         error = sent.post.exception() if sent.post.done() and not sent.post.cancelled() else None
-        return None if isinstance(error, RelayError) and not error.is_doubtful else sent.prompt
+        return None if isinstance(error, FleetError) and not error.is_doubtful else sent.prompt
 
     def forget(self, call: Call) -> None:
         """Forget a call, and post it no longer: somebody else brings it to its end."""

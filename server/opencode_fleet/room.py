@@ -10,7 +10,7 @@ from opencode_fleet.errors import Refused
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from opencode_fleet.outbox import Message
+    from opencode_fleet.outbox import KeptMessage
 
 MAX_OF_INSTANCE: Final = 20
 MAX_BYTES_OF_INSTANCE: Final = 1_000_000
@@ -23,7 +23,7 @@ MAX_FILES: Final = 50_000_000
 _HELPS: Final = "Nothing was kept and nothing sent. `inbox` lists the messages, `control` cancels one"
 
 
-def check_room(message: Message, others: Sequence[Message]) -> None:
+def check_room(message: KeptMessage, others: Sequence[KeptMessage]) -> None:
     """Make sure that a message may wait beside `others`. Raises `Refused`: there is no room for it."""
     own = [each for each in others if each.instance == message.instance]
     for which, found, most, most_bytes in (

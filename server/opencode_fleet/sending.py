@@ -15,7 +15,7 @@ from opencode_common.text import quote
 from opencode_fleet.agent import Capability
 from opencode_fleet.choices import Manner, offered
 from opencode_fleet.commands import run_once
-from opencode_fleet.errors import Busy, InstanceError, Refused, RelayError, Unresponsive
+from opencode_fleet.errors import Busy, FleetError, InstanceError, Refused, Unresponsive
 from opencode_fleet.model import Outcome, Prompt
 from opencode_fleet.posting import post_once
 from opencode_fleet.prompt_ids import new_prompt_id
@@ -193,7 +193,7 @@ class Sender:
 
     async def send_to_all(
         self, instances: Sequence[Instance], message: str, wanted: str | None, manner: Manner
-    ) -> list[Outcome | RelayError]:
+    ) -> list[Outcome | FleetError]:
         """Post `message` to each instance, `AT_ONCE` at a time, and wait for no turn.
 
         Returns what became of each, in order: that it runs or is queued, or the error that says why it does not.
@@ -201,11 +201,11 @@ class Sender:
         places = asyncio.Semaphore(AT_ONCE)
         posted: list[tuple[Call, Sent]] = []
 
-        async def one(instance: Instance) -> Outcome | RelayError:
+        async def one(instance: Instance) -> Outcome | FleetError:
             async with places:
                 try:
                     return await self._start(instance, message, wanted, manner, posted)
-                except RelayError as error:
+                except FleetError as error:
                     return error
 
         try:

@@ -21,7 +21,7 @@ _MARK_CHARACTERS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class ServerSettings:
     """All settings, validated; the defaults are those of a machine that is no provisioned relay.
 
     Times are in seconds; the variables that carry `_MS` are in milliseconds.
@@ -52,7 +52,7 @@ class Settings:
     uploads_url: str = ""
     """`RELAY_UPLOADS_URL`: where that page is; what comes behind it is the secret of one upload."""
 
-    def called_by_its_account(self) -> Settings:
+    def called_by_its_account(self) -> ServerSettings:
         """Return them for a server that has no parent: whoever calls it is the account that it runs as."""
         return replace(self, callers_told=False)
 
@@ -125,12 +125,12 @@ _VARIABLES: dict[str, tuple[str, Callable[[str], object]]] = {
     "RELAY_UPLOADS_DIR": ("uploads_dir", _directory),
     "RELAY_UPLOADS_URL": ("uploads_url", _address),
 }
-assert {name for name, _ in _VARIABLES.values()} == {field.name for field in fields(Settings)}  # noqa: S101 - a guard for whoever adds a setting
+assert {name for name, _ in _VARIABLES.values()} == {field.name for field in fields(ServerSettings)}  # noqa: S101 - a guard for whoever adds a setting
 
 
 def load_settings(
     environ: Mapping[str, str], transports: Mapping[str, object], relay_json: Path = RELAY_JSON
-) -> Settings:
+) -> ServerSettings:
     """Read the settings from `environ`; an empty variable counts as unset.
 
     On a provisioned relay, which has `relay_json`, that file gives the defaults of registry directory, ports, state
@@ -151,7 +151,7 @@ def load_settings(
             values[field] = parse(raw)
         except ValueError as error:
             raise SettingsError(f"{variable} is {raw[:80]!r}; it must be {error}") from None
-    settings = Settings(**values)  # type: ignore[arg-type] # each value was made by the parser of its field
+    settings = ServerSettings(**values)  # type: ignore[arg-type] # each value was made by the parser of its field
     if settings.state_dir is None:
         settings = replace(settings, state_dir=_user_state_dir(environ, settings.registry_dir))
     if settings.transport not in transports:

@@ -14,7 +14,7 @@ from opencode_fleet.agent import Capability
 from opencode_fleet.agents.parallel import in_parallel
 from opencode_fleet.answers import REJECT, settlement_of
 from opencode_fleet.decisions import Decision
-from opencode_fleet.errors import InstanceError, NotFound, NotOpen, Refused, RelayError
+from opencode_fleet.errors import FleetError, InstanceError, NotFound, NotOpen, Refused
 from opencode_fleet.model import Permission, Prompt
 from opencode_fleet.turn import RECORD_WITHIN, Turn
 
@@ -195,7 +195,7 @@ class Settler:
         self._note(instance, ask, Decision(settlement.decision, self._login))
         try:
             await _tell(instance, ask, settlement)
-        except RelayError as error:
+        except FleetError as error:
             if not error.is_doubtful:
                 # Another copy of the server may have been faster: then it was its caller's decision.
                 self._note(instance, ask, before)
@@ -327,7 +327,7 @@ class Settler:
             return replace(outcome, note="the reason was not told to the agent, as the turn did not end; send it")
         try:
             return await self._send(instance, reason, root, on_text)
-        except RelayError as error:
+        except FleetError as error:
             # What was settled must be told all the same.
             return replace(outcome, note=f"the reason was not told to the agent: {error}")
 

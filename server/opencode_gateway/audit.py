@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Event:
+class AuditEvent:
     """What happened, and through whom. `details` are further fields, of this kind of event alone."""
 
     event: str
@@ -87,7 +87,7 @@ class AuditLog:
         except OSError as error:
             raise ConfigError(f"audit.file: {audit.file} cannot be written: {error.strerror}") from error
 
-    def write(self, event: Event) -> None:
+    def write(self, event: AuditEvent) -> None:
         """Append a line for `event`."""
         fields: dict[str, object] = {
             "time": datetime.fromtimestamp(self._clock(), UTC)
@@ -113,7 +113,7 @@ class AuditLog:
     def usable(self) -> bool:
         """Tell whether lines can be written, trying one if the last could not be."""
         if self._broken:
-            self.write(Event(event="audit-resumed", outcome="ok"))
+            self.write(AuditEvent(event="audit-resumed", outcome="ok"))
         return not self._broken
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from starlette.routing import Route
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from opencode_gateway.audit import Event
+    from opencode_gateway.audit import AuditEvent
     from opencode_gateway.configuration import Configuration
     from opencode_gateway.refusals import Refusal
     from opencode_gateway.sign_in.provider import ProviderLogins
@@ -104,7 +104,7 @@ class _WithPages(Provider):
 def build_auth(
     configuration: Configuration,
     store: Store,
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_event: Callable[[AuditEvent], None] = lambda event: None,
     on_refusal: Callable[[Refusal], None] = lambda refusal: None,
     *,
     clock: Callable[[], float] = time.time,

@@ -75,7 +75,7 @@ class ProviderSignIn(_Part):
         return self
 
 
-class Clients(_Part):
+class ClientSettings(_Part):
     """Which OAuth clients may be admitted at all. What commands switch on counts besides: see `oauth.redirects`."""
 
     known: tuple[str, ...] = ()
@@ -134,7 +134,7 @@ class Clients(_Part):
 
 
 def _instead(wildcard: str, field: str) -> str:
-    """Say what to write in place of `wildcard` in a field of `Clients`."""
+    """Say what to write in place of `wildcard` in a field of `ClientSettings`."""
     if field == "known":
         return f"name each client; there are {', '.join(ENTRIES)}"
     if field != "redirect_uris":
@@ -182,7 +182,7 @@ class Configuration(_Part):
     servers_file: Path | None = None
     """None: the OpenCode server alone."""
     sign_in: Annotated[PasswordSignIn | ProviderSignIn, Field(discriminator="mode")] = PasswordSignIn()
-    clients: Clients = Clients()
+    clients: ClientSettings = ClientSettings()
     capabilities: dict[Capability, tuple[str, ...]] = Field(default_factory=lambda: dict(DEFAULT_TOOLS))
     """Tools by the capability that they need. A tool that is in none is nobody's."""
     audit: Audit = Audit()

@@ -4,7 +4,7 @@ GatewayError
 ├── ConfigError   gateway.json, servers.json or a secrets file is missing, unreadable or wrong
 ├── StoreError    the database cannot be opened, read or written
 │   └── StoreLocked  another program is writing to it
-└── Refused       what a command asked for is not possible; nothing was changed
+└── CommandRefused  what a command asked for is not possible; nothing was changed
 """
 
 from __future__ import annotations
@@ -26,5 +26,5 @@ class StoreLocked(StoreError):
     """Another program has the database's lock, and has not let go of it in time."""
 
 
-class Refused(GatewayError):
+class CommandRefused(GatewayError):
     """What was asked for is refused; nothing was changed."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from fastmcp.server.auth import AccessToken, TokenVerifier
 
 from opencode_gateway.capabilities import CAPABILITIES
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.store import hashed
 
 if TYPE_CHECKING:
@@ -82,17 +82,19 @@ def add(
     """
     held = [capability for capability in CAPABILITIES if capability in set(capabilities)]
     if not _NAME.fullmatch(name):
-        raise Refused("a token's name has lower-case letters, digits and . _ -, at most 63, a letter or digit first")
+        raise CommandRefused(
+            "a token's name has lower-case letters, digits and . _ -, at most 63, a letter or digit first"
+        )
     if not held:
-        raise Refused(f"name at least one --capability of {', '.join(CAPABILITIES)}")
+        raise CommandRefused(f"name at least one --capability of {', '.join(CAPABILITIES)}")
     if expires_at is not None and expires_at <= now:
-        raise Refused("the token would be over already: name a later end")
+        raise CommandRefused("the token would be over already: name a later end")
     token = PREFIX + secrets.token_urlsafe(_BYTES)
     with store.transaction() as db:
         if db.execute("SELECT 1 FROM machine_tokens WHERE name = ?", (name,)).fetchone():
-            raise Refused(f"there is a token {name!r} already: revoke it first, or take another name")
+            raise CommandRefused(f"there is a token {name!r} already: revoke it first, or take another name")
         if int(db.execute("SELECT count(*) FROM machine_tokens").fetchone()[0]) >= MAX_TOKENS:
-            raise Refused(f"there are {MAX_TOKENS} tokens already: revoke some")
+            raise CommandRefused(f"there are {MAX_TOKENS} tokens already: revoke some")
         db.execute(
             "INSERT INTO machine_tokens (name, hash, capabilities, created_at, expires_at) VALUES (?, ?, ?, ?, ?)",
             (name, hashed(token), " ".join(held), now, expires_at),
@@ -108,7 +110,7 @@ def revoke(store: Store, name: str) -> None:
     """
     with store.transaction() as db:
         if db.execute("DELETE FROM machine_tokens WHERE name = ?", (name,)).rowcount == 0:
-            raise Refused(f"there is no token {name[:200]!r}: see `sudo opencode-gateway tokens list`")
+            raise CommandRefused(f"there is no token {name[:200]!r}: see `sudo opencode-gateway tokens list`")
 
 
 def list_tokens(store: Store) -> list[MachineToken]:

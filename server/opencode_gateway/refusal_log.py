@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from opencode_common.text import one_line
-from opencode_gateway.audit import Event
+from opencode_gateway.audit import AuditEvent
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.refusals import KINDS
 from opencode_gateway.sign_in.throttle import Buckets, Budget, network
@@ -90,7 +90,7 @@ class Refusals:
         self,
         store: Store,
         *,
-        on_event: Callable[[Event], None] = lambda event: None,
+        on_event: Callable[[AuditEvent], None] = lambda event: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -175,7 +175,7 @@ class Refusals:
             return
         self._audited.take(kind)
         self._on_event(
-            Event(
+            AuditEvent(
                 event="client-refused",
                 outcome="refused",
                 client_name=row.client or None,

@@ -31,7 +31,7 @@ from opencode_common.database import (
     migrate,
     transaction,
 )
-from opencode_gateway.errors import Refused, StoreError, StoreLocked
+from opencode_gateway.errors import CommandRefused, StoreError, StoreLocked
 
 if TYPE_CHECKING:
     import sqlite3
@@ -270,15 +270,15 @@ class Store:
         try:
             descriptor = os.open(target, flags, 0o600)
         except FileExistsError:
-            raise Refused(f"{target} is there already: name a new file") from None
+            raise CommandRefused(f"{target} is there already: name a new file") from None
         except OSError as error:
             if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS}:
                 home = self.path.parent
-                raise Refused(
+                raise CommandRefused(
                     f"{target} cannot be written by uid {os.geteuid()}, to which {home} belongs: "
                     f"name a new file in {home}, and move it from there"
                 ) from error
-            raise Refused(f"{target} cannot be written: {error.strerror}") from error
+            raise CommandRefused(f"{target} cannot be written: {error.strerror}") from error
         try:
             with open(descriptor, "wb") as file:  # noqa: PTH123 # a descriptor, not a path
                 file.write(content)
@@ -286,7 +286,7 @@ class Store:
                 os.fsync(descriptor)
         except OSError as error:
             target.unlink(missing_ok=True)
-            raise Refused(f"{target} cannot be written: {error.strerror}") from error
+            raise CommandRefused(f"{target} cannot be written: {error.strerror}") from error
 
     def close(self) -> None:
         """Close the file, once what is being written is; the object is of no use afterwards."""

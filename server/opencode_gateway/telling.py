@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from opencode_common.database import DatabaseError
 from opencode_gateway.calls.servers import OPENCODE
-from opencode_gateway.errors import Refused, StoreError
+from opencode_gateway.errors import CommandRefused, StoreError
 from opencode_notify.browsers import Browsers
 from opencode_notify.errors import BadSettings
 from opencode_notify.failing import said_to
@@ -58,7 +58,7 @@ def made_outlet(settings: dict[str, Any]) -> Outlet:
     try:
         return _outlet_of(settings)
     except ValueError as error:
-        raise Refused(f"outlet: {error}") from None
+        raise CommandRefused(f"outlet: {error}") from None
 
 
 def _outlet_of(settings: dict[str, Any]) -> Outlet:

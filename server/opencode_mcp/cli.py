@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mcp.server.mcpserver import MCPServer
 
     from opencode_fleet.fleet import Fleet
-    from opencode_fleet.settings import Settings
+    from opencode_fleet.settings import ServerSettings
     from opencode_fleet.transports.base import Transport
 
 PROGRAM: Final = "opencode-mcp"
@@ -52,7 +52,7 @@ LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 class _Prepared(NamedTuple):
     """What a server is made of."""
 
-    settings: Settings
+    settings: ServerSettings
     release: str
 
     def server(self) -> MCPServer[Fleet]:

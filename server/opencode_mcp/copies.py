@@ -20,14 +20,14 @@ from opencode_notify.failing import said_to
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from opencode_fleet.settings import Settings
+    from opencode_fleet.settings import ServerSettings
     from opencode_fleet.transports.base import Transport
 
 
 class Copy:
     """What a process of the server works with; its `face` is of use while it is `running`."""
 
-    def __init__(self, settings: Settings, transport: Transport) -> None:
+    def __init__(self, settings: ServerSettings, transport: Transport) -> None:
         fleet = Fleet(transport, settings)
         self._leader = Leader(settings.state_dir)
         self._journal = Journal(settings.state_dir, settings.journal_days, self._leader)

@@ -19,7 +19,7 @@ from opencode_journal.entries import ASK_OPENED, TURN_STARTED
 from opencode_mcp.views.digests import digest_of_waiting
 from opencode_mcp.views.documents import ask_away, ask_open, ask_settled, ask_summary, ended, line
 from opencode_mcp.views.inbox import InboxView
-from opencode_pages.documents import InboxDocument, Running
+from opencode_pages.documents import InboxDocument, RunningSession
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,10 +90,10 @@ class Documents:
                     if (instance.name, root) not in waiting:
                         yield instance, root, began.get((instance.name, root))
 
-    def _turn(self, instance: Instance, root: str, since: float | None) -> Running:
+    def _turn(self, instance: Instance, root: str, since: float | None) -> RunningSession:
         status = instance.state.statuses.get(root)
         note = status.describe() if status is not None and status.kind == "retry" else ""
-        return Running(
+        return RunningSession(
             instance=line(instance.name, _NAME),
             session=self._face.handles.of_session(instance.name, root),
             title=line(instance.state.title(root), _TITLE),

@@ -22,7 +22,7 @@ from mcp.shared.uri_template import UriTemplate
 from mcp_types import Resource, TextContent
 
 from opencode_common.text import clean, fence, one_line, quote
-from opencode_fleet.errors import Refused, RelayError
+from opencode_fleet.errors import FleetError, Refused
 from opencode_fleet.fleet import Fleet  # noqa: TC001 - as above
 from opencode_fleet.session_list import list_sessions
 from opencode_mcp.documents import Documents, NoSuchAsk
@@ -175,7 +175,7 @@ def _in_words() -> Iterator[None]:
         yield
     except NoSuchAsk as error:
         raise ResourceNotFoundError(clean(str(error))) from None
-    except RelayError as error:
+    except FleetError as error:
         raise ResourceError(clean(str(error))) from None
 
 

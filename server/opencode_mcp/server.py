@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mcp_types import CallToolResult, GetPromptResult, InputRequiredResult, Resource, ResourceTemplate
     from mcp_types import Tool as OfferedTool
 
-    from opencode_fleet.settings import Settings
+    from opencode_fleet.settings import ServerSettings
     from opencode_fleet.transports.base import Transport
 
 INSTRUCTIONS = """\
@@ -127,7 +127,7 @@ class _Server(MCPServer[Fleet]):
             return failure(f"{told}; nothing was done")
 
 
-def build_server(settings: Settings, transport: Transport, version: str) -> MCPServer[Fleet]:
+def build_server(settings: ServerSettings, transport: Transport, version: str) -> MCPServer[Fleet]:
     """Return the MCP server."""
     copy = Copy(settings, transport)
 

@@ -11,7 +11,7 @@ from mcp_types import CallToolResult, TextContent, ToolAnnotations
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 from opencode_common.text import clean
-from opencode_fleet.errors import Refused, RelayError
+from opencode_fleet.errors import FleetError, Refused
 from opencode_journal.errors import CursorError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Tool(NamedTuple):
             ctx = arguments[_CONTEXT] if takes_context else arguments.pop(_CONTEXT)
             try:
                 return await function(face.of(caller_of(ctx)), **arguments)
-            except (RelayError, CursorError) as error:
+            except (FleetError, CursorError) as error:
                 return failure(str(error))
 
         shown = signature.replace(parameters=parameters)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-class Settings(BaseModel):
+class SenderSettings(BaseModel):
     """What every kind has."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
@@ -22,7 +22,7 @@ class Settings(BaseModel):
     """Private addresses and plain http are allowed."""
 
 
-_Settings = TypeVar("_Settings", bound=Settings)
+_Settings = TypeVar("_Settings", bound=SenderSettings)
 
 
 def read(kind: type[_Settings], settings: Mapping[str, object]) -> _Settings:

@@ -39,7 +39,7 @@ def offered(ask: AskDocument, visitor: Visitor) -> tuple[str, ...]:
 
 
 def answer_of(ask: AskDocument, visitor: Visitor, fields: Fields) -> str | list[str]:
-    """Return the answer as `Decision` has it. Raises `Unfit`."""
+    """Return the answer as `PageDecision` has it. Raises `Unfit`."""
     decision = _one(fields("decision"))
     if decision not in offered(ask, visitor):
         raise Unfit("This cannot be decided so. Nothing was decided.")

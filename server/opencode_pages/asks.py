@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from opencode_pages.answers import MAX_REASON, MAX_TEXT, OWN_WORDS, Unfit, answer_of, offered, takes_reason
-from opencode_pages.parts import Decision, NotDecided, NotSigned, NotThere, Unavailable
+from opencode_pages.parts import NotDecided, NotSigned, NotThere, PageDecision, Unavailable
 from opencode_pages.paths import ASKS_PATH, HANDLE, INBOX_PATH
 from opencode_pages.visits import answering, redirect
 
@@ -64,7 +64,7 @@ class AskPages:
             return again(ask, message=_CHANGED, status=409)
         try:
             decision = await self._signed(
-                visitor, Decision(handle, ask.digest, answer_of(ask, visitor, fields)), fields
+                visitor, PageDecision(handle, ask.digest, answer_of(ask, visitor, fields)), fields
             )
         except (Unfit, NotSigned) as error:
             return again(ask, message=str(error), status=403 if isinstance(error, NotSigned) else 400)
@@ -87,12 +87,12 @@ class AskPages:
         try:
             if self._signatures is None or fields("digest") != [ask.digest]:
                 raise NotSigned(_CHANGED)
-            decision = Decision(handle, ask.digest, answer_of(ask, visitor, fields))
+            decision = PageDecision(handle, ask.digest, answer_of(ask, visitor, fields))
             return Response(self._signatures.options(visitor, decision), media_type="application/json")
         except (Unfit, NotSigned) as error:
             return PlainTextResponse(str(error), 409)
 
-    async def _signed(self, visitor: Visitor, decision: Decision, fields: Fields) -> Decision:
+    async def _signed(self, visitor: Visitor, decision: PageDecision, fields: Fields) -> PageDecision:
         """Return a decision with its proof, if one is wanted. Raises `NotSigned`, `Unavailable`."""
         if self._signatures is None or not self._signatures.wanted(decision.word):
             return decision

@@ -43,7 +43,7 @@ class AskSummary(_Document):
     """Whether its machine is, so that nothing can be decided now."""
 
 
-class Running(_Document):
+class RunningSession(_Document):
     """A turn that runs."""
 
     instance: str
@@ -72,7 +72,7 @@ class InboxDocument(_Document):
     asks: tuple[AskSummary, ...] = ()
     """Oldest first."""
     asks_left_out: int = 0
-    running: tuple[Running, ...] = ()
+    running: tuple[RunningSession, ...] = ()
     running_left_out: int = 0
     ended: tuple[Ended, ...] = ()
     """The last ones, newest first."""

@@ -31,7 +31,7 @@ class Visitor:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class PageDecision:
     """A person's word on an ask.
 
     Args:
@@ -85,7 +85,7 @@ class Source(Protocol):
     async def ask_of(self, visitor: Visitor, instance: str, ask_id: str) -> AskDocument:
         """Return all of an ask by its own id. Raises `NotThere`, `Unavailable`."""
 
-    async def decide(self, visitor: Visitor, decision: Decision) -> None:
+    async def decide(self, visitor: Visitor, decision: PageDecision) -> None:
         """Apply a decision to what the visitor was shown, and to nothing else; the agent goes on by itself.
 
         Raises:
@@ -172,7 +172,7 @@ class Signatures(Protocol):
     """Passkeys of people: their devices sign a decision, with their finger, face or PIN."""
 
     def wanted(self, word: str) -> bool:
-        """Tell whether a decision of this word (`Decision.word`) is taken only with a signature."""
+        """Tell whether a decision of this word (`PageDecision.word`) is taken only with a signature."""
 
     def missing(self, visitor: Visitor) -> str:
         """Return why the visitor cannot sign, in words for people with the next step; empty: they can.
@@ -181,10 +181,10 @@ class Signatures(Protocol):
             Unavailable: that cannot be looked up now.
         """
 
-    def options(self, visitor: Visitor, decision: Decision) -> str:
+    def options(self, visitor: Visitor, decision: PageDecision) -> str:
         """Return what the browser needs to have this decision signed, as JSON. Raises `NotSigned`, `Unavailable`."""
 
-    async def proof(self, visitor: Visitor, decision: Decision, answer: str) -> str:
+    async def proof(self, visitor: Visitor, decision: PageDecision, answer: str) -> str:
         """Return the proof that the visitor signed this decision, good once.
 
         Args:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from opencode_relay.arrival import Arrival
     from opencode_relay.clients import Client
     from opencode_relay.processes import Identity
-    from opencode_relay.registrar import Entry
-    from opencode_relay.settings import Settings
+    from opencode_relay.registrar import RegistrarEntry
+    from opencode_relay.settings import RelaySettings
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class _Session:
 class Agent:
     """Serves until it is told to stop by SIGTERM or SIGINT."""
 
-    def __init__(self, settings: Settings, clients_file: Path, listener: socket.socket, tunnel_uid: int) -> None:
+    def __init__(self, settings: RelaySettings, clients_file: Path, listener: socket.socket, tunnel_uid: int) -> None:
         self._block_size = settings.block_size
         self._ports = settings.ports
         self._listener = listener
@@ -205,7 +205,7 @@ class Agent:
         if entry:
             self._registrar.release(entry)
 
-    def _superseded(self, older: Entry) -> None:
+    def _superseded(self, older: RegistrarEntry) -> None:
         for session in self._sessions:
             if session.conversation.entry is older:
                 session.end("a newer connection of the instance took over")

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
-from opencode_relay.processes import Connection, Identity, Process
+from opencode_relay.processes import Identity, Process, SshConnection
 from opencode_relay.traffic import Ends
 
 _SECONDS: Final = 5.0
@@ -39,7 +39,7 @@ class Arrival:
     """Of the TCP connection; None if sshd does not say."""
     incoming: int
     outgoing: int
-    connection: Connection
+    connection: SshConnection
 
     @property
     def address(self) -> str:
@@ -85,9 +85,9 @@ def _close(descriptors: list[int]) -> None:
         os.close(descriptor)
 
 
-def _connection_above(pid: int, uid: int) -> Connection:
+def _connection_above(pid: int, uid: int) -> SshConnection:
     process = Process.read(pid)
-    connection = Connection.open(process.parent, uid) if process else None
+    connection = SshConnection.open(process.parent, uid) if process else None
     if connection is None:
         raise NotASession("sshd did not start it, or has ended it")
     return connection

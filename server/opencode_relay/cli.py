@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opencode_relay.backup.host import Host
-    from opencode_relay.enrolment import Outcome
+    from opencode_relay.enrolment import EnrolmentOutcome
 
 PROGRAM: Final = "opencode-relay"
 _file = click.argument("file", type=click.Path(path_type=Path))
@@ -157,9 +157,9 @@ def doctor(context: click.Context, *, as_json: bool) -> None:
     require_root()
     from opencode_common.finding import is_sound, to_json, to_text
     from opencode_relay.doctor.examination import examine
-    from opencode_relay.doctor.relay import Gateway, Relay
+    from opencode_relay.doctor.relay import ExaminedGateway, ExaminedRelay
 
-    findings = examine(Relay(context.obj, load_settings(context.obj), Gateway.read()))
+    findings = examine(ExaminedRelay(context.obj, load_settings(context.obj), ExaminedGateway.read()))
     click.echo(to_json(findings) if as_json else to_text(findings))
     context.exit(0 if is_sound(findings) else 1)
 
@@ -190,14 +190,14 @@ def main() -> None:
     cli.main(prog_name=PROGRAM)
 
 
-def _change(etc: Path, change: Callable[[Enrolment], Outcome], *, as_json: bool) -> None:
+def _change(etc: Path, change: Callable[[Enrolment], EnrolmentOutcome], *, as_json: bool) -> None:
     settings = load_settings(etc)
     with locked(etc):
         outcome = change(Enrolment(etc, settings))
     _show_outcome(outcome, as_json=as_json)
 
 
-def _show_outcome(outcome: Outcome, *, as_json: bool) -> None:
+def _show_outcome(outcome: EnrolmentOutcome, *, as_json: bool) -> None:
     show(outcome.to_text(), outcome.to_dict(), as_json=as_json)
 
 

@@ -16,7 +16,7 @@ from opencode_relay.names import NAME, check_names
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from opencode_relay.settings import Settings
+    from opencode_relay.settings import RelaySettings
 
 
 class _Record(BaseModel):
@@ -69,7 +69,7 @@ class Revoked(_Record):
     at: str
 
 
-class Clients(_Record):
+class EnrolledMachines(_Record):
     """All that the relay remembers about clients."""
 
     first_port: int
@@ -82,7 +82,7 @@ class Clients(_Record):
     revoked: tuple[Revoked, ...] = ()
 
     @classmethod
-    def none_yet(cls, settings: Settings) -> Self:
+    def none_yet(cls, settings: RelaySettings) -> Self:
         """Return the state of a relay that enrolled nobody."""
         return cls(first_port=settings.ports.start, block_size=settings.block_size)
 
@@ -116,7 +116,7 @@ class Clients(_Record):
                 return client
         raise EnrolmentError(f"no client {name!a} is enrolled: `opencode-relay clients` lists them")
 
-    def fitted_to(self, settings: Settings) -> Self:
+    def fitted_to(self, settings: RelaySettings) -> Self:
         """Return the state under these settings.
 
         Raises:
@@ -139,7 +139,7 @@ class Clients(_Record):
         kept = tuple(block for block in self.retired if block.last in settings.ports)
         return self.model_copy(update={"retired": kept})
 
-    def with_clients(self, wanted: Sequence[tuple[str, PublicKey]], settings: Settings) -> Self:
+    def with_clients(self, wanted: Sequence[tuple[str, PublicKey]], settings: RelaySettings) -> Self:
         """Return the state with exactly these clients enrolled; who stays keeps the block.
 
         Raises:
@@ -229,7 +229,7 @@ class Clients(_Record):
 class _Blocks:
     """Gives out blocks: one's own of old, else one that was never used, else the longest unused."""
 
-    def __init__(self, settings: Settings, used: Iterable[Block], retired: Iterable[Block]) -> None:
+    def __init__(self, settings: RelaySettings, used: Iterable[Block], retired: Iterable[Block]) -> None:
         self._settings = settings
         self._own = {block.name: block for block in used}
         self.retired = list(retired)

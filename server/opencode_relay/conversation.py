@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opencode_relay.clients import Client
     from opencode_relay.limits import ClientLog
     from opencode_relay.probe import Health
-    from opencode_relay.registrar import Entry, Registrar
+    from opencode_relay.registrar import Registrar, RegistrarEntry
     from opencode_relay.traffic import Ends
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Conversation:
         tunnel_uid: int,
         registrar: Registrar,
         journal: ClientLog,
-        superseded: Callable[[Entry], None],
+        superseded: Callable[[RegistrarEntry], None],
     ) -> None:
         """`ends`: of the TCP connection, if known.
 
@@ -74,7 +74,7 @@ class Conversation:
         self._log = journal
         self._superseded = superseded
         self._renames = Bucket(_RENAMES, _RENAMES_PER_MINUTE / 60)
-        self.entry: Entry | None = None
+        self.entry: RegistrarEntry | None = None
         """What this session registered."""
 
     async def hold(self) -> str:

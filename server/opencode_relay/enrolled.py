@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from opencode_common.files import read_regular
-from opencode_relay.clients import Client, Clients
+from opencode_relay.clients import Client, EnrolledMachines
 from opencode_relay.errors import ConfigError
 from opencode_relay.processes import Identity
 
@@ -38,7 +38,7 @@ class Enrolled:
             if self._seen == _version(status):
                 return False
             self._seen = _version(status)
-            clients = Clients.parse(read_regular(self._path), self._path).clients
+            clients = EnrolledMachines.parse(read_regular(self._path), self._path).clients
         except FileNotFoundError:  # nobody was enrolled yet
             return False
         except (OSError, ConfigError) as error:

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from opencode_common.files import read_regular, write_atomically
-from opencode_relay.clients import Clients
+from opencode_relay.clients import EnrolledMachines
 from opencode_relay.errors import ConfigError, EnrolmentError
 from opencode_relay.files import blank_lines
 from opencode_relay.processes import Identity, end_connections, end_without_session, identities
-from opencode_relay.settings import Settings, account
+from opencode_relay.settings import RelaySettings, account
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -34,10 +34,10 @@ _SESSION_PROGRAM: Final = Path(__file__).with_name("session.py")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EnrolmentOutcome:
     """What a change did, or would do. Names; `cut` counts connections."""
 
-    state: Clients
+    state: EnrolledMachines
     changed: bool
     added: list[str]
     removed: list[str]
@@ -82,7 +82,7 @@ class Enrolment:
         ConfigError: the record is damaged or cannot be read, or an account is missing.
     """
 
-    def __init__(self, etc: Path, settings: Settings, *, is_replaced: bool = False) -> None:
+    def __init__(self, etc: Path, settings: RelaySettings, *, is_replaced: bool = False) -> None:
         self._settings = settings
         self._clients_file = etc / "clients.json"
         self._keys_file = etc / "authorized_keys"
@@ -95,9 +95,9 @@ class Enrolment:
         except ConfigError:
             if not is_replaced:
                 raise
-            self.state = Clients.none_yet(settings)
+            self.state = EnrolledMachines.none_yet(settings)
 
-    def apply(self, wanted: Sequence[tuple[str, PublicKey]], *, check: bool) -> Outcome:
+    def apply(self, wanted: Sequence[tuple[str, PublicKey]], *, check: bool) -> EnrolmentOutcome:
         """Enrol exactly these clients. `check`: only say what would happen.
 
         Raises:
@@ -105,23 +105,23 @@ class Enrolment:
         """
         return self._become(self.state.with_clients(wanted, self._settings), check=check)
 
-    def revoke(self, name: str) -> Outcome:
+    def revoke(self, name: str) -> EnrolmentOutcome:
         """Remove a client and refuse its key from now on. Raises `EnrolmentError` if there is none of that name."""
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         return self._become(self.state.without(name, at=now), check=False)
 
-    def restore(self, state: Clients) -> Outcome:
+    def restore(self, state: EnrolledMachines) -> EnrolmentOutcome:
         """Become what a backup holds, whatever is enrolled here; keys that were revoked here stay so.
 
         Raises `ConfigError` where its ports do not fit.
         """
         return self._become(state.fitted_to(self._settings).keeping_out(self.state.revoked), check=False)
 
-    def unrevoke(self, fingerprint: str) -> Outcome:
+    def unrevoke(self, fingerprint: str) -> EnrolmentOutcome:
         """Let a revoked key be enrolled again. Raises `EnrolmentError` if it was not revoked."""
         return self._become(self.state.with_key_allowed(fingerprint), check=False)
 
-    def _become(self, after: Clients, *, check: bool) -> Outcome:
+    def _become(self, after: EnrolledMachines, *, check: bool) -> EnrolmentOutcome:
         old = {client.name: client.key for client in self.state.clients}
         new = {client.name: client.key for client in after.clients}
         removed = [name for name in old if name not in new]
@@ -139,7 +139,7 @@ class Enrolment:
             doomed |= self._cut(has_gone=bool(removed or rekeyed))  # the agent may have been quicker with some
             if failure:
                 raise failure
-        return Outcome(
+        return EnrolmentOutcome(
             state=after,
             changed=bool(stale or doomed),
             added=[name for name in new if name not in old],
@@ -185,7 +185,7 @@ class Enrolment:
             pid for pid, identity in identities(self._tunnel.pw_uid).items() if identity and identity not in allowed
         }
 
-    def _authorized_keys(self, state: Clients) -> bytes:
+    def _authorized_keys(self, state: EnrolledMachines) -> bytes:
         lines = ["# Written by `opencode-relay apply`; what is changed here is lost."]
         for client in state.clients:
             who = [client.name, client.fingerprint]
@@ -201,12 +201,12 @@ class Enrolment:
             lines.append(f"{','.join(options)} {client.key} {client.name}")
         return "\n".join(lines).encode() + b"\n"
 
-    def _read(self) -> Clients:
+    def _read(self) -> EnrolledMachines:
         try:
-            return Clients.parse(read_regular(self._clients_file), self._clients_file)
+            return EnrolledMachines.parse(read_regular(self._clients_file), self._clients_file)
         except FileNotFoundError:
             self.is_recorded = False
-            return Clients.none_yet(self._settings)
+            return EnrolledMachines.none_yet(self._settings)
         except OSError as error:
             raise ConfigError(f"{self._clients_file} cannot be read: {error.strerror}; try as root") from error
 

@@ -14,19 +14,19 @@ from opencode_common.registration import (
 from opencode_common.text import one_line
 
 if TYPE_CHECKING:
-    from opencode_relay.clients import Clients
-    from opencode_relay.settings import Settings
+    from opencode_relay.clients import EnrolledMachines
+    from opencode_relay.settings import RelaySettings
 
 
 @dataclass(frozen=True)
 class Listing:
     """One look at the relay."""
 
-    state: Clients
+    state: EnrolledMachines
     registrations: tuple[Registration, ...]
 
     @classmethod
-    def read(cls, state: Clients, settings: Settings) -> Self:
+    def read(cls, state: EnrolledMachines, settings: RelaySettings) -> Self:
         """Read the registry directory. Raises `OSError` if it cannot be read."""
         found = []
         for path in sorted(settings.registry_dir.iterdir()):

@@ -67,7 +67,7 @@ class Process:
         return cls(pid, int(fields[b"PPid"]), int(fields[b"Uid"].split()[0]), name)
 
 
-class Connection:
+class SshConnection:
     """One sshd process of the tunnel user, held so that its number cannot come to mean another."""
 
     def __init__(self, process: Process, handle: int) -> None:
@@ -143,7 +143,7 @@ def end_connections(uid: int, doomed: Callable[[], set[int]], *, within: float) 
         now = time.monotonic()
         for pid in pids:
             is_stubborn = now - since.setdefault(pid, now) > _TERM_SECONDS
-            connection = Connection.open(pid, uid)
+            connection = SshConnection.open(pid, uid)
             if connection is not None:
                 with connection:
                     connection.signal(signal.SIGKILL if is_stubborn else signal.SIGTERM)

@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 from opencode_relay.limits import NAMELESS
-from opencode_relay.processes import Connection, connections
+from opencode_relay.processes import SshConnection, connections
 
 if TYPE_CHECKING:
     from opencode_relay.limits import ClientLog
@@ -35,7 +35,7 @@ class Reaper:
                 self._end(pid)
 
     def _end(self, pid: int) -> None:
-        connection = Connection.open(pid, self._uid)
+        connection = SshConnection.open(pid, self._uid)
         if connection is None:
             return
         with connection:

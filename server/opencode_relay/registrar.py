@@ -39,7 +39,7 @@ _MODE: Final = 0o640
 
 
 @dataclass(eq=False, slots=True)
-class Entry:
+class RegistrarEntry:
     """One registration that stands. Compared by identity: a session removes only its own."""
 
     client: str
@@ -94,7 +94,7 @@ class Registrar:
         self._directory = directory
         self._log = journal
         self._later = later
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, RegistrarEntry] = {}
 
     def empty(self) -> None:
         """Remove what an earlier run left; the directory itself stays. Raises `OSError`."""
@@ -105,7 +105,9 @@ class Registrar:
                 else:
                     os.unlink(entry.path)  # noqa: PTH108 # a string already
 
-    def register(self, client: str, instance_id: str, registration: Registration) -> tuple[Entry, list[Entry]]:
+    def register(
+        self, client: str, instance_id: str, registration: Registration
+    ) -> tuple[RegistrarEntry, list[RegistrarEntry]]:
         """Write the registration; return it and what it takes the place of: older ones of the same instance.
 
         Raises:
@@ -119,14 +121,14 @@ class Registrar:
                 raise Refusal("name-taken", "a living instance has this name", holder=entry.registration.hostname)
             elif entry.port == registration.port:
                 raise Refusal("bad-port", f"port {entry.port} carries the instance {entry.name}")
-        entry = Entry(client, instance_id, registration, self._write(registration))
+        entry = RegistrarEntry(client, instance_id, registration, self._write(registration))
         for old in older:
             if old.name != entry.name:
                 self.say_goodbye(old)
         self._entries[entry.name] = entry
         return entry, older
 
-    def confirm(self, entry: Entry) -> None:
+    def confirm(self, entry: RegistrarEntry) -> None:
         """Write the file again if it is not there as it was written. Raises `Refusal` if that fails."""
         try:
             status = self._path(entry.name).lstat()
@@ -135,13 +137,13 @@ class Registrar:
         if status is None or _identity(status) != _identity(entry.written):
             entry.written = self._write(entry.registration)
 
-    def release(self, entry: Entry) -> None:
+    def release(self, entry: RegistrarEntry) -> None:
         """Remove a registration, if it still stands."""
         if self._entries.get(entry.name) is entry:
             del self._entries[entry.name]
             self._unlink(entry.name)
 
-    def say_goodbye(self, entry: Entry) -> None:
+    def say_goodbye(self, entry: RegistrarEntry) -> None:
         """Leave a note, for a while, that the instance is not called so any more; the name is free at once."""
         if self._entries.get(entry.name) is not entry:
             return
@@ -157,7 +159,7 @@ class Registrar:
         if name not in self._entries:  # else it was registered again
             self._unlink(name)
 
-    def of_client(self, client: str) -> list[Entry]:
+    def of_client(self, client: str) -> list[RegistrarEntry]:
         """Return a client's registrations."""
         return [entry for entry in self._entries.values() if entry.client == client]
 

@@ -20,7 +20,7 @@ from opencode_relay.settings import account, load_settings
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from opencode_relay.enrolment import Outcome
+    from opencode_relay.enrolment import EnrolmentOutcome
 
 _CUT_SECONDS: Final = 4.0
 _LOCK_SECONDS: Final = 5.0
@@ -39,7 +39,7 @@ class _ShutOut:
     """Connections."""
 
 
-def revoke(etc: Path, name: str) -> Outcome:
+def revoke(etc: Path, name: str) -> EnrolmentOutcome:
     """Cut the client `name` off, then remove it and refuse its key from now on.
 
     Raises:

@@ -29,7 +29,7 @@ _PATH: Final = re.compile(r"/[A-Za-z0-9._/-]+", re.ASCII)
 _User = Annotated[str, Field(pattern=r"^[a-z_][a-z0-9_-]{0,31}$")]
 
 
-class Settings(BaseModel):
+class RelaySettings(BaseModel):
     """What `relay.json` says, validated."""
 
     model_config = ConfigDict(frozen=True, alias_generator=to_camel, extra="forbid")
@@ -76,7 +76,7 @@ class Settings(BaseModel):
         return range(int(low), int(high) + 1)
 
 
-def load_settings(etc: Path) -> Settings:
+def load_settings(etc: Path) -> RelaySettings:
     """Read `relay.json` in `etc`.
 
     Raises:
@@ -84,7 +84,7 @@ def load_settings(etc: Path) -> Settings:
     """
     path = etc / "relay.json"
     try:
-        return Settings.model_validate_json(read_regular(path))
+        return RelaySettings.model_validate_json(read_regular(path))
     except FileNotFoundError:
         raise ConfigError(
             f"{path} is missing: this machine is no provisioned relay. Run this command on the relay; "

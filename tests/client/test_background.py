@@ -157,7 +157,7 @@ class Mac:
         self.launchd = Launchd({"PATH": str(commands)}, home)
         self.settings_file = home / "some settings" / "service.env"
 
-    def install(self, settings: dict[str, str]) -> installation.Change:
+    def install(self, settings: dict[str, str]) -> installation.InstallationChange:
         """Install a service with these settings; return what that took."""
         job = Job(self.program, self.settings_file, self.home)
         change = installation.planned(self.launchd, job, environment.written(settings))

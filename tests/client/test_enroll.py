@@ -28,21 +28,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from client.launched import Machine
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LauncherSettings:
     """Settings of a user whose configuration directory is not there yet, and has a name as on macOS."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "Ann's Application Support"))
     return settings_module.load({})
 
 
-def modes(settings: Settings) -> dict[str, int]:
+def modes(settings: LauncherSettings) -> dict[str, int]:
     return {path.name: path.stat().st_mode & 0o777 for path in settings.config_file.parent.iterdir()}
 
 
-def test_the_key_is_made_once_and_is_its_owners_alone(settings: Settings) -> None:
+def test_the_key_is_made_once_and_is_its_owners_alone(settings: LauncherSettings) -> None:
     first = verb.enroll(settings, name="laptop", check=False)
     private = settings.key_file.read_bytes()
     second = verb.enroll(settings, name="laptop", check=False)
@@ -60,7 +60,7 @@ def test_the_key_is_made_once_and_is_its_owners_alone(settings: Settings) -> Non
 
 
 def test_the_inventory_line_has_the_name_and_the_public_key_and_nothing_of_the_private_one(
-    settings: Settings,
+    settings: LauncherSettings,
 ) -> None:
     made = verb.enroll(settings, name="laptop", check=False)
 
@@ -83,20 +83,22 @@ def test_the_inventory_line_has_the_name_and_the_public_key_and_nothing_of_the_p
     ],
 )
 def test_without_a_name_the_host_name_is_made_fit(
-    hostname: str, name: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    hostname: str, name: str, settings: LauncherSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: hostname)
     assert verb.enroll(settings, name=None, check=True).name == name
 
 
 @pytest.mark.parametrize("name", ["", "-x", "_x", "a.b", "a b", "ä", "x" * 33, "a\n"])
-def test_a_name_that_no_inventory_can_have_is_refused_before_anything_is_made(settings: Settings, name: str) -> None:
+def test_a_name_that_no_inventory_can_have_is_refused_before_anything_is_made(
+    settings: LauncherSettings, name: str
+) -> None:
     with pytest.raises(UsageError, match="1 to 32 letters"):
         verb.enroll(settings, name=name, check=False)
     assert not settings.key_file.exists()
 
 
-def test_a_file_that_is_no_key_is_kept_and_named(settings: Settings) -> None:
+def test_a_file_that_is_no_key_is_kept_and_named(settings: LauncherSettings) -> None:
     settings.key_file.parent.mkdir(parents=True)
     settings.key_file.write_text("mine")
     settings.key_file.chmod(0o600)
@@ -106,7 +108,7 @@ def test_a_file_that_is_no_key_is_kept_and_named(settings: Settings) -> None:
     assert settings.key_file.read_text() == "mine"
 
 
-def test_a_key_of_another_kind_or_with_a_passphrase_is_kept_and_named(settings: Settings) -> None:
+def test_a_key_of_another_kind_or_with_a_passphrase_is_kept_and_named(settings: LauncherSettings) -> None:
     settings.key_file.parent.mkdir(parents=True)
     for options in (("-t", "ecdsa", "-N", ""), ("-t", "ed25519", "-N", "secret")):
         settings.key_file.unlink(missing_ok=True)
@@ -117,7 +119,7 @@ def test_a_key_of_another_kind_or_with_a_passphrase_is_kept_and_named(settings: 
         assert settings.key_file.read_bytes() == private
 
 
-def test_a_key_that_another_run_has_just_made_is_kept(settings: Settings) -> None:
+def test_a_key_that_another_run_has_just_made_is_kept(settings: LauncherSettings) -> None:
     first = client_key.make_key(settings.key_file)
     private = settings.key_file.read_bytes()
     assert client_key.make_key(settings.key_file) == first
@@ -125,7 +127,7 @@ def test_a_key_that_another_run_has_just_made_is_kept(settings: Settings) -> Non
 
 
 def test_a_machine_without_ssh_keygen_is_told_what_to_install(
-    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: LauncherSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LauncherError, match="install OpenSSH"):
@@ -133,13 +135,13 @@ def test_a_machine_without_ssh_keygen_is_told_what_to_install(
     assert modes(settings) == {}
 
 
-def test_a_join_without_a_key_says_what_comes_first(settings: Settings) -> None:
+def test_a_join_without_a_key_says_what_comes_first(settings: LauncherSettings) -> None:
     with pytest.raises(LauncherError, match="run `opencode-connected enroll` first"):
         verb.join(settings, join_line(), proxy_command=None, check=False)
     assert not settings.config_file.parent.exists()
 
 
-def test_a_join_line_becomes_settings_and_a_pinned_host_key(settings: Settings) -> None:
+def test_a_join_line_becomes_settings_and_a_pinned_host_key(settings: LauncherSettings) -> None:
     key = verb.enroll(settings, name=None, check=False).public_key
     joined = verb.join(settings, join_line(), proxy_command=None, check=False)
 
@@ -157,7 +159,7 @@ def test_a_join_line_becomes_settings_and_a_pinned_host_key(settings: Settings) 
     ]
 
 
-def test_joining_again_changes_nothing_and_joining_elsewhere_changes_only_that(settings: Settings) -> None:
+def test_joining_again_changes_nothing_and_joining_elsewhere_changes_only_that(settings: LauncherSettings) -> None:
     verb.enroll(settings, name=None, check=False)
     settings.config_file.write_text('# mine\ninstance_name = "x"  # yes\n  relay_ports = "2000"')
 
@@ -173,7 +175,7 @@ def test_joining_again_changes_nothing_and_joining_elsewhere_changes_only_that(s
     assert settings.config_file.read_text() == first.replace("10000-10015", "10016-10031")
 
 
-def test_a_configuration_file_that_is_a_link_stays_one(settings: Settings, tmp_path: Path) -> None:
+def test_a_configuration_file_that_is_a_link_stays_one(settings: LauncherSettings, tmp_path: Path) -> None:
     verb.enroll(settings, name=None, check=False)
     dotfile = tmp_path / "dotfiles.toml"
     dotfile.write_text("")
@@ -183,7 +185,9 @@ def test_a_configuration_file_that_is_a_link_stays_one(settings: Settings, tmp_p
     assert "relay_ports" in dotfile.read_text()
 
 
-def test_the_relays_name_for_the_machine_is_kept_for_its_instances_and_its_next_key(settings: Settings) -> None:
+def test_the_relays_name_for_the_machine_is_kept_for_its_instances_and_its_next_key(
+    settings: LauncherSettings,
+) -> None:
     verb.enroll(settings, name="other", check=False)
     verb.join(settings, join_line(client="walk"), proxy_command=None, check=False)
     loaded = settings_module.load({})
@@ -191,7 +195,7 @@ def test_the_relays_name_for_the_machine_is_kept_for_its_instances_and_its_next_
     assert verb.enroll(loaded, name=None, check=False).name == "walk"
 
 
-def test_a_proxy_command_is_given_time_and_comes_out_of_the_file_as_it_went_in(settings: Settings) -> None:
+def test_a_proxy_command_is_given_time_and_comes_out_of_the_file_as_it_went_in(settings: LauncherSettings) -> None:
     verb.enroll(settings, name=None, check=False)
     proxy = "gcloud compute start-iap-tunnel 'my vm' %p --listen-on-stdin --zone \"z\" \\ ünïcode"
     verb.join(settings, join_line(), proxy_command=proxy, check=False)
@@ -204,7 +208,7 @@ def test_a_proxy_command_is_given_time_and_comes_out_of_the_file_as_it_went_in(s
 
 
 @pytest.mark.parametrize("proxy", ["", " ", "a\nb", "a\x1bb"])
-def test_a_proxy_command_that_is_none_is_refused(settings: Settings, proxy: str) -> None:
+def test_a_proxy_command_that_is_none_is_refused(settings: LauncherSettings, proxy: str) -> None:
     verb.enroll(settings, name=None, check=False)
     with pytest.raises(UsageError, match="--proxy-command"):
         verb.join(settings, join_line(), proxy_command=proxy, check=False)
@@ -212,7 +216,7 @@ def test_a_proxy_command_that_is_none_is_refused(settings: Settings, proxy: str)
 
 
 @pytest.mark.parametrize("name", ["100%", "a$HOME", 'a"b', "a\\b"])
-def test_a_path_that_ssh_would_expand_is_refused(settings: Settings, tmp_path: Path, name: str) -> None:
+def test_a_path_that_ssh_would_expand_is_refused(settings: LauncherSettings, tmp_path: Path, name: str) -> None:
     odd = replace(settings, config_file=tmp_path / name / "config.toml")
     verb.enroll(odd, name=None, check=False)
     with pytest.raises(UsageError, match="plainer"):
@@ -220,7 +224,7 @@ def test_a_path_that_ssh_would_expand_is_refused(settings: Settings, tmp_path: P
     assert not odd.config_file.exists()
 
 
-def test_a_setting_in_the_environment_that_beats_the_file_is_pointed_out(settings: Settings) -> None:
+def test_a_setting_in_the_environment_that_beats_the_file_is_pointed_out(settings: LauncherSettings) -> None:
     verb.enroll(settings, name=None, check=False)
     old = replace(settings, environment={"RELAY_SSH_CMD": "gcloud compute ssh vm --", "RELAY_PORTS": "10000-10015"})
     (warning,) = verb.join(old, join_line(), proxy_command=None, check=False).warnings
@@ -228,7 +232,7 @@ def test_a_setting_in_the_environment_that_beats_the_file_is_pointed_out(setting
     assert verb.join(settings, join_line(), proxy_command=None, check=False).warnings == []
 
 
-def test_a_setting_of_the_service_that_beats_the_file_is_pointed_out(settings: Settings) -> None:
+def test_a_setting_of_the_service_that_beats_the_file_is_pointed_out(settings: LauncherSettings) -> None:
     verb.enroll(settings, name=None, check=False)
     settings.service_file.parent.mkdir(parents=True, exist_ok=True)
     settings.service_file.write_text(environment.written({"RELAY_SSH_CMD": 'ssh "me"@old', "PATH": "/bin"}))

@@ -26,13 +26,13 @@ from opencode_connected.state import InstanceState, StateDirectory
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 HERE, ELSEWHERE = socket.gethostname(), "another-container"
 
 
 @pytest.fixture
-def shared(tmp_path: Path, registry_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def shared(tmp_path: Path, registry_dir: Path, monkeypatch: pytest.MonkeyPatch) -> LauncherSettings:
     """Settings of this machine in a home that another one shares."""
     for place in ("XDG_STATE_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(place, str(tmp_path))
@@ -47,7 +47,7 @@ def dead() -> Owner:
 
 
 def _state(
-    shared: Settings, owner: Owner, number: int, hostname: str, mode: Literal["local", "relay"] = "local"
+    shared: LauncherSettings, owner: Owner, number: int, hostname: str, mode: Literal["local", "relay"] = "local"
 ) -> InstanceState:
     return InstanceState(
         instance_id=f"{number:032x}",
@@ -65,7 +65,7 @@ def _state(
     )
 
 
-def test_what_another_machine_wrote_into_a_home_that_it_shares_stays(shared: Settings, dead: Owner) -> None:
+def test_what_another_machine_wrote_into_a_home_that_it_shares_stays(shared: LauncherSettings, dead: Owner) -> None:
     states, registry = StateDirectory(shared.state_dir), Registry(shared.registry_dir)
     for number, hostname in enumerate((HERE, ELSEWHERE)):
         states.write(_state(shared, dead, number, hostname))
@@ -81,7 +81,9 @@ def test_what_another_machine_wrote_into_a_home_that_it_shares_stays(shared: Set
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"[" * 10_000])
-def test_what_does_not_say_which_machine_it_is_of_stays(shared: Settings, dead: Owner, content: bytes) -> None:
+def test_what_does_not_say_which_machine_it_is_of_stays(
+    shared: LauncherSettings, dead: Owner, content: bytes
+) -> None:
     registry = Registry(shared.registry_dir)
     registry.publish("a", content, dead)
 
@@ -90,7 +92,9 @@ def test_what_does_not_say_which_machine_it_is_of_stays(shared: Settings, dead: 
     assert registry.dead() == ["a"]
 
 
-def test_what_is_of_another_machine_is_judged_by_no_process_of_this_one(shared: Settings, dead: Owner) -> None:
+def test_what_is_of_another_machine_is_judged_by_no_process_of_this_one(
+    shared: LauncherSettings, dead: Owner
+) -> None:
     states, registry = StateDirectory(shared.state_dir), Registry(shared.registry_dir)
     for number, hostname in enumerate((HERE, ELSEWHERE)):
         states.write(_state(shared, dead, number, hostname))
@@ -112,7 +116,7 @@ def test_what_is_of_another_machine_is_judged_by_no_process_of_this_one(shared: 
     assert registry.dead() == [ELSEWHERE]
 
 
-def test_a_name_that_is_held_on_another_machine_is_not_taken(shared: Settings, dead: Owner) -> None:
+def test_a_name_that_is_held_on_another_machine_is_not_taken(shared: LauncherSettings, dead: Owner) -> None:
     registry = Registry(shared.registry_dir)
     me = Owner("9" * 32, os.getpid(), processes.start_of(os.getpid()))
     registry.publish("a", json.dumps({"name": "a", "hostname": ELSEWHERE}).encode(), dead)
@@ -122,7 +126,9 @@ def test_a_name_that_is_held_on_another_machine_is_not_taken(shared: Settings, d
     registry.claim("a", me)
 
 
-def test_a_name_at_the_relay_is_left_behind_only_by_a_launcher_of_this_machine(shared: Settings, dead: Owner) -> None:
+def test_a_name_at_the_relay_is_left_behind_only_by_a_launcher_of_this_machine(
+    shared: LauncherSettings, dead: Owner
+) -> None:
     me = Owner("9" * 32, os.getpid(), "", processes.since_of(os.getpid()))
     report = Report(shared, me, hostname=HERE, cwd="/", mode="relay", headless=True)
     states = StateDirectory(shared.state_dir)
@@ -136,7 +142,7 @@ def test_a_name_at_the_relay_is_left_behind_only_by_a_launcher_of_this_machine(s
 
 
 def test_the_lock_of_another_machine_is_named_and_not_broken(
-    shared: Settings, dead: Owner, monkeypatch: pytest.MonkeyPatch
+    shared: LauncherSettings, dead: Owner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry_module, "_LOCK_SECONDS", 0.1)
     registry = Registry(shared.registry_dir)

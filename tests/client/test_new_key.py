@@ -17,31 +17,31 @@ from opencode_connected.errors import LauncherError
 
 if TYPE_CHECKING:
     from client.launched import Machine
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 SAMPLE = Path(__file__).parents[2] / "playbooks" / "inventory" / "unmanaged.yml"
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LauncherSettings:
     """Settings of a user who has no configuration directory yet."""
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     return settings_module.load({})
 
 
-def new_key(settings: Settings, *, check: bool = False) -> verb.EnrollResult:
+def new_key(settings: LauncherSettings, *, check: bool = False) -> verb.EnrollResult:
     return verb.enroll(settings, name="laptop", check=check, new_key=True)
 
 
-def old_of(settings: Settings) -> Path:
+def old_of(settings: LauncherSettings) -> Path:
     return settings.key_file.with_name("relay_key.old")
 
 
-def files(settings: Settings) -> dict[str, bytes]:
+def files(settings: LauncherSettings) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in settings.key_file.parent.iterdir()}
 
 
-def test_a_new_key_takes_the_place_of_the_one_before_which_is_kept(settings: Settings) -> None:
+def test_a_new_key_takes_the_place_of_the_one_before_which_is_kept(settings: LauncherSettings) -> None:
     first = verb.enroll(settings, name="laptop", check=False)
     private = settings.key_file.read_bytes()
 
@@ -60,12 +60,12 @@ def test_a_new_key_takes_the_place_of_the_one_before_which_is_kept(settings: Set
     assert old_of(settings).read_bytes() != private, "only the last one is kept"
 
 
-def test_a_new_key_where_there_is_none_is_the_first_one(settings: Settings) -> None:
+def test_a_new_key_where_there_is_none_is_the_first_one(settings: LauncherSettings) -> None:
     assert new_key(settings).old_key_file is None
     assert set(files(settings)) == {"relay_key"}
 
 
-def test_a_check_replaces_nothing_and_tells_what_would_happen(settings: Settings) -> None:
+def test_a_check_replaces_nothing_and_tells_what_would_happen(settings: LauncherSettings) -> None:
     assert new_key(settings, check=True).changed
     assert not settings.key_file.parent.exists()
     verb.enroll(settings, name=None, check=False)
@@ -78,7 +78,7 @@ def test_a_check_replaces_nothing_and_tells_what_would_happen(settings: Settings
 
 @pytest.mark.parametrize("damage", ["text", "empty", "ecdsa", "locked", "link", "broken link"])
 def test_a_key_that_cannot_be_used_names_the_command_that_replaces_it(
-    settings: Settings, damage: str, tmp_path: Path
+    settings: LauncherSettings, damage: str, tmp_path: Path
 ) -> None:
     settings.key_file.parent.mkdir(parents=True)
     options = {"ecdsa": ("-t", "ecdsa", "-N", ""), "locked": ("-t", "ed25519", "-N", "secret")}
@@ -103,7 +103,7 @@ def test_a_key_that_cannot_be_used_names_the_command_that_replaces_it(
     assert settings.key_file.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_key_that_others_may_read_is_to_be_closed_to_them_and_not_replaced(settings: Settings) -> None:
+def test_a_key_that_others_may_read_is_to_be_closed_to_them_and_not_replaced(settings: LauncherSettings) -> None:
     verb.enroll(settings, name=None, check=False)
     settings.key_file.chmod(0o644)
     with pytest.raises(LauncherError, match=re.escape(f"run `chmod 600 {settings.key_file}`")) as caught:
@@ -114,7 +114,7 @@ def test_a_key_that_others_may_read_is_to_be_closed_to_them_and_not_replaced(set
     assert old_of(settings).stat().st_mode & 0o777 == 0o600, "one that is kept is closed to them too"
 
 
-def test_what_cannot_be_replaced_is_named_and_stays(settings: Settings) -> None:
+def test_what_cannot_be_replaced_is_named_and_stays(settings: LauncherSettings) -> None:
     settings.key_file.mkdir(parents=True)
     with pytest.raises(LauncherError, match=re.escape(f"{settings.key_file} cannot be made")):
         new_key(settings)

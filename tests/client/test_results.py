@@ -22,10 +22,10 @@ from opencode_connected.commands.status import StatusResult
 
 if TYPE_CHECKING:
     from client.launched import Machine
-    from opencode_connected.result import Result
+    from opencode_connected.result import CommandResult
 
 GOLDEN = Path(__file__).parent / "golden"
-RESULTS: dict[str, type[Result]] = {
+RESULTS: dict[str, type[CommandResult]] = {
     "status": StatusResult,
     "sessions": SessionsResult,
     "cleanup": CleanupResult,
@@ -38,7 +38,7 @@ WORDS = {"service": ("service", "status")}
 """How a verb is called that is more than one word."""
 
 
-def schema_of(result: type[Result]) -> str:
+def schema_of(result: type[CommandResult]) -> str:
     """Return the JSON Schema of what `--json` prints."""
     return json.dumps(result.model_json_schema(mode="serialization"), indent=2) + "\n"
 

@@ -12,10 +12,10 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from pydantic import ValidationError
 
 from client.guard.guarded import guarded
-from opencode_connected.guard.door import Door
+from opencode_connected.guard.door import GuardDoor
 from opencode_connected.guard.gate import DOCUMENT
 from opencode_connected.guard.policy import OpenedDirectory, Policy, Right
-from opencode_connected.guard.refusals import Refused
+from opencode_connected.guard.refusals import RequestRefused
 from opencode_connected.guard.upstream import Target
 from opencode_fleet.agents.guard import GUARD_PATH, GuardDocument
 from opencode_fleet.errors import Refused as NotClosed
@@ -81,10 +81,10 @@ def test_neither_schema_nor_server_takes_another_shape(field: str) -> None:
         GuardDocument.model_validate(wrong)
 
 
-def enters(door: Door, headers: Mapping[str, str]) -> bool:
+def enters(door: GuardDoor, headers: Mapping[str, str]) -> bool:
     try:
         door.check(CIMultiDictProxy(CIMultiDict({"host": "127.0.0.1", **headers})))
-    except Refused:
+    except RequestRefused:
         return False
     return True
 
@@ -94,7 +94,7 @@ def test_the_guard_lets_in_who_read_the_golden_key(tmp_path: Path) -> None:
     kept = tmp_path / ".laptop-api.key"
     kept.write_text(content)
     kept.chmod(0o600)
-    door = Door(("opencode", content.strip()))
+    door = GuardDoor(("opencode", content.strip()))
     assert enters(door, local_key_headers(tmp_path, "laptop-api"))
     assert not enters(door, {})
     kept.chmod(0o644)

@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 
 from opencode_common.registration import InvalidRegistration, parse_registration
 from opencode_common.text import clean
-from opencode_connected.registration import Registration as Written
+from opencode_connected.registration import OwnRegistration as Written
 from opencode_connected.registration import now_utc
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from mcp_types import CallToolRequestParams
 
-from opencode_gateway.audit import LINE_BYTES, MESSAGES_LINE_BYTES, AuditLog, Event
+from opencode_gateway.audit import LINE_BYTES, MESSAGES_LINE_BYTES, AuditEvent, AuditLog
 from opencode_gateway.calls.audited import AuditCalls, Caller
 from opencode_gateway.configuration import Audit
 from opencode_gateway.errors import ConfigError
@@ -27,7 +27,7 @@ NOW = 1_795_575_845.678
 NASTY = 'x"}\n{"event":"call"}\r\x00\x1b[2J\u2028 😀é\ud800'
 
 
-def written(event: Event, **audit: Any) -> str:
+def written(event: AuditEvent, **audit: Any) -> str:
     stream = io.StringIO()
     AuditLog(Audit(**audit), lambda: NOW, stream).write(event)
     return stream.getvalue()
@@ -115,11 +115,13 @@ async def test_messages_are_written_when_that_is_switched_on(tmp_path: Path) -> 
 
 
 def test_times_are_utc_with_milliseconds() -> None:
-    assert json.loads(written(Event(event="login", outcome="ok")))["time"] == "2026-11-25T03:04:05.678Z"
+    assert json.loads(written(AuditEvent(event="login", outcome="ok")))["time"] == "2026-11-25T03:04:05.678Z"
 
 
 def test_what_a_stranger_chooses_cannot_make_a_line_of_its_own() -> None:
-    line = written(Event(event="login", outcome="refused", login=NASTY, client_name=NASTY, details={"reason": NASTY}))
+    line = written(
+        AuditEvent(event="login", outcome="refused", login=NASTY, client_name=NASTY, details={"reason": NASTY})
+    )
 
     assert line.isascii()
     assert line.endswith("}\n")
@@ -138,7 +140,7 @@ def test_what_a_stranger_chooses_cannot_make_a_line_of_its_own() -> None:
 def test_every_line_is_bounded_and_can_be_read(values: list[str], body: str, messages: bool) -> None:
     login, client_id, client_name, tool, session = values
     details = {"tool": tool, "session": session, "arguments": body, "result": body, "duration_ms": 1}
-    event = Event(
+    event = AuditEvent(
         event="call", outcome="ok", login=login, client_id=client_id, client_name=client_name, details=details
     )
 
@@ -152,7 +154,7 @@ def test_a_file_is_rotated_and_old_ones_are_dropped(tmp_path: Path) -> None:
     file = tmp_path / "audit.log"
     log = AuditLog(Audit(file=file, max_bytes=100_000, keep=2))
     for number in range(3000):
-        log.write(Event(event="login", outcome="ok", details={"number": number}))
+        log.write(AuditEvent(event="login", outcome="ok", details={"number": number}))
     log.close()
 
     files = sorted(tmp_path.iterdir())
@@ -183,7 +185,7 @@ def test_a_log_that_cannot_be_written_is_not_usable_until_it_can_be_again() -> N
     log = AuditLog(Audit(), lambda: NOW, stream)
     assert log.usable()
 
-    log.write(Event(event="call", outcome="ok"))
+    log.write(AuditEvent(event="call", outcome="ok"))
     assert not log.usable()
 
     stream.full = False
@@ -209,7 +211,7 @@ def test_lists_stay_lists_and_are_cut_as_a_whole() -> None:
     log = AuditLog(Audit(), lambda: NOW, stream)
     short, long = ["observe", "drive"], ["x" * 100] * 10_000
 
-    log.write(Event(event="consent", outcome="allowed", details={"capabilities": short, "redirect_uris": long}))
+    log.write(AuditEvent(event="consent", outcome="allowed", details={"capabilities": short, "redirect_uris": long}))
 
     line = json.loads(stream.getvalue())
     assert line["capabilities"] == short
@@ -221,4 +223,4 @@ def test_lists_stay_lists_and_are_cut_as_a_whole() -> None:
 def test_what_a_proof_is_made_of_is_never_cut() -> None:
     proof = "p" * 4_000
     details = {"proof": proof, "why": "…" * 5_000}
-    assert json.loads(written(Event(event="decision", outcome="ok", details=details)))["proof"] == proof
+    assert json.loads(written(AuditEvent(event="decision", outcome="ok", details=details)))["proof"] == proof

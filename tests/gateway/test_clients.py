@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.oauth import clients
 from opencode_gateway.oauth.clients import clean_name
 from opencode_gateway.oauth.enrolment import close_window, list_clients, open_window, revoke_client
@@ -59,7 +59,7 @@ async def test_a_clock_that_is_set_back_does_not_leave_the_window_open(server: A
 
 @pytest.mark.parametrize("minutes", [0, -1, 61])
 def test_a_window_is_short(server: AuthorizationServer, minutes: int) -> None:
-    with pytest.raises(Refused, match="1 to 60"):
+    with pytest.raises(CommandRefused, match="1 to 60"):
         open_window(server.store, minutes=minutes, now=server.clock())
 
 
@@ -91,7 +91,7 @@ async def test_a_revoked_client_is_forgotten_with_its_sessions(server: Authoriza
     assert not await server.is_good(tokens["access_token"])
     assert (await server.refresh(client_id, tokens["refresh_token"])).json()["error"] == "invalid_client"
     assert await server.is_good(others["access_token"])
-    with pytest.raises(Refused, match="there is no client"):
+    with pytest.raises(CommandRefused, match="there is no client"):
         revoke_client(server.store, client_id)
 
 

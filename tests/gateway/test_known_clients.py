@@ -12,8 +12,8 @@ from pydantic import ValidationError
 
 from opencode_gateway.oauth.known_clients import (
     ENTRIES,
-    Entry,
     Known,
+    KnownClient,
     hosts_document,
     known_client,
     known_clients,
@@ -87,10 +87,10 @@ def test_the_page_names_each_client() -> None:
     ],
 )
 def test_an_entry_that_is_not_exact_is_refused(wrong: dict[str, object]) -> None:
-    assert Entry.model_validate({"title": "Chat", "source": "somewhere"}).title == "Chat"
+    assert KnownClient.model_validate({"title": "Chat", "source": "somewhere"}).title == "Chat"
 
     with pytest.raises(ValidationError):
-        Entry.model_validate({"title": "Chat", "source": "somewhere", **wrong})
+        KnownClient.model_validate({"title": "Chat", "source": "somewhere", **wrong})
 
 
 # Names

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.oauth import enrolment
 from support.gateway.authorization import AuthorizationServer, proof
 
@@ -167,7 +167,7 @@ async def test_nobody_grants_what_they_do_not_have(server: AuthorizationServer) 
     client_id = await server.registered()
     asked = await server.authorize(client_id, proof().challenge, scope="drive")
 
-    with pytest.raises(Refused, match="nothing can be granted"):
+    with pytest.raises(CommandRefused, match="nothing can be granted"):
         server.consent(asked.headers["location"])
 
 
@@ -177,5 +177,5 @@ async def test_nothing_is_granted_to_a_client_that_was_revoked_meanwhile(server:
     asked = await server.authorize(client_id, proof().challenge)
     enrolment.revoke_client(server.store, client_id)
 
-    with pytest.raises(Refused, match="no longer registered"):
+    with pytest.raises(CommandRefused, match="no longer registered"):
         server.consent(asked.headers["location"])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from opencode_gateway.audit import Event
+    from opencode_gateway.audit import AuditEvent
     from support.gateway.authorization import AuthorizationServer
 
 COOKIE = "__Host-session"
@@ -31,7 +31,7 @@ ASK = "/asks/a3"
 
 @pytest.fixture
 async def site(server: AuthorizationServer) -> AsyncIterator[Site]:
-    events: list[Event] = []
+    events: list[AuditEvent] = []
     with_pages(server, events)
     async with browser_of(server, events) as http:
         yield Site(server, http, events)

@@ -16,7 +16,7 @@ from opencode_gateway.calls.children import Child
 from opencode_gateway.calls.servers import Server
 from opencode_gateway.calls.source import OpenCodeSource
 from opencode_gateway.configuration import Audit
-from opencode_pages.parts import Decision, NotDecided, NotThere, Unavailable, Visitor
+from opencode_pages.parts import NotDecided, NotThere, PageDecision, Unavailable, Visitor
 from support.pages.fake_asks import DIGEST, ENTRY, Asks
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ANN = Visitor("ann", "ann", frozenset({"observe", "approve"}), "5e55")
-ONCE = Decision("a3", DIGEST, "once")
+ONCE = PageDecision("a3", DIGEST, "once")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -76,7 +76,7 @@ async def test_what_is_not_this_person_s_to_decide_so_reaches_nobody(
     asks: Asks,
     *,
     visitor: Visitor,
-    decision: Decision,
+    decision: PageDecision,
     changed: dict[str, object],
     why: str,
 ) -> None:
@@ -90,7 +90,7 @@ async def test_what_is_not_this_person_s_to_decide_so_reaches_nobody(
     "decision",
     [ONCE, replace(ONCE, answer="always", proof="a passkey's"), replace(ONCE, answer=["yes", "no"])],
 )
-async def test_what_is_theirs_reaches_the_server(source: OpenCodeSource, asks: Asks, decision: Decision) -> None:
+async def test_what_is_theirs_reaches_the_server(source: OpenCodeSource, asks: Asks, decision: PageDecision) -> None:
     asks.change(kind="question" if decision.word == "answer" else "permission")
     await source.decide(ANN, decision)
     [reply] = asks.replies()

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from opencode_gateway.audit import Event
+    from opencode_gateway.audit import AuditEvent
 
 
 @pytest.fixture
 async def site(server: AuthorizationServer) -> AsyncIterator[Site]:
-    events: list[Event] = []
+    events: list[AuditEvent] = []
     with_pages(server, events)
     async with browser_of(server, events) as http:
         yield Site(server, http, events)

@@ -25,7 +25,7 @@ from support.gateway.login_pages import EVIL, PASSWORD, Form, Site, browser_of, 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from opencode_gateway.audit import Event
+    from opencode_gateway.audit import AuditEvent
     from support.gateway.authorization import AuthorizationServer
 
 _BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
@@ -33,7 +33,7 @@ _BASE64 = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
 
 @pytest.fixture
 async def site(server: AuthorizationServer) -> AsyncIterator[Site]:
-    events: list[Event] = []
+    events: list[AuditEvent] = []
     with_pages(server, events)
     async with browser_of(server, events) as http:
         yield Site(server, http, events)

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from webauthn.helpers import decode_credential_public_key, decoded_public_key_to_cryptography
 
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.people.users import Users
 from opencode_gateway.sign_in import passkey_rows
 from opencode_gateway.sign_in.challenges import SECONDS, Challenges
@@ -105,7 +105,7 @@ async def test_a_device_is_asked_for_a_key_that_it_keeps_and_guards_and_for_no_s
 async def test_a_device_that_holds_one_already_adds_no_other_in_anybodys_name(site: Site) -> None:
     phone = await site.device()
     for login in ("ann", "bob"):
-        with pytest.raises(Refused, match="there already"):
+        with pytest.raises(CommandRefused, match="there already"):
             await site.add(phone, login)
 
 
@@ -114,10 +114,10 @@ async def test_there_are_at_most_ten_of_a_person(site: Site) -> None:
         await site.device()
     one, other = [FakeAuthenticator(PUBLIC_URL).make(site.passkeys.adding("ann", "session")) for _ in range(2)]
     await site.passkeys.add("ann", "session", "phone", one)
-    with pytest.raises(Refused, match="remove one first"):
+    with pytest.raises(CommandRefused, match="remove one first"):
         site.passkeys.adding("ann", "session")
     # Nor where another tab was faster.
-    with pytest.raises(Refused, match="remove one first"):
+    with pytest.raises(CommandRefused, match="remove one first"):
         await site.passkeys.add("ann", "session", "phone", other)
     await site.device("bob")
 
@@ -303,7 +303,7 @@ async def test_a_passkey_of_another_address_of_the_gateway_is_of_no_use(site: Si
     moved = Passkeys(site.store, site.users, "https://new.example.org")
     phone.origin = "https://new.example.org"
     assert moved.of("ann") == []
-    with pytest.raises(Refused, match="add one at /account first"):
+    with pytest.raises(CommandRefused, match="add one at /account first"):
         moved.deciding("ann", "session", ALWAYS)
     with pytest.raises(PasskeyRefused, match="of no use here"):
         await moved.log_in("browser", phone.sign(moved.logging_in("browser")))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AnyUrl, ValidationError
 
-from opencode_gateway.configuration import Clients
+from opencode_gateway.configuration import ClientSettings
 from opencode_gateway.oauth.enrolment import close_window, list_clients, open_window, revoke_client
 from opencode_gateway.oauth.known_clients import ENTRIES, known_client
 from opencode_gateway.oauth.redirects import Allowed, Rules, commanded, switch, switches
@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def rules(store: Store, **settings: Any) -> Allowed:
-    return Rules(Clients.model_validate(settings), store, lambda: 1000.0).now()
+    return Rules(ClientSettings.model_validate(settings), store, lambda: 1000.0).now()
 
 
 def enable(store: Store, name: str, *, enabled: bool = True) -> None:
@@ -124,7 +124,7 @@ def test_each_known_client_says_what_switches_it_on(store: Store) -> None:
     enable(store, "claude")
     enable(store, "cursor")
     enable(store, "librechat@b.example.org")
-    settings = Clients(known=("cursor", "librechat@a.example.org"))
+    settings = ClientSettings(known=("cursor", "librechat@a.example.org"))
 
     with store.transaction(write=False) as db:
         found = {str(one.known): one.sources for one in switches(settings, commanded(db))}

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from opencode_gateway.audit import Event
+    from opencode_gateway.audit import AuditEvent
 
 OAUTH_TEXT = re.compile(r"[ !#-\[\]-~]{1,500}")
 """What RFC 6749 lets `error_description` hold, and no more than a client shows."""
@@ -34,7 +34,7 @@ class World:
 
     def __init__(self, directory: Path) -> None:
         self.clock = Clock()
-        self.events: list[Event] = []
+        self.events: list[AuditEvent] = []
         self._path = directory / FILE_NAME
         self.again()
 

@@ -13,7 +13,7 @@ import pytest
 
 from opencode_gateway.audit import AuditLog
 from opencode_gateway.configuration import Audit
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.oauth import client_rows
 from opencode_gateway.oauth.enrolment import list_clients, revoke_client
 from opencode_gateway.oauth.registrations import shown_id
@@ -140,7 +140,7 @@ async def test_a_revoked_client_does_not_come_back_by_its_id(server: Authorizati
     revoke_client(server.store, shown_id(client_id))
 
     assert (await server.authorize(client_id, proof().challenge)).status_code == 400
-    with pytest.raises(Refused, match="no longer registered"):
+    with pytest.raises(CommandRefused, match="no longer registered"):
         server.consent(asked.headers["location"])
     assert list_clients(server.store) == []
 
@@ -165,7 +165,7 @@ async def test_a_client_that_nobody_has_granted_anything_to_is_revoked_by_its_ow
 
     assert revoke_client(server.store, client_id) == 0
 
-    with pytest.raises(Refused, match="no longer registered"):
+    with pytest.raises(CommandRefused, match="no longer registered"):
         server.consent(asked.headers["location"])
     assert (await server.authorize(client_id, proof().challenge)).status_code == 400
 
@@ -179,7 +179,7 @@ async def test_the_longest_id_is_whole_in_the_audit_log_and_a_part_of_it_revokes
     assert json.loads(written.getvalue())["client_id"] == client_id
 
     for part in (f"{client_id[:500]}\u2026", client_id[:-1], client_id[:600]):
-        with pytest.raises(Refused, match="there is no client"):
+        with pytest.raises(CommandRefused, match="there is no client"):
             revoke_client(server.store, part)
     assert server.provider.clients.known(client_id) is not None
 
@@ -213,5 +213,5 @@ async def test_there_is_a_most_of_clients_that_are_used(
 
     await server.refuses_to_register("clients revoke")
     asked = await server.authorize(ids[2], proof().challenge)
-    with pytest.raises(Refused, match="clients revoke"):
+    with pytest.raises(CommandRefused, match="clients revoke"):
         server.consent(asked.headers["location"])

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import pytest
 from argon2.profiles import CHEAPEST
 
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.oauth import renewals
 from opencode_gateway.oauth.enrolment import close_window, list_clients, revoke_client
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from opencode_gateway.audit import Event
+    from opencode_gateway.audit import AuditEvent
     from support.gateway.fake_documents import DocumentHost
 
 
@@ -33,7 +33,7 @@ async def server(tmp_path: Path, host: DocumentHost) -> AsyncIterator[Authorizat
     data_dir = tmp_path / "data"
     data_dir.mkdir()
     server = AuthorizationServer(data_dir, clients={"client_id_hosts": [host.netloc]})
-    events: list[Event] = []
+    events: list[AuditEvent] = []
     with_pages(server, events)
     server.users.add("ben", server.users.load()["ann"].password_hash, ["observe"])
     yield server
@@ -196,7 +196,7 @@ async def test_a_cookie_alone_lets_nobody_in_and_its_person_alone_completes_it(
     assert "clients allow" in shown.text
     assert 'name="decision"' not in shown.text
     # Nor does a form help that a page of another request has had.
-    with pytest.raises(Refused, match="whoever connected it before"):
+    with pytest.raises(CommandRefused, match="whoever connected it before"):
         server.consent(asked.headers["location"], login="ben", capabilities=["observe"])
     assert len(list_sessions(server.store)) == before
 
@@ -225,7 +225,9 @@ async def test_what_the_owner_took_back_needs_the_window(
     host.asked.clear()
 
     await assert_needs_a_window(browser, client_id)
-    with pytest.raises(Refused, match="no longer registered"):  # who was on the login page when it was taken back
+    with pytest.raises(
+        CommandRefused, match="no longer registered"
+    ):  # who was on the login page when it was taken back
         server.consent(asked.headers["location"])
 
     assert host.asked == []
@@ -238,7 +240,7 @@ async def test_a_person_who_may_no_longer_log_in_renews_nothing(
     server.users.set_disabled("ann", disabled=True)
     asked = await browser.asks(client_id)
 
-    with pytest.raises(Refused):
+    with pytest.raises(CommandRefused):
         server.consent(asked.headers["location"])
 
 

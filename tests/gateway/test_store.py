@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opencode_gateway.errors import Refused, StoreError
+from opencode_gateway.errors import CommandRefused, StoreError
 from opencode_gateway.oauth.enrolment import list_clients, opened_for
 from opencode_gateway.oauth.redirects import commanded
 from opencode_gateway.oauth.requests import signing_key
@@ -258,11 +258,11 @@ def test_a_backup_overwrites_nothing(store: Store, tmp_path: Path) -> None:
     target = tmp_path / "precious"
     target.write_text("precious")
 
-    with pytest.raises(Refused, match="is there already"):
+    with pytest.raises(CommandRefused, match="is there already"):
         store.backup(target)
 
     assert target.read_text() == "precious"
-    with pytest.raises(Refused, match="cannot be written"):
+    with pytest.raises(CommandRefused, match="cannot be written"):
         store.backup(tmp_path / "missing" / "copy")
 
 

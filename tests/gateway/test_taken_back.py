@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.oauth.enrolment import close_window, list_clients, open_window, revoke_client
 from opencode_gateway.oauth.known_clients import known_client
 from opencode_gateway.oauth.redirects import switch
@@ -67,7 +67,7 @@ async def test_a_client_that_nobody_has_consented_to_ends_with_the_window_that_i
     close(server)
 
     assert (await server.authorize(client_id, proof().challenge)).status_code == 400
-    with pytest.raises(Refused, match="connect it anew"):
+    with pytest.raises(CommandRefused, match="connect it anew"):
         server.consent(asked.headers["location"])
     assert list_clients(server.store) == []
 
@@ -96,7 +96,7 @@ async def test_a_request_of_a_document_ends_with_the_window_that_is_closed(
 
     close(documented)
 
-    with pytest.raises(Refused, match="connect it anew"):
+    with pytest.raises(CommandRefused, match="connect it anew"):
         documented.consent(asked.headers["location"])
 
 
@@ -134,7 +134,7 @@ async def test_a_window_is_no_longer_for_a_client_that_is_switched_off(server: A
 
     assert (await server.register(redirect_uris=[VSCODE])).status_code == 400
     assert (await server.authorize(client_id, proof().challenge, **OF_VSCODE)).status_code == 400
-    with pytest.raises(Refused, match="not an address that this relay allows any longer"):
+    with pytest.raises(CommandRefused, match="not an address that this relay allows any longer"):
         server.consent(asked.headers["location"])
 
 
@@ -194,6 +194,6 @@ async def test_a_request_of_a_document_that_is_revoked_meanwhile_brings_it_not_b
     asked = await documented.authorize(client_id, proof().challenge)
     revoke_client(documented.store, client_id)
 
-    with pytest.raises(Refused, match="connect it anew"):
+    with pytest.raises(CommandRefused, match="connect it anew"):
         documented.consent(asked.headers["location"])
     assert list_clients(documented.store) == []

@@ -9,7 +9,7 @@ import pytest
 
 from opencode_gateway import machine_tokens
 from opencode_gateway.authentication import build_auth
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.machine_tokens import MachineTokens
 from support.gateway.authorization import PUBLIC_URL, AuthorizationServer
 
@@ -61,7 +61,7 @@ async def test_a_revoked_token_is_no_good_at_once_and_its_name_is_free(
     assert await machines.verify_token(token) is None
     assert await machines.verify_token(other) is not None
     assert machine_tokens.add(server.store, "a", ["observe"], now=server.clock()) != token
-    with pytest.raises(Refused, match="there is no token"):
+    with pytest.raises(CommandRefused, match="there is no token"):
         machine_tokens.revoke(server.store, "c")
 
 
@@ -88,18 +88,18 @@ async def test_tokens_of_people_and_of_machines_are_taken_side_by_side(
 
 @pytest.mark.parametrize("name", ["", "A", "-a", "a b", "a" * 64, "../a", "ä"])
 def test_a_name_is_plain(server: AuthorizationServer, name: str) -> None:
-    with pytest.raises(Refused, match="name"):
+    with pytest.raises(CommandRefused, match="name"):
         machine_tokens.add(server.store, name, ["observe"], now=0.0)
 
 
 def test_a_token_needs_a_capability_a_free_name_and_a_future(server: AuthorizationServer) -> None:
     machine_tokens.add(server.store, "a", ["observe"], now=0.0)
 
-    with pytest.raises(Refused, match="--capability"):
+    with pytest.raises(CommandRefused, match="--capability"):
         machine_tokens.add(server.store, "b", [], now=0.0)
-    with pytest.raises(Refused, match="already"):
+    with pytest.raises(CommandRefused, match="already"):
         machine_tokens.add(server.store, "a", ["observe"], now=0.0)
-    with pytest.raises(Refused, match="over already"):
+    with pytest.raises(CommandRefused, match="over already"):
         machine_tokens.add(server.store, "b", ["observe"], now=10.0, expires_at=10.0)
 
 
@@ -107,7 +107,7 @@ def test_there_is_a_most(server: AuthorizationServer, monkeypatch: pytest.Monkey
     monkeypatch.setattr(machine_tokens, "MAX_TOKENS", 1)
     machine_tokens.add(server.store, "a", ["observe"], now=0.0)
 
-    with pytest.raises(Refused, match="revoke some"):
+    with pytest.raises(CommandRefused, match="revoke some"):
         machine_tokens.add(server.store, "b", ["observe"], now=0.0)
 
 

@@ -17,7 +17,7 @@ import pytest
 from argon2 import PasswordHasher, extract_parameters
 from argon2.profiles import CHEAPEST, RFC_9106_LOW_MEMORY
 
-from opencode_gateway.errors import ConfigError, Refused
+from opencode_gateway.errors import CommandRefused, ConfigError
 from opencode_gateway.people.users import Users, known_as
 from opencode_gateway.sign_in.one_time_codes import OneTimeCodes, app_uri, new_secret
 from opencode_gateway.sign_in.passwords import Busy, Passwords
@@ -77,7 +77,7 @@ def test_every_change_is_seen_by_a_service_that_has_the_file_loaded(users: Users
     "name", ["", "Ann", "ann smith", "-ann", "ann\n", "änn", "a" * 65, "ann/../bob", "<b>", "ann:1"]
 )
 def test_a_name_that_is_hard_to_type_or_to_show_is_refused(users: Users, name: str) -> None:
-    with pytest.raises(Refused, match="cannot be a user's name: take lower-case letters") as refused:
+    with pytest.raises(CommandRefused, match="cannot be a user's name: take lower-case letters") as refused:
         users.add(name, CHEAP_HASH, ALL)
     assert "\n" not in str(refused.value)
     assert not users.path.exists()
@@ -90,21 +90,21 @@ def test_a_phone_that_begins_words_with_a_capital_means_the_same_name() -> None:
 def test_a_command_says_what_is_not_possible_and_changes_nothing(users: Users) -> None:
     users.add("ann", CHEAP_HASH, ALL)
     before = users.path.read_bytes()
-    with pytest.raises(Refused, match="ann is a user already"):
+    with pytest.raises(CommandRefused, match="ann is a user already"):
         users.add("ann", CHEAP_HASH, ["observe"])
-    with pytest.raises(Refused, match="there is no user 'bob'"):
+    with pytest.raises(CommandRefused, match="there is no user 'bob'"):
         users.remove("bob")
-    with pytest.raises(Refused, match="there is no user 'bob'"):
+    with pytest.raises(CommandRefused, match="there is no user 'bob'"):
         users.set_disabled("bob", disabled=True)
-    with pytest.raises(Refused, match="capabilities"):
+    with pytest.raises(CommandRefused, match="capabilities"):
         users.set_capabilities("ann", [])
-    with pytest.raises(Refused, match="must be an argon2id hash") as refused:
+    with pytest.raises(CommandRefused, match="must be an argon2id hash") as refused:
         users.set_password("ann", "a plain password")
     assert "plain" not in str(refused.value)
-    with pytest.raises(Refused, match="must be base32"):
+    with pytest.raises(CommandRefused, match="must be base32"):
         users.set_totp("ann", "not base32 but long")
     assert users.path.read_bytes() == before
-    with pytest.raises(Refused, match="cannot be used: No such file"):
+    with pytest.raises(CommandRefused, match="cannot be used: No such file"):
         Users(users.path.parent / "missing" / "users.json").add("ann", CHEAP_HASH, ALL)
 
 
@@ -199,7 +199,7 @@ def test_a_hash_is_the_low_memory_profile_of_rfc_9106_with_a_salt_of_its_own() -
 
 @pytest.mark.parametrize("length", [0, 11, 1025])
 def test_a_password_that_is_too_short_or_too_long_cannot_be_set(length: int) -> None:
-    with pytest.raises(Refused, match=f"12 to 1024 characters, this one {length}") as refused:
+    with pytest.raises(CommandRefused, match=f"12 to 1024 characters, this one {length}") as refused:
         Passwords(CHEAPEST).hash("x" * length)
     assert "xxx" not in str(refused.value)
 

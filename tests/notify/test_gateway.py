@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from opencode_gateway import telling
 from opencode_gateway.cli import cli
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_notify.browsers import KEY_FILE
 from opencode_notify.notice import Receipt
 from opencode_notify.outlets.webhook import new_secret
@@ -184,7 +184,7 @@ async def test_status_says_how_far_a_message_came_and_which_outlet_is_off(ann: T
 
 def test_without_the_package_of_outlets_a_command_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(telling, "_OUTLETS", "opencode_notify.no_outlets")
-    with pytest.raises(Refused, match="this version has no outlets"):
+    with pytest.raises(CommandRefused, match="this version has no outlets"):
         telling.made_outlet({"name": "phone", "kind": "ntfy"})
 
 

@@ -11,7 +11,7 @@ import pytest
 from opencode_common.reveal import reveal
 from opencode_pages.answers import MAX_REASON, MAX_TEXT
 from opencode_pages.documents import Part
-from opencode_pages.parts import Decision, NotDecided, Unavailable
+from opencode_pages.parts import NotDecided, PageDecision, Unavailable
 from support.pages.fake_pages import DIGEST, EDIT, PERMISSION, QUESTION, FakePages
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ async def test_a_word_on_a_permission_is_bound_to_what_was_shown(
     pages: FakePages, http: httpx.AsyncClient, word: str
 ) -> None:
     answer = await decide(http, "a3", decision=word, reason="")
-    assert pages.source.decisions == [Decision("a3", DIGEST, word)]
+    assert pages.source.decisions == [PageDecision("a3", DIGEST, word)]
     assert answer.status_code == 303
     assert answer.headers["location"] == f"/inbox?decided={word}&ask=a3"
     assert "a3 was" in said(await http.get(answer.headers["location"]))
@@ -163,7 +163,7 @@ async def test_what_changed_since_is_shown_anew_and_not_decided(pages: FakePages
 async def test_what_changes_in_the_last_moment_is_not_decided_either(
     pages: FakePages, http: httpx.AsyncClient
 ) -> None:
-    def change(_decision: Decision) -> None:
+    def change(_decision: PageDecision) -> None:
         pages.source.put(PERMISSION.model_copy(update={"digest": "c" * 32}))
 
     pages.source.on_decide = change
@@ -178,7 +178,7 @@ async def test_what_changes_in_the_last_moment_is_not_decided_either(
 async def test_what_becomes_of_a_decision_otherwise_is_said(
     pages: FakePages, http: httpx.AsyncClient, error: Exception, status: int
 ) -> None:
-    def fail(_decision: Decision) -> None:
+    def fail(_decision: PageDecision) -> None:
         raise error
 
     pages.source.on_decide = fail

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from opencode_pages import inbox
-from opencode_pages.documents import Ended, Part, Running
+from opencode_pages.documents import Ended, Part, RunningSession
 from opencode_pages.streams import MAX_STREAMS
 from pages.conftest import PHONE
 from support.gateway.browser import CONTRASTS, DESKTOP, fits, screenshot
@@ -51,7 +51,7 @@ def test_all_pages_fit_and_can_be_read(
 ) -> None:
     source = world.pages.source
     source.running = (
-        Running(
+        RunningSession(
             instance="laptop", session="s14", title="Write the docs", since=SINCE, note="asked again: overloaded"
         ),
     )

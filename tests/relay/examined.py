@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opencode_relay.doctor.relay import Gateway, Relay
+from opencode_relay.doctor.relay import ExaminedGateway, ExaminedRelay
 from opencode_relay.settings import load_settings
 
 if TYPE_CHECKING:
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from relay.provisioned import ProvisionedRelay
 
 
-def looked_at(relay: ProvisionedRelay, gateway: Gateway | None = None) -> Relay:
-    return Relay(
+def looked_at(relay: ProvisionedRelay, gateway: ExaminedGateway | None = None) -> ExaminedRelay:
+    return ExaminedRelay(
         relay.etc,
         load_settings(relay.etc),
         gateway,

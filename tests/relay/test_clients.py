@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from opencode_relay.clients import Clients, parse_wanted
+from opencode_relay.clients import EnrolledMachines, parse_wanted
 from opencode_relay.errors import ConfigError, EnrolmentError
 from opencode_relay.keys import PublicKey, parse_key
-from opencode_relay.settings import Settings
+from opencode_relay.settings import RelaySettings
 
 NOW = "2026-11-24T16:00:00Z"
 
 
-def settings(port_range: str = "10000-19999", block_size: int = 16) -> Settings:
-    return Settings.model_validate_json(
+def settings(port_range: str = "10000-19999", block_size: int = 16) -> RelaySettings:
+    return RelaySettings.model_validate_json(
         json.dumps(
             {
                 "portRange": port_range,
@@ -37,12 +37,14 @@ def key(seed: str) -> PublicKey:
     return parse_key(f"ssh-ed25519 {base64.b64encode(b''.join(len(f).to_bytes(4) + f for f in fields)).decode()}")
 
 
-def enrolled(*names: str, state: Clients | None = None, under: Settings | None = None) -> Clients:
+def enrolled(
+    *names: str, state: EnrolledMachines | None = None, under: RelaySettings | None = None
+) -> EnrolledMachines:
     under = under or settings()
-    return (state or Clients.none_yet(under)).with_clients([(name, key(name)) for name in names], under)
+    return (state or EnrolledMachines.none_yet(under)).with_clients([(name, key(name)) for name in names], under)
 
 
-def blocks(state: Clients) -> dict[str, int]:
+def blocks(state: EnrolledMachines) -> dict[str, int]:
     return {client.name: client.first for client in state.clients}
 
 
@@ -78,13 +80,13 @@ def test_more_clients_than_blocks_are_refused_with_the_remedy() -> None:
 
 def test_the_state_survives_its_file() -> None:
     state = enrolled("laptop", "desktop").without("desktop", at=NOW)
-    assert Clients.parse(state.to_json(), "clients.json") == state
+    assert EnrolledMachines.parse(state.to_json(), "clients.json") == state
 
 
 def test_a_comment_that_somebody_put_behind_a_key_does_no_harm() -> None:
     state = enrolled("laptop")
     edited = state.to_json().replace(state.clients[0].key.encode(), state.clients[0].key.encode() + b" ann@laptop")
-    assert Clients.parse(edited, "clients.json") == state
+    assert EnrolledMachines.parse(edited, "clients.json") == state
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_a_comment_that_somebody_put_behind_a_key_does_no_harm() -> None:
 )
 def test_a_damaged_state_file_is_named(content: bytes) -> None:
     with pytest.raises(ConfigError, match=r"clients\.json is damaged"):
-        Clients.parse(content, "clients.json")
+        EnrolledMachines.parse(content, "clients.json")
 
 
 @pytest.mark.parametrize(
@@ -109,7 +111,7 @@ def test_a_damaged_state_file_is_named(content: bytes) -> None:
         (settings("10000-10020"), "ports of desktop lie beyond"),
     ],
 )
-def test_settings_under_which_a_block_would_move_are_refused(changed: Settings, why: str) -> None:
+def test_settings_under_which_a_block_would_move_are_refused(changed: RelaySettings, why: str) -> None:
     with pytest.raises(ConfigError, match=why):
         enrolled("laptop", "desktop", state=enrolled("laptop", "desktop"), under=changed)
 
@@ -153,7 +155,7 @@ def test_a_name_that_begins_like_another_is_refused_in_a_sentence() -> None:
 
 def test_two_clients_with_one_key_are_refused() -> None:
     with pytest.raises(EnrolmentError, match="desktop and laptop have the same key"):
-        Clients.none_yet(settings()).with_clients([("desktop", key("x")), ("laptop", key("x"))], settings())
+        EnrolledMachines.none_yet(settings()).with_clients([("desktop", key("x")), ("laptop", key("x"))], settings())
 
 
 def test_a_revoked_key_is_refused_under_any_name_until_it_is_allowed_again() -> None:
@@ -225,7 +227,7 @@ NAMES = [f"{letter}{number}" for letter in "abc" for number in range(4)]
 @given(st.lists(st.lists(st.sampled_from(NAMES), unique=True), max_size=12))
 def test_whoever_comes_and_goes_blocks_are_disjoint_and_nobody_who_stays_moves(changes: list[list[str]]) -> None:
     under = settings(f"10000-{10000 + 4 * len(NAMES) - 1}", 4)
-    state = Clients.none_yet(under)
+    state = EnrolledMachines.none_yet(under)
     for names in changes:
         before = blocks(state)
         state = enrolled(*names, state=state, under=under)

@@ -18,7 +18,7 @@ import pytest
 from opencode_common.finding import Finding, is_sound, ok, to_json, to_text
 from opencode_relay.doctor import firewall, inside, machine, ssh
 from opencode_relay.doctor.examination import examine
-from opencode_relay.doctor.relay import Gateway, Relay
+from opencode_relay.doctor.relay import ExaminedGateway, ExaminedRelay
 from relay.examined import looked_at, one
 from relay.raw_client import RawClient
 from support.hosts.fake_firewalls import fake_firewalld, fake_ufw
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from relay.provisioned import ProvisionedRelay
     from support.opencodes.fake_health import FakeHealth
 
-SITE = Gateway("https://relay.example.org", "127.0.0.1:8790", has_site=True)
+SITE = ExaminedGateway("https://relay.example.org", "127.0.0.1:8790", has_site=True)
 
 
 # ---- the whole
@@ -55,11 +55,11 @@ def test_the_command_says_a_line_a_part_and_leaves_out_a_gateway_that_is_not_the
 def test_a_check_that_hangs_or_breaks_keeps_nothing_else_from_being_said(relay: ProvisionedRelay) -> None:
     never = threading.Event()
 
-    def hangs(_: Relay) -> list[Finding]:
+    def hangs(_: ExaminedRelay) -> list[Finding]:
         never.wait()
         return []
 
-    def breaks(_: Relay) -> list[Finding]:
+    def breaks(_: ExaminedRelay) -> list[Finding]:
         raise ValueError("of all things")
 
     checks = {"hung": hangs, "broken": breaks, "well": lambda _: [ok("well", "it is")]}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_relay.doctor import web
-from opencode_relay.doctor.relay import Gateway
+from opencode_relay.doctor.relay import ExaminedGateway
 from opencode_relay.errors import ConfigError
 from relay.examined import looked_at, one
 from support.chat.fake_dripping import FakeDripping
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from relay.provisioned import ProvisionedRelay
 
-SITE = Gateway("https://relay.example.org", "127.0.0.1:8790", has_site=True)
+SITE = ExaminedGateway("https://relay.example.org", "127.0.0.1:8790", has_site=True)
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,9 @@ def public(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PublicGateway]:
         yield gateway
 
 
-def front(public: PublicGateway, **changes: object) -> Gateway:
+def front(public: PublicGateway, **changes: object) -> ExaminedGateway:
     authority = public.caddy.authority
-    gateway = Gateway(public.front_url, f"127.0.0.1:{public.port}", has_site=False, authority=authority)
+    gateway = ExaminedGateway(public.front_url, f"127.0.0.1:{public.port}", has_site=False, authority=authority)
     return replace(gateway, **changes)  # type: ignore[arg-type] # a test's own words
 
 
@@ -173,16 +173,16 @@ def test_a_certificate_that_was_not_renewed_is_named_whatever_its_whole_life() -
 
 def test_what_there_is_to_look_at_is_read_from_what_the_roles_write(tmp_path: Path) -> None:
     settings, site = tmp_path / "gateway.json", tmp_path / "gateway.caddy"
-    assert Gateway.read(settings, site) is None
+    assert ExaminedGateway.read(settings, site) is None
     settings.write_text('{"public_url": "https://relay.example.org", "listen": "127.0.0.1:8791", "audit": {}}')
-    gateway = Gateway.read(settings, site)
-    assert gateway == Gateway("https://relay.example.org", "127.0.0.1:8791", has_site=False)
+    gateway = ExaminedGateway.read(settings, site)
+    assert gateway == ExaminedGateway("https://relay.example.org", "127.0.0.1:8791", has_site=False)
     assert gateway is not None
     assert (gateway.host, gateway.port) == ("relay.example.org", 443)
     site.write_text("relay.example.org {\n\ttls internal\n}\n")
-    gateway = Gateway.read(settings, site)
+    gateway = ExaminedGateway.read(settings, site)
     assert gateway is not None
     assert (gateway.has_site, gateway.authority is not None) == (True, True)
     settings.write_text("[]")
     with pytest.raises(ConfigError, match="is damaged: run the playbook"):
-        Gateway.read(settings, site)
+        ExaminedGateway.read(settings, site)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from opencode_connected.line.command import LineSettings
 from opencode_connected.line.keeper import LineKeeper
-from opencode_connected.registration import Registration
+from opencode_connected.registration import OwnRegistration
 from relay.raw_client import ID, OTHER_ID
 from support.waiting import eventually, eventually_async
 
@@ -33,8 +33,8 @@ async def line(
         await keeper.close()
 
 
-def registration(opencode: FakeHealth) -> Registration:
-    return Registration(
+def registration(opencode: FakeHealth) -> OwnRegistration:
+    return OwnRegistration(
         name="api",
         hostname="ann",
         port=opencode.port,

@@ -7,7 +7,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from opencode_relay.limits import ClientLog
-from opencode_relay.processes import Connection, connections, without_session
+from opencode_relay.processes import SshConnection, connections, without_session
 from opencode_relay.reaper import Reaper
 from relay.raw_client import RawClient, hello
 from support.ports import is_open
@@ -48,7 +48,7 @@ def test_only_connections_without_a_session_are_ended_and_only_when_they_had_tim
     try:
         with RawClient(relay, "laptop", "-N", forward=relay.ports_of("laptop")[0], to=1) as bare:
             (pid,) = eventually(lambda: without_session(relay.tunnel_uid), "a connection without a session")
-            assert Connection.open(pid, relay.tunnel_uid + 1) is None
+            assert SshConnection.open(pid, relay.tunnel_uid + 1) is None
             reaper = Reaper(relay.tunnel_uid, ClientLog())
             reaper.sweep({pid}, now=0.0)  # a session: of no concern
             reaper.sweep(set(), now=100.0)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from opencode_common.registration import parse_registration
 from opencode_relay.limits import ClientLog
 from opencode_relay.protocol import Refusal
-from opencode_relay.registrar import Entry, Registrar, validated
+from opencode_relay.registrar import Registrar, RegistrarEntry, validated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +38,7 @@ def registrar(tmp_path: Path, notes: list[Callable[[], None]]) -> Registrar:
 
 def register(
     registrar: Registrar, name: str = "laptop-api", *, instance_id: str = ID, port: int = 10001
-) -> tuple[Entry, list[Entry]]:
+) -> tuple[RegistrarEntry, list[RegistrarEntry]]:
     return registrar.register("laptop", instance_id, validated("laptop", {**PLAIN, "name": name, "port": port}))
 
 

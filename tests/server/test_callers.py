@@ -12,7 +12,7 @@ from mcp_types import CallToolResult, TextContent
 
 from opencode_fleet.agent import Capability
 from opencode_fleet.drive import Driver
-from opencode_fleet.settings import Settings
+from opencode_fleet.settings import ServerSettings
 from opencode_mcp import server
 from opencode_mcp.caller import KEY, NOBODY, Caller, account, caller_of
 from opencode_mcp.face import Face
@@ -97,7 +97,7 @@ async def test_the_server_believes_what_a_call_says_only_as_it_was_started(
     monkeypatch: pytest.MonkeyPatch, *, told: bool
 ) -> None:
     monkeypatch.setattr(server, "TOOLS", (Tool(whoami, "Who I am"),))
-    served = server.build_server(Settings(callers_told=told), FakeTransport(), "1.0")
+    served = server.build_server(ServerSettings(callers_told=told), FakeTransport(), "1.0")
     meta = cast("RequestParamsMeta", {KEY: {"login": "ben", "may": ["observe"]}})
 
     async with Client(served) as client:

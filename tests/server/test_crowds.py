@@ -14,7 +14,7 @@ from opencode_fleet import fleet as fleet_module
 from opencode_fleet.agent import Capability
 from opencode_fleet.drive import Driver
 from opencode_fleet.fleet import Fleet
-from opencode_fleet.settings import Settings
+from opencode_fleet.settings import ServerSettings
 from opencode_fleet.transports.local_relay import LocalRelay
 from opencode_mcp.views.instances import MAX_LISTING, MAX_ROWS
 from support.chat.mcp_client import relay_client
@@ -47,7 +47,7 @@ def port(registry_dir: Path, fakes: FakeFleet) -> int:
 
 @asynccontextmanager
 async def running_fleet(directory: Path) -> AsyncIterator[Fleet]:
-    settings = Settings(registry_dir=directory, discovery_interval=3600, health_timeout=5)
+    settings = ServerSettings(registry_dir=directory, discovery_interval=3600, health_timeout=5)
     async with Fleet(LocalRelay.from_settings(settings), settings).running() as fleet:
         yield fleet
 

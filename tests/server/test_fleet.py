@@ -11,7 +11,7 @@ import pytest
 from opencode_fleet import fleet as fleet_module
 from opencode_fleet.errors import NoSuchInstance
 from opencode_fleet.fleet import Fleet
-from opencode_fleet.settings import Settings
+from opencode_fleet.settings import ServerSettings
 from opencode_fleet.transports.local_relay import LocalRelay
 from support.chat.mcp_client import relay_client
 from support.fleet.registry import register, registration
@@ -197,7 +197,7 @@ async def test_a_directory_that_may_not_be_read_is_said_with_whom_to_run_as(
 
 @asynccontextmanager
 async def running_fleet(directory: Path) -> AsyncIterator[Fleet]:
-    settings = Settings(registry_dir=directory, discovery_interval=3600, health_timeout=1)
+    settings = ServerSettings(registry_dir=directory, discovery_interval=3600, health_timeout=1)
     async with Fleet(LocalRelay.from_settings(settings), settings).running() as fleet:
         yield fleet
 

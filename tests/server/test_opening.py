@@ -16,7 +16,7 @@ from opencode_fleet.events import StatusChanged
 from opencode_fleet.fleet import Fleet
 from opencode_fleet.model import Status
 from opencode_fleet.opening import Opener
-from opencode_fleet.settings import Settings
+from opencode_fleet.settings import ServerSettings
 from opencode_mcp.face import Face
 from opencode_mcp.tools.control import control
 from support.fleet.fake_relay import structured, text_of
@@ -76,7 +76,7 @@ async def test_an_enrolled_machine_is_not_what_it_calls_itself() -> None:
     agent = an_agent()
     found = FakeAgents(desk_work=agent)
     transport = FakeTransport()
-    async with Fleet(transport, Settings(health_timeout=5), found.find).running() as fleet:
+    async with Fleet(transport, ServerSettings(health_timeout=5), found.find).running() as fleet:
         transport.announce("desk-work", "http://127.0.0.1:9", directory="/home/ann", client="desk")
         await fleet.find_live("desk-work")
         opener = Opener(fleet)

@@ -15,7 +15,7 @@ from opencode_mcp.face import Face
 from opencode_mcp.page.door import MAX_FORM_BYTES, LocalDoor
 from opencode_mcp.page.serving import application
 from opencode_mcp.page.source import FaceSource
-from opencode_pages.parts import Decision, NotDecided, NotThere, Unavailable, Visitor
+from opencode_pages.parts import NotDecided, NotThere, PageDecision, Unavailable, Visitor
 from support.fleet.notes import Notes
 from support.opencodes.fake_agent import FakeAgent, fake_fleet
 
@@ -172,11 +172,11 @@ async def test_what_may_have_been_taken_is_not_called_refused(
             with pytest.raises(NotThere):
                 await source.ask(ANN, unknown)
             with pytest.raises(NotDecided):
-                await source.decide(ANN, Decision(unknown, digest, "once"))
+                await source.decide(ANN, PageDecision(unknown, digest, "once"))
 
         async def fails(*_arguments: object) -> None:
             raise error
 
         monkeypatch.setattr(pages.agent, "reply", fails)  # breaks only at the last step
         with pytest.raises(raised):
-            await source.decide(ANN, Decision(handle, digest, "once"))
+            await source.decide(ANN, PageDecision(handle, digest, "once"))

@@ -11,7 +11,7 @@ import pytest
 from opencode_fleet import cuts as cuts_module
 from opencode_fleet import recorder as recorder_module
 from opencode_fleet.agent import Capability
-from opencode_fleet.errors import Forbidden, NotFound, RelayError, Unreachable, Unresponsive
+from opencode_fleet.errors import FleetError, Forbidden, NotFound, Unreachable, Unresponsive
 from opencode_fleet.events import AnswerChanged, AskOpened, StatusChanged, TurnFailed, TurnStopped
 from opencode_fleet.model import Permission, Status
 from opencode_journal.entries import (
@@ -134,7 +134,7 @@ async def test_a_decision_that_was_not_taken_is_not_called_ours(
             raise error
 
         agent.reply = failing  # type: ignore[method-assign]
-        with pytest.raises(RelayError):
+        with pytest.raises(FleetError):
             await relay.face.driver.reply(instance, ask.id, "once", Notes().take, seen)
         assert isinstance(ask, Permission)
         await really(ask, "once", None)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from opencode_fleet.errors import SettingsError
-from opencode_fleet.settings import Settings, load_settings
+from opencode_fleet.settings import ServerSettings, load_settings
 
 TRANSPORTS = {"local-relay": None, "other": None}
 NO_RELAY = Path("/nonexistent/relay.json")
@@ -33,7 +33,7 @@ def relay_json(tmp_path: Path) -> Path:
 
 
 def test_without_any_variable_the_documented_defaults_hold() -> None:
-    assert load_settings({}, TRANSPORTS, NO_RELAY) == Settings(
+    assert load_settings({}, TRANSPORTS, NO_RELAY) == ServerSettings(
         registry_dir=Path("/tmp/opencode-relay"),
         discovery_interval=30.0,
         health_timeout=3.0,
@@ -45,7 +45,7 @@ def test_without_any_variable_the_documented_defaults_hold() -> None:
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
-    assert load_settings({"SEND_TIMEOUT_MS": "", "TRANSPORT": " "}, TRANSPORTS, NO_RELAY) == Settings()
+    assert load_settings({"SEND_TIMEOUT_MS": "", "TRANSPORT": " "}, TRANSPORTS, NO_RELAY) == ServerSettings()
 
 
 def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +67,7 @@ def test_every_variable_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         "RELAY_UPLOADS_DIR": "/var/lib/opencode-gateway/uploads",
         "RELAY_UPLOADS_URL": "https://relay.example.org/upload/",
     }
-    assert load_settings(environment, TRANSPORTS, NO_RELAY) == Settings(
+    assert load_settings(environment, TRANSPORTS, NO_RELAY) == ServerSettings(
         registry_dir=tmp_path / "registry",
         discovery_interval=0.1,
         health_timeout=60.0,
@@ -178,11 +178,11 @@ def test_credentials_that_cannot_be_read_are_refused_at_the_start(
 
 def test_on_a_provisioned_relay_its_directory_and_ports_are_the_defaults(relay_json: Path) -> None:
     settings = load_settings({"RELAY_REGISTRY_DIR": " "}, TRANSPORTS, relay_json)
-    assert settings == Settings(registry_dir=Path("/var/lib/opencode-relay"), ports=range(10_000, 20_000))
+    assert settings == ServerSettings(registry_dir=Path("/var/lib/opencode-relay"), ports=range(10_000, 20_000))
 
 
 def test_a_relay_that_has_no_state_directory_leaves_the_user_s(relay_json: Path) -> None:
-    assert load_settings({"HOME": "/home/me"}, TRANSPORTS, relay_json) == Settings(
+    assert load_settings({"HOME": "/home/me"}, TRANSPORTS, relay_json) == ServerSettings(
         registry_dir=Path("/var/lib/opencode-relay"),
         ports=range(10_000, 20_000),
         state_dir=Path(USER, "registry-1f8fdacafd80"),
@@ -199,8 +199,8 @@ def test_a_relay_that_has_a_state_directory_gives_it_to_all_copies_of_its_server
 
 def test_on_a_provisioned_relay_the_environment_wins(relay_json: Path) -> None:
     own_ports = load_settings({"RELAY_PORT_RANGE": "2000-3000"}, TRANSPORTS, relay_json)
-    assert own_ports == Settings(registry_dir=Path("/var/lib/opencode-relay"), ports=range(2000, 3001))
-    assert load_settings({"RELAY_REGISTRY_DIR": "/own"}, TRANSPORTS, relay_json) == Settings(
+    assert own_ports == ServerSettings(registry_dir=Path("/var/lib/opencode-relay"), ports=range(2000, 3001))
+    assert load_settings({"RELAY_REGISTRY_DIR": "/own"}, TRANSPORTS, relay_json) == ServerSettings(
         registry_dir=Path("/own")
     )
 

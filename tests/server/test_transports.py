@@ -9,7 +9,7 @@ import pytest
 
 from opencode_fleet.errors import NoSuchInstance
 from opencode_fleet.fleet import Fleet
-from opencode_fleet.settings import Settings, load_settings
+from opencode_fleet.settings import ServerSettings, load_settings
 from opencode_fleet.transports import TRANSPORTS
 from opencode_fleet.transports.base import Transport
 from opencode_fleet.transports.local_relay import LocalRelay
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def a_fleet() -> AsyncIterator[tuple[Fleet, FakeTransport]]:
     transport = FakeTransport()
-    async with Fleet(transport, Settings(health_timeout=1)).running() as fleet:
+    async with Fleet(transport, ServerSettings(health_timeout=1)).running() as fleet:
         yield fleet, transport
 
 

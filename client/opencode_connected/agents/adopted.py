@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
     from pathlib import Path
 
-    from opencode_connected.agents.door import Door
+    from opencode_connected.agents.door import AgentDoor
     from opencode_connected.presence import Presence
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 _REQUEST_SECONDS = 5.0
 _LOOK_SECONDS = 1.0
@@ -41,7 +41,12 @@ _PORT = re.compile(r"\d{1,5}")
 
 
 def attach(
-    settings: Settings, target: str, say: Callable[[str], None], *, password_file: Path | None, local: bool = False
+    settings: LauncherSettings,
+    target: str,
+    say: Callable[[str], None],
+    *,
+    password_file: Path | None,
+    local: bool = False,
 ) -> int:
     """Make the server at `target`, a URL of this machine or a port, reachable until it is gone or a signal comes.
 
@@ -72,7 +77,7 @@ class AdoptedRun(Run):
 
     def __init__(
         self,
-        settings: Settings,
+        settings: LauncherSettings,
         endpoint: Endpoint,
         listener: OwnListener,
         found: Installed,
@@ -109,9 +114,9 @@ class AdoptedRun(Run):
         visible.result()  # raises why it cannot be made visible
         raise AssertionError("it is visible until it is cancelled")
 
-    async def _make_visible(self, presence: Presence, door: Door) -> None:
+    async def _make_visible(self, presence: Presence, door: AgentDoor) -> None:
         from opencode_connected.agents.single import Watched  # noqa: PLC0415 - not before it is known to be there
-        from opencode_connected.registration import Registration, now_utc  # noqa: PLC0415
+        from opencode_connected.registration import OwnRegistration, now_utc  # noqa: PLC0415
 
         port = self._endpoint.port
         self._report.opencode(None, port)
@@ -119,7 +124,7 @@ class AdoptedRun(Run):
         guard_port = await door.open(server, server.policy, self._log)
         server.answers(self._installed.version, self._cwd, self._wanted.name)
         await presence.prepare()
-        wanted = Registration(
+        wanted = OwnRegistration(
             name=self._wanted.name,
             hostname=self._hostname,
             port=guard_port or port,

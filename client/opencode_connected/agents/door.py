@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from opencode_connected.guard.policy import Policy
     from opencode_connected.guard.server import Guard
     from opencode_connected.guard.upstream import Upstream
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 KEY_USER = "opencode"
 _OWN_PLACE = "opencode-relay-"
@@ -27,11 +27,11 @@ _MAX_SOCKET_BYTES = 100
 """Of its path: Linux allows 107, macOS 103."""
 
 
-class Door:
+class AgentDoor:
     """Where the guard of one run is reached. Made without effort: a person waits for OpenCode."""
 
     def __init__(
-        self, settings: Settings, *, use_relay: bool, instance_id: str, password: tuple[str, str] | None
+        self, settings: LauncherSettings, *, use_relay: bool, instance_id: str, password: tuple[str, str] | None
     ) -> None:
         """`password`: user and password that the person set for OpenCode; the guard then asks for these."""
         self._password = password
@@ -83,7 +83,7 @@ class Door:
             self._guard = None
 
 
-def _socket(settings: Settings, instance_id: str) -> Path:
+def _socket(settings: LauncherSettings, instance_id: str) -> Path:
     """Return a path in a directory that is this user's alone, short enough for a socket."""
     name = f"{instance_id[:16]}.sock"
     runtime = settings.environment.get("XDG_RUNTIME_DIR", "")

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 _TRY_SECONDS = 0.25
 
 
-def line_key(settings: Settings, *, use_relay: bool) -> str:
+def line_key(settings: LauncherSettings, *, use_relay: bool) -> str:
     """Return what tells this line from others of the user: where it is registered. 16 hex digits."""
     # An enrolled machine has one relay, whose address may change while launchers run.
     relay = str(settings.key_file) if settings.is_enrolled else settings.relay_ssh_cmd

@@ -11,7 +11,7 @@ from opencode_connected.openings import Openings
 from opencode_connected.state import StateDirectory
 
 if TYPE_CHECKING:
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
     from opencode_connected.state import InstanceState
 
 _LOOKS_PER_CHECK = 30
@@ -21,7 +21,7 @@ _LOOKS_PER_CHECK = 30
 class Opened:
     """The launchers that share the line `key`, as their state files have them, and what was opened from afar."""
 
-    def __init__(self, settings: Settings, key: str) -> None:
+    def __init__(self, settings: LauncherSettings, key: str) -> None:
         self._rights = settings.rights
         self._roots = settings.directories
         self._directory = StateDirectory(settings.state_dir)

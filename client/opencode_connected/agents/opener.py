@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from opencode_connected import names
 from opencode_connected.guard.policy import real_path
-from opencode_connected.guard.refusals import Refused
+from opencode_connected.guard.refusals import RequestRefused
 from opencode_connected.openings import Opening, Openings
 from opencode_connected.state import StateDirectory, now
 from opencode_connected.text import printable
@@ -90,11 +90,13 @@ class Opener:
         real = self._real(given)
         # First of all: what lies elsewhere must not tell by another answer whether it is there.
         if real is None or not _is_below(real, below):
-            raise Refused(_KIND, f"{_quoted(given)} may not be opened from afar: {_listed(below)}")
+            raise RequestRefused(_KIND, f"{_quoted(given)} may not be opened from afar: {_listed(below)}")
         if not real.isprintable():
-            raise Refused(_KIND, "the name of that directory has characters that cannot be shown: rename it there")
+            raise RequestRefused(
+                _KIND, "the name of that directory has characters that cannot be shown: rename it there"
+            )
         if not _is_own_directory(real):
-            raise Refused(
+            raise RequestRefused(
                 _KIND,
                 f"{_quoted(given)} is no directory of that laptop's user, or is not there: see how it is written, or "
                 "have it made there",
@@ -109,7 +111,7 @@ class Opener:
             taken = {name for _, name in known}
             name = next((name for name in names.candidates(self._name_of(real)) if name not in taken), None)
             if name is None:
-                raise Refused(_KIND, "too many directories of that name are open there: close one")
+                raise RequestRefused(_KIND, "too many directories of that name are open there: close one")
             self._keep([*openings, Opening(directory=real, name=name, opened_at=now())])
         self._log(f"opened from afar: {printable(real)}, as {name!r}")
         return {"directory": real, "name": name, "opened": True}
@@ -121,7 +123,7 @@ class Opener:
             wanted = {given, given.rstrip("/"), self._real(given)}
             gone = [each for each in openings if each.directory in wanted]
             if not gone:
-                raise Refused(
+                raise RequestRefused(
                     _KIND,
                     "that directory was not opened from afar, so it is not closed from there: it goes when its "
                     "launcher on that laptop ends",
@@ -137,7 +139,7 @@ class Opener:
             return openings
         kept = [each for each in openings if may_be_opened(each.directory, below)]
         if len(kept) >= MAX_OPENED:
-            raise Refused(
+            raise RequestRefused(
                 _KIND, f"{MAX_OPENED} directories are open from afar there, which is all that may be: close one first"
             )
         return kept
@@ -146,7 +148,7 @@ class Opener:
         try:
             self._openings.write(openings)
         except OSError as error:
-            raise Refused(
+            raise RequestRefused(
                 _KIND, f"that laptop cannot write it down ({error.strerror}), so nothing was changed: free its disk"
             ) from error
 
@@ -164,12 +166,12 @@ def _open_below(launchers: Iterable[InstanceState]) -> list[str]:
     """
     services = [state for state in launchers if state.headless]
     if not services:
-        raise Refused(
+        raise RequestRefused(
             _KIND, "no service runs on that laptop that could: run `opencode-connected service install` there"
         )
     below = list(dict.fromkeys(root for state in services for root in state.open_below))
     if not below:
-        raise Refused(
+        raise RequestRefused(
             _KIND,
             "the owner of that laptop lets nothing be opened from afar: if you are the owner, say where in its "
             'config.toml, such as open_below = ["~/work"], and start its service anew',

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from contextlib import AsyncExitStack
 
-    from opencode_connected.agents.door import Door
+    from opencode_connected.agents.door import AgentDoor
     from opencode_connected.agents.generation import Installed
     from opencode_connected.agents.run import Launch
     from opencode_connected.bringup import Answering
     from opencode_connected.presence import Presence
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 _PORTS_TRIED = 5
 """A port can be lost between looking and listening; so often in a row it cannot be chance."""
@@ -52,7 +52,7 @@ class OwnedRun(Run):
 
     def __init__(
         self,
-        settings: Settings,
+        settings: LauncherSettings,
         what: Launch,
         installed: Installed,
         program: list[str],
@@ -84,7 +84,7 @@ class OwnedRun(Run):
             return False
         return status in (200, 401)
 
-    async def _run_on_some_port(self, presence: Presence, door: Door) -> int:
+    async def _run_on_some_port(self, presence: Presence, door: AgentDoor) -> int:
         tried: set[int] = set()
         starts = 0
         while len(tried) < _PORTS_TRIED:
@@ -103,7 +103,7 @@ class OwnedRun(Run):
                 )
         raise OpenCodeMissing(f"{_PORTS_TRIED} ports in a row were taken by other programs while OpenCode started")
 
-    async def _run_on(self, port: int, presence: Presence, door: Door, *, is_new: bool) -> int:
+    async def _run_on(self, port: int, presence: Presence, door: AgentDoor, *, is_new: bool) -> int:
         """Run OpenCode on `port` to its end; `PortTaken` if another program was faster."""
         command = opencode1.command(self._program[0], port, self._program[1:], headless=self._headless)
         self._endpoint = endpoint = Endpoint(port, self._settings.opencode_credentials)
@@ -136,7 +136,7 @@ class OwnedRun(Run):
             await cancel(visible)
 
     async def _make_visible(
-        self, pid: int, endpoint: Endpoint, presence: Presence, door: Door, watch: Callable[[int], None]
+        self, pid: int, endpoint: Endpoint, presence: Presence, door: AgentDoor, watch: Callable[[int], None]
     ) -> None:
         """Register OpenCode, process `pid`, once it answers, and keep it registered until cancelled.
 
@@ -145,7 +145,7 @@ class OwnedRun(Run):
         from opencode_connected.agents.listening import SeenListener  # noqa: PLC0415 - heavy: OpenCode starts meanwhile
         from opencode_connected.agents.single import Single  # noqa: PLC0415 - as above
         from opencode_connected.bringup import wait_until_answering  # noqa: PLC0415
-        from opencode_connected.registration import Registration, now_utc  # noqa: PLC0415
+        from opencode_connected.registration import OwnRegistration, now_utc  # noqa: PLC0415
 
         self._report.opencode(pid, endpoint.port)
         single = Single(endpoint, self._settings.rights)
@@ -158,7 +158,7 @@ class OwnedRun(Run):
         cwd = self._cwd if not directory or is_same(directory, self._cwd) else directory
         seen = SeenListener(endpoint.port, self._answering.server_pid)
         single.answers(self._answering.version or self._installed.version, cwd, self._wanted.name, seen)
-        wanted = Registration(
+        wanted = OwnRegistration(
             name=self._wanted.name,
             hostname=self._hostname,
             port=guard_port or endpoint.port,

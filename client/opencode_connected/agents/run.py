@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from opencode_connected import names, processes
-from opencode_connected.agents.door import Door
+from opencode_connected.agents.door import AgentDoor
 from opencode_connected.errors import UsageError
 from opencode_connected.guardian import Guardian
 from opencode_connected.presence import LocalPresence, WantedName
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from opencode_connected.child import Child
     from opencode_connected.presence import Presence
     from opencode_connected.report import Report
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 _OWN_END_SECONDS = 1.0
 """The terminal's own signals reach OpenCode as well: this long it may end by itself."""
@@ -55,7 +55,9 @@ class Run(ABC):
 
     generation: Literal[1, 2]
 
-    def __init__(self, settings: Settings, what: Launch, installed: Installed, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, settings: LauncherSettings, what: Launch, installed: Installed, say: Callable[[str], None]
+    ) -> None:
         self._settings = settings
         self._headless = what.headless
         self._use_relay = settings.relay_ssh_cmd is not None and not what.local
@@ -141,8 +143,8 @@ class Run(ABC):
         if "_report" in self.__dict__:  # it is made when there is something to report
             self._report.close()
 
-    def _new_door(self) -> Door:
-        door = Door(
+    def _new_door(self) -> AgentDoor:
+        door = AgentDoor(
             self._settings,
             use_relay=self._use_relay,
             instance_id=self._owner.instance_id,
@@ -153,7 +155,7 @@ class Run(ABC):
         return door
 
     def _presence(
-        self, wanted: WantedName, door: Door, healthy: Callable[[], Awaitable[bool]], say: Callable[[str], None]
+        self, wanted: WantedName, door: AgentDoor, healthy: Callable[[], Awaitable[bool]], say: Callable[[str], None]
     ) -> Presence:
         if door.socket:
             from opencode_connected.relay import RelayPresence  # noqa: PLC0415 - not needed without a relay
@@ -189,7 +191,7 @@ class Run(ABC):
         self._report.log(f"OpenCode ended, {f'signal {-code}' if code < 0 else f'exit code {code}'}")
 
 
-def working_directory(settings: Settings) -> str:
+def working_directory(settings: LauncherSettings) -> str:
     """Return the current directory as the shell calls it: through the symlinks that the person went through."""
     try:
         actual = os.getcwd()

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from opencode_connected.agents.run import Launch
     from opencode_connected.agents.service import Service
     from opencode_connected.guard.policy import Policy
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 _LOOK_SECONDS = 0.5
 """Between two looks at the service and at the other launchers."""
@@ -58,7 +58,7 @@ class SharedRun(Run):
 
     def __init__(
         self,
-        settings: Settings,
+        settings: LauncherSettings,
         what: Launch,
         installed: Installed,
         program: list[str],
@@ -221,7 +221,7 @@ class SharedRun(Run):
 
     async def _hold(self) -> None:
         """Hold the line: the guard, the registration, and what the other launchers opened."""
-        from opencode_connected.registration import Registration, now_utc  # noqa: PLC0415 - heavy, see above
+        from opencode_connected.registration import OwnRegistration, now_utc  # noqa: PLC0415 - heavy, see above
 
         async with AsyncExitStack() as at_the_end:
             self._holds = True
@@ -238,7 +238,7 @@ class SharedRun(Run):
             await presence.prepare()
             record = await self._service.appears()
             self._report.service(record.version, record.port, record.pid)
-            wanted = Registration(
+            wanted = OwnRegistration(
                 name=self._wanted.name,
                 hostname=self._hostname,
                 port=guard_port or record.port,

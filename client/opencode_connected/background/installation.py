@@ -22,7 +22,7 @@ _WOBBLE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
-class Change:
+class InstallationChange:
     """What an installation takes. Made before anything is changed."""
 
     files: tuple[tuple[Path, str], ...]
@@ -36,7 +36,7 @@ class Change:
         return bool(self.files or self.anew or self.start)
 
 
-def planned(manager: Manager, job: Job, settings: str) -> Change:
+def planned(manager: Manager, job: Job, settings: str) -> InstallationChange:
     """Return what is to change until the manager runs `job` with the environment file `settings`.
 
     Raises:
@@ -47,14 +47,14 @@ def planned(manager: Manager, job: Job, settings: str) -> Change:
     wanted = ((manager.file, manager.description(job), description), (job.settings_file, settings, _read(job)))
     files = tuple((path, content) for path, content, before in wanted if content != before)
     is_running = seen.state in ("active", "restarting")
-    return Change(
+    return InstallationChange(
         files=files,
         anew=is_running and (bool(files) or _is_of_before(seen, manager.file, job.settings_file)),
         start=not is_running or not seen.starts_by_itself,
     )
 
 
-def install(manager: Manager, change: Change) -> None:
+def install(manager: Manager, change: InstallationChange) -> None:
     """Do it.
 
     Raises:

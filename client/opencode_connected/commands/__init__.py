@@ -1,1 +1,1 @@
-"""The subcommands: one module per verb, each with a function that returns a `Result`."""
+"""The subcommands: one module per verb, each with a function that returns a `CommandResult`."""

@@ -9,14 +9,14 @@ from pydantic import BaseModel
 from rich.text import Text
 
 from opencode_connected.registry import Registry
-from opencode_connected.result import Result
+from opencode_connected.result import CommandResult
 from opencode_connected.state import StateDirectory
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 
 class Orphan(BaseModel):
@@ -33,7 +33,7 @@ class Elsewhere(BaseModel):
     hostname: str
 
 
-class CleanupResult(Result):
+class CleanupResult(CommandResult):
     """What was removed, and what a person must decide on."""
 
     registrations: list[str]
@@ -65,7 +65,7 @@ class CleanupResult(Result):
         return [Text(line) for line in lines]
 
 
-def cleanup(settings: Settings) -> CleanupResult:
+def cleanup(settings: LauncherSettings) -> CleanupResult:
     """Remove registrations of dead owners from the local registry directory, and state files of dead launchers."""
     hostname = socket.gethostname()
     directory = StateDirectory(settings.state_dir)

@@ -9,17 +9,17 @@ from rich.text import Text
 
 from opencode_connected.errors import LauncherError, UsageError
 from opencode_connected.openings import Opening, Openings
-from opencode_connected.result import Result
+from opencode_connected.result import CommandResult
 from opencode_connected.state import StateDirectory
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 
-class CloseResult(Result):
+class CloseResult(CommandResult):
     """What was closed."""
 
     closed: list[Opening]
@@ -32,7 +32,7 @@ class CloseResult(Result):
         ]
 
 
-def close(settings: Settings, what: str) -> CloseResult:
+def close(settings: LauncherSettings, what: str) -> CloseResult:
     """Close what is called `what`, or is in that directory, on all lines of this user.
 
     Raises:

@@ -17,7 +17,7 @@ from opencode_connected.line.inquiry import probe, query
 from opencode_connected.loopback import HOST, Unanswered
 from opencode_connected.registry import Registry
 from opencode_connected.relay import line_settings
-from opencode_connected.result import Result
+from opencode_connected.result import CommandResult
 from opencode_connected.state import StateDirectory
 from opencode_connected.text import printable
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from opencode_connected.line.inquiry import ProbeResult
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 HopName = Literal[
     "opencode",
@@ -88,7 +88,7 @@ class Hop(BaseModel):
     remedy: str = ""
 
 
-class DoctorResult(Result):
+class DoctorResult(CommandResult):
     """The whole way, in its order."""
 
     mode: Literal["local", "relay"]
@@ -111,7 +111,7 @@ class DoctorResult(Result):
         return lines
 
 
-def doctor(settings: Settings) -> DoctorResult:
+def doctor(settings: LauncherSettings) -> DoctorResult:
     """Try every hop. Nothing is registered, and what is made for the trial is gone afterwards."""
     hops = [*_opencode(settings), _port(), _state(settings), _access(settings)]
     if settings.relay_ssh_cmd is None:
@@ -119,7 +119,7 @@ def doctor(settings: Settings) -> DoctorResult:
     return DoctorResult(mode="relay", hops=[*hops, *asyncio.run(_relay(settings))])
 
 
-def _opencode(settings: Settings) -> list[Hop]:
+def _opencode(settings: LauncherSettings) -> list[Hop]:
     """Look at the program, and at OpenCode 2's service."""
     try:
         found = generation.ask(generation.find_binary(settings.environment), settings.environment)
@@ -133,7 +133,7 @@ def _opencode(settings: Settings) -> list[Hop]:
     return [program] if found.generation == 1 else [program, _service(settings)]
 
 
-def _service(settings: Settings) -> Hop:
+def _service(settings: LauncherSettings) -> Hop:
     record = opencode2.read_record(opencode2.registry_file(settings.environment))
     try:
         if record is None or (doubt := opencode2.verify(record)):
@@ -153,7 +153,7 @@ def _service(settings: Settings) -> Hop:
     return Hop(hop="service", status="ok", detail=detail)
 
 
-def _access(settings: Settings) -> Hop:
+def _access(settings: LauncherSettings) -> Hop:
     """Say what somebody who has the relay could do here."""
     rights = " ".join(right for right in Right if right in settings.rights) or "nothing"
     where = ", ".join(map(printable, settings.directories))
@@ -175,7 +175,7 @@ def _port() -> Hop:
     return Hop(hop="port", status="ok", detail=f"there are free ones in {first}-{last}")
 
 
-def _state(settings: Settings) -> Hop:
+def _state(settings: LauncherSettings) -> Hop:
     """Try to write where the launcher does; what is not there yet is made by it below what is."""
     for directory in (settings.state_dir / "instances", settings.state_dir / "log"):
         there = next(path for path in (directory, *directory.parents) if path.exists())
@@ -189,7 +189,7 @@ def _state(settings: Settings) -> Hop:
     return Hop(hop="state", status="ok", detail=str(settings.state_dir))
 
 
-def _local_registration(settings: Settings) -> Hop:
+def _local_registration(settings: LauncherSettings) -> Hop:
     try:
         Registry(settings.registry_dir).check()
     except LauncherError as error:
@@ -198,7 +198,7 @@ def _local_registration(settings: Settings) -> Hop:
     return Hop(hop="registration", status="ok", detail=f"{settings.registry_dir} on this machine")
 
 
-async def _relay(settings: Settings) -> list[Hop]:
+async def _relay(settings: LauncherSettings) -> list[Hop]:
     """Lead a tunnel to a little web server of our own, and let the relay try it."""
     server = await asyncio.start_server(_answer, HOST, 0)
     async with server:
@@ -223,7 +223,7 @@ async def _relay(settings: Settings) -> list[Hop]:
         return [*hops, *_launchers(settings)]
 
 
-def _launchers(settings: Settings) -> list[Hop]:
+def _launchers(settings: LauncherSettings) -> list[Hop]:
     """Return what launchers that run have against a way that was found to be well."""
     return [
         Hop(
@@ -268,7 +268,7 @@ def _tunnel(health: str) -> Hop:
     return Hop(hop="tunnel", status="failed", detail="a request from the relay did not come through", remedy=remedy)
 
 
-def _broken(error: LineError, settings: Settings) -> list[Hop]:
+def _broken(error: LineError, settings: LauncherSettings) -> list[Hop]:
     """Return all hops of a way that broke before the tunnel was tried."""
     is_about_the_forward = error.hop == "relay" and isinstance(error, RelayRefused) and error.code in _FORWARD_CODES
     broken: HopName = "forward" if is_about_the_forward else _BROKEN_AT[error.hop]

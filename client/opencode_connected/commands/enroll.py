@@ -17,14 +17,14 @@ from opencode_connected.errors import LauncherError, UsageError
 from opencode_connected.files import write_private
 from opencode_connected.join import JoinLine, parse_join_line
 from opencode_connected.names import CLIENT_NAME
-from opencode_connected.result import Result
+from opencode_connected.result import CommandResult
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from rich.console import RenderableType
 
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 _MAX_NAME: Final = 32
 _INDENTATION: Final = 4
@@ -48,7 +48,7 @@ class Joined(BaseModel):
     known_hosts_file: str
 
 
-class EnrollResult(Result):
+class EnrollResult(CommandResult):
     """The key, and what was written."""
 
     changed: bool
@@ -106,7 +106,7 @@ class EnrollResult(Result):
         ]
 
 
-def enroll(settings: Settings, *, name: str | None, check: bool, new_key: bool = False) -> EnrollResult:
+def enroll(settings: LauncherSettings, *, name: str | None, check: bool, new_key: bool = False) -> EnrollResult:
     """Make this machine's key unless there is one. `check`: only tell whether it would be made.
 
     `new_key`: make another one, whatever is there.
@@ -130,7 +130,7 @@ def enroll(settings: Settings, *, name: str | None, check: bool, new_key: bool =
     return _result(settings, name, key, changed=known is None)
 
 
-def join(settings: Settings, line: str, *, proxy_command: str | None, check: bool) -> EnrollResult:
+def join(settings: LauncherSettings, line: str, *, proxy_command: str | None, check: bool) -> EnrollResult:
     """Write down how to reach the relay that `line` describes. `check`: only tell whether anything would change.
 
     `proxy_command`: what ssh is to run instead of connecting by itself, as ssh_config(5) has it.
@@ -169,7 +169,7 @@ def join(settings: Settings, line: str, *, proxy_command: str | None, check: boo
 
 
 def _result(
-    settings: Settings,
+    settings: LauncherSettings,
     name: str,
     key: str | None,
     *,
@@ -190,7 +190,7 @@ def _result(
     )
 
 
-def _overridden(settings: Settings, joined: Joined) -> list[str]:
+def _overridden(settings: LauncherSettings, joined: Joined) -> list[str]:
     written = {
         "RELAY_SSH_CMD": joined.relay_ssh_cmd,
         "RELAY_PORTS": joined.ports,
@@ -214,7 +214,7 @@ def _default_name() -> str:
     return re.sub(r"[^A-Za-z0-9_-]+", "-", host).strip("-_")[:_MAX_NAME] or "laptop"
 
 
-def _ssh_command(settings: Settings, relay: JoinLine, proxy_command: str | None) -> str:
+def _ssh_command(settings: LauncherSettings, relay: JoinLine, proxy_command: str | None) -> str:
     for path in (settings.key_file, settings.known_hosts_file):
         if _UNQUOTABLE & set(str(path)) or not str(path).isprintable():
             raise UsageError(f"ssh cannot be given the path {str(path)!a}: set XDG_CONFIG_HOME to a plainer one")

@@ -18,7 +18,7 @@ from opencode_connected.background.manager import Job, State, own_description
 from opencode_connected.background.systemd import Systemd
 from opencode_connected.errors import UsageError
 from opencode_connected.openings import Opening, openings_of
-from opencode_connected.result import Result
+from opencode_connected.result import CommandResult
 from opencode_connected.state import StateDirectory
 from opencode_connected.text import printable
 
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from opencode_connected.background.manager import Manager
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 
-class ServiceResult(Result):
+class ServiceResult(CommandResult):
     """What was done, and how the service is now."""
 
     action: Literal["install", "uninstall", "status"]
@@ -107,7 +107,7 @@ class ServiceResult(Result):
         return f"at login{hint}" if self.starts == "login" else "never by itself"
 
 
-def install(settings: Settings, program: Path, *, check: bool) -> ServiceResult:
+def install(settings: LauncherSettings, program: Path, *, check: bool) -> ServiceResult:
     """Have `program`, the launcher, run as a service. `check`: only tell whether anything would change.
 
     Raises:
@@ -132,7 +132,7 @@ def install(settings: Settings, program: Path, *, check: bool) -> ServiceResult:
     return _result(settings, manager, "install", changed=changed, checked=check)
 
 
-def uninstall(settings: Settings) -> ServiceResult:
+def uninstall(settings: LauncherSettings) -> ServiceResult:
     """End the service and remove it. What OpenCode's own service does goes on.
 
     Raises:
@@ -144,7 +144,7 @@ def uninstall(settings: Settings) -> ServiceResult:
     return _result(settings, manager, "uninstall", changed=changed)
 
 
-def status(settings: Settings) -> ServiceResult:
+def status(settings: LauncherSettings) -> ServiceResult:
     """Look at the service.
 
     Raises:
@@ -154,7 +154,7 @@ def status(settings: Settings) -> ServiceResult:
     return _result(settings, _manager(settings), "status", changed=False)
 
 
-def _manager(settings: Settings) -> Manager:
+def _manager(settings: LauncherSettings) -> Manager:
     """Return what keeps services running on this system."""
     if sys.platform == "darwin":
         return Launchd(settings.environment, _home(settings))
@@ -162,7 +162,7 @@ def _manager(settings: Settings) -> Manager:
 
 
 def _result(
-    settings: Settings,
+    settings: LauncherSettings,
     manager: Manager,
     action: Literal["install", "uninstall", "status"],
     *,
@@ -196,7 +196,7 @@ def _result(
     return found
 
 
-def _home(settings: Settings) -> Path:
+def _home(settings: LauncherSettings) -> Path:
     return Path(settings.environment.get("HOME") or Path.home())
 
 

@@ -13,20 +13,20 @@ from rich.text import Text
 from opencode_connected.agents import opencode2
 from opencode_connected.loopback import Endpoint, Unanswered
 from opencode_connected.openings import openings_of
-from opencode_connected.result import Result
+from opencode_connected.result import CommandResult
 from opencode_connected.state import InstanceState, StateDirectory
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 _REQUEST_SECONDS = 5.0
 _MAX_AT_ONCE = 16
 
 
-class Session(BaseModel):
+class ReachableSession(BaseModel):
     """One session."""
 
     id: str
@@ -42,10 +42,10 @@ class InstanceSessions(BaseModel):
     local_port: int
     error: str | None = None
     """Why there are none to show."""
-    sessions: list[Session] = []
+    sessions: list[ReachableSession] = []
 
 
-class SessionsResult(Result):
+class SessionsResult(CommandResult):
     """The sessions of all instances."""
 
     instances: list[InstanceSessions]
@@ -98,7 +98,7 @@ _ANSWER = TypeAdapter(list[_Answered])
 _ANSWER_2 = TypeAdapter(_Answered2)
 
 
-def sessions(settings: Settings, *, limit: int) -> SessionsResult:
+def sessions(settings: LauncherSettings, *, limit: int) -> SessionsResult:
     """Ask each instance whose launcher lives for its newest `limit` sessions in its own directory."""
     states = [s for s in StateDirectory(settings.state_dir).read_here() if s.local_port and s.launcher_lives()]
     from_afar = [
@@ -111,7 +111,7 @@ def sessions(settings: Settings, *, limit: int) -> SessionsResult:
         return SessionsResult(instances=list(asked))
 
 
-def _ask(state: InstanceState, settings: Settings, limit: int) -> InstanceSessions:
+def _ask(state: InstanceState, settings: LauncherSettings, limit: int) -> InstanceSessions:
     answer = InstanceSessions(
         name=printable(state.name) if state.name else None, cwd=printable(state.cwd), local_port=state.local_port or 0
     )
@@ -128,7 +128,7 @@ def _ask(state: InstanceState, settings: Settings, limit: int) -> InstanceSessio
             answer.error = f"OpenCode answers with HTTP status {code}"
         shown = [session for session in found if session.time.archived is None][:limit]
         answer.sessions = [
-            Session(
+            ReachableSession(
                 id=printable(session.id),
                 title=printable(session.title, limit=120),
                 updated_at=datetime.fromtimestamp(session.time.updated / 1000, UTC),
@@ -138,7 +138,7 @@ def _ask(state: InstanceState, settings: Settings, limit: int) -> InstanceSessio
     return answer
 
 
-def _from_1(state: InstanceState, settings: Settings, limit: int) -> tuple[int, list[_Answered]]:
+def _from_1(state: InstanceState, settings: LauncherSettings, limit: int) -> tuple[int, list[_Answered]]:
     """Return HTTP status and sessions. Archived ones count for OpenCode's limit, but are not shown."""
     query = urlencode({"directory": state.cwd, "roots": "true", "limit": limit})
     endpoint = Endpoint(state.local_port or 0, settings.opencode_credentials)
@@ -146,7 +146,7 @@ def _from_1(state: InstanceState, settings: Settings, limit: int) -> tuple[int, 
     return code, _ANSWER.validate_json(body) if code == 200 else []
 
 
-def _from_2(state: InstanceState, settings: Settings, limit: int) -> tuple[int, list[_Answered]]:
+def _from_2(state: InstanceState, settings: LauncherSettings, limit: int) -> tuple[int, list[_Answered]]:
     """As above, from OpenCode 2's service."""
     service = opencode2.running_service(settings.environment)
     if service is None:

@@ -19,14 +19,14 @@ from opencode_connected.loopback import Endpoint, Unanswered
 from opencode_connected.openings import Opening, openings_of
 from opencode_connected.registry import Registry
 from opencode_connected.relay import line_settings
-from opencode_connected.result import Result
+from opencode_connected.result import CommandResult
 from opencode_connected.state import InstanceState, LineReport, StateDirectory
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from opencode_connected.settings import Settings
+    from opencode_connected.settings import LauncherSettings
 
 _LOG_LINES = 8
 _HISTORY_LINES = 5
@@ -95,7 +95,7 @@ class InstanceStatus(BaseModel):
     recent_log: list[str]
 
 
-class StatusResult(Result):
+class StatusResult(CommandResult):
     """All of it."""
 
     instances: list[InstanceStatus]
@@ -120,7 +120,7 @@ class StatusResult(Result):
         return lines[:-1] if lines and not self.relay else lines
 
 
-def status(settings: Settings) -> StatusResult:
+def status(settings: LauncherSettings) -> StatusResult:
     """Look at every instance of this user on this machine, and ask the relay if one is configured."""
     states = StateDirectory(settings.state_dir).read_all()
     relay = asyncio.run(_ask_relay(settings)) if settings.relay_ssh_cmd else None
@@ -135,7 +135,7 @@ def status(settings: Settings) -> StatusResult:
     )
 
 
-async def _ask_relay(settings: Settings) -> RelayView:
+async def _ask_relay(settings: LauncherSettings) -> RelayView:
     # Nothing listens behind a query: neither port nor id means anything to it.
     line = line_settings(settings, local_port=0, instance_id="0" * 32)
     try:
@@ -153,7 +153,7 @@ async def _ask_relay(settings: Settings) -> RelayView:
 
 
 def _look_at(
-    state: InstanceState, holder: InstanceState | None, relay: RelayView | None, settings: Settings
+    state: InstanceState, holder: InstanceState | None, relay: RelayView | None, settings: LauncherSettings
 ) -> InstanceStatus:
     return InstanceStatus(
         **state.model_dump(include=set(InstanceStatus.model_fields) - _MADE_PRINTABLE),
@@ -168,7 +168,9 @@ def _look_at(
     )
 
 
-def _state_of(state: InstanceState, holder: InstanceState, relay: RelayView | None, settings: Settings) -> State:
+def _state_of(
+    state: InstanceState, holder: InstanceState, relay: RelayView | None, settings: LauncherSettings
+) -> State:
     if not state.is_here:
         return "elsewhere"
     if not state.launcher_lives():
@@ -181,7 +183,7 @@ def _state_of(state: InstanceState, holder: InstanceState, relay: RelayView | No
     return "registered" if is_held and _is_registered(holder, relay) else "not-registered"
 
 
-def _answers(state: InstanceState, settings: Settings) -> bool:
+def _answers(state: InstanceState, settings: LauncherSettings) -> bool:
     if state.generation > 1:
         return opencode2.running_service(settings.environment) is not None
     try:

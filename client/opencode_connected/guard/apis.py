@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opencode_connected.guard import opencode1, opencode2
-from opencode_connected.guard.refusals import Unavailable
+from opencode_connected.guard.refusals import AgentUnavailable
 
 if TYPE_CHECKING:
     from opencode_connected.guard.routes import Api
@@ -18,6 +18,6 @@ def api_of(generation: int) -> Api:
     try:
         return _APIS[generation]
     except KeyError:
-        raise Unavailable(
+        raise AgentUnavailable(
             f"OpenCode {generation} is newer than the guard: update opencode-relay on that laptop", status=503
         ) from None

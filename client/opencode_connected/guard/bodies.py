@@ -9,7 +9,7 @@ import json
 import re
 from typing import TYPE_CHECKING
 
-from opencode_connected.guard.refusals import Refused
+from opencode_connected.guard.refusals import RequestRefused
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
@@ -181,9 +181,9 @@ def read_object(content: bytes) -> dict[str, object]:
     try:
         value = json.loads(content.decode(), parse_constant=_no_constant)
     except (ValueError, RecursionError):
-        raise Refused("body", "the body is no JSON: send a JSON object") from None
+        raise RequestRefused("body", "the body is no JSON: send a JSON object") from None
     if not isinstance(value, dict):
-        raise Refused("body", "the body is no JSON object: send one")
+        raise RequestRefused("body", "the body is no JSON object: send one")
     return value
 
 

@@ -13,7 +13,7 @@ import aiohttp
 from yarl import URL
 
 from opencode_connected.guard.long_texts import LongTexts
-from opencode_connected.guard.refusals import TooLong, Unavailable
+from opencode_connected.guard.refusals import AgentUnavailable, TooLong
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -70,7 +70,7 @@ class Calls:
         """Return where the agent is."""
         target = await self._upstream.target()
         if target is None:
-            raise Unavailable(_GONE, status=503)
+            raise AgentUnavailable(_GONE, status=503)
         return target
 
     @asynccontextmanager
@@ -91,7 +91,7 @@ class Calls:
             async with asyncio.timeout(_WAIT_SECONDS):
                 await self._free.acquire()
         except TimeoutError:
-            raise Unavailable(
+            raise AgentUnavailable(
                 f"{MAX_CALLS} calls to OpenCode are under way: try again in a minute", status=503
             ) from None
         try:
@@ -100,7 +100,7 @@ class Calls:
             try:
                 yield response
             except (aiohttp.ClientError, TimeoutError) as error:
-                raise Unavailable("OpenCode did not finish its answer: try again") from error
+                raise AgentUnavailable("OpenCode did not finish its answer: try again") from error
             finally:
                 # The connection of one that was read to its end is already kept for the next call.
                 response.close()
@@ -133,7 +133,7 @@ class Calls:
                 refused = isinstance(error, aiohttp.ClientConnectorError)
                 ended = call.method == "GET" and not isinstance(error, TimeoutError)
                 if is_last or not (refused or ended):
-                    raise Unavailable(_GONE, status=503 if refused else 502) from error
+                    raise AgentUnavailable(_GONE, status=503 if refused else 502) from error
             else:
                 if response.status != 401:
                     return _passable(response)
@@ -141,7 +141,9 @@ class Calls:
             # A refused connection and a 401 say that nothing was done, so even a prompt may be sent again.
             if not is_last:
                 target = await self._moved(target)
-        raise Unavailable("OpenCode wants another password than the guard knows: start opencode-connected anew there")
+        raise AgentUnavailable(
+            "OpenCode wants another password than the guard knows: start opencode-connected anew there"
+        )
 
     async def _send(self, call: _Call, target: Target) -> aiohttp.ClientResponse:
         silent = _STREAM_SILENT_SECONDS if call.accept == "text/event-stream" else _SILENT_SECONDS
@@ -163,7 +165,7 @@ class Calls:
                 return known
             target = await self._upstream.moved(seen)
         if target is None:
-            raise Unavailable(_GONE, status=503)
+            raise AgentUnavailable(_GONE, status=503)
         return target
 
 
@@ -226,5 +228,7 @@ def _passable(response: aiohttp.ClientResponse) -> aiohttp.ClientResponse:
     """Return `response` unless it is a redirect or something that was packed."""
     if 300 <= response.status < 400 or response.headers.get("content-encoding", "identity") != "identity":
         response.close()
-        raise Unavailable("what answers in OpenCode's place on that laptop is not OpenCode: start OpenCode there")
+        raise AgentUnavailable(
+            "what answers in OpenCode's place on that laptop is not OpenCode: start OpenCode there"
+        )
     return response

@@ -7,7 +7,7 @@ import hmac
 import re
 from typing import TYPE_CHECKING
 
-from opencode_connected.guard.refusals import Refused
+from opencode_connected.guard.refusals import RequestRefused
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -17,7 +17,7 @@ _HOST = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::\d{1,5})?", re.ASCII 
 _OF_BROWSERS = ("origin", "sec-fetch-site")
 
 
-class WrongPassword(Refused):
+class WrongPassword(RequestRefused):
     """The password is missing or wrong."""
 
     status = 401
@@ -29,7 +29,7 @@ class WrongPassword(Refused):
         return response
 
 
-class Door:
+class GuardDoor:
     """The lock of one listener; `credentials` are user and password, or None where none is asked for."""
 
     def __init__(self, credentials: tuple[str, str] | None) -> None:
@@ -44,11 +44,11 @@ class Door:
         """
         hosts = headers.getall("host", [])
         if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
-            raise Refused("host", "the guard answers as 127.0.0.1 or localhost only: use such a URL")
+            raise RequestRefused("host", "the guard answers as 127.0.0.1 or localhost only: use such a URL")
         if any(name in headers for name in _OF_BROWSERS):
-            raise Refused("origin", "the guard does not answer web pages: use opencode-mcp")
+            raise RequestRefused("origin", "the guard does not answer web pages: use opencode-mcp")
         if "upgrade" in headers or headers.get("content-encoding", "identity") != "identity":
-            raise Refused("http", "the guard takes neither upgrades nor packed bodies: send plain HTTP")
+            raise RequestRefused("http", "the guard takes neither upgrades nor packed bodies: send plain HTTP")
         if self._expected is not None and not hmac.compare_digest(_given(headers), self._expected):
             raise WrongPassword(
                 "password", "the guard wants a password: put it into the file that RELAY_CREDENTIALS_FILE names"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from opencode_connected.guard.refusals import NOT_OPENED, Refused
+from opencode_connected.guard.refusals import NOT_OPENED, RequestRefused
 from opencode_connected.guard.routes import member, only
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ async def own_directory(answer: object, reach: Reach) -> object:
 
     """
     if not reach.allows(member(answer, "directory")):
-        raise Refused("directory", NOT_OPENED)
+        raise RequestRefused("directory", NOT_OPENED)
     return only(answer, ("directory", "worktree"))
 
 

@@ -19,9 +19,9 @@ from opencode_connected.guard.calls import Calls, parse, read
 from opencode_connected.guard.commands import acts_unasked
 from opencode_connected.guard.policy import Right
 from opencode_connected.guard.reach import GuardedReach
-from opencode_connected.guard.refusals import Refused, Unavailable
+from opencode_connected.guard.refusals import AgentUnavailable, RequestRefused
 from opencode_connected.guard.routes import Api, Route, Scope, member
-from opencode_connected.guard.stream import EventFilter, Streams
+from opencode_connected.guard.stream import EventFilter, OpenStreams
 from opencode_connected.guard.thinning import compact, kept
 from opencode_connected.text import printable
 
@@ -74,7 +74,7 @@ class Gate:
         self._opener = opener
         self._calls = Calls(upstream)
         self._reach = GuardedReach(self._calls, policy)
-        self._streams = Streams(log)
+        self._streams = OpenStreams(log)
         self._thinning = asyncio.Semaphore(_MAX_THINNED)
         self._told = policy()
 
@@ -110,7 +110,7 @@ class Gate:
         found = api.find(request.method, path)
         if found is None:
             what = printable(f"{request.method} {path}", limit=120)
-            raise Refused(
+            raise RequestRefused(
                 "route",
                 f"the guard on that laptop does not let `{what}` through: if a tool of yours needs it, "
                 "update opencode-relay on that laptop",
@@ -146,7 +146,7 @@ class Gate:
             async with asyncio.timeout(_HEALTH_SECONDS):
                 api = api_of((await self._calls.target()).generation)
                 status, answer = await self._calls.fetch(api.health)
-        except (Unavailable, TimeoutError):
+        except (AgentUnavailable, TimeoutError):
             status, answer = 503, None
         version = member(answer, "version")
         if status != 200 or not isinstance(version, str):
@@ -170,7 +170,7 @@ class Gate:
 
     def _require(self, right: Right) -> None:
         if right not in self._reach.policy().rights:
-            raise Refused(
+            raise RequestRefused(
                 f"right {right}",
                 f"the owner of that laptop does not let `{right}` through: "
                 "add it to `remote` in config.toml there, if you are the owner",
@@ -215,28 +215,28 @@ class Gate:
 
     def _check_directory(self, api: Api, directory: str) -> None:
         if api.decodes_twice and unquote(directory) != directory:
-            raise Refused(
+            raise RequestRefused(
                 "directory", "OpenCode 1 reads a `%` in that directory's name wrongly: rename the directory"
             )
         self._reach.require(directory)
 
     async def _own_directory(self, api: Api, key: str) -> str:
         if api.own_directory is None:
-            raise Refused("query", f"the query names no directory: say `{key}`")
+            raise RequestRefused("query", f"the query names no directory: say `{key}`")
         _, answer = await self._calls.fetch(api.own_directory)
         directory = member(answer, "directory")
         if not isinstance(directory, str):
-            raise Unavailable("OpenCode does not say which directory it works in: try again")
+            raise AgentUnavailable("OpenCode does not say which directory it works in: try again")
         return directory
 
     async def _stream(
         self, request: web.BaseRequest, api: Api, path: str, query: Mapping[str, str]
     ) -> web.StreamResponse:
         if len(self._streams) >= MAX_STREAMS:
-            raise Unavailable(f"{MAX_STREAMS} event streams are open already: close one", status=503)
+            raise AgentUnavailable(f"{MAX_STREAMS} event streams are open already: close one", status=503)
         async with self._calls.stream(path, query) as upstream:
             if upstream.status != 200 or upstream.content_type != "text/event-stream":
-                raise Unavailable("OpenCode does not tell its events: is it a known version?")
+                raise AgentUnavailable("OpenCode does not tell its events: is it a known version?")
             only = EventFilter(self._reach if api.filters_events else None, api.thinner())
             return await self._streams.pass_on(request, upstream, only)
 
@@ -249,7 +249,7 @@ class Gate:
             if upstream.status >= 400:
                 return web.Response(status=upstream.status)
             # Both generations answer what they do not know with their web page.
-            raise Unavailable("OpenCode does not know that: is it a known version?")
+            raise AgentUnavailable("OpenCode does not know that: is it a known version?")
         if route.answer is not None and upstream.status == 200:
             answer = parse(upstream, await read(upstream, is_emptied=route.is_emptied))
             return web.json_response(await route.answer(answer, self._reach))
@@ -344,14 +344,16 @@ def _checked_query(raw: str, route: Route, directory_key: str | None) -> dict[st
         pairs = parse_qsl(raw, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=16)
     except ValueError:
         if raw:
-            raise Refused("query", "the query cannot be read: encode it as UTF-8") from None
+            raise RequestRefused("query", "the query cannot be read: encode it as UTF-8") from None
         pairs = []
     query: dict[str, str] = {}
     for key, value in pairs:
         if key in query or not (key in route.query or key == directory_key):
-            raise Refused("query", f"the query has `{printable(key, limit=40)}`, which is not let through, or twice")
+            raise RequestRefused(
+                "query", f"the query has `{printable(key, limit=40)}`, which is not let through, or twice"
+            )
         if key in route.query and (problem := route.query[key](value)):
-            raise Refused("query", f"`{key}` in the query {problem}")
+            raise RequestRefused("query", f"`{key}` in the query {problem}")
         query[key] = value
     return query
 
@@ -362,7 +364,7 @@ def _take_header(request: web.BaseRequest, query: dict[str, str], directory_key:
     if not values:
         return
     if directory_key is None or len(values) > 1 or query.get(directory_key, unquote(values[0])) != unquote(values[0]):
-        raise Refused("directory", f"`{_DIRECTORY_HEADER}` says another directory: leave it out")
+        raise RequestRefused("directory", f"`{_DIRECTORY_HEADER}` says another directory: leave it out")
     query[directory_key] = unquote(values[0])
 
 
@@ -370,18 +372,18 @@ async def _checked_body(request: web.BaseRequest, route: Route) -> dict[str, obj
     content = await _read_body(request, route.max_body)
     if route.body is None:
         if content:
-            raise Refused("body", f"`{request.method}` of that takes no body: send none")
+            raise RequestRefused("body", f"`{request.method}` of that takes no body: send none")
         return None
     if content and request.content_type != "application/json":
-        raise Refused("body", "the body is not said to be JSON: send `content-type: application/json`")
+        raise RequestRefused("body", "the body is not said to be JSON: send `content-type: application/json`")
     body = read_object(content)
     if problem := route.body(body):
-        raise Refused("body", f"the body {problem}")
+        raise RequestRefused("body", f"the body {problem}")
     return body
 
 
 async def _read_body(request: web.BaseRequest, limit: int) -> bytes:
-    too_long = Refused("body", f"the body is longer than {limit >> 20} MiB: send less")
+    too_long = RequestRefused("body", f"the body is longer than {limit >> 20} MiB: send less")
     if request.content_length is not None and request.content_length > limit:
         raise too_long
     content = bytearray()
@@ -392,5 +394,5 @@ async def _read_body(request: web.BaseRequest, limit: int) -> bytes:
                 if len(content) > limit:
                     raise too_long
     except TimeoutError:
-        raise Refused("body", "the body did not arrive in a minute: try again") from None
+        raise RequestRefused("body", "the body did not arrive in a minute: try again") from None
     return bytes(content)

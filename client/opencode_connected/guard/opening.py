@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from opencode_connected.guard.bodies import fields, text
 from opencode_connected.guard.policy import MAX_DIRECTORY, Right
-from opencode_connected.guard.refusals import Refused
+from opencode_connected.guard.refusals import RequestRefused
 from opencode_connected.guard.routes import Route
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _ONE_PROCESS_EACH = (
 class Opener(Protocol):
     """Opens directories of this machine for who asks from afar, and closes them again.
 
-    Both raise `Refused`, with the next step; nothing has changed then.
+    Both raise `RequestRefused`, with the next step; nothing has changed then.
     """
 
     async def open(self, directory: str) -> dict[str, object]:
@@ -52,6 +52,6 @@ async def done(route: Route, body: Mapping[str, object], opener: Opener | None) 
 
     """
     if opener is None:
-        raise Refused("open", _ONE_PROCESS_EACH)
+        raise RequestRefused("open", _ONE_PROCESS_EACH)
     directory = str(body["directory"])
     return await (opener.open(directory) if route is _OPEN else opener.close(directory))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from opencode_connected.guard.apis import api_of
 from opencode_connected.guard.bodies import is_id
-from opencode_connected.guard.refusals import NOT_OPENED, Refused, Unavailable
+from opencode_connected.guard.refusals import NOT_OPENED, AgentUnavailable, RequestRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ class GuardedReach:
     def require(self, directory: object) -> None:
         """Refuse a directory that may not be seen."""
         if not self.allows(directory):
-            raise Refused("directory", NOT_OPENED)
+            raise RequestRefused("directory", NOT_OPENED)
 
     async def sees(self, session_id: str) -> bool:
         """Tell whether the session is one of a directory that may be seen; one that is gone is not."""
@@ -84,7 +84,7 @@ class GuardedReach:
             fresh = (time.monotonic() + _SESSION_SECONDS, directory)
             _remember(self._sessions, session_id, fresh, _MAX_SESSIONS)
         elif status not in (400, 404):
-            raise Unavailable("OpenCode does not say where that session is: try again")
+            raise AgentUnavailable("OpenCode does not say where that session is: try again")
         return directory
 
     def forget(self, session_id: str) -> None:

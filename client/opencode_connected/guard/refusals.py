@@ -22,7 +22,7 @@ NOT_OPENED = (
 )
 
 
-class Refused(Exception):
+class RequestRefused(Exception):
     """It is not let through; the message is one sentence for the person afar, with the next step.
 
     `kind` groups refusals in the log; `right` names the right that is missing, where that is why.
@@ -43,7 +43,7 @@ class Refused(Exception):
         return web.json_response({"name": self.name, "data": data}, status=self.status)
 
 
-class Unavailable(Refused):
+class AgentUnavailable(RequestRefused):
     """The agent does not answer, or not in a way that may be passed on."""
 
     name = "AgentUnavailable"
@@ -53,7 +53,7 @@ class Unavailable(Refused):
         self.status = status
 
 
-class TooLong(Unavailable):
+class TooLong(AgentUnavailable):
     """The agent answers more than is read as a whole, and so nothing of it goes on."""
 
     name = "AnswerTooLarge"

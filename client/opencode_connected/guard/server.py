@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from opencode_connected.errors import LauncherError
-from opencode_connected.guard.door import Door
+from opencode_connected.guard.door import GuardDoor
 from opencode_connected.guard.gate import Gate
-from opencode_connected.guard.refusals import RefusalLog, Refused
+from opencode_connected.guard.refusals import RefusalLog, RequestRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -134,7 +134,7 @@ class Guard:
             self._gate = Gate(self._upstream, self._policy, self._refusals, self._opener)
             self._looker = asyncio.create_task(self._look(self._gate))
         gate = self._gate
-        door = Door(credentials)
+        door = GuardDoor(credentials)
 
         async def handle(request: web.BaseRequest) -> web.StreamResponse:
             return await self._handle(request, door, gate)
@@ -163,12 +163,12 @@ class Guard:
         make = loop.create_unix_server if listening.family == socket.AF_UNIX else loop.create_server
         self._listeners.append(await make(connection, sock=listening, backlog=MAX_CONNECTIONS))
 
-    async def _handle(self, request: web.BaseRequest, door: Door, gate: Gate) -> web.StreamResponse:
+    async def _handle(self, request: web.BaseRequest, door: GuardDoor, gate: Gate) -> web.StreamResponse:
         self._idle_since.pop(request.protocol, None)
         try:
             door.check(request.headers)
             return await gate.answer(request)
-        except Refused as refused:
+        except RequestRefused as refused:
             self._refusals.add(refused.kind, refused.message)
             return refused.response()
         finally:

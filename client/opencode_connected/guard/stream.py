@@ -12,7 +12,7 @@ import aiohttp
 from aiohttp import web
 
 from opencode_connected.guard.bodies import is_id
-from opencode_connected.guard.refusals import Unavailable
+from opencode_connected.guard.refusals import AgentUnavailable
 from opencode_connected.guard.routes import member
 from opencode_connected.guard.thinning import compact
 
@@ -160,7 +160,7 @@ class _Behind:
         return taken
 
 
-class Streams:
+class OpenStreams:
     """The event streams that are open, of all readers; `log` notes which had to be ended."""
 
     def __init__(self, log: RefusalLog) -> None:
@@ -218,7 +218,7 @@ class Streams:
             # Nothing else reaches somebody who does not read: the writer waits for room that never comes.
             if request.transport is not None:
                 request.transport.abort()
-        except (aiohttp.ClientError, TimeoutError, Unavailable):
+        except (aiohttp.ClientError, TimeoutError, AgentUnavailable):
             # The agent is gone; the reader sees the end, and opens the stream anew.
             return
         finally:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
-    from opencode_connected.registration import Registration
+    from opencode_connected.registration import OwnRegistration
 
 _READY_SECONDS: Final = 45.0
 """Start of ssh to `ready`. ssh gives up a silent network after 5 s; gcloud's own start takes long."""
@@ -62,7 +62,7 @@ class Pulse:
     refusal: RelayRefused | None
 
 
-class Connection:
+class LineConnection:
     """One ssh. Use it from one task at a time; `abort` may come from anywhere in between.
 
     Once the connection has ended, for whatever reason, everything raises `LineError` with that reason.
@@ -135,7 +135,7 @@ class Connection:
         if self._forward is not None:
             self.port = await self._learn_port(self._forward, ready)
 
-    async def register(self, registration: Registration) -> protocol.Registered:
+    async def register(self, registration: OwnRegistration) -> protocol.Registered:
         """Write the registration on the relay, or take it over from an older connection of this instance.
 
         Raises:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from opencode_connected.line.connection import MOST_BEGIN_SECONDS, Connection
+from opencode_connected.line.connection import MOST_BEGIN_SECONDS, LineConnection
 from opencode_connected.line.errors import ForwardRefused
 from opencode_connected.line.ports import PortChoice
 
@@ -41,7 +41,7 @@ async def query(settings: LineSettings) -> list[dict[str, object]]:
         LineError: there is no connection.
 
     """
-    async with Connection(settings, forward=None, begin_seconds=MOST_BEGIN_SECONDS) as connection:
+    async with LineConnection(settings, forward=None, begin_seconds=MOST_BEGIN_SECONDS) as connection:
         await connection.open()
         return await connection.query()
 
@@ -57,7 +57,7 @@ async def probe(settings: LineSettings) -> ProbeResult:
     """
     ports = PortChoice(settings.ports)
     while True:
-        async with Connection(settings, forward=ports.port, begin_seconds=MOST_BEGIN_SECONDS) as connection:
+        async with LineConnection(settings, forward=ports.port, begin_seconds=MOST_BEGIN_SECONDS) as connection:
             try:
                 await connection.open()
             except ForwardRefused as refused:

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from opencode_connected import names
-from opencode_connected.line.connection import BEGIN_SECONDS, MOST_BEGIN_SECONDS, Connection
+from opencode_connected.line.connection import BEGIN_SECONDS, MOST_BEGIN_SECONDS, LineConnection
 from opencode_connected.line.errors import ForwardRefused, LineError, NameTaken, NotBegun, RelayRefused
-from opencode_connected.line.netwatch import Change, NetWatch
+from opencode_connected.line.netwatch import NetWatch, NetworkChange
 from opencode_connected.line.ports import PortChoice
 from opencode_connected.line.retry import RetrySchedule
 from opencode_connected.line.state import LineEvent, LineRecord, LineState
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from opencode_connected.line.command import LineSettings
     from opencode_connected.line.protocol import Registered
-    from opencode_connected.registration import Registration
+    from opencode_connected.registration import OwnRegistration
 
 _PING_SECONDS: Final = 4.0
 """Between two pings. The relay gives a connection up after 12 s without a message, or 15 s if it is of before."""
@@ -48,7 +48,7 @@ _GOODBYE_SECONDS: Final = 3.0
 
 @dataclass(frozen=True)
 class _Wanted:
-    registration: Registration
+    registration: OwnRegistration
     name_is_default: bool
     first: asyncio.Future[str]
     """The name of the first registration, or why there will be none."""
@@ -77,7 +77,7 @@ class LineKeeper:
         self._ports = PortChoice(settings.ports)
         self._schedule = RetrySchedule()
         self._begin_seconds = BEGIN_SECONDS
-        self._connection: Connection | None = None
+        self._connection: LineConnection | None = None
         self._wanted: _Wanted | None = None
         self._asked_name: str | None = None
         self._is_registered = False
@@ -103,7 +103,7 @@ class LineKeeper:
         contact.cancel()
         return self.state
 
-    async def register(self, registration: Registration, *, name_is_default: bool) -> str:
+    async def register(self, registration: OwnRegistration, *, name_is_default: bool) -> str:
         """Register, now and after every reconnect; return the name once it is done for the first time.
 
         `registration.port` and `connected_at` are filled in here. A default name that is held by a living instance
@@ -173,7 +173,7 @@ class LineKeeper:
         """Hold one connection, from its start to its end."""
         while True:
             patience = self._begin_seconds
-            async with Connection(self._settings, forward=self._ports.port, begin_seconds=patience) as connection:
+            async with LineConnection(self._settings, forward=self._ports.port, begin_seconds=patience) as connection:
                 self._connection = connection
                 try:
                     await connection.open()
@@ -188,7 +188,7 @@ class LineKeeper:
                     self._connection = None
                     self._is_registered = False
 
-    async def _serve(self, connection: Connection) -> None:
+    async def _serve(self, connection: LineConnection) -> None:
         began = time.monotonic()
         while True:
             self._wake.clear()
@@ -205,7 +205,7 @@ class LineKeeper:
             if time.monotonic() - began > _STABLE_SECONDS:
                 self._schedule.reset()
 
-    async def _feel_pulse(self, connection: Connection) -> None:
+    async def _feel_pulse(self, connection: LineConnection) -> None:
         pulse = await connection.ping()
         if pulse.health == "failed" and await self._local_health():
             pulse = await connection.ping()  # OpenCode may have been busy a moment ago
@@ -220,7 +220,7 @@ class LineKeeper:
         elif pulse.health == "failed":
             self._record.trouble("OpenCode does not answer", hop="local", is_registered=self._is_registered)
 
-    async def _register_on(self, connection: Connection, wanted: _Wanted) -> None:
+    async def _register_on(self, connection: LineConnection, wanted: _Wanted) -> None:
         for name in self._names(wanted, connection.client):
             update = {"name": name, "port": connection.port, "connected_at": now_utc()}
             try:
@@ -244,7 +244,7 @@ class LineKeeper:
             wanted.first.set_exception(refusal)
             self._wanted = None
 
-    async def _register(self, connection: Connection, registration: Registration) -> Registered:
+    async def _register(self, connection: LineConnection, registration: OwnRegistration) -> Registered:
         """Register; where OpenCode answers here but not there, ask twice.
 
         A relay that all its laptops come back to at once may be slow to reach through a tunnel, and a new connection
@@ -274,11 +274,11 @@ class LineKeeper:
         connection = self._connection
         return connection.pid if connection is not None and connection.liveness.is_late() else None
 
-    def _network_changed(self, change: Change) -> None:
+    def _network_changed(self, change: NetworkChange) -> None:
         self._schedule.hurry()
         self._wake.set()
         # Without a network a try fails at once: one that is under way has found the new one by itself.
-        is_new = change is Change.ONLINE and self._record.state.phase not in ("connected", "registered")
+        is_new = change is NetworkChange.ONLINE and self._record.state.phase not in ("connected", "registered")
         if self._connection is not None and not is_new:
             self._connection.abort(LineError(change.value, hop="lost"))
 

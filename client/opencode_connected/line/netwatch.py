@@ -47,7 +47,7 @@ _DEFAULT_ROUTE: Final = (
 )
 
 
-class Change(Enum):
+class NetworkChange(Enum):
     """Why a connection of before is likely dead. Going offline is no reason, as it may pass."""
 
     SLEPT = "this machine slept"
@@ -64,7 +64,7 @@ class NetWatch:
     """
 
     def __init__(
-        self, ssh_command: str, on_change: Callable[[Change], None], late_ssh: Callable[[], int | None]
+        self, ssh_command: str, on_change: Callable[[NetworkChange], None], late_ssh: Callable[[], int | None]
     ) -> None:
         """Raises `LineError` if the prefix is no command.
 
@@ -101,12 +101,12 @@ class NetWatch:
             known = {target.address[0].partition("%")[0] for target in await _resolve(host)}
             is_elsewhere = known and not known & peers and self._late_ssh() == ssh
             if is_elsewhere and before == (ssh, known):
-                self._on_change(Change.ELSEWHERE)
+                self._on_change(NetworkChange.ELSEWHERE)
             before = (ssh, known) if is_elsewhere else None
             await asyncio.sleep(_RESOLVE_AGAIN_SECONDS)
 
 
-async def _until_changed(targets: tuple[_Target, ...]) -> Change:
+async def _until_changed(targets: tuple[_Target, ...]) -> NetworkChange:
     known = _sources(targets)
     was_offline = not any(known)
     lag = time.time() - time.monotonic()
@@ -114,15 +114,15 @@ async def _until_changed(targets: tuple[_Target, ...]) -> Change:
         await asyncio.sleep(_OFFLINE_LOOK_SECONDS if was_offline else _LOOK_SECONDS)
         slept = time.time() - time.monotonic() - lag
         if slept > _ASLEEP_SECONDS:
-            return Change.SLEPT
+            return NetworkChange.SLEPT
         lag += slept  # a clock that is slewed adds up to nothing
         now = _sources(targets)
         if not any(now):
             was_offline = True
         elif was_offline:
-            return Change.ONLINE
+            return NetworkChange.ONLINE
         elif any(old and new != old for old, new in zip(known, now, strict=True)):
-            return Change.ADDRESS
+            return NetworkChange.ADDRESS
         else:
             known = now
 

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from opencode_connected.registration import Name, Port, Registration
+from opencode_connected.registration import Name, OwnRegistration, Port
 from opencode_connected.text import printable
 
 VERSION: Final = 1
@@ -126,7 +126,7 @@ def _line(**fields: object) -> bytes:
     return json.dumps(fields, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def hello(instance_id: str, registration: Registration) -> bytes:
+def hello(instance_id: str, registration: OwnRegistration) -> bytes:
     """Return the request to register. ``instance_id``: 32 hex digits, constant for the launcher's life.
 
     Raises:

@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.hosts.chain import Gateway
+from support.hosts.chain import ScenarioGateway
 
 if TYPE_CHECKING:
-    from support.hosts.scenario import Relay
+    from support.hosts.scenario import ScenarioRelay
 
 
 @pytest.fixture(scope="session")
-def gateway(relay: Relay, hosts: dict[str, dict[str, Any]]) -> Gateway:
+def gateway(relay: ScenarioRelay, hosts: dict[str, dict[str, Any]]) -> ScenarioGateway:
     """The relay's gateway."""
     values = hosts["relay"]
-    return Gateway(relay, values["relay_domain"], values["relay_gateway_port"], values["relay_gateway_data_dir"])
+    return ScenarioGateway(
+        relay, values["relay_domain"], values["relay_gateway_port"], values["relay_gateway_data_dir"]
+    )

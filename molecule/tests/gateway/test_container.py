@@ -12,8 +12,8 @@ from support.hosts.scenario import play
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from support.hosts.chain import Gateway
-    from support.hosts.scenario import Machine, Relay
+    from support.hosts.chain import ScenarioGateway
+    from support.hosts.scenario import Machine, ScenarioRelay
 
 _TABLES = """
 import sqlite3, sys
@@ -32,7 +32,7 @@ print(json.dumps([answer.status, dict(answer.headers), answer.read().decode()]))
 
 
 @pytest.fixture(scope="module")
-def container(gateway: Gateway) -> dict[str, Any]:
+def container(gateway: ScenarioGateway) -> dict[str, Any]:
     """What the engine says of its container."""
     return gateway.inspect()
 
@@ -51,7 +51,7 @@ def test_the_container_may_do_nothing_that_it_does_not_need(container: dict[str,
 
 
 def test_it_can_write_to_its_data_and_the_journal_alone_and_has_no_socket_of_the_engine(
-    relay: Relay, gateway: Gateway, container: dict[str, Any]
+    relay: ScenarioRelay, gateway: ScenarioGateway, container: dict[str, Any]
 ) -> None:
     mounts = {mount["Destination"]: (mount["Source"], mount["RW"]) for mount in container["Mounts"]}
     assert mounts == {
@@ -62,7 +62,7 @@ def test_it_can_write_to_its_data_and_the_journal_alone_and_has_no_socket_of_the
     }
 
 
-def test_the_server_in_it_shares_the_journal_of_those_that_are_started_over_ssh(relay: Relay) -> None:
+def test_the_server_in_it_shares_the_journal_of_those_that_are_started_over_ssh(relay: ScenarioRelay) -> None:
     servers = json.loads(relay.output("cat", "/etc/opencode-gateway/servers.json"))["mcpServers"]
     environment = servers["opencode"]["env"]
     assert (environment["RELAY_STATE_DIR"], environment["RELAY_JOURNAL_DAYS"]) == (
@@ -77,7 +77,9 @@ def test_the_server_in_it_shares_the_journal_of_those_that_are_started_over_ssh(
         relay.run("rm", f"{relay.state_dir}/probe")
 
 
-def test_its_process_is_of_the_gateways_account_and_can_gain_nothing(relay: Relay, container: dict[str, Any]) -> None:
+def test_its_process_is_of_the_gateways_account_and_can_gain_nothing(
+    relay: ScenarioRelay, container: dict[str, Any]
+) -> None:
     status = relay.output("cat", f"/proc/{container['State']['Pid']}/status").splitlines()
     fields = {key: value.split() for key, _, value in (line.partition(":") for line in status)}
     account = relay.infra.user(relay.gateway_user)
@@ -88,14 +90,14 @@ def test_its_process_is_of_the_gateways_account_and_can_gain_nothing(relay: Rela
         assert int(fields[kind][0], 16) == 0
 
 
-def test_it_listens_on_loopback_and_caddy_on_the_webs_ports(relay: Relay, gateway: Gateway) -> None:
+def test_it_listens_on_loopback_and_caddy_on_the_webs_ports(relay: ScenarioRelay, gateway: ScenarioGateway) -> None:
     listeners = relay.output("ss", "-Hltnp").splitlines()
     at_port = [line.split()[3] for line in listeners if line.split()[3].endswith(f":{gateway.port}")]
     assert at_port == [f"127.0.0.1:{gateway.port}"]
     assert {line.split()[3].rpartition(":")[2] for line in listeners if '"caddy"' in line} == {"80", "443", "2019"}
 
 
-def test_only_those_in_front_may_connect_to_it(relay: Relay, gateway: Gateway) -> None:
+def test_only_those_in_front_may_connect_to_it(relay: ScenarioRelay, gateway: ScenarioGateway) -> None:
     for user in ("root", "caddy", "www-data", relay.gateway_user):
         assert relay.python(CONNECT, str(gateway.port), user=user).returncode == 0, user
     for user in ("ordinary", "nobody", relay.tunnel_user, relay.agent_user):
@@ -104,7 +106,7 @@ def test_only_those_in_front_may_connect_to_it(relay: Relay, gateway: Gateway) -
 
 @pytest.mark.timeout(600)
 def test_rules_that_name_an_account_that_is_not_here_keep_the_gateway_down_and_nothing_else(
-    relay: Relay, gateway: Gateway
+    relay: ScenarioRelay, gateway: ScenarioGateway
 ) -> None:
     file, unit = "/etc/opencode-relay/gateway.nft", "opencode-gateway-firewall.service"
     rules = relay.output("cat", file)
@@ -122,13 +124,13 @@ def test_rules_that_name_an_account_that_is_not_here_keep_the_gateway_down_and_n
         gateway.wait_until_it_serves()
 
 
-def test_caddys_own_settings_are_roots_and_caddys(relay: Relay) -> None:
+def test_caddys_own_settings_are_roots_and_caddys(relay: ScenarioRelay) -> None:
     assert relay.python(CONNECT, "2019", user="caddy").returncode == 0
     for user in ("ordinary", relay.gateway_user):
         assert "Connection refused" in relay.python(CONNECT, "2019", user=user).stderr, user
 
 
-def test_caddy_takes_its_share_of_the_memory_and_is_back_when_it_was_killed(relay: Relay) -> None:
+def test_caddy_takes_its_share_of_the_memory_and_is_back_when_it_was_killed(relay: ScenarioRelay) -> None:
     def shown(name: str) -> str:
         return relay.output("systemctl", "show", "--value", f"--property={name}", "caddy.service")
 
@@ -153,27 +155,29 @@ def test_caddy_takes_its_share_of_the_memory_and_is_back_when_it_was_killed(rela
         ("/etc/caddy/opencode-relay", "root:caddy", 0o750),
     ],
 )
-def test_owner_and_mode_of(relay: Relay, gateway: Gateway, path: str, owner: str, mode: int) -> None:
+def test_owner_and_mode_of(relay: ScenarioRelay, gateway: ScenarioGateway, path: str, owner: str, mode: int) -> None:
     names = {"gateway": relay.gateway_user, "data": gateway.data_dir}
     file = relay.infra.file(path.format(**names))
     assert (f"{file.user}:{file.group}", file.mode) == (owner.format(**names), mode)
 
 
 @pytest.mark.parametrize("unit", ["opencode-gateway.service", "caddy.service", "docker.service"])
-def test_the_unit_runs_and_will_after_a_boot(relay: Relay, unit: str) -> None:
+def test_the_unit_runs_and_will_after_a_boot(relay: ScenarioRelay, unit: str) -> None:
     service = relay.infra.service(unit)
     assert service.is_running
     assert service.is_enabled
 
 
-def test_its_command_line_is_roots_and_speaks_to_the_running_gateway(relay: Relay) -> None:
+def test_its_command_line_is_roots_and_speaks_to_the_running_gateway(relay: ScenarioRelay) -> None:
     assert relay.output("opencode-gateway", "health") == "ok"
     refused = relay.run("/usr/local/sbin/opencode-gateway", "health", user="ordinary", check=False)
     assert refused.returncode == 1
     assert "sudo" in refused.stderr
 
 
-def test_a_backup_is_made_by_the_command_line_and_is_the_gateways_alone(relay: Relay, gateway: Gateway) -> None:
+def test_a_backup_is_made_by_the_command_line_and_is_the_gateways_alone(
+    relay: ScenarioRelay, gateway: ScenarioGateway
+) -> None:
     gateway.administer("backup", "/var/lib/opencode-gateway/copy.sqlite3")
     copy = relay.infra.file(f"{gateway.data_dir}/copy.sqlite3")
     assert (copy.user, copy.mode) == (relay.gateway_user, 0o600)
@@ -181,7 +185,9 @@ def test_a_backup_is_made_by_the_command_line_and_is_the_gateways_alone(relay: R
 
 
 @pytest.mark.timeout(600)
-def test_settings_that_it_cannot_use_are_refused_while_it_goes_on(relay: Relay, gateway: Gateway) -> None:
+def test_settings_that_it_cannot_use_are_refused_while_it_goes_on(
+    relay: ScenarioRelay, gateway: ScenarioGateway
+) -> None:
     before = gateway.inspect()["Id"]
     servers = json.dumps({"relay_gateway_servers": {"notes": {"command": "notes-mcp"}}})
 
@@ -196,7 +202,7 @@ def test_settings_that_it_cannot_use_are_refused_while_it_goes_on(relay: Relay, 
 
 @pytest.mark.timeout(1200)
 def test_settings_whose_run_broke_off_before_the_restart_are_in_use_after_the_next_one(
-    relay: Relay, gateway: Gateway
+    relay: ScenarioRelay, gateway: ScenarioGateway
 ) -> None:
     before = gateway.inspect()["Id"]
     # The settings are written by then, and the handlers have not run.
@@ -216,7 +222,9 @@ def test_settings_whose_run_broke_off_before_the_restart_are_in_use_after_the_ne
     assert usual.succeeded, usual.said
 
 
-def test_a_client_host_reaches_it_by_https_and_is_told_where_to_log_in(gateway: Gateway, desktop: Machine) -> None:
+def test_a_client_host_reaches_it_by_https_and_is_told_where_to_log_in(
+    gateway: ScenarioGateway, desktop: Machine
+) -> None:
     root = gateway.root_certificate()
 
     def ask(path: str, method: str = "GET") -> tuple[int, dict[str, str], str]:

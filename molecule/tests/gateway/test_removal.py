@@ -9,13 +9,13 @@ import pytest
 from support.hosts.scenario import play
 
 if TYPE_CHECKING:
-    from support.hosts.chain import Gateway
-    from support.hosts.scenario import Relay
+    from support.hosts.chain import ScenarioGateway
+    from support.hosts.scenario import ScenarioRelay
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("removed")]
 
 
-def test_nothing_of_it_runs_or_lies_around(relay: Relay, gateway: Gateway) -> None:
+def test_nothing_of_it_runs_or_lies_around(relay: ScenarioRelay, gateway: ScenarioGateway) -> None:
     for what in ("ps", "images", "volume ls"):
         kind = ("docker", *what.split(), *(() if what == "volume ls" else ("--all",)), "--quiet")
         assert relay.output(*kind) == "", what
@@ -25,24 +25,26 @@ def test_nothing_of_it_runs_or_lies_around(relay: Relay, gateway: Gateway) -> No
     assert relay.output("find", "/etc", "/usr/local", "/var/lib", "/srv", "-xdev", "-name", "*opencode*") == ""
 
 
-def test_the_web_server_is_as_its_package_brought_it(relay: Relay) -> None:
+def test_the_web_server_is_as_its_package_brought_it(relay: ScenarioRelay) -> None:
     assert not relay.listens(443)
     assert relay.run("dpkg", "--verify", "caddy", check=False).stdout == ""
     assert relay.output("ls", "/etc/caddy") == "Caddyfile"
 
 
-def test_people_clients_and_tokens_are_roots_alone(relay: Relay, gateway: Gateway) -> None:
+def test_people_clients_and_tokens_are_roots_alone(relay: ScenarioRelay, gateway: ScenarioGateway) -> None:
     directory = relay.infra.file(gateway.data_dir)
     assert (directory.user, directory.mode) == ("root", 0o700)
     assert {"users.json", "gateway.sqlite3"} <= set(relay.output("ls", gateway.data_dir).split())
 
 
-def test_the_journal_is_roots_alone(relay: Relay) -> None:
+def test_the_journal_is_roots_alone(relay: ScenarioRelay) -> None:
     directory = relay.infra.file(relay.state_dir)
     assert (directory.user, directory.group, directory.mode) == ("root", "root", 0o700)
 
 
-def test_what_stays_is_said_with_what_removes_it(removed: str, relay: Relay, gateway: Gateway) -> None:
+def test_what_stays_is_said_with_what_removes_it(
+    removed: str, relay: ScenarioRelay, gateway: ScenarioGateway
+) -> None:
     end = removed[removed.rindex("TASK [") :]
     assert gateway.data_dir in end
     assert relay.state_dir in end
@@ -51,7 +53,7 @@ def test_what_stays_is_said_with_what_removes_it(removed: str, relay: Relay, gat
     assert "~/.config/opencode-relay" in end
 
 
-def test_a_purge_takes_them_too(relay: Relay, gateway: Gateway) -> None:
+def test_a_purge_takes_them_too(relay: ScenarioRelay, gateway: ScenarioGateway) -> None:
     tags = "relay_gateway,relay_registry"
     played = play("remove.yml", "--tags", tags, "--extra-vars", "relay_gateway_purge=true")
     assert played.succeeded, played.said

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from support.hosts.chain import CONNECT
-from support.hosts.hosts import Running
-from support.hosts.scenario import KNOWN_HOSTS, Attacker, Relay, play
+from support.hosts.hosts import RunningProgram
+from support.hosts.scenario import KNOWN_HOSTS, Attacker, ScenarioRelay, play
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.hosts.chain import Gateway
+    from support.hosts.chain import ScenarioGateway
     from support.hosts.scenario import Machine
 
 pytestmark = pytest.mark.timeout(1200)
@@ -33,7 +33,7 @@ _ACCOUNTS = ("caddy", "driver", "registrar", "tunnels")
 class Spare:
     """The spare host, in an inventory of its own that makes it the relay."""
 
-    relay: Relay
+    relay: ScenarioRelay
     inventory: Path
 
     def play(self, **variables: object) -> tuple[bool, str]:
@@ -51,13 +51,13 @@ def spare(hosts: dict[str, dict[str, Any]], tmp_path_factory: pytest.TempPathFac
     del values["inventory_hostname"]
     file = tmp_path_factory.mktemp("inventory") / "hosts.json"
     file.write_text(json.dumps({"relay": {"hosts": {name: values}}}), encoding="utf-8")
-    return Spare(Relay(name, values), file)
+    return Spare(ScenarioRelay(name, values), file)
 
 
 @pytest.fixture
 def web_server(spare: Spare) -> Iterator[None]:
     """Somebody else's, on port 80."""
-    with Running(spare.relay, "python3", "-um", "http.server", "80") as server:
+    with RunningProgram(spare.relay, "python3", "-um", "http.server", "80") as server:
         server.wait_for(lambda line: "Serving" in line, "a web server")
         yield
 
@@ -95,7 +95,9 @@ def test_what_is_wrong_is_said_before_anything_is_changed(
 
 
 @pytest.fixture(scope="module")
-def said(relay: Relay, gateway: Gateway, spare: Spare, tmp_path_factory: pytest.TempPathFactory) -> str:
+def said(
+    relay: ScenarioRelay, gateway: ScenarioGateway, spare: Spare, tmp_path_factory: pytest.TempPathFactory
+) -> str:
     """What the one run with the backup said."""
     gateway.administer("users", "add", _PERSON[0], stdin=f"{_PERSON[1]}\n")
     backup = tmp_path_factory.mktemp("backup") / "relay.backup"
@@ -113,7 +115,7 @@ def restored(spare: Spare, said: str) -> Spare:
 
 
 def test_the_rules_admit_the_accounts_of_this_host_and_not_their_numbers(
-    relay: Relay, gateway: Gateway, restored: Spare
+    relay: ScenarioRelay, gateway: ScenarioGateway, restored: Spare
 ) -> None:
     there, here = ({name: host.infra.user(name).uid for name in _ACCOUNTS} for host in (relay, restored.relay))
     # Else it shows nothing.
@@ -127,7 +129,7 @@ def test_the_rules_admit_the_accounts_of_this_host_and_not_their_numbers(
 
 
 def test_a_client_of_the_old_relay_is_welcome_by_its_key_and_finds_the_same_host_key(
-    relay: Relay, restored: Spare, desktop: Machine, known_hosts: None
+    relay: ScenarioRelay, restored: Spare, desktop: Machine, known_hosts: None
 ) -> None:
     key = relay.output("cat", "/etc/ssh/ssh_host_ed25519_key.pub")
     desktop.host.run("sh", "-c", 'cat >>"$1"', "sh", KNOWN_HOSTS, stdin=f"{restored.relay.name} {key}\n")

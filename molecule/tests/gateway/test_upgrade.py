@@ -10,8 +10,8 @@ from support.hosts.chain import CONNECT
 from support.hosts.scenario import play
 
 if TYPE_CHECKING:
-    from support.hosts.chain import Gateway
-    from support.hosts.scenario import Relay
+    from support.hosts.chain import ScenarioGateway
+    from support.hosts.scenario import ScenarioRelay
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -27,7 +27,7 @@ table inet opencode_relay {{
 
 
 def test_an_upgrade_that_ends_between_the_roles_leaves_no_gateway_without_rules(
-    relay: Relay, gateway: Gateway
+    relay: ScenarioRelay, gateway: ScenarioGateway
 ) -> None:
     def guarded() -> bool:
         refused = relay.python(CONNECT, str(gateway.port), user="ordinary").stderr
@@ -51,7 +51,9 @@ def test_an_upgrade_that_ends_between_the_roles_leaves_no_gateway_without_rules(
     assert not relay.succeeds("grep", "rules of before", "/etc/opencode-relay/firewall.nft")
 
 
-def test_rules_that_somebody_has_changed_are_put_back_by_the_next_run(relay: Relay, gateway: Gateway) -> None:
+def test_rules_that_somebody_has_changed_are_put_back_by_the_next_run(
+    relay: ScenarioRelay, gateway: ScenarioGateway
+) -> None:
     relay.run("nft", "flush", "chain", "inet", "opencode_gateway", "output")
     assert relay.python(CONNECT, str(gateway.port), user="ordinary").returncode == 0
     found = relay.run("opencode-relay", "doctor", check=False).stdout

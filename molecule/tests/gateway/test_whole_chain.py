@@ -17,7 +17,7 @@ import pytest
 
 from opencode_notify.outlets.webhook import new_secret
 from support.hosts.chain import CONTAINER, Model, Phone, Terminal, answer, ask, begin, other_image
-from support.hosts.hosts import Host, Running
+from support.hosts.hosts import Host, RunningProgram
 from support.hosts.scenario import BACK_WITHIN, play
 from support.waiting import eventually
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from support.hosts.chain import Gateway
-    from support.hosts.scenario import Machine, Relay
+    from support.hosts.chain import ScenarioGateway
+    from support.hosts.scenario import Machine, ScenarioRelay
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -39,8 +39,8 @@ _LOGIN = ("ann", "correct horse battery staple")
 class Chain:
     """The whole of it. `instance`: the name of what runs in the terminal. `session`: what its screen shows."""
 
-    relay: Relay
-    gateway: Gateway
+    relay: ScenarioRelay
+    gateway: ScenarioGateway
     phone: Phone
     terminal: Terminal
     model: Model
@@ -48,7 +48,7 @@ class Chain:
     session: str
     tokens: dict[str, Any]
 
-    def begin(self, chat: Running, word: str) -> int:
+    def begin(self, chat: RunningProgram, word: str) -> int:
         """Send a prompt; its answer has begun to stream to the chat, and is not over."""
         heard = begin(chat, "send", instance=self.instance, session=self.session, message=f"{word} GATE:{word} end")
         chat.wait_for(lambda line: f"echo: {word}" in line, "the answer as progress", after=heard, within=90)
@@ -83,7 +83,7 @@ class Chain:
 
 
 @pytest.fixture(scope="module")
-def terminal(relay: Relay, desktop: Machine) -> Iterator[tuple[Terminal, str]]:
+def terminal(relay: ScenarioRelay, desktop: Machine) -> Iterator[tuple[Terminal, str]]:
     """A person's terminal, and the name under which what runs there is registered."""
     desktop.host.run("apt-get", "install", "--yes", "--no-install-recommends", "tmux")
     asks = json.dumps({"permission": {"bash": "ask"}})
@@ -99,8 +99,8 @@ def terminal(relay: Relay, desktop: Machine) -> Iterator[tuple[Terminal, str]]:
 
 @pytest.fixture(scope="module")
 def chain(
-    relay: Relay,
-    gateway: Gateway,
+    relay: ScenarioRelay,
+    gateway: ScenarioGateway,
     desktop: Machine,
     terminal: tuple[Terminal, str],
 ) -> Chain:
@@ -158,14 +158,14 @@ def elsewhere(hosts: dict[str, dict[str, Any]]) -> Host:
 
 
 @contextmanager
-def webhook(host: Host) -> Iterator[Running]:
+def webhook(host: Host) -> Iterator[RunningProgram]:
     """A receiver of messages on some host; what it takes are the lines that it prints."""
     env = {"PYTHONPATH": "/opt/tests", "PYTHONDONTWRITEBYTECODE": "1"}
-    with Running(host, "python3", "-m", "support.pages.fake_webhook", str(_HOOK_PORT), env=env) as hook:
+    with RunningProgram(host, "python3", "-m", "support.pages.fake_webhook", str(_HOOK_PORT), env=env) as hook:
         yield hook
 
 
-def told_of(hook: Running, within: float) -> dict[str, Any]:
+def told_of(hook: RunningProgram, within: float) -> dict[str, Any]:
     """Wait until the receiver is told of an ask; return the message."""
     asks = '"title": .* asks for a shell command'
     number = hook.wait_for(lambda line: re.search(asks, line) is not None, "the message", within=within)

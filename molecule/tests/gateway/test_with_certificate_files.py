@@ -12,8 +12,8 @@ from support.hosts.scenario import play
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.hosts.chain import Gateway
-    from support.hosts.scenario import Machine, Relay
+    from support.hosts.chain import ScenarioGateway
+    from support.hosts.scenario import Machine, ScenarioRelay
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -45,7 +45,7 @@ def _pair(directory: Path, name: str, domain: str) -> tuple[Path, Path]:
 
 
 def test_a_pair_that_does_not_match_changes_nothing_and_one_that_does_is_served(
-    relay: Relay, gateway: Gateway, desktop: Machine, tmp_path: Path
+    relay: ScenarioRelay, gateway: ScenarioGateway, desktop: Machine, tmp_path: Path
 ) -> None:
     certificate, key = _pair(tmp_path, "own", gateway.domain)
     _, other_key = _pair(tmp_path, "other", gateway.domain)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from support.hosts.hosts import Running
+from support.hosts.hosts import RunningProgram
 from support.hosts.scenario import hello, play
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from support.hosts.scenario import Attacker, Machine, Registration, Relay
+    from support.hosts.scenario import Attacker, Machine, ScenarioRelay, SeenRegistration
 
 CUT_WITHIN = 20.0
 """Seconds, on a machine that has other work. That it is the command which cuts, it says itself."""
@@ -24,7 +24,7 @@ VISITOR_HOME = "/home/bob/visitor"
 
 
 @pytest.fixture
-def enrolled(relay: Relay) -> Iterator[list[dict[str, str]]]:
+def enrolled(relay: ScenarioRelay) -> Iterator[list[dict[str, str]]]:
     """Who is enrolled, as `opencode-relay apply` takes it; the same at the end."""
     clients = [{"name": name, "key": entry["key"]} for name, entry in relay.clients().items()]
     yield clients
@@ -33,17 +33,17 @@ def enrolled(relay: Relay) -> Iterator[list[dict[str, str]]]:
     _apply(relay, clients)
 
 
-def _apply(relay: Relay, clients: list[dict[str, str]]) -> dict[str, Any]:
+def _apply(relay: ScenarioRelay, clients: list[dict[str, str]]) -> dict[str, Any]:
     outcome: dict[str, Any] = relay.administer("apply", stdin=json.dumps({"clients": clients}))
     return outcome
 
 
 @pytest.mark.usefixtures("enrolled")
 def test_a_revoked_client_is_cut_off_at_once_and_nobody_else(
-    relay: Relay,
+    relay: ScenarioRelay,
     guest: Attacker,
     guest_port: int,
-    fleet: dict[str, Registration],
+    fleet: dict[str, SeenRegistration],
     figure: Callable[[str, float], None],
 ) -> None:
     others = relay.connections()
@@ -52,7 +52,7 @@ def test_a_revoked_client_is_cut_off_at_once_and_nobody_else(
     with guest.session(forward=first, local_port=guest_port) as session:
         session.say(**hello("guest-stolen", first))
         session.hear("registered")
-        with Running(guest.host, *unseen_command) as unseen:
+        with RunningProgram(guest.host, *unseen_command) as unseen:
             eventually(lambda: relay.listens(second), "a connection without a session")
             began = time.monotonic()
             outcome = relay.administer("revoke", "guest")
@@ -72,13 +72,15 @@ def test_a_revoked_client_is_cut_off_at_once_and_nobody_else(
 
 @pytest.mark.usefixtures("fleet")
 def test_a_revoked_client_is_cut_off_while_the_agent_is_down(
-    relay: Relay, guest: Attacker, enrolled: list[dict[str, str]]
+    relay: ScenarioRelay, guest: Attacker, enrolled: list[dict[str, str]]
 ) -> None:
     # A forced command ends with the agent, so what is left to cut is what sshd has just let in.
     relay.run("systemctl", "stop", "opencode-relay-agent.socket", "opencode-relay-agent.service")
     try:
         port = relay.block("guest")[0]
-        with Running(guest.host, *guest.ssh_command("-N", "-R", f"127.0.0.1:{port}:127.0.0.1:9", to="")) as unseen:
+        with RunningProgram(
+            guest.host, *guest.ssh_command("-N", "-R", f"127.0.0.1:{port}:127.0.0.1:9", to="")
+        ) as unseen:
             eventually(lambda: relay.listens(port), "a connection without a session")
             assert relay.administer("revoke", "guest")["cut"] >= 1
             assert unseen.ended(within=CUT_WITHIN) == 255
@@ -88,7 +90,7 @@ def test_a_revoked_client_is_cut_off_while_the_agent_is_down(
 
 
 def test_a_revoked_key_is_not_taken_again_until_somebody_says_so(
-    relay: Relay, enrolled: list[dict[str, str]]
+    relay: ScenarioRelay, enrolled: list[dict[str, str]]
 ) -> None:
     relay.administer("revoke", "guest")
     done = relay.run(
@@ -103,7 +105,7 @@ def test_a_revoked_key_is_not_taken_again_until_somebody_says_so(
 
 
 def test_a_client_that_is_removed_shifts_nobody_and_gets_its_block_back(
-    relay: Relay, enrolled: list[dict[str, str]], fleet: dict[str, Registration]
+    relay: ScenarioRelay, enrolled: list[dict[str, str]], fleet: dict[str, SeenRegistration]
 ) -> None:
     blocks = {name: relay.block(name) for name in relay.clients()}
     outcome = _apply(relay, [client for client in enrolled if client["name"] != "guest"])
@@ -120,7 +122,7 @@ def test_a_client_that_is_removed_shifts_nobody_and_gets_its_block_back(
     "name", ["ANN-LAPTOP", "ann", "ann-laptop-2", "Studio", "studio_1x", "../x", "x y", "-x", "", "x" * 33]
 )
 def test_a_name_by_which_one_could_pose_as_another_is_refused(
-    relay: Relay, enrolled: list[dict[str, str]], name: str
+    relay: ScenarioRelay, enrolled: list[dict[str, str]], name: str
 ) -> None:
     newcomer = {"name": name, "key": relay.output("cat", "/etc/ssh/ssh_host_ed25519_key.pub")}
     before = relay.output("cat", "/etc/opencode-relay/authorized_keys")
@@ -133,7 +135,7 @@ def test_a_name_by_which_one_could_pose_as_another_is_refused(
 
 @pytest.mark.timeout(600)
 def test_a_person_without_ansible_enrols_joins_is_driven_and_is_revoked(
-    relay: Relay, desktop: Machine, enrolled: list[dict[str, str]], fleet: dict[str, Registration]
+    relay: ScenarioRelay, desktop: Machine, enrolled: list[dict[str, str]], fleet: dict[str, SeenRegistration]
 ) -> None:
     connections = relay.connections()
     env = {"XDG_CONFIG_HOME": f"{VISITOR_HOME}/config", "XDG_STATE_HOME": f"{VISITOR_HOME}/state"}
@@ -156,7 +158,7 @@ def test_a_person_without_ansible_enrols_joins_is_driven_and_is_revoked(
     assert joined.returncode == 0, joined.stderr
     launcher = f"/home/{desktop.person}/.local/bin/opencode-connected"
     command = ("env", "-C", VISITOR_HOME, launcher, "--headless")
-    with Running(desktop.host, *command, user=desktop.person, env={**env, "INSTANCE_NAME": "trip"}):
+    with RunningProgram(desktop.host, *command, user=desktop.person, env={**env, "INSTANCE_NAME": "trip"}):
         eventually(lambda: "visitor-trip" in relay.registrations(), "the visitor's instance", within=60)
         (sent,) = relay.call_tools(("send", {"instance": "visitor-trip", "message": "say welcome"}))
         assert "echo: say welcome" in sent["text"]
@@ -173,7 +175,7 @@ def test_a_person_without_ansible_enrols_joins_is_driven_and_is_revoked(
 
 
 def test_whoever_comes_with_an_ordinary_account_is_told_to_enrol(
-    relay: Relay, desktop: Machine, ordinary: Attacker
+    relay: ScenarioRelay, desktop: Machine, ordinary: Attacker
 ) -> None:
     directory = f"/home/{desktop.person}/ordinary"
     desktop.host.run("install", "-d", "-o", desktop.person, directory)

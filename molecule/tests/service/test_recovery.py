@@ -15,17 +15,17 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from support.hosts.scenario import Machine, Registration, Relay
+    from support.hosts.scenario import Machine, ScenarioRelay, SeenRegistration
 
 # What breaks comes back within a minute, on a machine that has other work.
 pytestmark = pytest.mark.timeout(600)
 
 
-def _kill_agent(relay: Relay) -> None:
+def _kill_agent(relay: ScenarioRelay) -> None:
     relay.run("kill", "-KILL", str(relay.agent_pid()))
 
 
-def _restart_sshd_and_its_sessions(relay: Relay) -> None:
+def _restart_sshd_and_its_sessions(relay: ScenarioRelay) -> None:
     connections = [str(pid) for pid in relay.connections()]
     relay.run("systemctl", "restart", "ssh.service")
     relay.run("kill", "-KILL", *connections)
@@ -33,10 +33,10 @@ def _restart_sshd_and_its_sessions(relay: Relay) -> None:
 
 @pytest.mark.parametrize("fault", [_kill_agent, _restart_sshd_and_its_sessions])
 def test_a_turn_goes_on_through(
-    relay: Relay,
+    relay: ScenarioRelay,
     laptop: Machine,
-    fleet: dict[str, Registration],
-    fault: Callable[[Relay], None],
+    fleet: dict[str, SeenRegistration],
+    fault: Callable[[ScenarioRelay], None],
     figure: Callable[[str, float], None],
 ) -> None:
     with _in_mid_turn(relay, laptop, fault.__name__):
@@ -45,7 +45,7 @@ def test_a_turn_goes_on_through(
 
 
 def test_a_turn_of_opencode_2_goes_on_through_a_restart_of_the_launchers_units(
-    relay: Relay, laptop: Machine, fleet: dict[str, Registration]
+    relay: ScenarioRelay, laptop: Machine, fleet: dict[str, SeenRegistration]
 ) -> None:
     def services() -> list[str]:
         return laptop.host.output("pgrep", "-u", laptop.person, "-f", "opencode .*--service").split()
@@ -78,7 +78,7 @@ def test_a_turn_of_opencode_2_goes_on_through_a_restart_of_the_launchers_units(
 
 
 @contextmanager
-def _in_mid_turn(relay: Relay, machine: Machine, marker: str) -> Iterator[None]:
+def _in_mid_turn(relay: ScenarioRelay, machine: Machine, marker: str) -> Iterator[None]:
     """Have a turn run meanwhile, let it end, and see that `send` has its answer and that it ran once."""
     name = next(iter(relay.registered(machine.client)))
     message = f"before GATE:{marker} and-after"
@@ -98,7 +98,7 @@ def _in_mid_turn(relay: Relay, machine: Machine, marker: str) -> Iterator[None]:
 
 
 @contextmanager
-def _cut(relay: Relay, address: str) -> Iterator[None]:
+def _cut(relay: ScenarioRelay, address: str) -> Iterator[None]:
     """Lose every packet between the relay and an address, without anybody being told."""
     chains = "chain in { type filter hook input priority -10; ip saddr %s drop; }; "
     chains += "chain out { type filter hook output priority -10; ip daddr %s drop; }; "
@@ -110,10 +110,10 @@ def _cut(relay: Relay, address: str) -> Iterator[None]:
 
 
 def test_a_client_whose_network_is_cut_is_off_the_list_and_back_with_its_network(
-    relay: Relay,
+    relay: ScenarioRelay,
     laptop: Machine,
     desktop: Machine,
-    fleet: dict[str, Registration],
+    fleet: dict[str, SeenRegistration],
     figure: Callable[[str, float], None],
 ) -> None:
     with _cut(relay, laptop.host.address()):
@@ -125,7 +125,7 @@ def test_a_client_whose_network_is_cut_is_off_the_list_and_back_with_its_network
 
 
 def test_a_client_that_gets_another_address_comes_back_from_there(
-    relay: Relay, laptop: Machine, fleet: dict[str, Registration], figure: Callable[[str, float], None]
+    relay: ScenarioRelay, laptop: Machine, fleet: dict[str, SeenRegistration], figure: Callable[[str, float], None]
 ) -> None:
     device, old, length = laptop.host.interface()
     route = laptop.host.output("ip", "route", "show", "default").split()
@@ -149,7 +149,7 @@ def test_a_client_that_gets_another_address_comes_back_from_there(
 
 
 def test_a_session_whose_launcher_hangs_is_ended_after_15_s_of_silence(
-    relay: Relay, desktop: Machine, fleet: dict[str, Registration]
+    relay: ScenarioRelay, desktop: Machine, fleet: dict[str, SeenRegistration]
 ) -> None:
     pattern = "ssh .*-R 127.0.0.1:"
     desktop.host.run("pkill", "-STOP", "-u", desktop.person, "-f", pattern)

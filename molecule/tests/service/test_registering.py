@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.hosts.hosts import Running
+from support.hosts.hosts import RunningProgram
 from support.hosts.scenario import hello
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.hosts.hosts import Session
-    from support.hosts.scenario import Attacker, Machine, Registration, Relay
+    from support.hosts.hosts import ShellSession
+    from support.hosts.scenario import Attacker, Machine, ScenarioRelay, SeenRegistration
 
 _SQUAT = """
 import http.server, sys
@@ -31,20 +31,20 @@ server.serve_forever()
 
 
 @pytest.fixture
-def port(relay: Relay) -> int:
+def port(relay: ScenarioRelay) -> int:
     """A port of the guest's block."""
     return relay.block("guest")[0]
 
 
 @pytest.fixture
-def session(guest: Attacker, guest_port: int, port: int) -> Iterator[Session]:
+def session(guest: Attacker, guest_port: int, port: int) -> Iterator[ShellSession]:
     """A session of the guest's, whose tunnel on `port` leads to a real OpenCode."""
     with guest.session(forward=port, local_port=guest_port) as session:
         yield session
 
 
 def test_the_relay_says_which_ports_are_the_clients_and_free(
-    relay: Relay, session: Session, guest: Attacker, port: int
+    relay: ScenarioRelay, session: ShellSession, guest: Attacker, port: int
 ) -> None:
     ready = session.hear("ready")
     assert (ready["v"], ready["client"]) == (1, "guest")
@@ -52,7 +52,9 @@ def test_the_relay_says_which_ports_are_the_clients_and_free(
         assert second.hear("ready")["ports"] == [free for free in relay.block("guest") if free != port]
 
 
-def test_what_it_registers_is_registered_and_goes_with_its_session(relay: Relay, session: Session, port: int) -> None:
+def test_what_it_registers_is_registered_and_goes_with_its_session(
+    relay: ScenarioRelay, session: ShellSession, port: int
+) -> None:
     session.say(**hello("guest-api", port))
     registered = session.hear("registered")
     assert (registered["name"], registered["health"]) == ("guest-api", "ok")
@@ -63,7 +65,7 @@ def test_what_it_registers_is_registered_and_goes_with_its_session(relay: Relay,
 
 
 @pytest.mark.parametrize("name", ["api", "ann-laptop-api", "Studio_1", "GUEST-api", "gues"])
-def test_a_name_that_is_not_its_own_gets_its_own_in_front(session: Session, port: int, name: str) -> None:
+def test_a_name_that_is_not_its_own_gets_its_own_in_front(session: ShellSession, port: int, name: str) -> None:
     session.say(**hello(name, port))
     assert session.hear("registered")["name"] == f"guest-{name}"
 
@@ -91,7 +93,9 @@ TRICKS = [
 ]
 
 
-def test_names_that_play_tricks_are_refused_and_leave_nothing(relay: Relay, session: Session, port: int) -> None:
+def test_names_that_play_tricks_are_refused_and_leave_nothing(
+    relay: ScenarioRelay, session: ShellSession, port: int
+) -> None:
     before = _files(relay)
     session.hear("ready")
     for trick in TRICKS:
@@ -101,12 +105,14 @@ def test_names_that_play_tricks_are_refused_and_leave_nothing(relay: Relay, sess
     assert _files(relay) == before
 
 
-def _files(relay: Relay) -> str:
+def _files(relay: ScenarioRelay) -> str:
     """Return what lies in the registry directory, and beside and above it."""
     return relay.output("find", relay.registry_dir, f"{relay.registry_dir}/..", "/etc/cron.d", "-maxdepth", "1")
 
 
-def test_another_clients_port_is_refused(relay: Relay, session: Session, fleet: dict[str, Registration]) -> None:
+def test_another_clients_port_is_refused(
+    relay: ScenarioRelay, session: ShellSession, fleet: dict[str, SeenRegistration]
+) -> None:
     session.hear("ready")
     for victim in fleet.values():
         session.say(**hello("guest-thief", victim.port))
@@ -117,14 +123,14 @@ def test_another_clients_port_is_refused(relay: Relay, session: Session, fleet: 
 
 
 @pytest.mark.parametrize("claimed", [0, -1, 22, 2222, 65536, 2**40, "21000", 21000.5, True, None, [21000]])
-def test_a_port_that_is_none_of_its_block_is_refused(session: Session, claimed: object) -> None:
+def test_a_port_that_is_none_of_its_block_is_refused(session: ShellSession, claimed: object) -> None:
     session.hear("ready")
     session.say(**hello("guest-x", claimed))
     assert session.hear("error")["code"] == "bad-port"
 
 
 def test_another_clients_file_is_neither_shown_nor_written(
-    relay: Relay, session: Session, port: int, fleet: dict[str, Registration]
+    relay: ScenarioRelay, session: ShellSession, port: int, fleet: dict[str, SeenRegistration]
 ) -> None:
     session.hear("ready")
     session.say(type="query")
@@ -137,7 +143,9 @@ def test_another_clients_file_is_neither_shown_nor_written(
     assert relay.registrations()[victim.name] == victim
 
 
-def test_fields_that_are_hostile_are_refused_or_stored_harmlessly(relay: Relay, session: Session, port: int) -> None:
+def test_fields_that_are_hostile_are_refused_or_stored_harmlessly(
+    relay: ScenarioRelay, session: ShellSession, port: int
+) -> None:
     session.hear("ready")
     for fields in ({"cwd": "x" * 20_000}, {"hostname": ["a"]}, {"connectedAt": "now"}, {"localPort": "ssh"}):
         session.say(**hello("guest-x", port, **fields))
@@ -151,9 +159,9 @@ def test_fields_that_are_hostile_are_refused_or_stored_harmlessly(relay: Relay, 
 
 
 def test_a_squatter_on_a_clients_port_is_not_registered(
-    relay: Relay, guest: Attacker, guest_port: int, port: int
+    relay: ScenarioRelay, guest: Attacker, guest_port: int, port: int
 ) -> None:
-    with Running(relay, "python3", "-c", _SQUAT, str(port), user="ordinary") as squatter:
+    with RunningProgram(relay, "python3", "-c", _SQUAT, str(port), user="ordinary") as squatter:
         squatter.wait_for(lambda line: "listening" in line, "the squatter listens")
         with guest.session(forward=port, local_port=guest_port) as session:
             assert port not in session.hear("ready")["ports"]
@@ -164,7 +172,7 @@ def test_a_squatter_on_a_clients_port_is_not_registered(
 
 
 @pytest.fixture
-def open_gateway(relay: Relay) -> Iterator[None]:
+def open_gateway(relay: ScenarioRelay) -> Iterator[None]:
     """An sshd that somebody has told to put tunnels on every address."""
     drop_in = "/etc/ssh/sshd_config.d/00-gateway.conf"
     relay.run("tee", drop_in, stdin=f"Match User {relay.tunnel_user}\n    GatewayPorts yes\n")
@@ -175,13 +183,13 @@ def open_gateway(relay: Relay) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("open_gateway")
-def test_a_tunnel_that_listens_beyond_loopback_is_not_registered(session: Session, port: int) -> None:
+def test_a_tunnel_that_listens_beyond_loopback_is_not_registered(session: ShellSession, port: int) -> None:
     session.hear("ready")
     session.say(**hello("guest-exposed", port))
     assert session.hear("error")["code"] == "exposed"
 
 
-def test_only_the_tunnels_account_is_heard_at_the_agents_socket(relay: Relay) -> None:
+def test_only_the_tunnels_account_is_heard_at_the_agents_socket(relay: ScenarioRelay) -> None:
     # The agent closes as soon as it knows whose connection it is: before, while or after it is told something.
     program = """
 import socket
@@ -204,7 +212,9 @@ raise SystemExit("answered" if answer else "closed")
     assert relay.python(program).stderr.strip() == "closed"
 
 
-def test_a_tunnel_that_leads_to_no_opencode_is_not_registered(relay: Relay, guest: Attacker, port: int) -> None:
+def test_a_tunnel_that_leads_to_no_opencode_is_not_registered(
+    relay: ScenarioRelay, guest: Attacker, port: int
+) -> None:
     with guest.session(forward=port, local_port=9) as session:
         session.say(**hello("guest-dead", port))
         assert session.hear("error")["code"] == "not-carrying"
@@ -212,7 +222,7 @@ def test_a_tunnel_that_leads_to_no_opencode_is_not_registered(relay: Relay, gues
 
 
 def test_the_same_instance_takes_over_from_its_older_session(
-    relay: Relay, guest: Attacker, session: Session, guest_port: int, port: int
+    relay: ScenarioRelay, guest: Attacker, session: ShellSession, guest_port: int, port: int
 ) -> None:
     session.say(**hello("guest-api", port, instance_id="a" * 32))
     session.hear("registered")
@@ -226,7 +236,9 @@ def test_the_same_instance_takes_over_from_its_older_session(
         session.ended()
 
 
-def test_a_client_has_no_more_registrations_than_ports(relay: Relay, guest: Attacker, guest_port: int) -> None:
+def test_a_client_has_no_more_registrations_than_ports(
+    relay: ScenarioRelay, guest: Attacker, guest_port: int
+) -> None:
     block = relay.block("guest")
     with ExitStack() as stack:
         sessions = [stack.enter_context(guest.session(forward=port, local_port=guest_port)) for port in block]
@@ -245,7 +257,7 @@ def test_a_client_has_no_more_registrations_than_ports(relay: Relay, guest: Atta
 
 @pytest.mark.usefixtures("fleet")
 def test_a_flood_of_registrations_is_slowed_down_and_hurts_nobody_else(
-    relay: Relay, session: Session, port: int, laptop: Machine
+    relay: ScenarioRelay, session: ShellSession, port: int, laptop: Machine
 ) -> None:
     agent = relay.agent_pid()
     session.hear("ready")
@@ -262,7 +274,7 @@ def test_a_flood_of_registrations_is_slowed_down_and_hurts_nobody_else(
     assert relay.agent_pid() == agent
 
 
-def test_connections_of_one_client_are_limited(relay: Relay, guest: Attacker) -> None:
+def test_connections_of_one_client_are_limited(relay: ScenarioRelay, guest: Attacker) -> None:
     with ExitStack() as stack:
         for _ in range(2 * relay.block_size):
             stack.enter_context(guest.session()).hear("ready")
@@ -271,7 +283,9 @@ def test_connections_of_one_client_are_limited(relay: Relay, guest: Attacker) ->
 
 
 @pytest.mark.usefixtures("fleet")
-def test_a_hello_of_100_mb_ends_its_session_and_is_not_kept(relay: Relay, guest: Attacker, laptop: Machine) -> None:
+def test_a_hello_of_100_mb_ends_its_session_and_is_not_kept(
+    relay: ScenarioRelay, guest: Attacker, laptop: Machine
+) -> None:
     agent = relay.agent_pid()
     before = _peak_memory(relay, agent)
     others = relay.registered(laptop.client)
@@ -285,13 +299,13 @@ def test_a_hello_of_100_mb_ends_its_session_and_is_not_kept(relay: Relay, guest:
     assert relay.registered(laptop.client) == others
 
 
-def _peak_memory(relay: Relay, pid: int) -> int:
+def _peak_memory(relay: ScenarioRelay, pid: int) -> int:
     """Return the most memory that a process has had, in KiB."""
     return int(relay.output("sed", "-n", r"s/^VmHWM:\s*\([0-9]*\).*/\1/p", f"/proc/{pid}/status"))
 
 
 def test_the_journal_says_who_came_what_it_registered_and_why_it_went(
-    relay: Relay, guest: Attacker, session: Session, port: int
+    relay: ScenarioRelay, guest: Attacker, session: ShellSession, port: int
 ) -> None:
     session.say(**hello("guest-logged", port, cwd="/secret/directory"))
     session.hear("registered")

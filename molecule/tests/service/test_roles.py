@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.hosts.hosts import Running
+from support.hosts.hosts import RunningProgram
 from support.hosts.scenario import play
 
 if TYPE_CHECKING:
-    from support.hosts.scenario import Attacker, Registration, Relay
+    from support.hosts.scenario import Attacker, ScenarioRelay, SeenRegistration
 
 # A run of Ansible takes its time on a machine that has other work.
 pytestmark = pytest.mark.timeout(600)
@@ -28,9 +28,9 @@ def test_a_check_of_what_is_provisioned_finds_nothing_to_change() -> None:
     assert not changed
 
 
-def test_a_range_that_something_else_listens_in_is_refused_by_the_listeners_name(relay: Relay) -> None:
+def test_a_range_that_something_else_listens_in_is_refused_by_the_listeners_name(relay: ScenarioRelay) -> None:
     port = relay.port_range.partition("-")[0]
-    with Running(relay, "python3", "-um", "http.server", "--bind", "127.0.0.1", str(int(port) + 90)) as server:
+    with RunningProgram(relay, "python3", "-um", "http.server", "--bind", "127.0.0.1", str(int(port) + 90)) as server:
         server.wait_for(lambda line: "Serving" in line, "a service in the range")
         played = play("relay.yml", "--tags", "relay_firewall_range")
     assert not played.succeeded
@@ -51,7 +51,7 @@ def test_a_range_that_something_else_listens_in_is_refused_by_the_listeners_name
     ],
 )
 def test_a_configuration_of_sshd_that_defeats_the_roles_own_is_refused(
-    relay: Relay, ordinary: Attacker, file: str, content: str, complaint: str
+    relay: ScenarioRelay, ordinary: Attacker, file: str, content: str, complaint: str
 ) -> None:
     drop_in = f"{DROP_INS}/00-opencode-relay.conf"
     before = relay.output("cat", drop_in)
@@ -69,7 +69,7 @@ def test_a_configuration_of_sshd_that_defeats_the_roles_own_is_refused(
 
 @pytest.mark.parametrize("moved", [{"relay_block_size": 7}, {"relay_port_range": "23000-23099"}])
 def test_ports_that_would_move_under_enrolled_clients_are_refused_before_anything_is_changed(
-    relay: Relay, fleet: dict[str, Registration], moved: dict[str, object]
+    relay: ScenarioRelay, fleet: dict[str, SeenRegistration], moved: dict[str, object]
 ) -> None:
     def state() -> tuple[str, ...]:
         return (
@@ -87,7 +87,7 @@ def test_ports_that_would_move_under_enrolled_clients_are_refused_before_anythin
 
 
 @pytest.mark.parametrize("setting", ["relay_install_dir", "relay_registry_dir", "relay_state_dir"])
-def test_a_directory_that_holds_something_else_is_refused_and_left_alone(relay: Relay, setting: str) -> None:
+def test_a_directory_that_holds_something_else_is_refused_and_left_alone(relay: ScenarioRelay, setting: str) -> None:
     relay.output("sh", "-c", "mkdir -p /srv/data/backups && echo precious >/srv/data/backups/db.sql")
     before = relay.output("stat", "-c", "%U:%G %a", "/srv/data")
     played = play("relay.yml", "--extra-vars", json.dumps({setting: "/srv/data"}))
@@ -98,7 +98,7 @@ def test_a_directory_that_holds_something_else_is_refused_and_left_alone(relay: 
 
 
 @pytest.mark.parametrize("setting", ["relay_tunnel_user", "relay_agent_user", "relay_gateway_user"])
-def test_an_account_that_is_somebody_elses_is_refused_and_left_alone(relay: Relay, setting: str) -> None:
+def test_an_account_that_is_somebody_elses_is_refused_and_left_alone(relay: ScenarioRelay, setting: str) -> None:
     before = relay.output("getent", "passwd", "ordinary")
     played = play("relay.yml", "--extra-vars", json.dumps({setting: "ordinary"}))
     assert not played.succeeded
@@ -106,14 +106,14 @@ def test_an_account_that_is_somebody_elses_is_refused_and_left_alone(relay: Rela
     assert relay.output("getent", "passwd", "ordinary") == before
 
 
-def test_an_environment_that_is_somebody_elses_is_refused(relay: Relay) -> None:
+def test_an_environment_that_is_somebody_elses_is_refused(relay: ScenarioRelay) -> None:
     relay.run("python3", "-m", "venv", "/srv/others/venv")
     played = play("relay.yml", "--extra-vars", json.dumps({"relay_install_dir": "/srv/others/venv"}))
     assert not played.succeeded
     assert "relay_install_dir /srv/others/venv holds something" in played.said
 
 
-def test_a_damaged_record_of_the_enrolled_is_named_before_anything_is_changed(relay: Relay) -> None:
+def test_a_damaged_record_of_the_enrolled_is_named_before_anything_is_changed(relay: ScenarioRelay) -> None:
     record = "/etc/opencode-relay/clients.json"
     kept = relay.output("cat", record)
     relay.run("tee", record, stdin="{")
@@ -140,7 +140,7 @@ def test_a_wrong_value_is_named(setting: str, value: object) -> None:
     assert setting in played.said
 
 
-def test_the_join_lines_are_printed_again(relay: Relay) -> None:
+def test_the_join_lines_are_printed_again(relay: ScenarioRelay) -> None:
     played = play("relay.yml", "--tags", "relay_sshd_join")
     assert played.succeeded, played.said
     for client in relay.clients():

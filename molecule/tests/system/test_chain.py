@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.hosts.hosts import Running
+from support.hosts.hosts import RunningProgram
 from support.waiting import eventually
 
 if TYPE_CHECKING:
-    from support.hosts.scenario import Machine, Registration, Relay
+    from support.hosts.scenario import Machine, ScenarioRelay, SeenRegistration
 
 _INITIALIZE = {
     "protocolVersion": "2025-06-18",
@@ -23,7 +23,7 @@ _INITIALIZE = {
 
 @pytest.mark.usefixtures("fleet")
 def test_every_instance_of_a_managed_machine_is_registered_under_its_machines_name(
-    relay: Relay, machines: list[Machine]
+    relay: ScenarioRelay, machines: list[Machine]
 ) -> None:
     names = {f"{machine.client}-{instance}" for machine in machines for instance in machine.instances}
     for machine in machines:
@@ -41,7 +41,7 @@ def test_every_instance_of_a_managed_machine_is_registered_under_its_machines_na
 
 
 @pytest.mark.usefixtures("fleet")
-def test_each_instance_is_on_a_port_of_its_machines_own_block(relay: Relay, machines: list[Machine]) -> None:
+def test_each_instance_is_on_a_port_of_its_machines_own_block(relay: ScenarioRelay, machines: list[Machine]) -> None:
     for machine in machines:
         block = relay.block(machine.client)
         assert len(block) == relay.block_size
@@ -49,7 +49,7 @@ def test_each_instance_is_on_a_port_of_its_machines_own_block(relay: Relay, mach
 
 
 @pytest.mark.usefixtures("fleet")
-def test_the_gateways_user_lists_sends_and_reads(relay: Relay, machines: list[Machine]) -> None:
+def test_the_gateways_user_lists_sends_and_reads(relay: ScenarioRelay, machines: list[Machine]) -> None:
     for machine in machines:
         name = next(iter(relay.registered(machine.client)))
         word = f"across-{machine.person}"
@@ -65,7 +65,9 @@ def test_the_gateways_user_lists_sends_and_reads(relay: Relay, machines: list[Ma
 
 
 @pytest.mark.usefixtures("fleet")
-def test_an_account_that_may_starts_the_server_by_sudo_and_nothing_else(relay: Relay, desktop: Machine) -> None:
+def test_an_account_that_may_starts_the_server_by_sudo_and_nothing_else(
+    relay: ScenarioRelay, desktop: Machine
+) -> None:
     server = f"{relay.venv}/bin/opencode-mcp"
     sudo = ("sudo", "-n", "-u", relay.gateway_user)
     questions = (
@@ -73,7 +75,7 @@ def test_an_account_that_may_starts_the_server_by_sudo_and_nothing_else(relay: R
         {"method": "notifications/initialized"},
         {"id": 2, "method": "tools/call", "params": {"name": "instances", "arguments": {}}},
     )
-    with Running(relay, *sudo, "SEND_TIMEOUT_MS=45000", server, user="ordinary") as running:
+    with RunningProgram(relay, *sudo, "SEND_TIMEOUT_MS=45000", server, user="ordinary") as running:
         for question in questions:
             running.write(json.dumps({"jsonrpc": "2.0", **question}) + "\n")
         answer = running.wait_for(lambda line: '"id":2' in line, "the list of instances")
@@ -94,7 +96,7 @@ def test_the_launcher_came_by_pipx_to_an_unprivileged_person(machines: list[Mach
 
 
 def test_the_private_key_is_the_persons_alone_and_only_its_public_half_is_at_the_relay(
-    relay: Relay, machines: list[Machine]
+    relay: ScenarioRelay, machines: list[Machine]
 ) -> None:
     for machine in machines:
         enrolled = json.loads(machine.launcher("enroll", "--json", "--check").stdout)
@@ -119,7 +121,7 @@ def test_the_launchers_own_doctor_and_status_agree(machines: list[Machine]) -> N
 
 
 def test_an_instance_that_is_quit_leaves_the_list_at_once(
-    relay: Relay, desktop: Machine, fleet: dict[str, Registration]
+    relay: ScenarioRelay, desktop: Machine, fleet: dict[str, SeenRegistration]
 ) -> None:
     name = f"{desktop.client}-api"
     assert name in fleet

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from support.hosts.scenario import Machine, Relay
+    from support.hosts.scenario import Machine, ScenarioRelay
 
 TUNNEL = {
     "allowagentforwarding": "no",
@@ -55,24 +55,24 @@ OTHERS = {
 }
 
 
-def _effective(relay: Relay, user: str) -> dict[str, str]:
+def _effective(relay: ScenarioRelay, user: str) -> dict[str, str]:
     asked = f"user={user},host=laptop.invalid,addr=192.0.2.1,laddr=192.0.2.2,lport={relay.ssh_port}"
     lines = relay.output("/usr/sbin/sshd", "-T", "-C", asked).splitlines()
     return {keyword: value for keyword, _, value in (line.partition(" ") for line in lines)}
 
 
 @pytest.mark.parametrize("setting", sorted(TUNNEL))
-def test_sshd_holds_the_tunnels_account_to(relay: Relay, setting: str) -> None:
+def test_sshd_holds_the_tunnels_account_to(relay: ScenarioRelay, setting: str) -> None:
     assert _effective(relay, relay.tunnel_user)[setting] == TUNNEL[setting]
 
 
 @pytest.mark.parametrize("user", ["ordinary", "root"])
-def test_sshd_leaves_other_accounts_what_they_had(relay: Relay, user: str) -> None:
+def test_sshd_leaves_other_accounts_what_they_had(relay: ScenarioRelay, user: str) -> None:
     effective = _effective(relay, user)
     assert {setting: effective[setting] for setting in OTHERS} == OTHERS
 
 
-def test_sshd_takes_a_fleet_behind_one_address(relay: Relay) -> None:
+def test_sshd_takes_a_fleet_behind_one_address(relay: ScenarioRelay) -> None:
     effective = _effective(relay, "ordinary")
     assert effective["maxstartups"] == "211:31:433"
     assert effective["persourcemaxstartups"] == "199"
@@ -81,7 +81,7 @@ def test_sshd_takes_a_fleet_behind_one_address(relay: Relay) -> None:
         assert {"crash:7", "authfail:1", "noauth:1", "min:9", "max:11"} <= set(penalties)
 
 
-def test_a_clients_line_permits_its_block_and_one_command(relay: Relay, machines: list[Machine]) -> None:
+def test_a_clients_line_permits_its_block_and_one_command(relay: ScenarioRelay, machines: list[Machine]) -> None:
     lines = relay.output("cat", "/etc/opencode-relay/authorized_keys").splitlines()
     keys = [line for line in lines if not line.startswith("#")]
     assert len(keys) == len(relay.clients())
@@ -96,7 +96,7 @@ def test_a_clients_line_permits_its_block_and_one_command(relay: Relay, machines
         assert re.fullmatch(rf"{options} {re.escape(entry['key'])} {client}", line)
 
 
-def test_blocks_do_not_overlap_and_lie_in_the_range(relay: Relay) -> None:
+def test_blocks_do_not_overlap_and_lie_in_the_range(relay: ScenarioRelay) -> None:
     first, last = map(int, relay.port_range.split("-"))
     ports = [port for client in relay.clients() for port in relay.block(client)]
     assert len(ports) == len(set(ports))
@@ -116,7 +116,7 @@ def test_blocks_do_not_overlap_and_lie_in_the_range(relay: Relay) -> None:
         ("/run/opencode-relay.sock", "root", "{tunnel}", 0o660),
     ],
 )
-def test_owner_and_mode_of(relay: Relay, path: str, owner: str, group: str, mode: int) -> None:
+def test_owner_and_mode_of(relay: ScenarioRelay, path: str, owner: str, group: str, mode: int) -> None:
     names = {
         "agent": relay.agent_user,
         "tunnel": relay.tunnel_user,
@@ -128,7 +128,7 @@ def test_owner_and_mode_of(relay: Relay, path: str, owner: str, group: str, mode
     assert (file.user, file.group, file.mode) == (owner.format(**names), group.format(**names), mode)
 
 
-def test_the_server_is_told_where_its_journal_lies_and_no_other_account_writes_there(relay: Relay) -> None:
+def test_the_server_is_told_where_its_journal_lies_and_no_other_account_writes_there(relay: ScenarioRelay) -> None:
     told = json.loads(relay.output("cat", "/etc/opencode-relay/relay.json", user=relay.gateway_user))
     assert (told["stateDir"], told["journalDays"]) == (relay.state_dir, 30)
     assert relay.succeeds("test", "-w", relay.state_dir, user=relay.gateway_user)
@@ -138,7 +138,7 @@ def test_the_server_is_told_where_its_journal_lies_and_no_other_account_writes_t
 
 
 @pytest.mark.usefixtures("fleet")
-def test_a_registration_is_readable_by_the_gateway_and_writable_by_the_agent_alone(relay: Relay) -> None:
+def test_a_registration_is_readable_by_the_gateway_and_writable_by_the_agent_alone(relay: ScenarioRelay) -> None:
     name = next(iter(relay.registrations()))
     file = relay.infra.file(f"{relay.registry_dir}/{name}.json")
     assert (file.user, file.group, file.mode) == (relay.agent_user, relay.gateway_user, 0o640)
@@ -149,7 +149,7 @@ def test_a_registration_is_readable_by_the_gateway_and_writable_by_the_agent_alo
         assert not relay.succeeds("touch", f"{relay.registry_dir}/x.json", user=user)
 
 
-def test_the_accounts_have_no_password_no_other_group_and_no_shell_they_do_not_need(relay: Relay) -> None:
+def test_the_accounts_have_no_password_no_other_group_and_no_shell_they_do_not_need(relay: ScenarioRelay) -> None:
     for user in (relay.tunnel_user, relay.agent_user, relay.gateway_user):
         account = relay.infra.user(user)
         assert account.password == "*"
@@ -162,13 +162,13 @@ def test_the_accounts_have_no_password_no_other_group_and_no_shell_they_do_not_n
 @pytest.mark.parametrize(
     "unit", ["opencode-relay-agent.service", "opencode-relay-agent.socket", "opencode-relay-firewall.service"]
 )
-def test_the_unit_runs_and_will_after_a_boot(relay: Relay, unit: str) -> None:
+def test_the_unit_runs_and_will_after_a_boot(relay: ScenarioRelay, unit: str) -> None:
     service = relay.infra.service(unit)
     assert service.is_running
     assert service.is_enabled
 
 
-def test_the_agent_may_signal_processes_and_do_nothing_else_that_root_may(relay: Relay) -> None:
+def test_the_agent_may_signal_processes_and_do_nothing_else_that_root_may(relay: ScenarioRelay) -> None:
     status = relay.output("cat", f"/proc/{relay.agent_pid()}/status")
     capabilities = dict(re.findall(r"(Cap\w+):\s+(\w+)", status))
     cap_kill = 1 << 5

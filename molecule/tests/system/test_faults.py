@@ -12,7 +12,7 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support.hosts.scenario import Attacker, Machine, Registration, Relay
+    from support.hosts.scenario import Attacker, Machine, ScenarioRelay, SeenRegistration
 
 # A reboot, and all that comes back after it, take their time on a machine that has other work.
 pytestmark = pytest.mark.timeout(600)
@@ -24,7 +24,7 @@ print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())
 
 
 def test_when_the_agent_is_killed_nothing_stays_registered_and_all_come_back(
-    relay: Relay, machines: list[Machine], fleet: dict[str, Registration]
+    relay: ScenarioRelay, machines: list[Machine], fleet: dict[str, SeenRegistration]
 ) -> None:
     agent, sessions = relay.agent_pid(), relay.connections()
     relay.run("systemctl", "mask", "--runtime", "opencode-relay-agent.service")
@@ -41,7 +41,7 @@ def test_when_the_agent_is_killed_nothing_stays_registered_and_all_come_back(
 
 
 def test_an_agent_that_hangs_is_replaced_and_all_come_back(
-    relay: Relay, machines: list[Machine], fleet: dict[str, Registration]
+    relay: ScenarioRelay, machines: list[Machine], fleet: dict[str, SeenRegistration]
 ) -> None:
     agent = relay.agent_pid()
     relay.run("kill", "-STOP", str(agent))
@@ -51,14 +51,14 @@ def test_an_agent_that_hangs_is_replaced_and_all_come_back(
         back(relay, machine, fleet)
 
 
-def test_sshd_restarts_without_anybody_noticing(relay: Relay, fleet: dict[str, Registration]) -> None:
+def test_sshd_restarts_without_anybody_noticing(relay: ScenarioRelay, fleet: dict[str, SeenRegistration]) -> None:
     before = relay.connections()
     relay.run("systemctl", "restart", "ssh.service")
     assert before <= relay.connections()
     assert fleet.items() <= relay.registrations().items()
 
 
-def test_the_walls_stand_after_nftables_has_dropped_all_tables(relay: Relay) -> None:
+def test_the_walls_stand_after_nftables_has_dropped_all_tables(relay: ScenarioRelay) -> None:
     # Docker's own rules are lost until the next reboot, and with them the container's name server.
     for action in ("restart", "reload", "stop"):
         relay.run("systemctl", action, "nftables.service")
@@ -68,9 +68,9 @@ def test_the_walls_stand_after_nftables_has_dropped_all_tables(relay: Relay) -> 
 
 
 def test_after_a_reboot_of_the_relay_everybody_is_back_behind_the_same_walls(
-    relay: Relay,
+    relay: ScenarioRelay,
     machines: list[Machine],
-    fleet: dict[str, Registration],
+    fleet: dict[str, SeenRegistration],
     ordinary: Attacker,
     figure: Callable[[str, float], None],
 ) -> None:
@@ -89,7 +89,7 @@ def test_after_a_reboot_of_the_relay_everybody_is_back_behind_the_same_walls(
 
 
 def test_the_registry_is_emptied_at_boot_even_if_the_agent_does_not_start(
-    relay: Relay, machines: list[Machine], fleet: dict[str, Registration]
+    relay: ScenarioRelay, machines: list[Machine], fleet: dict[str, SeenRegistration]
 ) -> None:
     assert fleet
     inode = relay.output("stat", "--format", "%i %U %G %a", relay.registry_dir)
@@ -105,7 +105,7 @@ def test_the_registry_is_emptied_at_boot_even_if_the_agent_does_not_start(
     all_registered(relay, machines)
 
 
-def test_the_registry_is_emptied_and_the_walls_stand_before_sshd_and_docker_start(relay: Relay) -> None:
+def test_the_registry_is_emptied_and_the_walls_stand_before_sshd_and_docker_start(relay: ScenarioRelay) -> None:
     before_sshd = relay.output("systemctl", "list-dependencies", "--after", "--plain", "ssh.service").split()
     units = {"systemd-tmpfiles-setup.service", "opencode-relay-firewall.service", "opencode-relay-agent.service"}
     assert units <= set(before_sshd)
@@ -114,6 +114,6 @@ def test_the_registry_is_emptied_and_the_walls_stand_before_sshd_and_docker_star
         assert "docker.service" in relay.output("systemctl", "show", "--value", "-p", "Before", unit).split()
 
 
-def test_no_unit_waits_for_another_in_a_circle(relay: Relay) -> None:
+def test_no_unit_waits_for_another_in_a_circle(relay: ScenarioRelay) -> None:
     # systemd would break it at each boot anew, by starting one of them not at all.
     assert "cycle" not in relay.run("systemd-analyze", "verify", "default.target", check=False).stderr

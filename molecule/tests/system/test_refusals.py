@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support.hosts.hosts import Running
+from support.hosts.hosts import RunningProgram
 from support.hosts.scenario import hello
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from support.hosts.scenario import Attacker, Machine, Relay
+    from support.hosts.scenario import Attacker, Machine, ScenarioRelay
 
 REFUSED = "remote port forwarding failed"
 _CONNECT = """
@@ -29,7 +29,7 @@ with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 10) as connection
 """
 
 
-def test_a_port_of_its_own_block_is_granted(relay: Relay, guest: Attacker) -> None:
+def test_a_port_of_its_own_block_is_granted(relay: ScenarioRelay, guest: Attacker) -> None:
     port = relay.block("guest")[-1]
     with guest.session("-o", "ExitOnForwardFailure=yes", forward=port, local_port=9) as session:
         assert session.hear("ready")["client"] == "guest"
@@ -75,7 +75,7 @@ def test_no_file_is_copied(guest: Attacker, ordinary: Attacker, program: str) ->
     assert fetch(guest) != 0
 
 
-def _listen_addresses(relay: Relay) -> dict[str, str]:
+def _listen_addresses(relay: ScenarioRelay) -> dict[str, str]:
     own, other = relay.block("guest")[0], relay.block("Studio_1")[-1]
     first, last = relay.port_range.split("-")
     return {
@@ -119,7 +119,9 @@ def _listen_addresses(relay: Relay) -> dict[str, str]:
         "the agent's socket",
     ],
 )
-def test_it_listens_nowhere_but_on_its_own_ports_of_loopback(relay: Relay, guest: Attacker, what: str) -> None:
+def test_it_listens_nowhere_but_on_its_own_ports_of_loopback(
+    relay: ScenarioRelay, guest: Attacker, what: str
+) -> None:
     listen = _listen_addresses(relay)[what]
     done = guest.ssh("-o", "ExitOnForwardFailure=yes", "-R", f"{listen}:127.0.0.1:9")
     assert done.returncode == 255
@@ -131,7 +133,7 @@ def test_it_listens_nowhere_but_on_its_own_ports_of_loopback(relay: Relay, guest
     "target", ["127.0.0.1:2222", "127.0.0.1:22", "169.254.169.254:80", "a live tunnel", "the client itself"]
 )
 @pytest.mark.usefixtures("fleet")
-def test_it_connects_to_nothing_through_the_relay(relay: Relay, guest: Attacker, target: str) -> None:
+def test_it_connects_to_nothing_through_the_relay(relay: ScenarioRelay, guest: Attacker, target: str) -> None:
     if target == "a live tunnel":
         target = f"127.0.0.1:{next(iter(relay.registrations().values())).port}"
     if target == "the client itself":
@@ -143,9 +145,9 @@ def test_it_connects_to_nothing_through_the_relay(relay: Relay, guest: Attacker,
 
 
 @pytest.mark.parametrize("to", ["127.0.0.1:{port}", "/run/opencode-relay.sock", "/run/systemd/private"])
-def test_a_local_forward_leads_nowhere(relay: Relay, guest: Attacker, ordinary: Attacker, to: str) -> None:
+def test_a_local_forward_leads_nowhere(relay: ScenarioRelay, guest: Attacker, ordinary: Attacker, to: str) -> None:
     def answer(who: Attacker, to: str) -> str:
-        with Running(who.host, *who.ssh_command("-L", f"127.0.0.1:7001:{to}", to="cat")) as ssh:
+        with RunningProgram(who.host, *who.ssh_command("-L", f"127.0.0.1:7001:{to}", to="cat")) as ssh:
             eventually(lambda: "forwarding" in ssh.errors or ssh.lines or "Authenticated" in ssh.errors, "ssh is in")
             return eventually(lambda: who.host.python(_CONNECT, "7001", "0a").stdout, "the forward answers")
 
@@ -154,11 +156,11 @@ def test_a_local_forward_leads_nowhere(relay: Relay, guest: Attacker, ordinary: 
         assert "SSH-2.0" in answer(ordinary, to.format(port=relay.ssh_port))
 
 
-def test_a_dynamic_forward_leads_nowhere(relay: Relay, guest: Attacker, ordinary: Attacker) -> None:
+def test_a_dynamic_forward_leads_nowhere(relay: ScenarioRelay, guest: Attacker, ordinary: Attacker) -> None:
     to_the_relays_sshd = ("050100", "050100017f000001" + relay.ssh_port.to_bytes(2, "big").hex())
 
     def answer(who: Attacker) -> str:
-        with Running(who.host, *who.ssh_command("-D", "127.0.0.1:7002", to="cat")) as ssh:
+        with RunningProgram(who.host, *who.ssh_command("-D", "127.0.0.1:7002", to="cat")) as ssh:
             eventually(lambda: "Authenticated" in ssh.errors, "ssh is in")
             return eventually(
                 lambda: who.host.python(_CONNECT, "7002", *to_the_relays_sshd).stdout, "the proxy answers"
@@ -176,10 +178,10 @@ def test_no_x11_is_forwarded(guest: Attacker, ordinary: Attacker) -> None:
     assert "X11 forwarding request failed" not in ask(ordinary)
 
 
-def test_no_agent_is_forwarded(relay: Relay, guest: Attacker, ordinary: Attacker) -> None:
+def test_no_agent_is_forwarded(relay: ScenarioRelay, guest: Attacker, ordinary: Attacker) -> None:
     def sockets(who: Attacker) -> str:
         command = ("ssh-agent", *who.ssh_command("-A", to="cat"))
-        with Running(who.host, *command) as ssh:
+        with RunningProgram(who.host, *command) as ssh:
             eventually(lambda: "Authenticated" in ssh.errors, "ssh is in")
             if who is guest:
                 eventually(lambda: ssh.lines, "the forced command runs")
@@ -192,7 +194,7 @@ def test_no_agent_is_forwarded(relay: Relay, guest: Attacker, ordinary: Attacker
     assert sockets(ordinary)
 
 
-def test_no_tun_device_is_opened(relay: Relay, guest: Attacker) -> None:
+def test_no_tun_device_is_opened(relay: ScenarioRelay, guest: Attacker) -> None:
     done = guest.ssh("-v", "-o", "ExitOnForwardFailure=yes", "-w", "5:5")
     assert "Remote: Server has rejected tunnel device forwarding" in done.stderr
     assert not relay.succeeds("ip", "link", "show", "tun5")
@@ -210,7 +212,7 @@ def shared_connection(guest: Attacker) -> Iterator[tuple[str, str]]:
     options = ("-o", "ControlPath=/root/keys/shared")
     # A master that was killed leaves its socket, and with it there no other becomes one.
     guest.host.run("rm", "-f", "/root/keys/shared")
-    with Running(guest.host, *guest.ssh_command("-M", *options)) as master:
+    with RunningProgram(guest.host, *guest.ssh_command("-M", *options)) as master:
         eventually(lambda: master.lines, "the first session")
         yield options
 
@@ -226,7 +228,7 @@ def test_a_key_that_is_not_enrolled_does_not_get_in(stranger: Attacker) -> None:
     assert "Permission denied (publickey)" in stranger.ssh().stderr
 
 
-def test_a_second_key_cannot_be_added_where_accounts_keep_theirs(relay: Relay, stranger: Attacker) -> None:
+def test_a_second_key_cannot_be_added_where_accounts_keep_theirs(relay: ScenarioRelay, stranger: Attacker) -> None:
     home = relay.infra.user(relay.tunnel_user).home
     directory = f"{home.rstrip('/')}/.ssh"
     key = stranger.host.output("ssh-keygen", "-y", "-f", "/root/keys/stranger")
@@ -238,13 +240,13 @@ def test_a_second_key_cannot_be_added_where_accounts_keep_theirs(relay: Relay, s
         relay.run("rm", "-r", directory)
 
 
-def test_a_key_of_one_account_does_not_open_another(relay: Relay, guest: Attacker) -> None:
+def test_a_key_of_one_account_does_not_open_another(relay: ScenarioRelay, guest: Attacker) -> None:
     for user in ("ordinary", "root", relay.agent_user, relay.gateway_user):
         denied = guest.host.run(*guest.ssh_command(user=user), check=False)
         assert "Permission denied" in denied.stderr
 
 
-def test_nothing_of_the_clients_environment_arrives(relay: Relay, guest: Attacker, guest_port: int) -> None:
+def test_nothing_of_the_clients_environment_arrives(relay: ScenarioRelay, guest: Attacker, guest_port: int) -> None:
     port = relay.block("guest")[0]
     env = ("-o", "SetEnv=LANG=tainted PYTHONPATH=/tmp/tainted RELAY_REGISTRY_DIR=/tmp/tainted BASH_ENV=/tmp/tainted")
     with guest.session(*env, forward=port, local_port=guest_port) as session:

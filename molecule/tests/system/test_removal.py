@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from support.hosts.scenario import Attacker, Relay
+    from support.hosts.scenario import Attacker, ScenarioRelay
 
 
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("removed")]
 
 
-def test_nothing_of_it_runs_or_lies_around(relay: Relay) -> None:
+def test_nothing_of_it_runs_or_lies_around(relay: ScenarioRelay) -> None:
     assert not relay.succeeds("nft", "list", "table", "inet", "opencode_relay")
     assert relay.run("systemctl", "list-unit-files", "--no-legend", "opencode-relay*", check=False).stdout == ""
     assert not relay.connections()
@@ -23,7 +23,7 @@ def test_nothing_of_it_runs_or_lies_around(relay: Relay) -> None:
     assert leftovers == ""
 
 
-def test_its_accounts_are_gone(relay: Relay) -> None:
+def test_its_accounts_are_gone(relay: ScenarioRelay) -> None:
     for user in (relay.tunnel_user, relay.agent_user, relay.gateway_user):
         assert not relay.infra.user(user).exists
 

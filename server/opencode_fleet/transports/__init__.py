@@ -9,9 +9,9 @@ from opencode_fleet.transports.local_relay import LocalRelay
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from opencode_fleet.settings import Settings
+    from opencode_fleet.settings import ServerSettings
     from opencode_fleet.transports.base import Transport
 
-TRANSPORTS: Mapping[str, Callable[[Settings], Transport]] = {
+TRANSPORTS: Mapping[str, Callable[[ServerSettings], Transport]] = {
     "local-relay": LocalRelay.from_settings,
 }

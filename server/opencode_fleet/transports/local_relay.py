@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from opencode_fleet.settings import Settings
+    from opencode_fleet.settings import ServerSettings
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class LocalRelay(Transport):
         self._too_many = 0
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> LocalRelay:
+    def from_settings(cls, settings: ServerSettings) -> LocalRelay:
         """Make the transport that `settings` describe."""
         return cls(settings.registry_dir, ports=settings.ports, discovery_interval=settings.discovery_interval)
 

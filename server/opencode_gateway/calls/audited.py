@@ -14,7 +14,7 @@ from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 from mcp.shared.exceptions import MCPError
 from mcp_types import INVALID_PARAMS, CallToolRequestParams, TextContent
 
-from opencode_gateway.audit import Event
+from opencode_gateway.audit import AuditEvent
 from opencode_gateway.calls.errors import CallError, Denied
 
 if TYPE_CHECKING:
@@ -160,7 +160,7 @@ class AuditCalls(Middleware):
     def _write(self, event: str, outcome: str, details: dict[str, object]) -> None:
         caller = Caller.of_request()
         self._log.write(
-            Event(
+            AuditEvent(
                 event=event,
                 outcome=outcome,
                 login=caller.login,

@@ -16,7 +16,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED, INVALID_PARAMS, CallToolResult, TextContent, TextResourceContents
 from pydantic import BaseModel, ValidationError
 
-from opencode_gateway.audit import PAGES, Event
+from opencode_gateway.audit import PAGES, AuditEvent
 from opencode_gateway.calls.bounds import BROKEN, never_began
 from opencode_gateway.calls.callers import told_of
 from opencode_pages.documents import ASK, ASK_OF, INBOX, AskDocument, InboxDocument
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from opencode_gateway.audit import AuditLog
     from opencode_gateway.calls.changes import Changes
     from opencode_gateway.calls.children import Child
-    from opencode_pages.parts import Decision, Visitor
+    from opencode_pages.parts import PageDecision, Visitor
 
 READ_SECONDS: Final = 10.0
 DECIDE_SECONDS: Final = 30.0
@@ -98,7 +98,7 @@ class OpenCodeSource:
         """See `Source`."""
         return self._changes.seen()
 
-    async def decide(self, visitor: Visitor, decision: Decision) -> None:
+    async def decide(self, visitor: Visitor, decision: PageDecision) -> None:
         """See `Source`."""
         details: dict[str, object] = {
             "ask": decision.handle,
@@ -122,10 +122,10 @@ class OpenCodeSource:
             raise
         finally:
             self._log.write(
-                Event(event="decision", outcome=outcome, login=visitor.login, client_name=PAGES, details=details)
+                AuditEvent(event="decision", outcome=outcome, login=visitor.login, client_name=PAGES, details=details)
             )
 
-    async def _decidable(self, visitor: Visitor, decision: Decision) -> AskDocument:
+    async def _decidable(self, visitor: Visitor, decision: PageDecision) -> AskDocument:
         """Return the ask, if this person may decide it so.
 
         Raises:
@@ -154,7 +154,7 @@ class OpenCodeSource:
             raise NotDecided("This is too large to be shown whole, so it can only be rejected. Nothing was decided.")
         return found
 
-    async def _settle(self, visitor: Visitor, decision: Decision, instance: str) -> None:
+    async def _settle(self, visitor: Visitor, decision: PageDecision, instance: str) -> None:
         arguments = {"instance": instance, "ask": decision.handle, "answer": decision.answer}
         meta = told_of(visitor.login, visitor.may, page=self._public_url, shown=decision.digest)
         began = False

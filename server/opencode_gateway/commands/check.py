@@ -14,7 +14,7 @@ from opencode_gateway.calls.names import Names
 from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.commands.clients import describe_switches
 from opencode_gateway.configuration import load_configuration
-from opencode_gateway.errors import ConfigError, Refused
+from opencode_gateway.errors import CommandRefused, ConfigError
 from opencode_gateway.examination import described_approvals, without_pages
 from opencode_gateway.oauth.redirects import switches
 
@@ -58,7 +58,9 @@ def check(config: Path, *, start: bool, as_json: bool) -> None:
     for told in found.warnings():
         click.echo(f"opencode-gateway: warning: {told}", err=True)
     if start and found.silent:
-        raise Refused(f"no tools came from {', '.join(found.silent)}: see why above, and run its command by hand")
+        raise CommandRefused(
+            f"no tools came from {', '.join(found.silent)}: see why above, and run its command by hand"
+        )
 
 
 def _served(name: str, server: Server, configuration: Configuration) -> dict[str, Any]:

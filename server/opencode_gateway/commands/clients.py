@@ -17,7 +17,7 @@ from opencode_gateway.commands.opened import (
     show,
     show_json,
 )
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.oauth import enrolment
 from opencode_gateway.oauth.known_clients import ID, known_client
 from opencode_gateway.oauth.redirects import Rules, commanded, switch, switches
@@ -212,7 +212,7 @@ def disable(config: Path, *, known: Known) -> None:
         switch(store, known, enabled=False, now=time.time())
         allowed = Rules(settings_of(config).clients, store).now()
     if str(known) in settings_of(config).clients.known:
-        raise Refused(
+        raise CommandRefused(
             f"{known.title} stays on, as clients.known of {config} names it: remove {known} there, and restart the"
             " service"
         )

@@ -16,7 +16,7 @@ from opencode_common.command_line import Group
 from opencode_common.validation import describe
 from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.commands.opened import json_option, moment, read_line, settings_of, show, show_json
-from opencode_gateway.errors import GatewayError, Refused
+from opencode_gateway.errors import CommandRefused, GatewayError
 from opencode_gateway.telling import made_outlet, opened_ledger, state_directory, tried
 from opencode_notify.outlets.webhook import new_secret
 from opencode_notify.problems import NotifyError
@@ -55,7 +55,7 @@ def add(config: Path, *, person: str, outlet: str, kind: str) -> None:
         try:
             people[person] = Person.model_validate(document)
         except ValidationError as error:
-            raise Refused(f"it was not added: {describe(error)}") from None
+            raise CommandRefused(f"it was not added: {describe(error)}") from None
     _forget(config, person, outlet)
     if made:
         click.echo(made)
@@ -107,7 +107,7 @@ def rules(config: Path, *, person: str, changes: tuple[str, ...], as_json: bool)
     with _refusals(), changing_people(_file(config)) as people:
         before = people.get(person)
         if before is None:
-            raise Refused(f"{person} has no outlet yet: `sudo opencode-gateway notify add {person}` adds one")
+            raise CommandRefused(f"{person} has no outlet yet: `sudo opencode-gateway notify add {person}` adds one")
         changed = before.rules.model_dump(mode="json", by_alias=True)
         for change in changes:
             name, value = _rule(change)
@@ -117,7 +117,7 @@ def rules(config: Path, *, person: str, changes: tuple[str, ...], as_json: bool)
         try:
             after = Rules.model_validate_json(json.dumps(changed))
         except ValidationError as error:
-            raise Refused(f"nothing was changed: {describe(error)}") from None
+            raise CommandRefused(f"nothing was changed: {describe(error)}") from None
         people[person] = Person(outlets=before.outlets, rules=after)
     found = after.model_dump(mode="json", by_alias=True)
     if as_json:
@@ -135,7 +135,7 @@ def _rule(change: str) -> tuple[str, object]:
     """Return the name and value of a rule as somebody wrote it."""
     name, is_one, text = change.partition("=")
     if not is_one or name not in Rules.model_fields:
-        raise Refused(f"{name} is no rule: write RULE=VALUE, of {', '.join(Rules.model_fields)}")
+        raise CommandRefused(f"{name} is no rule: write RULE=VALUE, of {', '.join(Rules.model_fields)}")
     if not text:
         return name, RESET
     if text == "none":
@@ -146,7 +146,7 @@ def _rule(change: str) -> tuple[str, object]:
         return name, text
     if found := _QUIET.fullmatch(text):
         return name, found.groupdict()
-    raise Refused("quiet: write it as '22:00-07:00 Europe/Berlin', or none")
+    raise CommandRefused("quiet: write it as '22:00-07:00 Europe/Berlin', or none")
 
 
 def _written(value: object) -> str:
@@ -169,7 +169,7 @@ def test(config: Path, *, person: str, outlet: str) -> None:
         assert settings is not None  # noqa: S101 # for the types: it is known
         problem = tried(settings.of_kind())
     if problem:
-        raise Refused(f"{outlet} did not take it: {problem}")
+        raise CommandRefused(f"{outlet} did not take it: {problem}")
     _forget(config, person, outlet)
     click.echo(f"{outlet} accepted it; look whether it has arrived.")
 
@@ -230,7 +230,7 @@ def _json(line: str) -> dict[str, Any]:
     except ValueError:
         given = None
     if not isinstance(given, dict):
-        raise Refused('its settings are no JSON object: write them as {"url": "https://…"}, in one line')
+        raise CommandRefused('its settings are no JSON object: write them as {"url": "https://…"}, in one line')
     return given
 
 
@@ -252,13 +252,13 @@ def _settings(given: dict[str, Any], outlet: str, kind: str) -> OutletSettings:
     try:
         return OutletSettings.model_validate({**given, "name": outlet, "kind": kind})
     except ValidationError as error:
-        raise Refused(f"it was not added: {describe(error)}") from None
+        raise CommandRefused(f"it was not added: {describe(error)}") from None
 
 
 def _known(people: dict[str, Person], person: str, outlet: str) -> Person:
     found = people.get(person)
     if found is None or found.outlet(outlet) is None:
-        raise Refused(f"{person} has no outlet {outlet}: `sudo opencode-gateway notify list` shows all")
+        raise CommandRefused(f"{person} has no outlet {outlet}: `sudo opencode-gateway notify list` shows all")
     return found
 
 

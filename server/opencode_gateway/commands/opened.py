@@ -21,7 +21,7 @@ import click
 from opencode_common import command_line
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.configuration import PasswordSignIn, load_configuration
-from opencode_gateway.errors import Refused, StoreError
+from opencode_gateway.errors import CommandRefused, StoreError
 from opencode_gateway.logs import escaped
 from opencode_gateway.store import FILE_NAME, Store
 
@@ -82,7 +82,7 @@ def _become_owner_of(directory: Path) -> None:
         os.setgid(owner.st_gid or owner.st_uid)
         os.setuid(owner.st_uid)
     except OSError as error:
-        raise Refused(f"root may not become uid {owner.st_uid} here: run this as that account") from error
+        raise CommandRefused(f"root may not become uid {owner.st_uid} here: run this as that account") from error
 
 
 @contextmanager
@@ -105,7 +105,9 @@ def users_of(config: Path) -> Users:
 
     configuration = settings_of(config)
     if not isinstance(configuration.sign_in, PasswordSignIn):
-        raise Refused(f"people log in with {configuration.sign_in.mode} here: list them in sign_in.users of {config}")
+        raise CommandRefused(
+            f"people log in with {configuration.sign_in.mode} here: list them in sign_in.users of {config}"
+        )
     return Users(configuration.sign_in.users_file or configuration.data_dir / "users.json")
 
 
@@ -127,7 +129,7 @@ def read_secret(prompt: str, rule: str) -> str:
         return secret
     line = sys.stdin.readline()
     if not line:
-        raise Refused("nothing came on standard input: give the password there, as one line")
+        raise CommandRefused("nothing came on standard input: give the password there, as one line")
     return line.rstrip("\r\n")
 
 
@@ -138,7 +140,7 @@ def read_line(prompt: str) -> str:
         return line
     line = sys.stdin.readline()
     if not line:
-        raise Refused(f"nothing came on standard input: give it there, as one line: {prompt}")
+        raise CommandRefused(f"nothing came on standard input: give it there, as one line: {prompt}")
     return line.rstrip("\r\n")
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from opencode_gateway.configuration import load_configuration
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.service import run
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def serve(config: Path) -> None:
     configuration = load_configuration(config)
     # A missing directory is the service's own error. Root would follow links that its owner puts there.
     if os.geteuid() == 0 and configuration.data_dir.exists() and (owner := configuration.data_dir.stat().st_uid):
-        raise Refused(
+        raise CommandRefused(
             f"{configuration.data_dir} belongs to uid {owner}: run the service as that account, not as root"
         )
     run(configuration)

@@ -9,7 +9,7 @@ import click
 from opencode_common.command_line import Group
 from opencode_gateway.audit import PAGES
 from opencode_gateway.commands.opened import json_option, moment, opened_store, show, show_json
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
 
 if TYPE_CHECKING:
@@ -59,5 +59,5 @@ def revoke(config: Path, *, session_id: str | None, login: str | None, everybody
     with opened_store(config) as store:
         ended = revoke_sessions(store, session_id=session_id, login=login)
     if session_id is not None and not ended:
-        raise Refused(f"there is no session {session_id[:200]!r}: see `sudo opencode-gateway sessions list`")
+        raise CommandRefused(f"there is no session {session_id[:200]!r}: see `sudo opencode-gateway sessions list`")
     click.echo(f"{ended} session{'' if ended == 1 else 's'} ended.")

@@ -19,7 +19,7 @@ from opencode_gateway.commands.opened import (
     show_json,
     users_of,
 )
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.oauth.sessions import revoke_sessions
 from opencode_gateway.sign_in import passkey_rows
 from opencode_gateway.sign_in.one_time_codes import app_uri, new_secret
@@ -202,7 +202,7 @@ def remove_passkey(config: Path, *, name: str, passkey_id: str) -> None:
     with opened_store(config) as store, store.transaction() as db:
         device = passkey_rows.remove(db, name, passkey_id)
     if device is None:
-        raise Refused(
+        raise CommandRefused(
             f"{name[:200]!r} has no passkey {passkey_id[:200]!r}: see `sudo opencode-gateway users passkeys NAME`"
         )
     click.echo(f"The passkey {passkey_id} of {name} ({device}) is removed.")

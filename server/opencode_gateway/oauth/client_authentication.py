@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from opencode_gateway.oauth.clients import AdmittedClient, Clients
+    from opencode_gateway.oauth.clients import AdmittedClient, OAuthClients
 
 ASSERTION_TYPE: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 _ANEW: Final = f"remove this relay in the chat client; {how_to_open()}, then connect it anew"
@@ -92,7 +92,7 @@ class ClientAuthentication:
         issuer: of this server; an assertion is for it, or for one of its two endpoints.
     """
 
-    def __init__(self, clients: Clients, issuer: str) -> None:
+    def __init__(self, clients: OAuthClients, issuer: str) -> None:
         self._clients = clients
         self._audiences = (f"{issuer}/token", issuer, f"{issuer}/", f"{issuer}/revoke")
         # Two, as each has room for so many ids of assertions: who has registered must not use up ChatGPT's. They are

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.oauth.registrations import COLUMNS
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def make_room(db: sqlite3.Connection) -> None:
     if over <= 0:
         return
     if is_full(db):
-        raise Refused(
+        raise CommandRefused(
             f"{MAX_CLIENTS} clients have sessions here: remove some with `sudo opencode-gateway clients revoke ID`"
         )
     db.execute(

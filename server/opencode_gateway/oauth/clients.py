@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from mcp.shared.auth import InvalidRedirectUriError, InvalidScopeError, OAuthClientInformationFull
 from pydantic import AnyUrl, Field
 
-from opencode_gateway.audit import Event
+from opencode_gateway.audit import AuditEvent
 from opencode_gateway.capabilities import CAPABILITIES
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.client_rows import (
@@ -100,7 +100,7 @@ class AdmittedClient(OAuthClientInformationFull):
         return chosen
 
 
-class Clients:
+class OAuthClients:
     """The clients of one gateway.
 
     Args:
@@ -119,7 +119,7 @@ class Clients:
         *,
         key: bytes,
         clock: Callable[[], float] = time.time,
-        on_event: Callable[[Event], None] = lambda event: None,
+        on_event: Callable[[AuditEvent], None] = lambda event: None,
     ) -> None:
         self._on_event = on_event
         self._store = store
@@ -335,7 +335,7 @@ class Clients:
             return
         self._told.take(None)
         self._on_event(
-            Event(
+            AuditEvent(
                 event="client-registered",
                 outcome="ok",
                 client_id=asked.client_id,

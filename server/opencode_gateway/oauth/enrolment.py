@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.oauth.known_clients import known_clients
 from opencode_gateway.oauth.registrations import is_whole, shown_id
 
@@ -65,7 +65,7 @@ def open_window(store: Store, *, minutes: int, now: float, known: Iterable[Known
         Refused: `minutes` is not in 1..60.
     """
     if not 1 <= minutes <= MAX_MINUTES:
-        raise Refused(f"--minutes takes 1 to {MAX_MINUTES}: a window that stays open is none")
+        raise CommandRefused(f"--minutes takes 1 to {MAX_MINUTES}: a window that stays open is none")
     until = now + minutes * 60
     with store.transaction() as db:
         db.execute(
@@ -153,7 +153,7 @@ def revoke_client(store: Store, client_id: str) -> int:
         # One that nobody has granted anything to is known by its own id alone, which is in the audit log.
         carries_itself = is_whole(client_id) and not was_revoked(db, client_id)
         if found is None and not carries_itself:
-            raise Refused(f"there is no client {client_id[:200]!r}: see `sudo opencode-gateway clients list`")
+            raise CommandRefused(f"there is no client {client_id[:200]!r}: see `sudo opencode-gateway clients list`")
         whole = found or client_id
         sessions = int(db.execute("SELECT count(*) FROM sessions WHERE client_id = ?", (whole,)).fetchone()[0])
         db.execute("DELETE FROM clients WHERE id = ?", (whole,))

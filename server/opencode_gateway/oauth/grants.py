@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from opencode_gateway.audit import Event
+from opencode_gateway.audit import AuditEvent
 from opencode_gateway.errors import StoreError
 from opencode_gateway.oauth import rounds
 from opencode_gateway.store import hashed
@@ -109,7 +109,7 @@ class Grants:
         *,
         key: bytes,
         clock: Callable[[], float] = time.time,
-        on_event: Callable[[Event], None] = lambda event: None,
+        on_event: Callable[[AuditEvent], None] = lambda event: None,
     ) -> None:
         self._on_event = on_event
         self._store = store
@@ -317,7 +317,7 @@ class Grants:
         ).fetchone()
         if row is not None:
             db.execute("DELETE FROM sessions WHERE id = ?", (session_id,))
-            self._on_event(Event(event="session-ended", outcome=why, **dict(row)))
+            self._on_event(AuditEvent(event="session-ended", outcome=why, **dict(row)))
 
 
 def _find(db: sqlite3.Connection, token: str, kind: Literal["access", "refresh"]) -> sqlite3.Row | None:

@@ -39,7 +39,7 @@ _HostName = Annotated[str, Field(pattern=f"^{_NAME}$")]
 _Origin = Annotated[str, Field(pattern=f"^(?:https://{_NAME}|http://(?:localhost|127\\.0\\.0\\.1):[0-9]+)$")]
 
 
-class Entry(BaseModel):
+class KnownClient(BaseModel):
     """One client. The fields are told at the top of the file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,9 +63,9 @@ class Entry(BaseModel):
         return addresses
 
 
-def _read() -> dict[str, Entry]:
+def _read() -> dict[str, KnownClient]:
     text = resources.files(__package__).joinpath("known_clients.toml").read_text(encoding="utf-8")
-    return TypeAdapter(dict[Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], Entry]).validate_python(
+    return TypeAdapter(dict[Annotated[str, Field(pattern=r"^[a-z][a-z-]*$")], KnownClient]).validate_python(
         tomllib.loads(text)
     )
 
@@ -85,7 +85,7 @@ class Known:
     host: str = ""
 
     @property
-    def entry(self) -> Entry:
+    def entry(self) -> KnownClient:
         """What is known of it."""
         return ENTRIES[self.name]
 

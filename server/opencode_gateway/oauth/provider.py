@@ -23,10 +23,10 @@ from mcp.shared.auth import OAuthClientInformationFull, OAuthToken
 from pydantic import AnyHttpUrl, AnyUrl, ConfigDict, TypeAdapter, ValidationError
 
 from opencode_gateway.capabilities import CAPABILITIES
-from opencode_gateway.errors import GatewayError, Refused
+from opencode_gateway.errors import CommandRefused, GatewayError
 from opencode_gateway.oauth import grants as lifetimes
 from opencode_gateway.oauth import handlers
-from opencode_gateway.oauth.clients import AdmittedClient, Clients
+from opencode_gateway.oauth.clients import AdmittedClient, OAuthClients
 from opencode_gateway.oauth.documents import Documents
 from opencode_gateway.oauth.grants import Grants, Pair
 from opencode_gateway.oauth.rechecks import Rechecks
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from starlette.routing import Route
 
-    from opencode_gateway.audit import Event
+    from opencode_gateway.audit import AuditEvent
     from opencode_gateway.configuration import Configuration
     from opencode_gateway.oauth.grants import Token
     from opencode_gateway.people.directory import Directory
@@ -78,7 +78,7 @@ class Provider(OAuthProvider):
         *,
         renewing: Renewing | None = None,
         documents: Documents | None = None,
-        on_event: Callable[[Event], None] = lambda event: None,
+        on_event: Callable[[AuditEvent], None] = lambda event: None,
         on_refusal: Callable[[Refusal], None] = lambda refusal: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -91,7 +91,7 @@ class Provider(OAuthProvider):
         self.requests = PendingRequests(key, clock=clock)
         self._browsers = BrowserCookies(key, https=configuration.public_url.startswith("https:"), clock=clock)
         self._rules = Rules(configuration.clients, store, clock)
-        self.clients = Clients(
+        self.clients = OAuthClients(
             store,
             self._rules,
             documents or Documents(),
@@ -150,12 +150,12 @@ class Provider(OAuthProvider):
         held = set(capabilities) & set(pending.capabilities) & set(person.capabilities if person else ())
         granted = [capability for capability in CAPABILITIES if capability in held]
         if person is None or not granted:
-            raise Refused("nothing can be granted: you have none of the capabilities that the client asks for")
+            raise CommandRefused("nothing can be granted: you have none of the capabilities that the client asks for")
         self._still_allowed(db, pending)
         if pending.only_login not in {None, login}:
-            raise Refused("without a window this client is for whoever connected it before")
+            raise CommandRefused("without a window this client is for whoever connected it before")
         if not self.clients.granted(db, pending, login):
-            raise Refused("this client is no longer registered here: connect it anew")
+            raise CommandRefused("this client is no longer registered here: connect it anew")
         return self._answer(pending, code=self._grants.issue_code(db, pending, login, granted, proof))
 
     def refuse(self, pending: Pending) -> str:
@@ -173,7 +173,7 @@ class Provider(OAuthProvider):
         let_in_as = still_let_in(db, pending.let_in_as, pending.asked_at)
         allowed = self._rules.read(db, let_in_as=let_in_as)
         if not allowed.allows(pending.redirect_uri):
-            raise Refused(
+            raise CommandRefused(
                 f"{pending.redirect_host} is not an address that this relay allows any longer: "
                 "see `sudo opencode-gateway clients known`"
             )
@@ -186,11 +186,11 @@ class Provider(OAuthProvider):
     # What the SDK's handlers ask.
 
     async def get_client(self, client_id: str) -> AdmittedClient | None:
-        """Return a client that is known here. None is fetched: see `Clients.admit`."""
+        """Return a client that is known here. None is fetched: see `OAuthClients.admit`."""
         return self.clients.known(client_id)
 
     async def register_client(self, client_info: OAuthClientInformationFull) -> None:
-        """Admit a client; see `Clients.register`."""
+        """Admit a client; see `OAuthClients.register`."""
         self.clients.register(client_info)
 
     async def authorize(self, client: OAuthClientInformationFull, params: AuthorizationParams) -> str:

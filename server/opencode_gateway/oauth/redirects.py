@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from opencode_gateway.configuration import Clients
+    from opencode_gateway.configuration import ClientSettings
     from opencode_gateway.store import Store
 
 _LOOPBACK: Final = re.compile(r"http://(127\.0\.0\.1|\[::1\]|localhost)(:[0-9]{1,5})?(/[!-~]*)?")
@@ -154,7 +154,7 @@ class Rules:
         clock: seconds since the epoch.
     """
 
-    def __init__(self, settings: Clients, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, settings: ClientSettings, store: Store, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
         self._store = store
         self._clock = clock
@@ -201,7 +201,7 @@ def commanded(db: sqlite3.Connection) -> dict[Known, bool]:
     return {known: bool(row["enabled"]) for row in rows for known in known_clients(row["name"])}
 
 
-def switches(settings: Clients, commands: Mapping[Known, bool]) -> list[Switch]:
+def switches(settings: ClientSettings, commands: Mapping[Known, bool]) -> list[Switch]:
     """Return all known clients, on and off; one that lives at somebody's own host once for each host of it."""
     defaults = _defaults(commands) if settings.redirect_uris is None else []
     configured = [known_client(name) for name in settings.known]

@@ -4,7 +4,7 @@ Nothing is stored for a stranger, so there is nothing that strangers can fill, a
 could lose (RFC 7591, appendix A.5.2, "stateless client registration"). With the first consent the client gets a row.
 
 What is signed is that row: the columns of `clients` in `COLUMNS`. Whoever adds a column of what a client registers
-adds it there, and `Clients` reads it from both alike.
+adds it there, and `OAuthClients` reads it from both alike.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ _TABLES: Final = ("sessions", "page_sessions")
 
 
 @dataclass(frozen=True)
-class Session:
+class LoginSession:
     """A session as lists show it. Times are seconds since the epoch."""
 
     id: str
@@ -28,7 +28,7 @@ class Session:
     refreshed_at: float
 
 
-def list_sessions(store: Store) -> list[Session]:
+def list_sessions(store: Store) -> list[LoginSession]:
     """Return all sessions, oldest first."""
     with store.transaction(write=False) as db:
         rows = db.execute(
@@ -36,7 +36,7 @@ def list_sessions(store: Store) -> list[Session]:
         ).fetchall()
         on_pages = db.execute("SELECT * FROM page_sessions WHERE ends_at > ?", (time.time(),)).fetchall()
     found = [
-        Session(
+        LoginSession(
             id=row["id"],
             login=row["login"],
             client_id=row["client_id"],
@@ -48,7 +48,7 @@ def list_sessions(store: Store) -> list[Session]:
         for row in rows
     ]
     found += [
-        Session(
+        LoginSession(
             id=row["id"],
             login=row["login"],
             client_id=PAGES,

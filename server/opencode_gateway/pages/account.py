@@ -13,8 +13,8 @@ from urllib.parse import urlencode
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from opencode_gateway.audit import PAGES, Event
-from opencode_gateway.errors import GatewayError, Refused
+from opencode_gateway.audit import PAGES, AuditEvent
+from opencode_gateway.errors import CommandRefused, GatewayError
 from opencode_gateway.pages.rendering import TEMPLATES
 from opencode_gateway.pages.visits import address_of
 from opencode_gateway.sign_in.passkey_rows import MAX_PASSKEYS
@@ -62,7 +62,7 @@ class AccountPages:
         *,
         logs_in: bool,
         wanted_for: Collection[str],
-        on_event: Callable[[Event], None],
+        on_event: Callable[[AuditEvent], None],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._passkeys = passkeys
@@ -94,10 +94,10 @@ class AccountPages:
         await self._visits.fields(request, visitor, _PURPOSE)
         try:
             if not self._is_fresh(visitor):
-                raise Refused(_STALE)
+                raise CommandRefused(_STALE)
             options = self._passkeys.adding(visitor.login, visitor.session)
             return Response(options, media_type="application/json")
-        except Refused as error:
+        except CommandRefused as error:
             return PlainTextResponse(str(error), 409)
 
     async def _add(self, request: Request) -> Response:
@@ -111,7 +111,7 @@ class AccountPages:
         except PasskeyRefused as error:
             self._report(request, visitor, "passkey-added", "refused", why=error.why)
             return self._page(request, visitor, message=str(error), status=400)
-        except Refused as error:
+        except CommandRefused as error:
             return self._page(request, visitor, message=str(error), status=409)
         # With its public key: so the log alone proves what was signed, also when the passkey is gone.
         self._report(
@@ -166,7 +166,7 @@ class AccountPages:
     def _report(self, request: Request, visitor: Visitor, event: str, outcome: str, **details: object) -> None:
         details["page_session"] = visitor.session
         self._on_event(
-            Event(
+            AuditEvent(
                 event=event,
                 outcome=outcome,
                 login=visitor.login,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from opencode_gateway.capabilities import MEANING
-from opencode_gateway.errors import GatewayError, Refused
+from opencode_gateway.errors import CommandRefused, GatewayError
 from opencode_gateway.oauth.requests import LIFETIME_SECONDS
 from opencode_gateway.pages.forms import of_another, start_again
 from opencode_gateway.pages.visits import LOGIN_PATH, digest, onward, over
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from opencode_gateway.capabilities import Capability
     from opencode_gateway.oauth.provider import Provider
     from opencode_gateway.oauth.requests import Pending
-    from opencode_gateway.pages.visits import LoginPages, Visits
+    from opencode_gateway.pages.visits import LoginPages, LoginVisits
     from opencode_gateway.people.directory import Person
 
 ANSWERS: Final = Budget(1, LIFETIME_SECONDS)
@@ -34,7 +34,9 @@ _MAX_ANSWERED: Final = 1000
 class ConsentPages:
     """Shows what is asked for, and takes the answer."""
 
-    def __init__(self, provider: Provider, visits: Visits, login: LoginPages, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, provider: Provider, visits: LoginVisits, login: LoginPages, clock: Callable[[], float]
+    ) -> None:
         self._provider = provider
         self._visits = visits
         self._login = login
@@ -75,7 +77,7 @@ class ConsentPages:
                 self._visits.report(request, pending, "consent", "denied", login=person.login)
         except GatewayError as error:
             self._answered.give_back(digest(signed))
-            if not isinstance(error, Refused):
+            if not isinstance(error, CommandRefused):
                 raise
             self._visits.report(request, pending, "consent", "refused", login=person.login)
             raise Answered(start_again("This is not possible", f"The gateway says: {error}.", status=409)) from None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from opencode_gateway.oauth.requests import Asked
-    from opencode_gateway.pages.visits import Visits
+    from opencode_gateway.pages.visits import LoginVisits
     from opencode_gateway.sign_in.passkeys import Passkeys
 
 _LOGGED_REFUSALS: Final = Budget(5, 60)
@@ -42,7 +42,7 @@ class PasskeyLogin:
         clock: seconds.
     """
 
-    def __init__(self, visits: Visits, passkeys: Passkeys, again: Again, clock: Callable[[], float]) -> None:
+    def __init__(self, visits: LoginVisits, passkeys: Passkeys, again: Again, clock: Callable[[], float]) -> None:
         self._visits = visits
         self._passkeys = passkeys
         self._again = again

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from opencode_gateway.oauth.requests import Asked
-    from opencode_gateway.pages.visits import Visits
+    from opencode_gateway.pages.visits import LoginVisits
     from opencode_gateway.people.directory import Person
     from opencode_gateway.sign_in.passkeys import Passkeys
     from opencode_gateway.sign_in.password import Logins
@@ -51,7 +51,7 @@ class PasswordPages:
 
     def __init__(
         self,
-        visits: Visits,
+        visits: LoginVisits,
         logins: Logins,
         *,
         key: bytes,

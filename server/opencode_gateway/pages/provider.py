@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 from opencode_gateway.oauth.requests import MAX_SIGNED, Pending
 from opencode_gateway.pages.consent import ANSWERS
 from opencode_gateway.pages.forms import start_again
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from opencode_gateway.oauth.provider import Provider
     from opencode_gateway.oauth.requests import Asked
-    from opencode_gateway.pages.visits import Visits
+    from opencode_gateway.pages.visits import LoginVisits
     from opencode_gateway.people.directory import Person
     from opencode_gateway.sign_in.provider import ProviderLogins
     from opencode_gateway.sign_in.step import Proof
@@ -53,7 +53,7 @@ class ProviderPages:
     """
 
     def __init__(
-        self, server: Provider, visits: Visits, logins: ProviderLogins, *, clock: Callable[[], float]
+        self, server: Provider, visits: LoginVisits, logins: ProviderLogins, *, clock: Callable[[], float]
     ) -> None:
         self.at = logins.name
         self._server = server
@@ -128,7 +128,7 @@ class ProviderPages:
                 raise Answered(start_again("You are not logged in", f"{self.at} was told no.", on_pages=True))
             try:
                 raise Answered(redirect(self._server.refuse(asked)))
-            except Refused as refused:
+            except CommandRefused as refused:
                 raise Answered(
                     start_again("This is not possible", f"The gateway says: {refused}.", status=409)
                 ) from None

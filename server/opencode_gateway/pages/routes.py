@@ -16,7 +16,7 @@ from opencode_gateway.errors import ConfigError, GatewayError
 from opencode_gateway.pages.consent import ConsentPages
 from opencode_gateway.pages.password import PasswordPages
 from opencode_gateway.pages.rendering import unavailable_page
-from opencode_gateway.pages.visits import CONSENT_PATH, Visits
+from opencode_gateway.pages.visits import CONSENT_PATH, LoginVisits
 from opencode_gateway.sign_in.password import Logins
 from opencode_pages.assets import STYLE_PATH, asset
 from opencode_pages.rendering import problem_page
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from opencode_gateway.audit import Event
+    from opencode_gateway.audit import AuditEvent
     from opencode_gateway.oauth.provider import Provider
     from opencode_gateway.pages.browser_cookies import BrowserCookies
     from opencode_gateway.pages.sessions import PageSessions
@@ -48,7 +48,7 @@ def routes(
     key: bytes,
     public_url: str,
     window: Callable[[], float | None] = lambda: None,
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_event: Callable[[AuditEvent], None] = lambda event: None,
     monotonic: Callable[[], float] = time.monotonic,
     passkeys: Passkeys | None = None,
 ) -> list[Route]:
@@ -66,7 +66,7 @@ def routes(
         monotonic: seconds, for budgets.
         passkeys: log in where passwords do; None: they do not.
     """
-    visits = Visits(provider.requests, logins.kind, browsers, sessions, public_url=public_url, on_event=on_event)
+    visits = LoginVisits(provider.requests, logins.kind, browsers, sessions, public_url=public_url, on_event=on_event)
     login: LoginPages
     if isinstance(logins, Logins):
         login = PasswordPages(visits, logins, key=key, window=window, clock=monotonic, passkeys=passkeys)

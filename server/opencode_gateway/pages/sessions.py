@@ -14,7 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from opencode_gateway.audit import PAGES, Event
+from opencode_gateway.audit import PAGES, AuditEvent
 from opencode_gateway.pages.browser_cookies import SESSION_SECONDS
 from opencode_gateway.store import hashed
 
@@ -59,7 +59,7 @@ class PageSessions:
         kind: Kind,
         browsers: BrowserCookies,
         *,
-        on_event: Callable[[Event], None] = lambda event: None,
+        on_event: Callable[[AuditEvent], None] = lambda event: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -101,7 +101,7 @@ class PageSessions:
 
         await self._store.write(begin)
         self._on_event(
-            Event(
+            AuditEvent(
                 event="page-session-started",
                 outcome="ok",
                 login=person.login,
@@ -147,7 +147,7 @@ class PageSessions:
             "DELETE FROM page_sessions WHERE id = ? RETURNING login, kind", (session_id,)
         ).fetchall():
             self._on_event(
-                Event(
+                AuditEvent(
                     event="page-session-ended",
                     outcome=why,
                     client_name=PAGES,

@@ -6,8 +6,8 @@ import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from opencode_gateway.audit import PAGES, Event
-from opencode_gateway.errors import ConfigError, Refused, StoreError
+from opencode_gateway.audit import PAGES, AuditEvent
+from opencode_gateway.errors import CommandRefused, ConfigError, StoreError
 from opencode_gateway.sign_in.passkeys import Ask, PasskeyRefused
 from opencode_pages.parts import NotSigned, Unavailable
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from opencode_gateway.sign_in.passkeys import Passkeys
-    from opencode_pages.parts import Decision, Visitor
+    from opencode_pages.parts import PageDecision, Visitor
 
 _UNSIGNED: Final = (
     "This decision needs your passkey, which this browser did not ask for: "
@@ -34,7 +34,9 @@ class DecisionSignatures:
         on_event: hears of what was refused; what was taken stands with its decision.
     """
 
-    def __init__(self, passkeys: Passkeys, wanted_for: Collection[str], on_event: Callable[[Event], None]) -> None:
+    def __init__(
+        self, passkeys: Passkeys, wanted_for: Collection[str], on_event: Callable[[AuditEvent], None]
+    ) -> None:
         self._passkeys = passkeys
         self._wanted_for = wanted_for
         self._on_event = on_event
@@ -48,12 +50,12 @@ class DecisionSignatures:
         with _looked_up():
             return self._passkeys.missing(visitor.login)
 
-    def options(self, visitor: Visitor, decision: Decision) -> str:
+    def options(self, visitor: Visitor, decision: PageDecision) -> str:
         """See `Signatures`."""
         with _looked_up():
             return self._passkeys.deciding(visitor.login, visitor.session, _ask(decision))
 
-    async def proof(self, visitor: Visitor, decision: Decision, answer: str) -> str:
+    async def proof(self, visitor: Visitor, decision: PageDecision, answer: str) -> str:
         """See `Signatures`."""
         try:
             with _looked_up():
@@ -64,7 +66,7 @@ class DecisionSignatures:
             self._report(visitor, decision, error.why)
             raise NotSigned(f"{error} Nothing was decided.") from error
 
-    def _report(self, visitor: Visitor, decision: Decision, why: str) -> None:
+    def _report(self, visitor: Visitor, decision: PageDecision, why: str) -> None:
         details: dict[str, object] = {
             "ask": decision.handle,
             "digest": decision.digest,
@@ -73,7 +75,7 @@ class DecisionSignatures:
             "why": why,
         }
         self._on_event(
-            Event(event="decision", outcome="refused", login=visitor.login, client_name=PAGES, details=details)
+            AuditEvent(event="decision", outcome="refused", login=visitor.login, client_name=PAGES, details=details)
         )
 
 
@@ -82,12 +84,12 @@ def _looked_up() -> Iterator[None]:
     """Make what the gateway raises what pages know."""
     try:
         yield
-    except Refused as error:
+    except CommandRefused as error:
         raise NotSigned(str(error)) from error
     except (ConfigError, StoreError) as error:
         log.error("passkeys cannot be looked up: %s", error)  # noqa: TRY400 # its message says all
         raise Unavailable("Passkeys cannot be looked up just now. Nothing was decided: try again.") from error
 
 
-def _ask(decision: Decision) -> Ask:
+def _ask(decision: PageDecision) -> Ask:
     return Ask(decision.handle, decision.digest, decision.answer)

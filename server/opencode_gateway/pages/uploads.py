@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from opencode_common.file_types import MAX_FILE_BYTES, TYPES, BadFile
 from opencode_common.uploads import Uploads
-from opencode_gateway.audit import Event
+from opencode_gateway.audit import AuditEvent
 from opencode_gateway.configuration import UPLOAD_PATH
 from opencode_gateway.pages.rendering import page, unavailable_page
 from opencode_pages.rendering import problem_page
@@ -79,7 +79,7 @@ class UploadPages:
         on_event: hears of files that came.
     """
 
-    def __init__(self, directory: Path, public_url: str, on_event: Callable[[Event], None]) -> None:
+    def __init__(self, directory: Path, public_url: str, on_event: Callable[[AuditEvent], None]) -> None:
         self._uploads = Uploads(directory)
         self._on_event = on_event
         self._places = asyncio.Semaphore(_AT_ONCE)
@@ -139,7 +139,7 @@ class UploadPages:
             return _gone()
         details = {"type": found.media_type, "bytes": len(content)}
         address = request.client.host if request.client else None
-        self._on_event(Event(event="upload", outcome="ok", login=login, address=address, details=details))
+        self._on_event(AuditEvent(event="upload", outcome="ok", login=login, address=address, details=details))
         return page("uploaded.html", {})
 
     async def _fill(self, secret: str, name: str, content: bytes) -> FileType | None:

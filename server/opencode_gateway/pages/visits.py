@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 
 from starlette.responses import Response
 
-from opencode_gateway.audit import PAGES, Event
+from opencode_gateway.audit import PAGES, AuditEvent
 from opencode_gateway.oauth.requests import Pending
 from opencode_gateway.pages.forms import foreign, read_fields, start_again
 from opencode_gateway.pages.rendering import page
@@ -45,7 +45,7 @@ class LoginPages(Protocol):
         """Return who logged in for this pending request from this browser, and how; None if nobody did."""
 
 
-class Visits:
+class LoginVisits:
     """Reads what browsers bring, and gives them what they bring back.
 
     Args:
@@ -65,7 +65,7 @@ class Visits:
         sessions: PageSessions,
         *,
         public_url: str,
-        on_event: Callable[[Event], None],
+        on_event: Callable[[AuditEvent], None],
     ) -> None:
         self.browsers = browsers
         self._sessions = sessions
@@ -167,7 +167,7 @@ class Visits:
         """Write down what a person did."""
         client = asked if isinstance(asked, Pending) else None
         self._on_event(
-            Event(
+            AuditEvent(
                 event=event,
                 outcome=outcome,
                 login=login,

@@ -27,7 +27,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from opencode_common.files import read_regular, write_atomically
 from opencode_common.validation import describe
 from opencode_gateway.capabilities import CAPABILITIES, Capability
-from opencode_gateway.errors import ConfigError, Refused
+from opencode_gateway.errors import CommandRefused, ConfigError
 from opencode_gateway.people.directory import Person
 
 if TYPE_CHECKING:
@@ -137,43 +137,48 @@ class Users:
         return None if user is None or user.disabled else user.person
 
     def add(self, name: str, password_hash: str, capabilities: Iterable[Capability]) -> None:
-        """Add somebody. Raises `Refused` for a name that is taken or not of the right form, `ConfigError`."""
+        """Add somebody. Raises `CommandRefused` for a name that is taken or not of the right form, `ConfigError`."""
         try:
             _NAME.validate_python(name)
         except ValidationError:
-            raise Refused(
+            raise CommandRefused(
                 f"{name[:MAX_NAME]!r} cannot be a user's name: take lower-case letters, digits, `.`, `_`, `-` and "
                 f"`@`, at most {MAX_NAME}, and a letter or digit first"
             ) from None
         with self._changing() as people:
             if name in people:
-                raise Refused(f"{name} is a user already: choose another name, or set a new password for {name}")
+                raise CommandRefused(
+                    f"{name} is a user already: choose another name, or set a new password for {name}"
+                )
             people[name] = _entry(password=password_hash, capabilities=frozenset(capabilities))
 
     def remove(self, name: str) -> None:
-        """Forget somebody. What they were granted is revoked elsewhere. Raises `Refused`, `ConfigError`."""
+        """Forget somebody. What they were granted is revoked elsewhere. Raises `CommandRefused`, `ConfigError`."""
         with self._changing() as people:
             _known(people, name)
             del people[name]
 
     def set_password(self, name: str, password_hash: str) -> None:
-        """Replace a password. Raises `Refused`, `ConfigError`."""
+        """Replace a password. Raises `CommandRefused`, `ConfigError`."""
         self._change(name, password=password_hash)
 
     def set_totp(self, name: str, secret: str | None) -> None:
-        """Demand one-time codes from now on, or with None no longer. Raises `Refused`, `ConfigError`."""
+        """Demand one-time codes from now on, or with None no longer. Raises `CommandRefused`, `ConfigError`."""
         self._change(name, totp=secret)
 
     def set_disabled(self, name: str, *, disabled: bool) -> None:
-        """Let somebody log in no more, or again. Raises `Refused`, `ConfigError`."""
+        """Let somebody log in no more, or again. Raises `CommandRefused`, `ConfigError`."""
         self._change(name, disabled=disabled)
 
     def set_capabilities(self, name: str, capabilities: Iterable[Capability]) -> None:
-        """Change what somebody can grant from now on. Raises `Refused`, `ConfigError`."""
+        """Change what somebody can grant from now on. Raises `CommandRefused`, `ConfigError`."""
         self._change(name, capabilities=frozenset(capabilities))
 
     def replace_hash(self, name: str, old: str, new: str) -> None:
-        """Write the same password's hash anew, unless it was changed meanwhile. Raises `Refused`, `ConfigError`."""
+        """Write the same password's hash anew, unless it was changed meanwhile.
+
+        Raises `CommandRefused`, `ConfigError`.
+        """
         with self._changing() as people:
             if name in people and people[name].password == old:
                 people[name] = _entry(**{**dict(people[name]), "password": new})
@@ -188,7 +193,7 @@ class Users:
         try:
             directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise Refused(f"{self.path.parent} cannot be used: {error.strerror}") from error
+            raise CommandRefused(f"{self.path.parent} cannot be used: {error.strerror}") from error
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)  # until it is closed
             people = self._read()
@@ -199,7 +204,7 @@ class Users:
             try:
                 write_atomically(self.path.resolve(), (json.dumps(content, indent=2) + "\n").encode(), mode=0o600)
             except OSError as error:
-                raise Refused(f"{self.path} cannot be written: {error.strerror}") from error
+                raise CommandRefused(f"{self.path} cannot be written: {error.strerror}") from error
         finally:
             os.close(directory)
 
@@ -232,10 +237,10 @@ def _entry(**values: object) -> _Entry:
     try:
         return _Entry.model_validate(values)
     except ValidationError as error:
-        raise Refused(describe(error)) from None
+        raise CommandRefused(describe(error)) from None
 
 
 def _known(people: dict[str, _Entry], name: str) -> _Entry:
     if name not in people:
-        raise Refused(f"there is no user {name[:MAX_NAME]!r}: `sudo opencode-gateway users list` names them")
+        raise CommandRefused(f"there is no user {name[:MAX_NAME]!r}: `sudo opencode-gateway users list` names them")
     return people[name]

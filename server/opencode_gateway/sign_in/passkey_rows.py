@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from opencode_common.text import one_line
-from opencode_gateway.errors import Refused
+from opencode_gateway.errors import CommandRefused
 
 if TYPE_CHECKING:
     import sqlite3
@@ -82,9 +82,9 @@ def add(db: sqlite3.Connection, key: Key) -> None:
     """
     login = key.passkey.login
     if int(db.execute("SELECT count(*) FROM passkeys WHERE login = ?", (login,)).fetchone()[0]) >= MAX_PASSKEYS:
-        raise Refused(f"You have {MAX_PASSKEYS} passkeys, which is as many as there may be: remove one first")
+        raise CommandRefused(f"You have {MAX_PASSKEYS} passkeys, which is as many as there may be: remove one first")
     if db.execute("SELECT 1 FROM passkeys WHERE credential = ?", (key.credential,)).fetchone():
-        raise Refused("This passkey is there already: remove it first, or take another device")
+        raise CommandRefused("This passkey is there already: remove it first, or take another device")
     db.execute(
         "INSERT INTO passkeys (id, login, name, site, created_at, credential, user_handle, public_key, sign_count,"
         " transports) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",

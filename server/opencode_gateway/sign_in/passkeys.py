@@ -32,7 +32,7 @@ from webauthn.helpers.structs import (
 )
 
 from opencode_gateway.configuration import is_named
-from opencode_gateway.errors import GatewayError, Refused
+from opencode_gateway.errors import CommandRefused, GatewayError
 from opencode_gateway.sign_in import passkey_rows
 from opencode_gateway.sign_in.challenges import SECONDS, Challenges, Stale
 from opencode_gateway.sign_in.passkey_answers import Assertion, Attestation, Malformed
@@ -126,7 +126,7 @@ class Passkeys:
         """
         held = passkey_rows.keys(self._store, login)
         if len(held) >= passkey_rows.MAX_PASSKEYS:
-            raise Refused(f"You have {len(held)} passkeys, which is as many as there may be: remove one first")
+            raise CommandRefused(f"You have {len(held)} passkeys, which is as many as there may be: remove one first")
         handle = self._user_handle(login)
         options = generate_registration_options(
             rp_id=self._site,
@@ -228,7 +228,7 @@ class Passkeys:
         """
         held = passkey_rows.keys(self._store, login, self._site)
         if missing := self.missing(login):
-            raise Refused(missing)
+            raise CommandRefused(missing)
         return self._asking(session, ask.claim(login), held)
 
     async def decided(self, login: str, session: str, ask: Ask, answer: str) -> str:

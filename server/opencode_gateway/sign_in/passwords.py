@@ -15,7 +15,7 @@ from argon2 import Parameters, PasswordHasher
 from argon2.exceptions import InvalidHashError, VerifyMismatchError
 from argon2.profiles import RFC_9106_LOW_MEMORY
 
-from opencode_gateway.errors import GatewayError, Refused
+from opencode_gateway.errors import CommandRefused, GatewayError
 
 MIN_LENGTH: Final = 12
 MAX_LENGTH: Final = 1024
@@ -55,10 +55,10 @@ class Passwords:
         """Being checked or waiting for it. A limiter's own count begins too late for many that come at once."""
 
     def hash(self, password: str) -> str:
-        """Return the hash to keep. Raises `Refused` for a password that is too short or too long."""
+        """Return the hash to keep. Raises `CommandRefused` for a password that is too short or too long."""
         length = len(normalised(password))
         if not MIN_LENGTH <= length <= MAX_LENGTH:
-            raise Refused(
+            raise CommandRefused(
                 f"a password has {MIN_LENGTH} to {MAX_LENGTH} characters, this one {length}: choose another"
             )
         return self._hasher.hash(_encoded(password))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from opencode_fleet.settings import Settings
+    from opencode_fleet.settings import ServerSettings
     from opencode_fleet.transports.base import Transport
 
 _LOOPBACK: Final = "127.0.0.1"
@@ -62,7 +62,7 @@ def application(source: FaceSource, door: LocalDoor, host: str) -> ASGIApp:
     return OnlyHere(Starlette(routes=[*door.routes(), *routes(source, door)]), host)
 
 
-async def serve(settings: Settings, transport: Transport) -> None:
+async def serve(settings: ServerSettings, transport: Transport) -> None:
     """Serve the pages on a free port of this machine, print the link that leads in, and return at a signal."""
     copy = Copy(settings, transport)
     with socket.socket() as listening:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from opencode_common.text import bare
-from opencode_fleet.errors import RelayError
+from opencode_fleet.errors import FleetError
 from opencode_mcp.caller import Caller
 from opencode_mcp.deciding import decide
 from opencode_mcp.documents import Documents, NoSuchAsk
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from opencode_mcp.face import Face
     from opencode_pages.documents import AskDocument, InboxDocument
-    from opencode_pages.parts import Decision, Visitor
+    from opencode_pages.parts import PageDecision, Visitor
 
 LOOK_SECONDS: Final = 2.0
 """What the journal does not tell, as that a machine went away a moment ago, is seen by looking."""
@@ -48,7 +48,7 @@ class FaceSource:
             return await self._documents.ask(handle)
         except NoSuchAsk:
             raise NotThere from None
-        except RelayError as error:
+        except FleetError as error:
             raise Unavailable(bare(str(error))) from None
 
     async def ask_of(self, visitor: Visitor, instance: str, ask_id: str) -> AskDocument:
@@ -58,15 +58,15 @@ class FaceSource:
             return await self._documents.ask_of(instance, ask_id)
         except NoSuchAsk:
             raise NotThere from None
-        except RelayError as error:
+        except FleetError as error:
             raise Unavailable(bare(str(error))) from None
 
-    async def decide(self, visitor: Visitor, decision: Decision) -> None:
+    async def decide(self, visitor: Visitor, decision: PageDecision) -> None:
         """See `Source`."""
         face = self._face.of(Caller(visitor.login, frozenset(visitor.may)))
         try:
             await decide(face, decision.handle, decision.digest, decision.answer)
-        except RelayError as error:
+        except FleetError as error:
             raise (Unavailable if error.is_doubtful else NotDecided)(bare(str(error))) from None
 
     @asynccontextmanager

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opencode_fleet.inbox import Waiting
-    from opencode_fleet.outbox import Message
+    from opencode_fleet.outbox import KeptMessage
     from opencode_journal.entries import Entry
 
 LAST_ENDS = 5
@@ -57,7 +57,7 @@ def listed(
     nothing: str = "",
     others: Sequence[Waiting] = (),
     how: str = "`wait` with the cursor lists them",
-    messages: Sequence[Message] = (),
+    messages: Sequence[KeptMessage] = (),
 ) -> CallToolResult:
     """Return what waits and what ended; `nothing` is said where that is nothing, `is_all` if no more ended.
 

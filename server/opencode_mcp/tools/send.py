@@ -10,7 +10,7 @@ from mcp_types import CallToolResult
 from pydantic import Field
 
 from opencode_fleet.choices import Manner, When
-from opencode_fleet.errors import Refused, RelayError, Unreachable
+from opencode_fleet.errors import FleetError, Refused, Unreachable
 from opencode_fleet.fleet import Fleet
 from opencode_fleet.later import Kept
 from opencode_fleet.outbox import Draft
@@ -113,7 +113,7 @@ async def _send_to_all(
         raise Refused(f"of several instances `session` can only be {NEW_SESSION!r}; nothing was sent")
     targets = await _targets(face.fleet, names)
     outcomes = await face.driver.send_to_all(targets, message, wanted, manner)
-    if not all(isinstance(outcome, RelayError) for outcome in outcomes):
+    if not all(isinstance(outcome, FleetError) for outcome in outcomes):
         face.attachments.sent(files)
     return answered(*sent_to_all(list(zip(targets, outcomes, strict=True)), face.shown))
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opencode_fleet.later import Kept
-    from opencode_fleet.outbox import Message
+    from opencode_fleet.outbox import KeptMessage
     from opencode_mcp.handles import Handles
 
 MAX_MESSAGES: Final = 50
@@ -39,13 +39,13 @@ class MessageRow(Row):
     files: list[str] = []
 
 
-def message_rows(messages: Sequence[Message], handles: Handles) -> list[MessageRow]:
+def message_rows(messages: Sequence[KeptMessage], handles: Handles) -> list[MessageRow]:
     """Return what programs get of messages."""
     handles.prepare("s", [(message.instance, message.to) for message in messages if message.to])
     return [_row(message, handles) for message in messages]
 
 
-def _row(message: Message, handles: Handles) -> MessageRow:
+def _row(message: KeptMessage, handles: Handles) -> MessageRow:
     return MessageRow.model_construct(
         handle=message.handle,
         instance=message.instance,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from opencode_common.text import bare, clean, cut_head, fence, one_line, quote_name
-from opencode_fleet.errors import Refused, RelayError
+from opencode_fleet.errors import FleetError, Refused
 from opencode_mcp.views.asks import AskRow
 from opencode_mcp.views.rows import MAX_TEXT, OWN_WORDS, Result, Row
 
@@ -116,7 +116,7 @@ def upload_asked(link: Link) -> tuple[str, SendResult]:
     return link.told, SendResult(instance="", session="", result="upload", text=link.url, note=link.handle)
 
 
-def sent_to_all(sent: Sequence[tuple[Instance, Outcome | RelayError]], shown: Shown) -> tuple[str, SendResult]:
+def sent_to_all(sent: Sequence[tuple[Instance, Outcome | FleetError]], shown: Shown) -> tuple[str, SendResult]:
     """Return which of several instances took a message; their turns go on by themselves."""
     rows = [_sent_row(instance, outcome) for instance, outcome in sent]
     took = sum(row.result not in NOT_TAKEN for row in rows)
@@ -129,8 +129,8 @@ def sent_to_all(sent: Sequence[tuple[Instance, Outcome | RelayError]], shown: Sh
     return "\n".join(text), SendResult(instance="", session="", result="sent" if took else "refused", sent=rows)
 
 
-def _sent_row(instance: Instance, outcome: Outcome | RelayError) -> SentRow:
-    if isinstance(outcome, RelayError):
+def _sent_row(instance: Instance, outcome: Outcome | FleetError) -> SentRow:
+    if isinstance(outcome, FleetError):
         result = "refused" if isinstance(outcome, Refused) else "failed"
         return SentRow(instance=instance.name, result=result, problem=one_line(bare(str(outcome)), 300))
     return SentRow(

@@ -22,7 +22,7 @@ from pydantic import SecretStr
 from opencode_notify.errors import BadSettings
 from opencode_notify.network import CONNECT_SECONDS, Network
 from opencode_notify.notice import ACCEPTED, Receipt
-from opencode_notify.settings import Settings, read
+from opencode_notify.settings import SenderSettings, read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,7 +37,7 @@ _LOCAL: Final = frozenset({"dbus", "glib", "gnome", "growl", "kde", "macosx", "q
 """Schemes that write to the screen or the log of the machine that sends."""
 
 
-class AppriseSettings(Settings):
+class AppriseSettings(SenderSettings):
     """`url` is an address as Apprise writes them, for example `mailtos://USER:PASSWORD@example.org`."""
 
     url: SecretStr

@@ -17,7 +17,7 @@ from pydantic import Field, SecretStr
 
 from opencode_notify.errors import BadSettings
 from opencode_notify.network import Address, Network, request
-from opencode_notify.settings import Settings, read
+from opencode_notify.settings import SenderSettings, read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +31,7 @@ _MAX_TITLE: Final = 250
 _NAME: Final = re.compile(r"[-_A-Za-z0-9]{1,64}")
 
 
-class NtfySettings(Settings):
+class NtfySettings(SenderSettings):
     """`server` is its address, `topic` the name of a topic, `token` an access token, or '' for an open topic."""
 
     server: str = "https://ntfy.sh"

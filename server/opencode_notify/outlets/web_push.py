@@ -19,7 +19,7 @@ from pydantic import Field, SecretStr
 from opencode_notify.errors import BadSettings
 from opencode_notify.network import Address, Network, request
 from opencode_notify.notice import Receipt
-from opencode_notify.settings import Settings, read
+from opencode_notify.settings import SenderSettings, read
 from opencode_notify.web_push_crypto import MAX_PLAINTEXT, Vapid, encrypted
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _GONE: Final = frozenset({404, 410})
 _URGENCY: Final = {1: "very-low", 2: "low", 3: "normal", 4: "high", 5: "high"}
 
 
-class WebPushSettings(Settings):
+class WebPushSettings(SenderSettings):
     """`endpoint`, `p256dh` and `auth` are the subscription's, `vapid_key` a private key as PEM.
 
     `contact` is `mailto:` or https address of who runs this gateway.

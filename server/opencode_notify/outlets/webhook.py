@@ -20,7 +20,7 @@ from pydantic import SecretStr
 
 from opencode_notify.errors import BadSettings
 from opencode_notify.network import Address, Network, request
-from opencode_notify.settings import Settings, read
+from opencode_notify.settings import SenderSettings, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,7 +35,7 @@ _MIN_KEY: Final = 24
 _GONE: Final = frozenset({410})
 
 
-class WebhookSettings(Settings):
+class WebhookSettings(SenderSettings):
     """`url` is where to; `secret` is `whsec_` and base64 of at least 24 bytes, as `new_secret` makes it."""
 
     url: SecretStr

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from opencode_common.files import read_regular, read_small_file, write_atomically, write_new
 from opencode_relay.backup.archive import CLIENTS, GATEWAY, HOST_KEYS, MAX_BYTES, Archive
 from opencode_relay.backup.host import Host, check_host_keys
-from opencode_relay.clients import Clients
+from opencode_relay.clients import EnrolledMachines
 from opencode_relay.enrolment import Enrolment, locked, require_root
 from opencode_relay.errors import BackupError
 
@@ -38,7 +38,7 @@ def back_up(host: Host, target: Path) -> str:
         record = host.etc / "clients.json"
         try:
             files[CLIENTS] = read_regular(record)
-            Clients.parse(files[CLIENTS], record)
+            EnrolledMachines.parse(files[CLIENTS], record)
         except FileNotFoundError:
             raise BackupError(
                 f"{record} is missing: nobody was enrolled here yet, so there is nothing to keep"
@@ -90,7 +90,7 @@ def restore(host: Host, file: Path, *, replace: bool) -> Restored:
     """
     require_root()
     archive = _read(file)
-    clients = Clients.parse(archive.files[CLIENTS], f"clients.json in {file}").fitted_to(host.settings)
+    clients = EnrolledMachines.parse(archive.files[CLIENTS], f"clients.json in {file}").fitted_to(host.settings)
     host_keys, gateway = archive.part(HOST_KEYS), archive.part(GATEWAY)
     check_host_keys(host_keys)
     with locked(host.etc):
@@ -116,7 +116,7 @@ def restore(host: Host, file: Path, *, replace: bool) -> Restored:
     return _report(told, keys, outcome.state if outcome.changed else None, kept_out)
 
 
-def _report(gateway: list[str], keys: list[str], clients: Clients | None, kept_out: list[str]) -> Restored:
+def _report(gateway: list[str], keys: list[str], clients: EnrolledMachines | None, kept_out: list[str]) -> Restored:
     lines = []
     if gateway:
         lines.append(f"put back of the gateway: {', '.join(gateway)}")
@@ -135,7 +135,7 @@ def _report(gateway: list[str], keys: list[str], clients: Clients | None, kept_o
     return Restored(tuple(lines), changed=changed)
 
 
-def _refuse_where_in_use(host: Host, enrolment: Enrolment, clients: Clients, *, has_gateway: bool) -> None:
+def _refuse_where_in_use(host: Host, enrolment: Enrolment, clients: EnrolledMachines, *, has_gateway: bool) -> None:
     here = enrolment.state
     found = ""
     if here.clients and here != clients:
@@ -205,7 +205,7 @@ def _write(target: Path, content: bytes) -> None:
 
 
 def _summary(archive: Archive) -> str:
-    clients = Clients.parse(archive.files[CLIENTS], CLIENTS)
+    clients = EnrolledMachines.parse(archive.files[CLIENTS], CLIENTS)
     kinds = [name for name in archive.part(HOST_KEYS) if not name.endswith(".pub")]
     people = "the gateway's people and sessions" if archive.part(GATEWAY) else "no gateway"
     return (

@@ -15,7 +15,7 @@ from opencode_common.files import read_regular, write_atomically
 from opencode_common.text import one_line
 from opencode_relay.backup.tar import pack, unpack
 from opencode_relay.errors import BackupError
-from opencode_relay.settings import Settings, account
+from opencode_relay.settings import RelaySettings, account
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Host:
     """The relay itself. `ssh`: where sshd's host keys lie."""
 
     etc: Path
-    settings: Settings
+    settings: RelaySettings
     ssh: Path
 
     # ---- sshd

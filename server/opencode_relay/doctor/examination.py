@@ -13,9 +13,9 @@ from opencode_relay.doctor import firewall, inside, machine, ssh, web
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from opencode_relay.doctor.relay import Relay
+    from opencode_relay.doctor.relay import ExaminedRelay
 
-    Check = Callable[[Relay], list[Finding]]
+    Check = Callable[[ExaminedRelay], list[Finding]]
 
 _SECONDS: Final = 9.5
 CHECKS: Final[Mapping[str, Check]] = {
@@ -33,7 +33,7 @@ CHECKS: Final[Mapping[str, Check]] = {
 """In the order in which they are shown."""
 
 
-def examine(relay: Relay, checks: Mapping[str, Check] = CHECKS, *, within: float = _SECONDS) -> list[Finding]:
+def examine(relay: ExaminedRelay, checks: Mapping[str, Check] = CHECKS, *, within: float = _SECONDS) -> list[Finding]:
     """Return what all checks say, in their order; what is not done `within` seconds is a fault."""
     answers: Queue[tuple[str, list[Finding]]] = Queue()
     for name, check in checks.items():
@@ -55,7 +55,7 @@ def examine(relay: Relay, checks: Mapping[str, Check] = CHECKS, *, within: float
     ]
 
 
-def _answer(answers: Queue[tuple[str, list[Finding]]], name: str, check: Check, relay: Relay) -> None:
+def _answer(answers: Queue[tuple[str, list[Finding]]], name: str, check: Check, relay: ExaminedRelay) -> None:
     try:
         findings = check(relay)
     except Exception as error:  # noqa: BLE001 # one check must not keep the others from being seen

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from opencode_relay.doctor.relay import Relay
+    from opencode_relay.doctor.relay import ExaminedRelay
 
 _RULE: Final = re.compile(r"(?P<to>\S.*?)\s+(?P<action>ALLOW|LIMIT|DENY|REJECT)(?: IN)?\s+Anywhere\b")
 _PORTS: Final = re.compile(r"(?P<ports>[0-9][0-9,:]*)(?:/(?P<protocol>tcp|udp))?")
 _SERVICES: Final = {22: "ssh", 80: "http", 443: "https"}
 
 
-def check(relay: Relay) -> list[Finding]:
+def check(relay: ExaminedRelay) -> list[Finding]:
     """Look at ufw and firewalld, as far as they are there and on, and at the relay's own rules."""
     settings = settings_of(relay) or {}
     needed = ports_of(settings)
@@ -94,7 +94,7 @@ def _firewalld_admits(port: int) -> bool:
     )
 
 
-def _own(relay: Relay) -> Iterator[Finding]:
+def _own(relay: ExaminedRelay) -> Iterator[Finding]:
     """Look whether the rules that guard tunnels and gateway are in force, where the roles have written them."""
     tunnels = relay.etc / "firewall.nft"
     if tunnels.exists():

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Final
 
 from opencode_common.files import read_regular
 from opencode_common.finding import Finding, fault, note, ok
-from opencode_relay.clients import Clients
+from opencode_relay.clients import EnrolledMachines
 from opencode_relay.doctor.asking import SECONDS, reason
 from opencode_relay.errors import ConfigError
 from opencode_relay.listeners import Listeners
 from opencode_relay.settings import account
 
 if TYPE_CHECKING:
-    from opencode_relay.doctor.relay import Relay
+    from opencode_relay.doctor.relay import ExaminedRelay
 
 _OWN_MODE: Final = 0o700
 """Of a directory that is its owner's alone."""
 
 
-def check_agent(relay: Relay) -> list[Finding]:
+def check_agent(relay: ExaminedRelay) -> list[Finding]:
     """Ask the agent whether it is there: to root it says so by hanging up."""
     remedy = (
         "`systemctl restart opencode-relay-agent.socket opencode-relay-agent`, `journalctl -u opencode-relay-agent`"
@@ -39,7 +39,7 @@ def check_agent(relay: Relay) -> list[Finding]:
     return [ok("agent", "it answers")]
 
 
-def check_tunnels(relay: Relay) -> list[Finding]:
+def check_tunnels(relay: ExaminedRelay) -> list[Finding]:
     """See that the range belongs to the tunnels, and that they are on loopback."""
     uid = account(relay.settings.tunnel_user).pw_uid
     tunnels, exposed, foreign = set(), [], []
@@ -70,11 +70,11 @@ def check_tunnels(relay: Relay) -> list[Finding]:
     return [ok("tunnels", f"{len(tunnels)} of {where} are open, on loopback, and nothing else listens there")]
 
 
-def check_record(relay: Relay) -> list[Finding]:
+def check_record(relay: ExaminedRelay) -> list[Finding]:
     """See that the record of who is enrolled can be read."""
     record = relay.etc / "clients.json"
     try:
-        clients = Clients.parse(read_regular(record), record)
+        clients = EnrolledMachines.parse(read_regular(record), record)
     except FileNotFoundError:
         return [
             fault("clients", "nobody is enrolled", "Name clients in relay_clients, and run the playbook relay.yml")
@@ -90,7 +90,7 @@ def check_record(relay: Relay) -> list[Finding]:
     return [ok("clients", f"{len(clients.clients)} are enrolled, {len(clients.revoked)} keys are revoked")]
 
 
-def check_state(relay: Relay) -> list[Finding]:
+def check_state(relay: ExaminedRelay) -> list[Finding]:
     """See that the directory of the journal is the gateway's alone: the server works without it where it is not."""
     directory = relay.settings.state_dir
     if directory is None:

@@ -12,7 +12,7 @@ from opencode_common.finding import Finding, fault, note, ok
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from opencode_relay.doctor.relay import Relay
+    from opencode_relay.doctor.relay import ExaminedRelay
 
 _FREE_BYTES: Final = 1024 * 1024 * 1024
 _FREE_PART: Final = 0.05
@@ -38,7 +38,7 @@ class _Timex(ctypes.Structure):
     )
 
 
-def check_disk(relay: Relay) -> list[Finding]:
+def check_disk(relay: ExaminedRelay) -> list[Finding]:
     """Look at every file system that something of the relay is written to."""
     places = [*_PLACES, str(relay.etc), str(relay.settings.registry_dir)]
     if relay.gateway is not None:
@@ -78,7 +78,7 @@ def disk(places: Iterable[str | Path]) -> list[Finding]:
     return findings or [ok("disk", f"there is room everywhere, {min(room) // 2**20} MB at least")]
 
 
-def check_clock(_relay: Relay) -> list[Finding]:
+def check_clock(_relay: ExaminedRelay) -> list[Finding]:
     """Ask the kernel whether something keeps its clock right, and how far off it is believed to be."""
     answer = _Timex()
     library = ctypes.CDLL(None, use_errno=True)

@@ -12,7 +12,7 @@ from opencode_common.files import read_regular
 from opencode_relay.errors import ConfigError
 
 if TYPE_CHECKING:
-    from opencode_relay.settings import Settings
+    from opencode_relay.settings import RelaySettings
 
 GATEWAY_JSON: Final = Path("/etc/opencode-gateway/gateway.json")
 SITE: Final = Path("/etc/caddy/opencode-relay/gateway.caddy")
@@ -20,7 +20,7 @@ _OWN_AUTHORITY: Final = Path("/var/lib/caddy/.local/share/caddy/pki/authorities/
 
 
 @dataclass(frozen=True)
-class Gateway:
+class ExaminedGateway:
     """The door for chat clients."""
 
     public_url: str
@@ -67,11 +67,11 @@ class Gateway:
 
 
 @dataclass(frozen=True)
-class Relay:
+class ExaminedRelay:
     """The relay that is looked at. `sshd`: the command that says what its configuration means."""
 
     etc: Path
-    settings: Settings
-    gateway: Gateway | None
+    settings: RelaySettings
+    gateway: ExaminedGateway | None
     sshd: tuple[str, ...] = ("/usr/sbin/sshd",)
     host_key: Path = Path("/etc/ssh/ssh_host_ed25519_key")

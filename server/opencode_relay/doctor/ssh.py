@@ -13,7 +13,7 @@ from opencode_relay.doctor.asking import ask
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from opencode_relay.doctor.relay import Relay
+    from opencode_relay.doctor.relay import ExaminedRelay
 
 _FROM: Final = "host=laptop.invalid,addr=192.0.2.1,laddr=192.0.2.2,lport=22"
 """sshd refuses to say what holds without any."""
@@ -32,7 +32,7 @@ _WALLS: Final[Mapping[str, str]] = {
 _PLAYBOOK: Final = "Run the playbook relay.yml"
 
 
-def settings_of(relay: Relay) -> dict[str, str] | None:
+def settings_of(relay: ExaminedRelay) -> dict[str, str] | None:
     """Return what sshd's configuration means for the tunnel's account, by keyword; None where it cannot be read."""
     told = ask(*relay.sshd, "-T", "-C", f"user={relay.settings.tunnel_user},{_FROM}")
     if told is None or told.returncode != 0:
@@ -49,7 +49,7 @@ def ports_of(settings: Mapping[str, str]) -> list[int]:
     return [int(port) for port in settings.get("port", "22").split()]
 
 
-def check(relay: Relay) -> list[Finding]:
+def check(relay: ExaminedRelay) -> list[Finding]:
     """Look at all three."""
     settings = settings_of(relay)
     if settings is None:
@@ -69,7 +69,7 @@ def _listens(settings: Mapping[str, str]) -> Finding:
     return ok("ssh", f"it listens on port {', '.join(map(str, ports_of(settings)))}")
 
 
-def _walls(relay: Relay, settings: Mapping[str, str]) -> Finding:
+def _walls(relay: ExaminedRelay, settings: Mapping[str, str]) -> Finding:
     wanted = {**_WALLS, "authorizedkeysfile": str(relay.etc / "authorized_keys")}
     wrong = [
         f"{keyword} is {settings.get(keyword, 'not set')}"
@@ -85,7 +85,7 @@ def _walls(relay: Relay, settings: Mapping[str, str]) -> Finding:
     return ok("sshd's settings", f"{relay.settings.tunnel_user} may open tunnels on loopback, and nothing else")
 
 
-def _host_key(relay: Relay, settings: Mapping[str, str]) -> Finding:
+def _host_key(relay: ExaminedRelay, settings: Mapping[str, str]) -> Finding:
     """Compare what sshd proves itself with to what join lines say."""
     public = relay.host_key.with_name(f"{relay.host_key.name}.pub")
     try:

@@ -22,7 +22,7 @@ from opencode_relay.doctor.asking import SECONDS, beside, reason, refusal
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-    from opencode_relay.doctor.relay import Gateway, Relay
+    from opencode_relay.doctor.relay import ExaminedGateway, ExaminedRelay
 
 _METADATA: Final = "/.well-known/oauth-protected-resource/mcp"
 _MAX_ANSWER: Final = 64 * 1024
@@ -68,7 +68,7 @@ class _Until(io.RawIOBase):
         return self._connection.recv_into(buffer)
 
 
-def check(relay: Relay) -> list[Finding]:
+def check(relay: ExaminedRelay) -> list[Finding]:
     """Look at the public name, where there is one, and at what answers there."""
     gateway = relay.gateway
     if gateway is None or not gateway.host:
@@ -93,7 +93,7 @@ def check(relay: Relay) -> list[Finding]:
     return findings + _answers(gateway, seen)
 
 
-def check_gateway(relay: Relay) -> list[Finding]:
+def check_gateway(relay: ExaminedRelay) -> list[Finding]:
     """Ask the gateway behind the front whether it and all servers behind it answer."""
     if relay.gateway is None:
         return []
@@ -113,7 +113,7 @@ def check_gateway(relay: Relay) -> list[Finding]:
     return [ok("gateway", f"it answers at {relay.gateway.listen}, and so do the servers behind it")]
 
 
-def _addresses(gateway: Gateway) -> list[str]:
+def _addresses(gateway: ExaminedGateway) -> list[str]:
     try:
         found = socket.getaddrinfo(gateway.host, gateway.port, type=socket.SOCK_STREAM)
     except OSError:
@@ -121,7 +121,7 @@ def _addresses(gateway: Gateway) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))[:_MAX_ADDRESSES]
 
 
-def _look(gateway: Gateway, address: str) -> Seen:
+def _look(gateway: ExaminedGateway, address: str) -> Seen:
     """Do what a phone does at one address."""
     context = ssl.create_default_context(cafile=str(gateway.authority) if gateway.authority else None)
     try:
@@ -136,7 +136,7 @@ def _look(gateway: Gateway, address: str) -> Seen:
         return Seen(reason(error), "closed")
 
 
-def _ask(gateway: Gateway, context: ssl.SSLContext, plain: socket.socket) -> Seen:
+def _ask(gateway: ExaminedGateway, context: ssl.SSLContext, plain: socket.socket) -> Seen:
     with context.wrap_socket(plain, server_hostname=gateway.host) as connection:
         shown = connection.getpeercert() or {}
         begins, ends = (ssl.cert_time_to_seconds(str(shown[key])) for key in ("notBefore", "notAfter"))
@@ -158,14 +158,14 @@ def _ask(gateway: Gateway, context: ssl.SSLContext, plain: socket.socket) -> See
     return Seen(problem, "answer" if problem else "", certificate, begins, ends)
 
 
-def _is_ours(gateway: Gateway, status: int, content: bytes) -> bool:
+def _is_ours(gateway: ExaminedGateway, status: int, content: bytes) -> bool:
     try:
         return status == 200 and json.loads(content)["resource"].rstrip("/") == f"{gateway.public_url}/mcp"
     except (ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
-def _certificate(gateway: Gateway, address: str) -> bytes:
+def _certificate(gateway: ExaminedGateway, address: str) -> bytes:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -183,7 +183,7 @@ def _own_addresses() -> set[str]:
     return {entry.address.partition("%")[0] for entries in psutil.net_if_addrs().values() for entry in entries}
 
 
-def where_it_leads(gateway: Gateway, seen: dict[str, Seen], at_home: Seen) -> Finding:
+def where_it_leads(gateway: ExaminedGateway, seen: dict[str, Seen], at_home: Seen) -> Finding:
     """Say where the name leads."""
     shown = ", ".join(seen)
     if all(ipaddress.ip_address(address).is_loopback for address in seen):
@@ -222,7 +222,7 @@ def _plain_port(refusals: dict[str, str]) -> Finding:
     return ok("port 80", "it is reached")
 
 
-def _answers(gateway: Gateway, seen: dict[str, Seen]) -> list[Finding]:
+def _answers(gateway: ExaminedGateway, seen: dict[str, Seen]) -> list[Finding]:
     """Say what answers at all addresses: the worst of each kind."""
     closed = [(address, there) for address, there in seen.items() if there.kind == "closed"]
     if closed:

@@ -18,7 +18,7 @@ from opencode_connected.agents.opened import Opened
 from opencode_connected.agents.opener import MAX_OPENED, Opener
 from opencode_connected.guard.gate import DOCUMENT
 from opencode_connected.guard.policy import Right
-from opencode_connected.guard.refusals import Refused
+from opencode_connected.guard.refusals import RequestRefused
 from opencode_connected.guard.upstream import Target
 from opencode_connected.openings import Openings
 from opencode_connected.state import InstanceState, StateDirectory, now
@@ -40,7 +40,7 @@ class Laptop:
     """A person's home with `work`, in which may be opened from afar, and `private`, which is beside it."""
 
     home: Path
-    settings: settings.Settings
+    settings: settings.LauncherSettings
     guard: Guarded | None = None
     opener: Opener | None = None
 
@@ -266,7 +266,7 @@ async def test_of_a_thousand_only_so_many_stay_open(laptop: Laptop) -> None:
     assert opener is not None
     calls = (opener.open(str(each)) for each in wanted)
     answers = await asyncio.gather(*calls, return_exceptions=True)
-    refused = [answer for answer in answers if isinstance(answer, Refused)]
+    refused = [answer for answer in answers if isinstance(answer, RequestRefused)]
     assert (len(answers) - len(refused), len(refused)) == (MAX_OPENED, 1000 - MAX_OPENED)
     there = [path for path in laptop.seen() if path != str(laptop.home)]
     assert len(there) == MAX_OPENED

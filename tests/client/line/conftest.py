@@ -13,7 +13,7 @@ import pytest
 
 from opencode_connected.line import protocol
 from opencode_connected.line.command import LineSettings
-from opencode_connected.registration import Registration
+from opencode_connected.registration import OwnRegistration
 from support.line.sshd import Sshd
 from support.opencodes.fake_health import FakeHealth
 
@@ -83,8 +83,8 @@ def fake_relay(settings: LineSettings, what: str) -> LineSettings:
     return replace(settings, ssh_command=shlex.join([sys.executable, str(program), what]))
 
 
-def registration(opencode: FakeHealth, name: str = "laptop-api") -> Registration:
-    return Registration(
+def registration(opencode: FakeHealth, name: str = "laptop-api") -> OwnRegistration:
+    return OwnRegistration(
         name=name,
         hostname="laptop",
         port=opencode.port,

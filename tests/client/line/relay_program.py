@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from opencode_connected.registration import Registration
+    from opencode_connected.registration import OwnRegistration
 
 
 OTHER_ID = "f" * 32
@@ -83,7 +83,7 @@ class Program:
         self.send(line)
         return self.receive()
 
-    def register(self, what: Registration, instance_id: str = INSTANCE_ID) -> dict[str, Any]:
+    def register(self, what: OwnRegistration, instance_id: str = INSTANCE_ID) -> dict[str, Any]:
         return self.ask(protocol.hello(instance_id, what))
 
     def is_gone(self) -> bool:

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from client.line.conftest import fake_relay, line_settings, make_key, registration
-from opencode_connected.line.connection import Connection
+from opencode_connected.line.connection import LineConnection
 from opencode_connected.line.errors import ForwardRefused, NameTaken, RelayRefused
 from opencode_connected.line.inquiry import probe, query
 from support.line.sshd import Sshd, unix_user
@@ -38,7 +38,7 @@ async def test_any_login_shell_of_any_user_will_do(login_shell: str, tmp_path: P
     directory = 'a registry/it\'s "mine" $HOME `x` !bang \\ ünïcode'
     configured = f"~/{directory}" if login_shell == "bash" else directory
     with unix_user(login_shell) as user, Sshd(tmp_path / "relay", user=user) as relay:
-        async with Connection(line_settings(relay, opencode, configured), forward=0) as connection:
+        async with LineConnection(line_settings(relay, opencode, configured), forward=0) as connection:
             await connection.open()
             what = registration(opencode, 'it\'s "mine" $HOME `x` !bang ünïcode').model_copy(
                 update={"port": connection.port}
@@ -71,7 +71,7 @@ async def test_an_sshd_that_runs_without_root_will_do(opencode: FakeHealth) -> N
 async def test_the_tunnel_leads_to_opencode_and_listens_on_loopback_only(
     settings: LineSettings, opencode: FakeHealth
 ) -> None:
-    async with Connection(settings, forward=0) as connection:
+    async with LineConnection(settings, forward=0) as connection:
         await connection.open()
 
         assert await connection.probe() == "ok"
@@ -83,7 +83,7 @@ async def test_the_tunnel_leads_to_opencode_and_listens_on_loopback_only(
 
 async def test_the_port_may_be_told(settings: LineSettings) -> None:
     port = free_port()
-    async with Connection(settings, forward=port) as connection:
+    async with LineConnection(settings, forward=port) as connection:
         await connection.open()
 
         assert connection.port == port
@@ -93,7 +93,7 @@ async def test_the_port_may_be_told(settings: LineSettings) -> None:
 async def test_a_port_that_somebody_has_is_an_error_that_names_it(
     settings: LineSettings, opencode: FakeHealth
 ) -> None:
-    async with Connection(settings, forward=opencode.port) as connection:
+    async with LineConnection(settings, forward=opencode.port) as connection:
         with pytest.raises(ForwardRefused, match=f"does not listen on port {opencode.port}"):
             await connection.open()
 
@@ -110,7 +110,7 @@ async def test_a_refusal_is_not_overlooked_by_a_launcher_that_was_too_busy_to_li
 
     opening = True
     loop.call_soon(be_busy)
-    async with Connection(fake_relay(settings, "no-forward"), forward=10001) as connection:
+    async with LineConnection(fake_relay(settings, "no-forward"), forward=10001) as connection:
         with pytest.raises(ForwardRefused):
             await connection.open()
         opening = False
@@ -118,7 +118,7 @@ async def test_a_refusal_is_not_overlooked_by_a_launcher_that_was_too_busy_to_li
 
 async def test_a_second_instance_learns_who_has_the_name(settings: LineSettings, opencode: FakeHealth) -> None:
     other = replace(settings, instance_id="f" * 32)
-    async with Connection(settings, forward=0) as first, Connection(other, forward=0) as second:
+    async with LineConnection(settings, forward=0) as first, LineConnection(other, forward=0) as second:
         for connection in (first, second):
             await connection.open()
         await first.register(registration(opencode).model_copy(update={"port": first.port}))
@@ -133,7 +133,7 @@ async def test_an_instance_whose_name_was_taken_meanwhile_learns_which_name_and_
     settings: LineSettings, opencode: FakeHealth, registry_dir: Path
 ) -> None:
     other = replace(settings, instance_id="f" * 32)
-    async with Connection(settings, forward=0) as first, Connection(other, forward=0) as second:
+    async with LineConnection(settings, forward=0) as first, LineConnection(other, forward=0) as second:
         for connection in (first, second):
             await connection.open()
         await first.register(registration(opencode).model_copy(update={"port": first.port}))
@@ -149,7 +149,7 @@ async def test_gateway_ports_are_refused_before_anybody_can_find_them(
     tmp_path: Path, opencode: FakeHealth, registry_dir: Path
 ) -> None:
     with Sshd(tmp_path / "relay", options=("GatewayPorts yes",)) as relay:
-        async with Connection(line_settings(relay, opencode, registry_dir), forward=0) as connection:
+        async with LineConnection(line_settings(relay, opencode, registry_dir), forward=0) as connection:
             await connection.open()
 
             with pytest.raises(RelayRefused, match="listens beyond the relay's loopback") as refused:
@@ -171,7 +171,7 @@ async def test_query_and_probe_register_nothing(
     assert list(registry_dir.iterdir()) == []
 
     opencode.status = 200
-    async with Connection(settings, forward=0) as connection:
+    async with LineConnection(settings, forward=0) as connection:
         await connection.open()
         what = registration(opencode).model_copy(update={"port": connection.port})
         await connection.register(what)
@@ -184,7 +184,7 @@ async def test_gcloud_works_as_a_prefix_with_its_noise_and_its_children(
     monkeypatch.setenv("FAKE_GCLOUD_SSH", relay.ssh_command)
     gcloud = replace(settings, ssh_command=f"{shlex.quote(str(HERE / 'fake_gcloud.sh'))} compute ssh vm --zone z --")
 
-    async with Connection(gcloud, forward=0) as connection:
+    async with LineConnection(gcloud, forward=0) as connection:
         await connection.open()
         await connection.register(registration(opencode).model_copy(update={"port": connection.port}))
         ssh = named("ssh", psutil.Process().children(recursive=True))
@@ -266,7 +266,7 @@ async def test_a_program_that_ignores_sigterm_is_killed(settings: LineSettings, 
     stubborn.write_text(f'#!/bin/sh\ntrap "" TERM\n{sys.executable} {HERE / "fake_relay.py"} silent "$@"\n')
     stubborn.chmod(0o755)
 
-    async with Connection(replace(settings, ssh_command=str(stubborn)), forward=0) as connection:
+    async with LineConnection(replace(settings, ssh_command=str(stubborn)), forward=0) as connection:
         await connection.open()
         assert connection._transport is not None
         group = connection._transport.get_pid()
@@ -280,7 +280,7 @@ async def test_cancelling_leaves_no_ssh_behind(settings: LineSettings, relay: Ss
     for moment in range(12):
 
         async def use() -> None:
-            async with Connection(settings, forward=0) as connection:
+            async with LineConnection(settings, forward=0) as connection:
                 await connection.open()
                 await connection.ended.wait()
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_connected.line import netwatch
-from opencode_connected.line.netwatch import Change
+from opencode_connected.line.netwatch import NetworkChange
 from support.waiting import eventually_async
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> Sources:
 
 @asynccontextmanager
 async def watch(
-    on_change: Callable[[Change], None],
+    on_change: Callable[[NetworkChange], None],
     command: str = "ssh -F none 192.0.2.1",
     late_ssh: Callable[[], int | None] = lambda: None,
 ) -> AsyncIterator[None]:
@@ -63,29 +63,29 @@ async def watch(
 
 
 async def test_another_address_is_a_change_and_a_further_one_is_not(sources: Sources) -> None:
-    changes: list[Change] = []
+    changes: list[NetworkChange] = []
     async with watch(changes.append):
         await sources.become("192.0.2.5", None)
         await sources.become("192.0.2.5", "2001:db8::5")
         assert changes == []
 
         await sources.become("192.0.2.6", "2001:db8::5")
-        assert changes == [Change.ADDRESS]
+        assert changes == [NetworkChange.ADDRESS]
 
 
 async def test_going_offline_is_no_change_but_coming_back_is(sources: Sources) -> None:
-    changes: list[Change] = []
+    changes: list[NetworkChange] = []
     async with watch(changes.append):
         await sources.become("192.0.2.5", None)
         await sources.become(None, None)
         assert changes == []
 
         await sources.become("192.0.2.5", None)
-        assert changes == [Change.ONLINE]
+        assert changes == [NetworkChange.ONLINE]
 
 
 async def test_a_machine_that_slept_counts_as_changed(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
-    changes: list[Change] = []
+    changes: list[NetworkChange] = []
     asleep = [0.0]
     wall = time.time
     monkeypatch.setattr("opencode_connected.line.netwatch.time.time", lambda: wall() + asleep[0])
@@ -100,7 +100,7 @@ async def test_a_machine_that_slept_counts_as_changed(sources: Sources, monkeypa
         asleep[0] += 60
         await eventually_async(lambda: changes)
 
-    assert changes == [Change.SLEPT]
+    assert changes == [NetworkChange.SLEPT]
 
 
 async def test_the_way_to_the_relay_is_watched_if_ssh_connects_directly(sources: Sources) -> None:
@@ -156,7 +156,7 @@ async def test_a_name_that_leads_elsewhere_ends_a_line_whose_relay_is_late_and_n
     sources: Sources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = Names(monkeypatch)
-    changes: list[Change] = []
+    changes: list[NetworkChange] = []
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
         async with watch(changes.append, "ssh -F none relay.test", names.late_ssh):
             await sources.become("192.0.2.5", None)
@@ -173,7 +173,7 @@ async def test_a_name_that_leads_elsewhere_ends_a_line_whose_relay_is_late_and_n
 
             names.leads_to = ("192.0.2.9",)
             await eventually_async(lambda: changes, "it leads elsewhere")
-            assert changes[0] is Change.ELSEWHERE
+            assert changes[0] is NetworkChange.ELSEWHERE
 
 
 async def test_a_late_line_is_kept_where_a_name_leads_to_one_of_many_addresses_each_time(
@@ -181,7 +181,7 @@ async def test_a_late_line_is_kept_where_a_name_leads_to_one_of_many_addresses_e
 ) -> None:
     names = Names(monkeypatch)
     names.rotates, names.is_late = True, True
-    changes: list[Change] = []
+    changes: list[NetworkChange] = []
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
         async with watch(changes.append, "ssh -F none relay.test", names.late_ssh):
             await sources.become("192.0.2.5", None)
@@ -196,7 +196,7 @@ async def test_a_line_that_is_heard_of_between_two_look_ups_is_kept(
     names.leads_to = ("192.0.2.9",)
     # Late before a look-up and behind it, and then no more, until the next time.
     looks = itertools.cycle((os.getpid(), os.getpid(), None))
-    changes: list[Change] = []
+    changes: list[NetworkChange] = []
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()):
         async with watch(changes.append, "ssh -F none relay.test", lambda: next(looks)):
             await sources.become("192.0.2.5", None)

@@ -13,7 +13,7 @@ import pytest
 
 from client.line.conftest import line_settings
 from client.line.held import line
-from opencode_connected.line.connection import BEGIN_SECONDS, Connection
+from opencode_connected.line.connection import BEGIN_SECONDS, LineConnection
 from opencode_connected.line.errors import LineError, NotBegun
 from opencode_connected.line.inquiry import probe, query
 from support.line.sshd import Sshd, unix_user
@@ -44,7 +44,7 @@ async def test_a_forced_command_that_reads_commands_gets_none_of_ours(
     log = tmp_path / "read"
     with Sshd(tmp_path / "relay", options=(f"ForceCommand {forced.format(log=log)}",)) as relay:
         settings = line_settings(relay, opencode, registry_dir)
-        async with Connection(settings, forward=0, begin_seconds=1) as connection:
+        async with LineConnection(settings, forward=0, begin_seconds=1) as connection:
             with pytest.raises(NotBegun, match="has not begun our command after 1 s") as error:
                 await connection.open()
 
@@ -60,7 +60,9 @@ async def test_a_startup_file_that_becomes_another_shell_gets_none_of_ours(
     with unix_user("bash") as user, Sshd(tmp_path / "relay", user=user) as relay:
         home = Path(f"~{user}").expanduser()
         (home / ".bashrc").write_text("exec sh -c 'tee ~/read | zsh'\n")
-        async with Connection(line_settings(relay, opencode, "registry"), forward=0, begin_seconds=1) as connection:
+        async with LineConnection(
+            line_settings(relay, opencode, "registry"), forward=0, begin_seconds=1
+        ) as connection:
             with pytest.raises(NotBegun, match="lets this account in"):
                 await connection.open()
 
@@ -74,7 +76,7 @@ async def test_an_account_that_ends_what_comes_over_ssh_is_said_to_do_so(
 ) -> None:
     with unix_user(login_shell) as user, Sshd(tmp_path / "relay", user=user) as relay:
         (Path(f"~{user}").expanduser() / ".bashrc").write_text(startup)
-        async with Connection(line_settings(relay, opencode, "registry"), forward=0) as connection:
+        async with LineConnection(line_settings(relay, opencode, "registry"), forward=0) as connection:
             with pytest.raises(LineError, match="ends the session with status 1 before our command") as error:
                 await connection.open()
 
@@ -93,7 +95,7 @@ async def test_a_title_that_a_startup_file_prints_is_in_nobodys_way(opencode: Fa
 
 async def test_what_stands_before_a_provisioned_relays_first_word_is_taken_from_it(settings: LineSettings) -> None:
     relay = shlex.join([sys.executable, str(HERE / "fake_relay.py"), "glued"])
-    async with Connection(replace(settings, ssh_command=relay), forward=0) as connection:
+    async with LineConnection(replace(settings, ssh_command=relay), forward=0) as connection:
         await connection.open()
 
         assert (connection.agent, connection.startup_output) == ("fake", "]0;vm Welcome!")

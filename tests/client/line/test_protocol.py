@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_connected.line import protocol
-from opencode_connected.registration import Registration
+from opencode_connected.registration import OwnRegistration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +50,7 @@ def test_what_the_launcher_sends_is_word_for_word_what_the_contract_says() -> No
     file = golden["hello"]["file"]
 
     sent = [
-        protocol.hello(golden["hello"]["id"], Registration.model_validate(file)),
+        protocol.hello(golden["hello"]["id"], OwnRegistration.model_validate(file)),
         protocol.ping(0),
         protocol.BYE,
         protocol.QUERY,
@@ -119,7 +119,7 @@ def test_a_line_without_end_is_dropped_and_the_next_one_is_not() -> None:
 
 
 def test_a_registration_that_no_message_can_hold_is_an_error_that_says_so() -> None:
-    long = Registration(
+    long = OwnRegistration(
         name="n", hostname="h", port=1024, local_port=1024, cwd='"' * 4096, connected_at="2026-11-24T16:00:00Z"
     )
     assert len(protocol.hello("0" * 32, long)) < protocol.LINE_MAX

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from client.line.conftest import fake_relay, registration
-from opencode_connected.line.connection import Connection
+from opencode_connected.line.connection import LineConnection
 from opencode_connected.line.errors import LineError
 from support.waiting import eventually_async
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 async def test_banners_garbage_and_endless_lines_before_ready_are_ignored(settings: LineSettings) -> None:
-    async with Connection(fake_relay(settings, "noise"), forward=0) as connection:
+    async with LineConnection(fake_relay(settings, "noise"), forward=0) as connection:
         await connection.open()
 
         assert (connection.port, connection.agent) == (10001, "fake")
 
 
 async def test_a_relay_of_another_version_is_an_error_that_says_which_side_to_update(settings: LineSettings) -> None:
-    async with Connection(fake_relay(settings, "version"), forward=0) as connection:
+    async with LineConnection(fake_relay(settings, "version"), forward=0) as connection:
         with pytest.raises(LineError, match="speaks version 2") as error:
             await connection.open()
 
@@ -35,7 +35,7 @@ async def test_a_relay_of_another_version_is_an_error_that_says_which_side_to_up
 
 
 async def test_a_relay_that_floods_is_hung_up_on(settings: LineSettings) -> None:
-    async with Connection(fake_relay(settings, "flood"), forward=0) as connection:
+    async with LineConnection(fake_relay(settings, "flood"), forward=0) as connection:
         await connection.open()
         await connection.ended.wait()
 
@@ -49,7 +49,7 @@ async def test_a_relay_that_gives_signs_of_life_may_take_its_time_with_a_pong(
 ) -> None:
     monkeypatch.setattr("opencode_connected.line.connection._PONG_SECONDS", 1.0)
     monkeypatch.setattr("opencode_connected.line.liveness._PROBE_SECONDS", probe_seconds)
-    async with Connection(fake_relay(settings, "beats"), forward=0) as connection:
+    async with LineConnection(fake_relay(settings, "beats"), forward=0) as connection:
         await connection.open()
 
         # So late a word on OpenCode's health is no word.
@@ -62,14 +62,14 @@ async def test_how_late_a_word_on_health_may_be_is_learnt_from_those_that_call_i
     # Any word is late as long as nothing is known of the line, and none is from then on.
     monkeypatch.setattr("opencode_connected.line.liveness._PROBE_SECONDS", 60.0)
     monkeypatch.setattr("opencode_connected.line.liveness._WAY_SECONDS", -60.0)
-    async with Connection(fake_relay(settings, "sometimes-ok"), forward=0) as connection:
+    async with LineConnection(fake_relay(settings, "sometimes-ok"), forward=0) as connection:
         await connection.open()
 
         assert [(await connection.ping()).health for _ in range(3)] == ["unverified", "ok", "failed"]
 
 
 async def test_a_line_without_end_costs_no_memory(settings: LineSettings) -> None:
-    async with Connection(fake_relay(settings, "endless"), forward=0) as connection:
+    async with LineConnection(fake_relay(settings, "endless"), forward=0) as connection:
         await connection.open()
         before = psutil.Process().memory_info().rss
         transferred = psutil.Process(connection._transport.get_pid()) if connection._transport else None
@@ -84,7 +84,7 @@ async def test_a_name_that_no_relay_may_give_is_not_taken(
     settings: LineSettings, opencode: FakeHealth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("opencode_connected.line.connection._ANSWER_SECONDS", 0.5)
-    async with Connection(fake_relay(settings, "evil-name"), forward=0) as connection:
+    async with LineConnection(fake_relay(settings, "evil-name"), forward=0) as connection:
         await connection.open()
 
         with pytest.raises(LineError, match="does not answer"):
@@ -93,7 +93,7 @@ async def test_a_name_that_no_relay_may_give_is_not_taken(
 
 async def test_a_relay_that_falls_silent_is_given_up(settings: LineSettings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("opencode_connected.line.connection._PONG_SECONDS", 0.5)
-    async with Connection(fake_relay(settings, "silent"), forward=0) as connection:
+    async with LineConnection(fake_relay(settings, "silent"), forward=0) as connection:
         await connection.open()
 
         with pytest.raises(LineError, match="the relay does not answer"):
@@ -101,7 +101,7 @@ async def test_a_relay_that_falls_silent_is_given_up(settings: LineSettings, mon
 
 
 async def test_whatever_waits_learns_why_the_connection_ended(settings: LineSettings) -> None:
-    async with Connection(fake_relay(settings, "silent"), forward=0) as connection:
+    async with LineConnection(fake_relay(settings, "silent"), forward=0) as connection:
         await connection.open()
         waiting = asyncio.create_task(connection.ping())
         await asyncio.wait({waiting}, timeout=0)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from client.line.conftest import line_settings, make_key
-from opencode_connected.line.connection import Connection
+from opencode_connected.line.connection import LineConnection
 from opencode_connected.line.errors import Hop, LineError
 from opencode_connected.line.inquiry import query
 from opencode_connected.line.ssh_errors import allocated_port, diagnose, is_forward_failure
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 async def failure(settings: LineSettings, *, forward: int | None = None) -> LineError:
     """Connect, and return why that failed."""
-    async with Connection(settings, forward=forward) as connection:
+    async with LineConnection(settings, forward=forward) as connection:
         with pytest.raises(LineError) as error:
             await connection.open()
     assert "\n" not in str(error.value)

@@ -14,7 +14,7 @@ from support.waiting import eventually
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from support.clients.desktop import Desktop, Running
+    from support.clients.desktop import Desktop, RunningDesktop
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Spoken(RealClient):
         raise NotImplementedError
 
     def __enter__(self) -> Self:
-        self.running: Running = self.desktop.start(self.command(), talks=True)
+        self.running: RunningDesktop = self.desktop.start(self.command(), talks=True)
         self._read = 0
         return self
 

@@ -84,7 +84,7 @@ class Desktop:
         *,
         talks: bool = False,
         terminal: bool = False,
-    ) -> Running:
+    ) -> RunningDesktop:
         """Start a client.
 
         Args:
@@ -106,7 +106,7 @@ class Desktop:
                 stderr=line or err,
                 start_new_session=True,
             )
-        running = Running(process, stem.with_suffix(".out"), stem.with_suffix(".err"))
+        running = RunningDesktop(process, stem.with_suffix(".out"), stem.with_suffix(".err"))
         if screen is not None and line is not None:
             os.close(line)
             running.copy(screen)
@@ -133,7 +133,7 @@ class Desktop:
                 self.let_in(running, prints=prints)
             return running.end()
 
-    def let_in(self, running: Running, *, prints: bool = False) -> None:
+    def let_in(self, running: RunningDesktop, *, prints: bool = False) -> None:
         """Wait for the client to open a browser, or to print; log in there, allow all, and go back to the client."""
 
         def opened() -> str | None:
@@ -178,7 +178,7 @@ class ClientFailed(Exception):
     """A client ended with another code than 0, or did not answer."""
 
 
-class Running:
+class RunningDesktop:
     """A client that runs; a context manager that leaves none of its processes behind."""
 
     def __init__(self, process: subprocess.Popen[bytes], out: Path, err: Path) -> None:

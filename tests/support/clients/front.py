@@ -19,7 +19,7 @@ from support.gateway.service import fixture_entry
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from opencode_gateway.oauth.sessions import Session
+    from opencode_gateway.oauth.sessions import LoginSession
     from support.gateway.fake_client_hosts import ClientHosts
 
 CLIENTS = {
@@ -77,12 +77,12 @@ class Front(PublicGateway):
         with self._store() as store:
             close_window(store, now=time.time())
 
-    def sessions(self) -> list[Session]:
+    def sessions(self) -> list[LoginSession]:
         """Return who is logged in."""
         with self._store() as store:
             return list_sessions(store)
 
-    def session(self) -> Session:
+    def session(self) -> LoginSession:
         """Return the only login there is."""
         (session,) = self.sessions()
         return session

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 from opencode_fleet.instance import Instance
 
 if TYPE_CHECKING:
-    from opencode_fleet.connection import Connection
+    from opencode_fleet.connection import InstanceConnection
 
 
 class FakeConnection:
@@ -19,4 +19,4 @@ class FakeConnection:
 
 def lone_instance(name: str = "laptop", rights: frozenset[str] | None = None) -> Instance:
     """Return an instance that nothing is behind."""
-    return Instance(cast("Connection", FakeConnection(rights)), name, "/home/ann/api")
+    return Instance(cast("InstanceConnection", FakeConnection(rights)), name, "/home/ann/api")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from opencode_gateway.audit import Event
+    from opencode_gateway.audit import AuditEvent
     from opencode_gateway.oauth.documents import Documents
     from opencode_gateway.refusals import Refusal
 
@@ -82,7 +82,7 @@ class AuthorizationServer:
         self.users = Users(data_dir / "users.json")
         if "ann" not in self.users.load():
             self.users.add("ann", CHEAP_HASH, CAPABILITIES)
-        self.events: list[Event] = []
+        self.events: list[AuditEvent] = []
         self.refusals: list[Refusal] = []
         self.provider = Provider(
             self.configuration,

@@ -23,7 +23,7 @@ from support.gateway.authorization import AuthorizationServer, proof
 from support.pages.doors import door_routes
 
 if TYPE_CHECKING:
-    from opencode_gateway.audit import Event
+    from opencode_gateway.audit import AuditEvent
 
 PASSWORD = "correct horse battery"
 EVIL = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>{{7*7}}"
@@ -65,7 +65,7 @@ class Site:
 
     server: AuthorizationServer
     http: httpx.AsyncClient
-    events: list[Event]
+    events: list[AuditEvent]
     clients: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -107,13 +107,15 @@ class Site:
         return [(event.event, event.outcome, event.login) for event in self.events]
 
 
-def browser_of(server: AuthorizationServer, events: list[Event], address: str = "203.0.113.7") -> httpx.AsyncClient:
+def browser_of(
+    server: AuthorizationServer, events: list[AuditEvent], address: str = "203.0.113.7"
+) -> httpx.AsyncClient:
     """Return a new browser; all of a test share the throttle that lies in `server.app`."""
     transport = httpx.ASGITransport(server.app, client=(address, 1234))
     return httpx.AsyncClient(transport=transport, base_url=server.configuration.public_url)
 
 
-def with_pages(server: AuthorizationServer, events: list[Event]) -> None:
+def with_pages(server: AuthorizationServer, events: list[AuditEvent]) -> None:
     """Put the pages before the server's routes, with hashes that are quickly made and the test's clock."""
     server.users.set_password("ann", Passwords(CHEAPEST).hash(PASSWORD))
     key = signing_key(server.configuration.data_dir)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     import pytest
 
-    from opencode_gateway.audit import Event
+    from opencode_gateway.audit import AuditEvent
     from support.gateway.fake_identity_provider import FakeIdentityProvider
 
 USERS = {"ann@example.org": ["observe", "approve", "drive"], "bob@example.org": ["observe"]}
@@ -77,7 +77,7 @@ class TeamGateway:
         self.configuration = configuration
         self.url = configuration.public_url
         self.store = Store(configuration.data_dir / FILE_NAME)
-        self.events: list[Event] = []
+        self.events: list[AuditEvent] = []
         self.clock = Clock()
         auth = build_auth(configuration, self.store, self.events.append, clock=self.clock, monotonic=self.clock)
         assert isinstance(auth, PeopleAndMachines)

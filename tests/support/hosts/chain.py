@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from support.hosts.hosts import Host, Running
+from support.hosts.hosts import Host, RunningProgram
 from support.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from support.hosts.scenario import Machine, Relay
+    from support.hosts.scenario import Machine, ScenarioRelay
 
 CONTAINER = "opencode-gateway"
 IMAGE = "opencode-relay/gateway:latest"
@@ -34,10 +34,10 @@ print(urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request,
 
 
 @dataclass(frozen=True)
-class Gateway:
+class ScenarioGateway:
     """The relay's gateway, as the scenario's inventory has it."""
 
-    relay: Relay
+    relay: ScenarioRelay
     domain: str
     port: int
     data_dir: str
@@ -73,7 +73,7 @@ class Gateway:
 class Phone:
     """A chat client on some host. It reaches the relay by https alone, and keeps its tokens."""
 
-    def __init__(self, host: Host, gateway: Gateway) -> None:
+    def __init__(self, host: Host, gateway: ScenarioGateway) -> None:
         self.host = host
         self.gateway = gateway
         self._env = {"PYTHONPATH": f"/opt/tests:{_HOME}/sdk", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -87,10 +87,10 @@ class Phone:
             )
         assert source.returncode == 0
 
-    def chat(self, *login: str) -> Running:
+    def chat(self, *login: str) -> RunningProgram:
         """Start it; `login` is the name and password of a person who sits in front of it."""
         program = ("python3", "-m", "support.hosts.phone", self.gateway.url, f"{_HOME}/root.pem", _HOME)
-        return Running(self.host, *program, *login, env=self._env)
+        return RunningProgram(self.host, *program, *login, env=self._env)
 
     def call(self, tool: str, *login: str, **arguments: object) -> dict[str, Any]:
         """Start it for one call; return the answer."""
@@ -110,20 +110,20 @@ class Phone:
         return kept
 
 
-def ask(chat: Running, tool: str, **arguments: object) -> dict[str, Any]:
+def ask(chat: RunningProgram, tool: str, **arguments: object) -> dict[str, Any]:
     """Make a call in a chat that is open; return the answer."""
     heard = begin(chat, tool, **arguments)
     return answer(chat, after=heard)
 
 
-def begin(chat: Running, tool: str, **arguments: object) -> int:
+def begin(chat: RunningProgram, tool: str, **arguments: object) -> int:
     """Make a call and do not wait for its answer; return how much was heard before."""
     heard = len(chat.lines)
     chat.write(json.dumps([tool, arguments]) + "\n")
     return heard
 
 
-def answer(chat: Running, *, after: int) -> dict[str, Any]:
+def answer(chat: RunningProgram, *, after: int) -> dict[str, Any]:
     """Wait for the answer to a call."""
     number = chat.wait_for(lambda line: line.startswith('{"answer"'), "an answer", after=after, within=_STARTS_WITHIN)
     answered = json.loads(chat.lines[number])["answer"]

@@ -102,7 +102,7 @@ class Host:
         eventually(is_up, f"{self.name} is up", within=_RUN_SECONDS)
 
 
-class Running:
+class RunningProgram:
     """A command that runs on a host for a while; a context manager that leaves nothing of it behind."""
 
     def __init__(self, host: Host, *command: str, user: str = "root", env: Mapping[str, str] | None = None) -> None:
@@ -195,7 +195,7 @@ class Running:
         into.extend(line.decode(errors="replace") for line in pipe)
 
 
-class Session(Running):
+class ShellSession(RunningProgram):
     """An ssh whose other end speaks the line protocol; `command` starts it on `host`. It pings as a launcher does."""
 
     def __init__(self, host: Host, *command: str) -> None:

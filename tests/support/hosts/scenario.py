@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.hosts.hosts import Host, Running, Session
+from support.hosts.hosts import Host, RunningProgram, ShellSession
 from support.waiting import eventually
 
 GONE_WITHIN = 15.0
@@ -25,7 +25,7 @@ KNOWN_HOSTS = "/root/keys/known_hosts"
 
 
 @dataclass(frozen=True)
-class Registration:
+class SeenRegistration:
     """One file of the registry directory."""
 
     name: str
@@ -35,7 +35,7 @@ class Registration:
     connected_at: str
 
 
-class Relay(Host):
+class ScenarioRelay(Host):
     """The relay. `values`: the variables of the roles, as the scenario's inventory has them."""
 
     def __init__(self, name: str, values: dict[str, Any]) -> None:
@@ -64,19 +64,19 @@ class Relay(Host):
         entry = self.clients()[client]
         return range(entry["first"], entry["last"] + 1)
 
-    def registrations(self) -> dict[str, Registration]:
+    def registrations(self) -> dict[str, SeenRegistration]:
         """Return what is registered, by name, goodbye notes left out."""
         found = self.output("sh", "-c", 'cat "$1"/*.json 2>/dev/null || true', "sh", self.registry_dir)
         files = [json.loads(line) for line in found.splitlines()]
         return {
-            file["name"]: Registration(
+            file["name"]: SeenRegistration(
                 file["name"], file["client"], file["port"], file["localPort"], file["connectedAt"]
             )
             for file in files
             if "closedAt" not in file
         }
 
-    def registered(self, client: str) -> dict[str, Registration]:
+    def registered(self, client: str) -> dict[str, SeenRegistration]:
         """Return what one client has registered."""
         return {name: found for name, found in self.registrations().items() if found.client == client}
 
@@ -107,7 +107,7 @@ class Relay(Host):
             assert client.ended() == 0, client.errors
             return [json.loads(line) for line in client.lines]
 
-    def tools(self, *calls: tuple[str, dict[str, Any]]) -> Running:
+    def tools(self, *calls: tuple[str, dict[str, Any]]) -> RunningProgram:
         """Start calling tools; the answers come as lines of JSON."""
         command = (f"{self.venv}/bin/python", "-m", "support.chat.call_tools", self.registry_dir, json.dumps(calls))
         env = {
@@ -118,7 +118,7 @@ class Relay(Host):
             # OpenCode may take its time where others have just started.
             "HEALTH_CHECK_TIMEOUT_MS": "20000",
         }
-        return Running(self, *command, user=self.gateway_user, env=env)
+        return RunningProgram(self, *command, user=self.gateway_user, env=env)
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ class Attacker:
     """Whoever holds a key, on some host. `key`: its name below /root/keys."""
 
     host: Host
-    relay: Relay
+    relay: ScenarioRelay
     user: str
     key: str
 
@@ -177,10 +177,12 @@ class Attacker:
         """Run that ssh to its end, its input ended at once."""
         return self.host.run(*self.ssh_command(*options, to=to), check=False)
 
-    def session(self, *options: str, forward: int | None = None, local_port: int = 0, to: str = "true") -> Session:
+    def session(
+        self, *options: str, forward: int | None = None, local_port: int = 0, to: str = "true"
+    ) -> ShellSession:
         """Speak the line protocol; `forward` is a port of the relay that leads to `local_port` here."""
         tunnel = ("-R", f"127.0.0.1:{forward}:127.0.0.1:{local_port}") if forward else ()
-        return Session(self.host, *self.ssh_command("-T", *tunnel, *options, to=to))
+        return ShellSession(self.host, *self.ssh_command("-T", *tunnel, *options, to=to))
 
 
 def inventory(file: Path) -> dict[str, Any]:
@@ -191,11 +193,11 @@ def inventory(file: Path) -> dict[str, Any]:
 
 
 def all_registered(
-    relay: Relay, machines: list[Machine], *, within: float = STARTS_WITHIN
-) -> dict[str, Registration]:
+    relay: ScenarioRelay, machines: list[Machine], *, within: float = STARTS_WITHIN
+) -> dict[str, SeenRegistration]:
     """Wait until every service of the machines is registered; return the registrations."""
 
-    def complete() -> dict[str, Registration]:
+    def complete() -> dict[str, SeenRegistration]:
         found = relay.registrations()
         for machine in machines:
             names = [name for name, entry in found.items() if entry.client == machine.client]
@@ -205,7 +207,7 @@ def all_registered(
     return eventually(complete, "all instances are registered", within=within)
 
 
-def back(relay: Relay, machine: Machine, before: dict[str, Registration]) -> float:
+def back(relay: ScenarioRelay, machine: Machine, before: dict[str, SeenRegistration]) -> float:
     """Wait until all instances of the machine are registered anew, under their names; return for how many seconds."""
     began = time.monotonic()
     awaited = {name: old.connected_at for name, old in before.items() if old.client == machine.client}

@@ -129,7 +129,7 @@ async def _main(options: dict[str, Any]) -> None:
     # Here, not above: tests that only start the program need none of it.
     from opencode_connected.line.command import LineSettings  # noqa: PLC0415
     from opencode_connected.line.keeper import LineKeeper  # noqa: PLC0415
-    from opencode_connected.registration import Registration, now_utc  # noqa: PLC0415
+    from opencode_connected.registration import OwnRegistration, now_utc  # noqa: PLC0415
 
     with FakeTraffic() as opencode:
         settings = LineSettings(
@@ -148,7 +148,7 @@ async def _main(options: dict[str, Any]) -> None:
 
         keeper = LineKeeper(settings, tell, opencode.healthy)
         await keeper.start()
-        registration = Registration(
+        registration = OwnRegistration(
             name=options["name"],
             hostname="laptop",
             port=opencode.port,

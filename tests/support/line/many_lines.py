@@ -75,13 +75,13 @@ def _settings(line: Line) -> LineSettings:
 async def _launcher(line: Line) -> None:
     """Keep a line as a launcher does."""
     from opencode_connected.line.keeper import LineKeeper  # noqa: PLC0415
-    from opencode_connected.registration import Registration, now_utc  # noqa: PLC0415
+    from opencode_connected.registration import OwnRegistration, now_utc  # noqa: PLC0415
 
     async def healthy() -> bool:
         return True
 
     keeper = LineKeeper(_settings(line), lambda _event: None, healthy)
-    registration = Registration(
+    registration = OwnRegistration(
         name=line.name,
         hostname="laptop",
         port=line.local_port,

@@ -58,7 +58,7 @@ async def tapped(client: httpx.AsyncClient) -> AsyncIterator[list[Event]]:
             await listener
 
 
-class Session:
+class TappedSession:
     """A fresh session of an OpenCode, with the events of that whole process tapped."""
 
     def __init__(self, client: httpx.AsyncClient, session_id: str, events: list[Event]) -> None:
@@ -107,14 +107,14 @@ class Session:
 
 
 @asynccontextmanager
-async def new_session(url: str) -> AsyncIterator[Session]:
+async def new_session(url: str) -> AsyncIterator[TappedSession]:
     """Make a session in the OpenCode at `url`."""
     async with (
         httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, verify=NO_TLS) as client,
         tapped(client) as events,
     ):
         session_id = (await client.post("/session", json={})).json()["id"]
-        yield Session(client, session_id, events)
+        yield TappedSession(client, session_id, events)
 
 
 def session_of(event: Event) -> str | None:

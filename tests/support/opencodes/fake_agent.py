@@ -41,7 +41,7 @@ from opencode_fleet.model import (
     Workplace,
 )
 from opencode_fleet.registered import Registered
-from opencode_fleet.settings import Settings
+from opencode_fleet.settings import ServerSettings
 from opencode_fleet.transports.base import Endpoint
 from support.fleet.fake_transport import FakeTransport
 from support.opencodes.fake_controls import FakeControls
@@ -377,7 +377,7 @@ async def fake_fleet(**agents: FakeAgent) -> AsyncIterator[tuple[Fleet, FakeTran
     """Run a fleet over `agents`, each registered under its name (with - for _) in its first directory."""
     transport = FakeTransport()
     found = FakeAgents(**agents)
-    async with Fleet(transport, Settings(health_timeout=5), found.find).running() as fleet:
+    async with Fleet(transport, ServerSettings(health_timeout=5), found.find).running() as fleet:
         for name, agent in found.agents.items():
             transport.announce(name, "http://127.0.0.1:9", directory=agent.places[0].directory)
         yield fleet, transport

@@ -53,7 +53,7 @@ class OpenAsk:
 
 
 @dataclass(frozen=True)
-class Decision:
+class ArrivedDecision:
     """A decision that arrived, and what the ask said at that moment."""
 
     ask: str
@@ -76,7 +76,7 @@ class AskingInstance(FakeInstance):
     """Asks that ended with a restart."""
     changes: int = 0
     """How many asks changed."""
-    decisions: list[Decision] = field(default_factory=list)
+    decisions: list[ArrivedDecision] = field(default_factory=list)
 
     def times_delivered(self, text: str) -> int:
         """Return how many messages with this text arrived."""
@@ -118,7 +118,7 @@ class AskingInstance(FakeInstance):
         ask = self.open.pop(ask_id, None)
         if ask is None:
             return False
-        self.decisions.append(Decision(ask_id, ask.command, decision))
+        self.decisions.append(ArrivedDecision(ask_id, ask.command, decision))
         ask.decided.set_result(decision)
         self.publish("permission.replied", sessionID=ask.session, requestID=ask_id, reply=decision)
         return True

@@ -22,7 +22,7 @@ from opencode_pages.documents import (
     InboxDocument,
     Item,
     Part,
-    Running,
+    RunningSession,
 )
 from opencode_pages.parts import NotDecided, NotThere, ToldAsk, Unavailable, Visitor
 from opencode_pages.routes import routes
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import ASGIApp
 
-    from opencode_pages.parts import Capability, Decision, Subscription
+    from opencode_pages.parts import Capability, PageDecision, Subscription
 
 DIGEST = "0123456789abcdef" * 2
 SINCE = 1_764_511_320.0
@@ -111,13 +111,13 @@ class FakeSource:
 
     def __init__(self, *asks: AskDocument) -> None:
         self.asks = {ask.handle: ask for ask in asks}
-        self.running: tuple[Running, ...] = ()
+        self.running: tuple[RunningSession, ...] = ()
         self.ended: tuple[Ended, ...] = ()
         self.problem = ""
         self.unavailable = ""
         """Why nothing can be had, if so."""
-        self.decisions: list[Decision] = []
-        self.on_decide: Callable[[Decision], None] = lambda _decision: None
+        self.decisions: list[PageDecision] = []
+        self.on_decide: Callable[[PageDecision], None] = lambda _decision: None
         """Raises what a decision runs into."""
         self.streams = 0
         self._changed: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
@@ -142,7 +142,7 @@ class FakeSource:
                 return ask
         raise NotThere
 
-    async def decide(self, visitor: Visitor, decision: Decision) -> None:
+    async def decide(self, visitor: Visitor, decision: PageDecision) -> None:
         self.on_decide(decision)
         ask = self.asks[decision.handle]
         if ask.state != "open" or ask.digest != decision.digest:
