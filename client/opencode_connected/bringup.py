@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from opencode_connected.agents.opencode1 import PortTaken, listening_process, working_directory
 from opencode_connected.errors import LauncherError
-from opencode_connected.loopback import HOST, Endpoint, Unanswered
+from opencode_connected.loopback import HOST, LoopbackEndpoint, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -43,7 +43,7 @@ class Answering:
     """Where it works: not where the launcher does if it was given a project. None if that cannot be told."""
 
 
-async def wait_until_answering(pid: int, endpoint: Endpoint, log: Callable[[str], None]) -> Answering:
+async def wait_until_answering(pid: int, endpoint: LoopbackEndpoint, log: Callable[[str], None]) -> Answering:
     """Wait, as long as it takes, until OpenCode, started as process `pid`, answers on its port.
 
     Raises:
@@ -104,7 +104,7 @@ def accepts(port: int) -> bool:
     return True
 
 
-def _version(endpoint: Endpoint, timeout: float) -> str | None:
+def _version(endpoint: LoopbackEndpoint, timeout: float) -> str | None:
     """Return OpenCode's version, empty where it wants a password, None if it does not answer yet."""
     try:
         status, body = endpoint.get("/global/health", timeout=timeout)

@@ -141,7 +141,7 @@ def end_opencode(
         # `opencode serve` leaves its running tools behind on SIGTERM; disposing ends them.
         user_and_password = (credentials[0], credentials[1]) if credentials else None
         with suppress(loopback.Unanswered):
-            loopback.Endpoint(port, user_and_password).post("/global/dispose", timeout=_DISPOSE_SECONDS)
+            loopback.LoopbackEndpoint(port, user_and_password).post("/global/dispose", timeout=_DISPOSE_SECONDS)
         if not processes.lives(pid, start):
             return
     deadline = time.monotonic() + _TERMINATE_SECONDS

@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from opencode_connected.agents import opencode1, opencode2
-from opencode_connected.agents.generation import Known
+from opencode_connected.agents.generation import KnownGeneration
 from opencode_connected.agents.run import working_directory
 from opencode_connected.errors import UsageError
 from opencode_connected.terminal import Terminal
@@ -33,7 +33,7 @@ def launch(settings: LauncherSettings, what: Launch, say: Callable[[str], None])
     Raises `LauncherError` if OpenCode could not be started, or had to be ended.
     """
     working_directory(settings)  # raises if it is gone, and then nothing else is worth a look
-    known = Known(settings.state_dir)
+    known = KnownGeneration(settings.state_dir)
     installed = known.find(settings.environment)
     checked = opencode1.checked_arguments if installed.generation == 1 else opencode2.checked_arguments
     arguments = checked(what.arguments)

@@ -23,7 +23,7 @@ class Unanswered(Exception):
 
 
 @dataclass(frozen=True)
-class Endpoint:
+class LoopbackEndpoint:
     """An OpenCode on this machine: its port, and user and password if it asks for them."""
 
     port: int

@@ -98,11 +98,11 @@ class RelayPresence(Presence):
         keeper, began = self._started(), time.monotonic()
         try:
             name = await self._register_as_wanted(keeper, registration)
-        except line_errors.RelayRefused as error:
+        except line_errors.LineRefused as error:
             if time.monotonic() - began > _EARLY_SECONDS:
                 self._report.log(_with_remedy(f"not registered: {error}", error.remedy))
                 await asyncio.Event().wait()
-            if isinstance(error, line_errors.NameTaken):
+            if isinstance(error, line_errors.LineNameTaken):
                 raise NameTaken(_with_remedy(str(error), error.remedy)) from error
             raise RelayRefused(_advice(str(error), error.remedy)) from error
         return registration.model_copy(update={"name": name, "port": keeper.state.port or registration.port})
@@ -113,7 +113,7 @@ class RelayPresence(Presence):
         while True:
             try:
                 return await keeper.register(registration, name_is_default=self._wanted.is_default)
-            except line_errors.NameTaken as taken:
+            except line_errors.LineNameTaken as taken:
                 if time.monotonic() > deadline or not self._report.was_left_behind(taken.name):
                     raise
                 self._report.log(f"the relay still holds {taken.name!r} for a launcher that died; waiting")

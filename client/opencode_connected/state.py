@@ -32,7 +32,7 @@ def now() -> datetime:
     return datetime.now(UTC).replace(microsecond=0)
 
 
-class LineEvent(BaseModel):
+class StoredLineEvent(BaseModel):
     """Something that happened to the line to the relay."""
 
     model_config = ConfigDict(from_attributes=True)
@@ -54,7 +54,7 @@ class LineReport(BaseModel):
     error: str | None
     remedy: str | None
     reconnects: int
-    history: list[LineEvent]
+    history: list[StoredLineEvent]
     """The last events, oldest first."""
 
 

@@ -17,7 +17,7 @@ HELD_FOR: Final = 1.5
 MAX_KNOWN: Final = 2_000
 
 
-class Problem(NamedTuple):
+class TurnProblem(NamedTuple):
     """Why a turn did not end well."""
 
     why: str

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from opencode_journal.journal import Journal
 
 
-class Place(NamedTuple):
+class LaterPlace(NamedTuple):
     """What a message for later is for."""
 
     name: str
@@ -47,7 +47,7 @@ class Later:
         self._in_hand: set[str] = set()
         """Digests of what calls are sending: a client may repeat a call while the first one goes on."""
 
-    async def place(self, name: str) -> Place:
+    async def place(self, name: str) -> LaterPlace:
         """Return what `name` means: an instance that is there or was.
 
         Raises:
@@ -56,10 +56,10 @@ class Later:
         wanted = name.strip()
         known = {instance.name: instance for instance in await self._fleet.instances()}
         if wanted in known:
-            return Place(wanted, known[wanted])
+            return LaterPlace(wanted, known[wanted])
         # Before parts of names: one that is away must not be taken for another one that is there.
         if self._journal.knows(wanted):
-            return Place(wanted, None)
+            return LaterPlace(wanted, None)
         try:
             instance = await self._fleet.find(wanted)
         except NoSuchInstance as error:
@@ -67,9 +67,9 @@ class Later:
                 f"{error}. Nothing was kept: an instance that is away is meant by its whole name, and must have been "
                 "seen here before"
             ) from None
-        return Place(instance.name, instance)
+        return LaterPlace(instance.name, instance)
 
-    async def send(self, place: Place, draft: Draft, on_text: OnText) -> Outcome | Kept:
+    async def send(self, place: LaterPlace, draft: Draft, on_text: OnText) -> Outcome | Kept:
         """Send a message if its instance is there and idle, and follow its turn; else keep it until then.
 
         What waits for the instance already is sent before it.
@@ -102,7 +102,7 @@ class Later:
         finally:
             self._in_hand.discard(draft.digest)
 
-    async def _send(self, place: Place, draft: Draft, on_text: OnText) -> Outcome | Kept:
+    async def _send(self, place: LaterPlace, draft: Draft, on_text: OnText) -> Outcome | Kept:
         if place.instance is None:
             # As it was when it was last heard of, if the journal has that.
             known = OpenWork(self._journal).at(place.name)

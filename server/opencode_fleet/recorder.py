@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 from opencode_common.bucket import Bucket
 from opencode_common.text import bare, one_line
 from opencode_fleet.agent import Capability
-from opencode_fleet.cuts import Cuts, Problem
+from opencode_fleet.cuts import Cuts, TurnProblem
 from opencode_fleet.decisions import Decisions, told
 from opencode_fleet.differences import MAX_OPEN, Change, closed, gone, is_id, opened, title_of, titled
 from opencode_fleet.events import (
@@ -94,7 +94,7 @@ class Recorder:
         self._own = OwnTurns(journal)
         self._cuts = Cuts()
         self._unheard = Unheard(fleet, journal, lambda: self._leads)
-        self._problems: OrderedDict[tuple[str, str], Problem] = OrderedDict()
+        self._problems: OrderedDict[tuple[str, str], TurnProblem] = OrderedDict()
         """Why turns failed whose ends this copy has not written, by instance and session."""
         self._allowances: OrderedDict[str, Bucket] = OrderedDict()
         self._due: dict[Instance, int] = {}
@@ -133,9 +133,9 @@ class Recorder:
     def _hear(self, instance: Instance, event: Event | None) -> None:
         match event:
             case TurnFailed(session_id, problem, is_stopped):
-                self._fail(instance, session_id, Problem(one_line(problem, _PROBLEM), is_stopped=is_stopped))
+                self._fail(instance, session_id, TurnProblem(one_line(problem, _PROBLEM), is_stopped=is_stopped))
             case TurnStopped(session_id):
-                self._fail(instance, session_id, Problem("", is_stopped=True))
+                self._fail(instance, session_id, TurnProblem("", is_stopped=True))
             case AnswerChanged():
                 self._cuts.hear(instance.name, event)
             case None | StatusChanged() | SessionGone() | AskOpened() | AskSettled():
@@ -154,7 +154,7 @@ class Recorder:
             and event.session_id in self._running.get(instance, ())
         )
 
-    def _fail(self, instance: Instance, session_id: str, problem: Problem) -> None:
+    def _fail(self, instance: Instance, session_id: str, problem: TurnProblem) -> None:
         root = instance.state.root_of(session_id)
         if root != session_id:
             return  # a subagent's is its root's to deal with
@@ -299,8 +299,8 @@ class Recorder:
     def _settled(self, instance: Instance, open_: Open, waiting: Container[str]) -> Iterator[Change]:
         for ask_id in [ask_id for ask_id in open_.asks if ask_id not in waiting]:
             ask = open_.asks.pop(ask_id)
-            how = one_line(instance.state.settled_how.get(ask_id, ""), _HOW)
             decision = self.decisions.noted(instance.name, ask_id)
+            how = one_line(instance.state.settled_how.get(ask_id, ""), _HOW)
             how = how or (decision.how if decision else "with its turn")
             data = {**titled(ask.title), "how": how, **told(decision)}
             yield Change(ASK_SETTLED, ask.root, ask_id, data)
@@ -325,9 +325,8 @@ class Recorder:
             self._open.set(name, now)
 
         self._journal.together(write)
-        for change in changes:
-            if change.kind in {TURN_ENDED, TURN_FAILED}:
-                self._problems.pop((name, change.session), None)
+        for change in (each for each in changes if each.kind in {TURN_ENDED, TURN_FAILED}):
+            self._problems.pop((name, change.session), None)
 
     # -- from time to time ---------------------------------------------------------------------------------------
 

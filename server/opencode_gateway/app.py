@@ -23,7 +23,7 @@ from opencode_gateway.calls.source import OpenCodeSource
 from opencode_gateway.configuration import MCP_PATH
 from opencode_gateway.door.bodies import MendedBody
 from opencode_gateway.door.guards import HEALTH_PATH, guarded
-from opencode_gateway.door.health import Health
+from opencode_gateway.door.health import GatewayHealth
 from opencode_gateway.door.limits import CallLimits
 from opencode_gateway.door.streams import StreamEnds
 from opencode_gateway.door.tokens_first import TokensFirst
@@ -159,7 +159,7 @@ def build_app(
     app.router.routes.extend(landing.routes(configuration.resource, inbox=INBOX_PATH if pages else None))
     app.router.routes.extend(pages)
     app.router.routes.extend(uploads.routes())
-    app.router.routes.append(Route(HEALTH_PATH, Health(children).endpoint, methods=["GET"]))
+    app.router.routes.append(Route(HEALTH_PATH, GatewayHealth(children).endpoint, methods=["GET"]))
     return guarded(
         app,
         configuration.public_url,

@@ -52,7 +52,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class RefusalRow:
     """Refusals that are alike, as `refusals` shows them. Times are seconds since the epoch."""
 
     kind: str
@@ -107,7 +107,7 @@ class Refusals:
     def record(self, refusal: Refusal) -> None:
         """Count a refusal. Nothing is waited for, and nothing is raised."""
         now = self._clock()
-        row = Row(
+        row = RefusalRow(
             kind=refusal.kind,
             client=one_line(refusal.client, _MAX_CLIENT),
             network=network(refusal.address),
@@ -170,7 +170,7 @@ class Refusals:
         del self._rows[key]
         self._changed.add(key)
 
-    def _audit(self, kind: str, row: Row) -> None:
+    def _audit(self, kind: str, row: RefusalRow) -> None:
         if self._audited.wait(kind):
             return
         self._audited.take(kind)
@@ -198,7 +198,7 @@ class Refusals:
                 return
 
 
-def list_refusals(store: Store, *, since: float = 0.0) -> list[Row]:
+def list_refusals(store: Store, *, since: float = 0.0) -> list[RefusalRow]:
     """Return what is kept, the newest first; `since`: those of which the last came then or later.
 
     Raises:
@@ -206,14 +206,14 @@ def list_refusals(store: Store, *, since: float = 0.0) -> list[Row]:
     """
     with store.transaction(write=False) as db:
         found = db.execute("SELECT * FROM refusals WHERE last_at >= ? ORDER BY last_at DESC", (since,)).fetchall()
-    return [Row(**dict(row)) for row in found]
+    return [RefusalRow(**dict(row)) for row in found]
 
 
-def _key(row: Row) -> _Key:
+def _key(row: RefusalRow) -> _Key:
     return _Key(row.kind, row.client, row.network)
 
 
-def _least_missed(rows: Iterable[Row]) -> Row:
+def _least_missed(rows: Iterable[RefusalRow]) -> RefusalRow:
     """Return the row that makes room: of the provider with most rows, of its network with most, the oldest."""
     rows = list(rows)
     ways: tuple[Callable[[str], str], ...] = (_provider, str)

@@ -19,7 +19,7 @@ from opencode_gateway.calls.servers import load_servers
 from opencode_gateway.door.draining import Draining
 from opencode_gateway.errors import GatewayError, StoreLocked
 from opencode_gateway.logs import LineFormatter, LogRateLimit, NoContent
-from opencode_gateway.oauth.redirects import Rules
+from opencode_gateway.oauth.redirects import RedirectRules
 from opencode_gateway.refusal_log import Refusals
 from opencode_gateway.store import FILE_NAME, Store
 
@@ -69,7 +69,7 @@ def run(configuration: Configuration) -> None:
             door=auth.door,
             signatures=auth.signatures,
             account=auth.account,
-            origins=Rules(configuration.clients, store).origins,
+            origins=RedirectRules(configuration.clients, store).origins,
             on_refusal=refusals.record,
         )
         serve(app, configuration)

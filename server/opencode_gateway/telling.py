@@ -16,7 +16,7 @@ from opencode_common.database import DatabaseError
 from opencode_gateway.calls.servers import OPENCODE
 from opencode_gateway.errors import CommandRefused, StoreError
 from opencode_notify.browsers import Browsers
-from opencode_notify.errors import BadSettings
+from opencode_notify.errors import BadOutlet
 from opencode_notify.failing import said_to
 from opencode_notify.ledger import Ledger
 from opencode_notify.notice import Notice
@@ -209,7 +209,7 @@ class GatewayPushes:
         """See `Pushes.add`."""
         try:
             await self._browsers.add(visitor.login, asdict(subscription), device)
-        except BadSettings:
+        except BadOutlet:
             raise Unavailable("This browser sent no subscription that can be used.") from None
         except NotifyError as error:
             raise _unavailable(error) from error

@@ -13,7 +13,7 @@ from opencode_notify.network import INTERNET, Address, Network
 from opencode_notify.notice import Receipt
 from opencode_notify.outlets import web_push
 from opencode_notify.problems import NotifyError, NotTaken
-from opencode_notify.rules import MAX_OUTLETS, OutletSettings, Person, changing_people
+from opencode_notify.rules import MAX_OUTLETS, OutletSettings, ToldPerson, changing_people
 from opencode_notify.web_push_crypto import Vapid, new_vapid_key
 
 if TYPE_CHECKING:
@@ -76,22 +76,22 @@ class Browsers:
 
     def _put(self, person: str, settings: dict[str, str], device: str) -> str:
         with changing_people(self._people) as people:
-            before = people.get(person, Person())
+            before = people.get(person, ToldPerson())
             kept = tuple(each for each in before.outlets if not _is_at(each, settings["endpoint"]))
             _check_room(kept)
             name = _free_name(device, {each.name for each in kept})
             added = OutletSettings.model_validate({"name": name, "kind": KIND, **settings})
-            people[person] = Person(outlets=(*kept, added), rules=before.rules)
+            people[person] = ToldPerson(outlets=(*kept, added), rules=before.rules)
         return name
 
     def remove(self, person: str, endpoint: str) -> bool:
         """Tell a person no more by the browser with this endpoint; return whether it did. Raises `NotifyError`."""
         with changing_people(self._people) as people:
-            before = people.get(person, Person())
+            before = people.get(person, ToldPerson())
             kept = tuple(each for each in before.outlets if not _is_at(each, endpoint))
             was_one = len(kept) < len(before.outlets)
             if was_one:
-                people[person] = Person(outlets=kept, rules=before.rules)
+                people[person] = ToldPerson(outlets=kept, rules=before.rules)
             return was_one
 
     def drop(self, person: str, settings: OutletSettings) -> bool:

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from opencode_journal.journal import Journal
     from opencode_notify.due import Item
     from opencode_notify.ledger import Ledger
-    from opencode_notify.rules import Person
+    from opencode_notify.rules import ToldPerson
 
 _MINUTE: Final = 60.0
 
 
-def collect(journal: Journal, ledger: Ledger, people: Mapping[str, Person], now: float) -> bool:
+def collect(journal: Journal, ledger: Ledger, people: Mapping[str, ToldPerson], now: float) -> bool:
     """Add what is new and settle what waits no more; return whether more ended that was not read yet.
 
     It is added together with up to where it was read: a kill before or after loses nothing.
@@ -36,7 +36,7 @@ def collect(journal: Journal, ledger: Ledger, people: Mapping[str, Person], now:
     return not ends.is_all
 
 
-def compose(ledger: Ledger, people: Mapping[str, Person], now: float) -> None:
+def compose(ledger: Ledger, people: Mapping[str, ToldPerson], now: float) -> None:
     """Make messages of what no message tells, and hand to the next outlet what the ones before did not bring."""
     with ledger.together():
         for name, person in people.items():
@@ -55,7 +55,7 @@ def compose(ledger: Ledger, people: Mapping[str, Person], now: float) -> None:
                     _hand_on(ledger, name, message, tried=tried, usable=usable, now=now)
 
 
-def _grouped(ledger: Ledger, name: str, person: Person, now: float) -> list[list[Item]]:
+def _grouped(ledger: Ledger, name: str, person: ToldPerson, now: float) -> list[list[Item]]:
     untold = ledger.untold(name)
     if not untold:
         return []

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from opencode_journal.cursor import Cursor
     from opencode_journal.entries import Entry
     from opencode_journal.journal import Journal
-    from opencode_notify.rules import Event, Rules
+    from opencode_notify.rules import Event, NoticeRules
 
 _OPEN: Final = "open/"
 """What the keys of states begin with that say what is open at an instance."""
@@ -93,7 +93,7 @@ class _Open(BaseModel):
     lost: float | None = None
 
 
-class Ends(NamedTuple):
+class DueEnds(NamedTuple):
     """What ended after a cursor."""
 
     items: list[Item]
@@ -146,7 +146,9 @@ def _waiting_at(instance: str, open_: _Open) -> Iterable[Item]:
         yield Item(key=key, event="lost", instance=instance, at=open_.lost, title=title)
 
 
-def ended(journal: Journal, cursor: Cursor | None, told_until: float, started: dict[tuple[str, str], float]) -> Ends:
+def ended(
+    journal: Journal, cursor: Cursor | None, told_until: float, started: dict[tuple[str, str], float]
+) -> DueEnds:
     """Return the next of what ended.
 
     Args:
@@ -156,7 +158,7 @@ def ended(journal: Journal, cursor: Cursor | None, told_until: float, started: d
         started: since when turns run that began before.
     """
     if cursor is None:
-        return Ends([], {}, set(), journal.cursor(), 0.0, is_all=True)
+        return DueEnds([], {}, set(), journal.cursor(), 0.0, is_all=True)
     try:
         entries, seen = journal.after(cursor, _BATCH, _LOOKED_AT)
         is_all = len(entries) < _BATCH
@@ -179,7 +181,7 @@ def ended(journal: Journal, cursor: Cursor | None, told_until: float, started: d
             over.add(turn)
             begun.pop(turn, None)
             running.pop(turn, None)
-    return Ends(items, begun, over, seen, entries[-1].at if entries else 0.0, is_all)
+    return DueEnds(items, begun, over, seen, entries[-1].at if entries else 0.0, is_all)
 
 
 def _end_of(entry: Entry, epoch: str, since: float | None) -> Iterable[Item]:
@@ -196,13 +198,13 @@ def _end_of(entry: Entry, epoch: str, since: float | None) -> Iterable[Item]:
     )
 
 
-def is_wanted(rules: Rules, item: Item) -> bool:
+def is_wanted(rules: NoticeRules, item: Item) -> bool:
     """Whether a person with these rules is to be told."""
     is_short = item.event == "done" and item.seconds is not None and item.seconds < rules.done_after_seconds
     return rules.wants(item.event, item.instance) and not is_short
 
 
-def due(journal: Journal, rules: Rules, now: float) -> list[Item]:
+def due(journal: Journal, rules: NoticeRules, now: float) -> list[Item]:
     """Return what waits that a person with these rules must be told at `now` (epoch seconds), the oldest first."""
     if rules.quiet_until(now) is not None:
         return []

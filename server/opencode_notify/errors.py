@@ -4,5 +4,5 @@ BadSettings(ValueError): an outlet cannot be made of its settings; says which on
 """
 
 
-class BadSettings(ValueError):
+class BadOutlet(ValueError):
     """The settings of an outlet are wrong. The text names the setting and the next step, and holds no secret."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from opencode_notify.errors import BadSettings
+from opencode_notify.errors import BadOutlet
 from opencode_notify.network import INTERNET, Network
 from opencode_notify.outlets import everything_else, ntfy, web_push, webhook
 
@@ -31,5 +31,5 @@ def outlet_of(settings: Mapping[str, object], network: Network = INTERNET) -> Ou
     kind = settings.get("kind")
     make = KINDS.get(kind) if isinstance(kind, str) else None
     if make is None:
-        raise BadSettings(f"kind: must be one of {', '.join(KINDS)}")
+        raise BadOutlet(f"kind: must be one of {', '.join(KINDS)}")
     return make({name: value for name, value in settings.items() if name != "kind"}, network)

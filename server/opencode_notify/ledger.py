@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from opencode_notify.due import Ends
+    from opencode_notify.due import DueEnds
 
 Seen = Literal["shown", "opened"]
 KEEP_SECONDS: Final = 14 * 86_400
@@ -71,7 +71,7 @@ class Ledger:
         """Return since when turns run, by instance and session."""
         return {(row["instance"], row["session"]): row["started_at"] for row in self._all("SELECT * FROM turns")}
 
-    def note_read(self, ends: Ends) -> None:
+    def note_read(self, ends: DueEnds) -> None:
         """Write down up to where ends were read; call it in the transaction that adds them."""
         self._do(
             "INSERT INTO about VALUES (1, ?, ?) ON CONFLICT (one) DO UPDATE"

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 import httpx2
 
 from opencode_common.addresses import is_public, looked_up
-from opencode_notify.errors import BadSettings
+from opencode_notify.errors import BadOutlet
 from opencode_notify.notice import ACCEPTED, Receipt
 
 if TYPE_CHECKING:
@@ -99,19 +99,19 @@ class Address:
 
     @classmethod
     def of(cls, text: str, setting: str, *, allow_private: bool) -> Address:
-        """Return the address in a setting. Raises `BadSettings`, which names the setting."""
+        """Return the address in a setting. Raises `BadOutlet`, which names the setting."""
         if len(text) > MAX_ADDRESS:
-            raise BadSettings(f"{setting}: is longer than {MAX_ADDRESS} characters")
+            raise BadOutlet(f"{setting}: is longer than {MAX_ADDRESS} characters")
         try:
             url = httpx2.URL(text)
         except (httpx2.InvalidURL, ValueError):
-            raise BadSettings(f"{setting}: is no address: write https://HOST/PATH") from None
+            raise BadOutlet(f"{setting}: is no address: write https://HOST/PATH") from None
         if not url.host or url.scheme not in {"http", "https"}:
-            raise BadSettings(f"{setting}: is no address: write https://HOST/PATH")
+            raise BadOutlet(f"{setting}: is no address: write https://HOST/PATH")
         if url.scheme == "http" and not allow_private:
-            raise BadSettings(f"{setting}: must begin with https://; http goes only where allow_private is set")
+            raise BadOutlet(f"{setting}: must begin with https://; http goes only where allow_private is set")
         if url.userinfo or url.fragment:
-            raise BadSettings(f"{setting}: must have neither a name with a password nor a #fragment")
+            raise BadOutlet(f"{setting}: must have neither a name with a password nor a #fragment")
         return cls(url, allow_private)
 
     @property

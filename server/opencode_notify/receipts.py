@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from opencode_journal.journal import Journal
     from opencode_notify.ledger import Ledger
-    from opencode_notify.rules import Person
+    from opencode_notify.rules import ToldPerson
 
 _log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Receipts:
         self,
         journal: Journal,
         ledger: Ledger,
-        people: Callable[[], Mapping[str, Person]],
+        people: Callable[[], Mapping[str, ToldPerson]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._journal = journal

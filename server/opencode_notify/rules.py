@@ -79,7 +79,7 @@ class Quiet(_Part):
         return None
 
 
-class Rules(_Part):
+class NoticeRules(_Part):
     """What one person wants. The defaults tell what needs them, what failed, and long work that is done."""
 
     events: tuple[Event, ...] = ("permission", "answer", "done", "failed", "lost")
@@ -133,11 +133,11 @@ class OutletSettings(BaseModel):
     __str__ = __repr__
 
 
-class Person(_Part):
+class ToldPerson(_Part):
     """One who is told. Outlets are tried in their order: the first at once, the others when that is not opened."""
 
     outlets: Annotated[tuple[OutletSettings, ...], Field(max_length=MAX_OUTLETS)] = ()
-    rules: Rules = Rules()
+    rules: NoticeRules = NoticeRules()
 
     @field_validator("outlets")
     @classmethod
@@ -152,11 +152,11 @@ class Person(_Part):
         return next((outlet for outlet in self.outlets if outlet.name == name), None)
 
 
-class _People(RootModel[dict[str, Person]]):
+class _People(RootModel[dict[str, ToldPerson]]):
     pass
 
 
-def load_people(path: Path) -> dict[str, Person]:
+def load_people(path: Path) -> dict[str, ToldPerson]:
     """Read who is told what; nobody where there is no file.
 
     Raises:
@@ -174,7 +174,7 @@ def load_people(path: Path) -> dict[str, Person]:
 
 
 @contextmanager
-def changing_people(path: Path) -> Iterator[dict[str, Person]]:
+def changing_people(path: Path) -> Iterator[dict[str, ToldPerson]]:
     """Give who is told what, to be changed, and write it at the end. One process at a time; it waits for others.
 
     Raises:
@@ -195,7 +195,7 @@ def changing_people(path: Path) -> Iterator[dict[str, Person]]:
         os.close(directory)
 
 
-def _save_people(path: Path, people: dict[str, Person]) -> None:
+def _save_people(path: Path, people: dict[str, ToldPerson]) -> None:
     """Write who is told what, for its owner alone. Raises `NotifyError`."""
     document = {
         name: {

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from opencode_notify.due import Item
     from opencode_notify.ledger import Ledger
     from opencode_notify.notice import Notice, Outlet
-    from opencode_notify.rules import OutletSettings, Person
+    from opencode_notify.rules import OutletSettings, ToldPerson
 
     Drop = Callable[[str, OutletSettings], bool]
 
@@ -53,7 +53,7 @@ def pause_after(attempts: int, draw: Callable[[], float] = random.random) -> flo
     return whole * (0.5 + draw() / 2)
 
 
-class Sender:
+class NoticeSender:
     """One copy of it.
 
     Args:
@@ -73,7 +73,7 @@ class Sender:
         journal: Journal,
         ledger: Ledger,
         leader: Leader,
-        people: Callable[[], Mapping[str, Person]],
+        people: Callable[[], Mapping[str, ToldPerson]],
         outlet_of: Callable[[dict[str, Any]], Outlet],
         *,
         page_of: Callable[[str], str] = lambda _message: "",
@@ -98,7 +98,7 @@ class Sender:
         self._look_at = 0.0
         """Monotonic."""
         self._trouble = ""
-        self._listed: Mapping[str, Person] | None = None
+        self._listed: Mapping[str, ToldPerson] | None = None
 
     async def run(self) -> None:
         """Send until this is cancelled; what is under way then is ended, and made again by the next copy."""
@@ -182,7 +182,7 @@ class Sender:
         """Wait for the deliveries that have begun."""
         await asyncio.gather(*self._tasks.values())
 
-    def _begin_deliveries(self, people: Mapping[str, Person]) -> None:
+    def _begin_deliveries(self, people: Mapping[str, ToldPerson]) -> None:
         while len(self._tasks) < AT_ONCE:
             delivery = self._ledger.claim(self._owner, self._clock(), LEASE_SECONDS, self._tasks.keys())
             if delivery is None:
@@ -199,7 +199,7 @@ class Sender:
             # Its lease runs out, and it is made again.
             _log.error("%s of %s: a delivery failed: %s", place[1], place[0], type(error).__name__)
 
-    async def _deliver(self, delivery: Delivery, person: Person | None) -> None:
+    async def _deliver(self, delivery: Delivery, person: ToldPerson | None) -> None:
         settings = person.outlet(delivery.outlet) if person is not None else None
         if person is None or settings is None:
             self._give_up(delivery, "it is not in the list any more")
@@ -244,7 +244,7 @@ class Sender:
         items = self._ledger.items_of(delivery.message)
         return [item for item in items if not item.is_open or still_waits(self._journal, item)]
 
-    async def _withdraw(self, delivery: Delivery, person: Person, outlet: Outlet) -> None:
+    async def _withdraw(self, delivery: Delivery, person: ToldPerson, outlet: Outlet) -> None:
         if person.rules.withdraw:
             notice = notice_of_withdrawal(delivery.message, self._relay)
             # A message that stays is not worth a second attempt: its page says who decided.

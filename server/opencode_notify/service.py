@@ -14,7 +14,7 @@ from opencode_notify.problems import NotifyError
 from opencode_notify.reading import read_journal
 from opencode_notify.receipts import Receipts
 from opencode_notify.rules import load_people
-from opencode_notify.sender import Sender
+from opencode_notify.sender import NoticeSender
 from opencode_notify.tables import DIRECTORY
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_notify.notice import Outlet
-    from opencode_notify.rules import Person
+    from opencode_notify.rules import ToldPerson
     from opencode_notify.sender import Drop
 
 _log = logging.getLogger(__name__)
@@ -34,9 +34,9 @@ class PeopleFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: FileIdentity | None = None
-        self._people: dict[str, Person] = {}
+        self._people: dict[str, ToldPerson] = {}
 
-    def __call__(self) -> dict[str, Person]:
+    def __call__(self) -> dict[str, ToldPerson]:
         """Return who is told what."""
         try:
             identity = FileIdentity.of(self._path.lstat())
@@ -69,7 +69,7 @@ async def telling(
     Args:
         state_dir: the journal's directory.
         people: see `rules`.
-        outlet_of: see `Sender`, as are the next.
+        outlet_of: see `NoticeSender`, as are the next.
         page_of: the address of a message's page.
         relay: its name.
         drop: what becomes of outlets that are gone.
@@ -81,7 +81,7 @@ async def telling(
     directory = state_dir / DIRECTORY
     with closing(Ledger(directory)) as ledger:
         journal, leader, listed = read_journal(state_dir), Leader(directory), PeopleFile(people)
-        sender = Sender(journal, ledger, leader, listed, outlet_of, page_of=page_of, relay=relay, drop=drop)
+        sender = NoticeSender(journal, ledger, leader, listed, outlet_of, page_of=page_of, relay=relay, drop=drop)
         async with journal.watching(), leader.standing():
             task = asyncio.create_task(sender.run(), name="sender")
             try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from opencode_common.validation import describe
-from opencode_notify.errors import BadSettings
+from opencode_notify.errors import BadOutlet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,8 +26,8 @@ _Settings = TypeVar("_Settings", bound=SenderSettings)
 
 
 def read(kind: type[_Settings], settings: Mapping[str, object]) -> _Settings:
-    """Return the settings of a kind. Raises `BadSettings`."""
+    """Return the settings of a kind. Raises `BadOutlet`."""
     try:
         return kind.model_validate(dict(settings))
     except ValidationError as error:
-        raise BadSettings(describe(error)) from None
+        raise BadOutlet(describe(error)) from None

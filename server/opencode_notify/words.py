@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from opencode_notify.due import Item
-    from opencode_notify.rules import Rules
+    from opencode_notify.rules import NoticeRules
 
 LINES: Final = 10
 """Of one message; of more it says how many."""
@@ -41,7 +41,7 @@ _ENDS: Final = {
 _PRIORITY: Final = {"permission": 4, "answer": 4, "failed": 4, "lost": 4, "done": 3, "back": 2}
 
 
-def notice_of(id_: str, items: Sequence[Item], rules: Rules, *, url: str = "", relay: str = "") -> Notice:
+def notice_of(id_: str, items: Sequence[Item], rules: NoticeRules, *, url: str = "", relay: str = "") -> Notice:
     """Return the notice of a message.
 
     Args:
@@ -92,7 +92,7 @@ def _kind(item: Item) -> str:
     return _KINDS.get(item.about.partition(" ")[0], "a permission")
 
 
-def _line(item: Item, rules: Rules) -> str:
+def _line(item: Item, rules: NoticeRules) -> str:
     return ": ".join([_headline(item), *_quotes(item, rules)])
 
 
@@ -100,7 +100,7 @@ def _when(item: Item) -> str:
     return f"{moment_text(item.at)}."
 
 
-def _quotes(item: Item, rules: Rules) -> list[str]:
+def _quotes(item: Item, rules: NoticeRules) -> list[str]:
     is_shown = {"permission": rules.show_command, "answer": rules.show_question}.get(item.event, False)
     quoted = [item.title] if rules.show_title else []
     quoted += [item.about] if is_shown else []

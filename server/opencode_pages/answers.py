@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from opencode_pages.documents import AskDocument, Item
+    from opencode_pages.documents import AskDocument, AskItem
     from opencode_pages.forms import Fields
     from opencode_pages.parts import Visitor
 
@@ -57,11 +57,11 @@ def answer_of(ask: AskDocument, visitor: Visitor, fields: Fields) -> str | list[
     return f"reject: {reason}"
 
 
-def _items(ask: AskDocument) -> list[tuple[int, Item]]:
+def _items(ask: AskDocument) -> list[tuple[int, AskItem]]:
     return list(enumerate(ask.items))
 
 
-def _of_item(item: Item, chosen: list[str], text: str) -> str:
+def _of_item(item: AskItem, chosen: list[str], text: str) -> str:
     if len(text) > MAX_TEXT:
         raise Unfit(f"An answer has at most {MAX_TEXT:,} characters. Nothing was sent.")
     known = {str(number): option.label for number, option in enumerate(item.options)}

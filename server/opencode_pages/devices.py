@@ -74,7 +74,7 @@ class DevicePages:
         return Response(status_code=204)
 
 
-class Receipts:
+class WorkerReceipts:
     """Takes receipts of service workers, which have no session: whoever knows a message's id may say it was shown."""
 
     def __init__(self, told: Told) -> None:

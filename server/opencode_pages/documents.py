@@ -54,7 +54,7 @@ class RunningSession(_Document):
     """As why the model's service is asked again."""
 
 
-class Ended(_Document):
+class EndedTurn(_Document):
     """What is over."""
 
     result: str
@@ -74,7 +74,7 @@ class InboxDocument(_Document):
     asks_left_out: int = 0
     running: tuple[RunningSession, ...] = ()
     running_left_out: int = 0
-    ended: tuple[Ended, ...] = ()
+    ended: tuple[EndedTurn, ...] = ()
     """The last ones, newest first."""
     instances: int = 0
     """How many are there."""
@@ -84,7 +84,7 @@ class InboxDocument(_Document):
     """Why this may not be all, in words for people."""
 
 
-class Part(_Document):
+class AskPart(_Document):
     """One labelled part of what would run or change."""
 
     label: str
@@ -100,7 +100,7 @@ class Choice(_Document):
     description: str = ""
 
 
-class Item(_Document):
+class AskItem(_Document):
     """One of a question's questions."""
 
     question: str
@@ -122,7 +122,7 @@ class AskDocument(AskSummary):
     directory: str = ""
     subagent: str = ""
     """The subagent's session, where one asks."""
-    parts: tuple[Part, ...] = ()
+    parts: tuple[AskPart, ...] = ()
     """Of a permission, in the order to show them."""
     always: tuple[str, ...] = ()
     """What `always` would also allow."""
@@ -132,5 +132,5 @@ class AskDocument(AskSummary):
     """Why `always` is not to be had; empty: it is."""
     reason_is_message: bool = False
     """Whether what to do instead reaches the agent as a message, which takes the capability `drive`."""
-    items: tuple[Item, ...] = ()
+    items: tuple[AskItem, ...] = ()
     """Of a question."""

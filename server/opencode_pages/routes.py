@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from opencode_pages import assets
 from opencode_pages.asks import AskPages
-from opencode_pages.devices import DevicePages, Receipts
+from opencode_pages.devices import DevicePages, WorkerReceipts
 from opencode_pages.inbox import InboxPages
 from opencode_pages.visits import Visits
 
@@ -43,5 +43,5 @@ def routes(
     if pushes is not None:
         found += DevicePages(pushes, visits).routes()
     if told is not None:
-        found += Receipts(told).routes()
+        found += WorkerReceipts(told).routes()
     return found

@@ -13,7 +13,7 @@ MAX_STREAMS: Final = 4
 """For one login, on all devices: a page whose stream was ended asks from time to time."""
 
 
-class Place:
+class StreamPlace:
     """One stream's."""
 
     def __init__(self) -> None:
@@ -57,13 +57,13 @@ class Streams:
     """Gives places away, and takes the oldest back where there are too many."""
 
     def __init__(self) -> None:
-        self._places: dict[str, list[Place]] = {}
+        self._places: dict[str, list[StreamPlace]] = {}
 
     @contextmanager
-    def place(self, login: str) -> Iterator[Place]:
+    def place(self, login: str) -> Iterator[StreamPlace]:
         """Give a place for as long as it is used."""
         places = self._places.setdefault(login, [])
-        place = Place()
+        place = StreamPlace()
         places.append(place)
         if len(places) > MAX_STREAMS:
             places.pop(0).end()

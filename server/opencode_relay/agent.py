@@ -15,13 +15,13 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
 from opencode_relay import systemd
-from opencode_relay.arrival import Asked, NotASession, receive
+from opencode_relay.arrival import AskedByRoot, NotASession, receive
 from opencode_relay.channel import Channel
 from opencode_relay.conversation import GOODBYE, Conversation, refuse
 from opencode_relay.enrolled import Enrolled
 from opencode_relay.limits import NAMELESS, ClientLog
 from opencode_relay.listeners import Listeners
-from opencode_relay.protocol import Refusal
+from opencode_relay.protocol import LineRefusal
 from opencode_relay.reaper import Reaper
 from opencode_relay.registrar import Registrar
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_relay.arrival import Arrival
-    from opencode_relay.clients import Client
+    from opencode_relay.clients import EnrolledMachine
     from opencode_relay.processes import Identity
     from opencode_relay.registrar import RegistrarEntry
     from opencode_relay.settings import RelaySettings
@@ -66,7 +66,7 @@ class _Session:
             self._task.cancel()
 
 
-class Agent:
+class RelayAgent:
     """Serves until it is told to stop by SIGTERM or SIGINT."""
 
     def __init__(self, settings: RelaySettings, clients_file: Path, listener: socket.socket, tunnel_uid: int) -> None:
@@ -135,7 +135,7 @@ class Agent:
             waiter.setblocking(False)
             try:
                 arrival = await receive(waiter, self._uid)
-            except Asked:
+            except AskedByRoot:
                 return
             except NotASession as reason:
                 self._log.write(logging.WARNING, NAMELESS, "refused a connection to the agent's socket: %s", reason)
@@ -153,7 +153,7 @@ class Agent:
         identity = arrival.identity
         try:
             client = self._admit(identity)
-        except Refusal as refusal:
+        except LineRefusal as refusal:
             text = "refused client %s from %s: %s"
             self._log.write(logging.WARNING, identity.client, text, identity.client, arrival.address, refusal)
             await refuse(channel, refusal)
@@ -182,16 +182,16 @@ class Agent:
             self._farewell(session, arrival.address, reason)
         return _LEAVE_SECONDS if reason == GOODBYE else 0.0
 
-    def _admit(self, identity: Identity) -> Client:
+    def _admit(self, identity: Identity) -> EnrolledMachine:
         self._refresh()
         client = self._enrolled.find(identity)
         if not self._enrolled.is_known:
-            raise Refusal("unavailable", "the relay cannot read who is enrolled; its agent's journal says why")
+            raise LineRefusal("unavailable", "the relay cannot read who is enrolled; its agent's journal says why")
         if client is None:
-            raise Refusal("not-allowed", "this key is not enrolled any more: ask the relay's administrator")
+            raise LineRefusal("not-allowed", "this key is not enrolled any more: ask the relay's administrator")
         limit = 2 * self._block_size
         if sum(session.identity.client == client.name for session in self._sessions) >= limit:
-            raise Refusal("unavailable", f"client {client.name} has {limit} connections open, which is the limit")
+            raise LineRefusal("unavailable", f"client {client.name} has {limit} connections open, which is the limit")
         return client
 
     def _farewell(self, session: _Session, address: str, reason: str) -> None:

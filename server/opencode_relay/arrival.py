@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from opencode_relay.processes import Identity, Process, SshConnection
-from opencode_relay.traffic import Ends
+from opencode_relay.traffic import ConnectionEnds
 
 _SECONDS: Final = 5.0
 """From the connection to its header, which are two system calls of the same process."""
@@ -26,7 +26,7 @@ class NotASession(Exception):
     """Whoever connected to the socket is not what sshd runs for a client."""
 
 
-class Asked(Exception):
+class AskedByRoot(Exception):
     """Root connected, to see whether it is answered: `opencode-relay doctor`."""
 
 
@@ -35,7 +35,7 @@ class Arrival:
     """A client's connection. Whoever has it closes `connection` and both descriptors."""
 
     identity: Identity
-    ends: Ends | None
+    ends: ConnectionEnds | None
     """Of the TCP connection; None if sshd does not say."""
     incoming: int
     outgoing: int
@@ -56,7 +56,7 @@ async def receive(waiter: socket.socket, uid: int) -> Arrival:
     """
     pid, peer_uid, _ = _PEERCRED.unpack(waiter.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
     if peer_uid == 0:
-        raise Asked
+        raise AskedByRoot
     if peer_uid != uid:
         raise NotASession(f"user {peer_uid} is not the tunnel user")
     try:
@@ -76,7 +76,7 @@ async def receive(waiter: socket.socket, uid: int) -> Arrival:
         _close(descriptors)
         raise
     known = _SSH_CONNECTION.fullmatch(ssh_connection)
-    ends = Ends(known[1], int(known[2]), known[3], int(known[4])) if known else None
+    ends = ConnectionEnds(known[1], int(known[2]), known[3], int(known[4])) if known else None
     return Arrival(Identity(client, fingerprint), ends, incoming, outgoing, connection)
 
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from opencode_common.command_line import json_option, program, show
-from opencode_relay.agent import Agent
+from opencode_relay.agent import RelayAgent
 from opencode_relay.clients import parse_wanted
 from opencode_relay.enrolment import Enrolment, locked, require_root
-from opencode_relay.errors import ConfigError, RelayError
+from opencode_relay.errors import RelayConfigError, RelayError
 from opencode_relay.join import HOST_KEY, join_line, read_host_key
 from opencode_relay.listing import Listing
 from opencode_relay.revoking import revoke as revoke_client
@@ -39,7 +39,7 @@ _host_keys = click.option(
 )
 
 
-@program(PROGRAM, errors=(RelayError, OSError), settings_errors=(ConfigError,))
+@program(PROGRAM, errors=(RelayError, OSError), settings_errors=(RelayConfigError,))
 @click.option(
     "--etc",
     metavar="DIR",
@@ -66,7 +66,7 @@ def agent(etc: Path) -> None:
     uid = account(settings.tunnel_user).pw_uid
 
     async def serve() -> None:
-        await Agent(settings, etc / "clients.json", listener, uid).run()
+        await RelayAgent(settings, etc / "clients.json", listener, uid).run()
 
     asyncio.run(serve())
 

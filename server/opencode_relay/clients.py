@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, field_validator, mo
 from pydantic.alias_generators import to_camel
 
 from opencode_common.validation import describe
-from opencode_relay.errors import ConfigError, EnrolmentError
+from opencode_relay.errors import EnrolmentError, RelayConfigError
 from opencode_relay.keys import PublicKey, parse_key
 from opencode_relay.names import NAME, check_names
 
@@ -42,7 +42,7 @@ class Block(_Record):
         return range(self.first, self.last + 1)
 
 
-class Client(Block):
+class EnrolledMachine(Block):
     """One enrolled client. `key` is kind and base64."""
 
     key: str
@@ -75,7 +75,7 @@ class EnrolledMachines(_Record):
     first_port: int
     """Where the first block began."""
     block_size: int
-    clients: tuple[Client, ...] = ()
+    clients: tuple[EnrolledMachine, ...] = ()
     """By name."""
     retired: tuple[Block, ...] = ()
     """Blocks of removed clients, the longest unused first."""
@@ -96,7 +96,7 @@ class EnrolledMachines(_Record):
         try:
             return cls.model_validate_json(content)
         except ValidationError as error:
-            raise ConfigError(
+            raise RelayConfigError(
                 f"{source} is damaged ({describe(error)}): correct it, or put a backup back: "
                 "opencode-relay restore FILE --replace"
             ) from None
@@ -105,7 +105,7 @@ class EnrolledMachines(_Record):
         """Return the content of the state file, made to be read by people too."""
         return json.dumps(self.model_dump(by_alias=True), indent=1).encode() + b"\n"
 
-    def get(self, name: str) -> Client:
+    def get(self, name: str) -> EnrolledMachine:
         """Return the client of exactly this name.
 
         Raises:
@@ -126,14 +126,14 @@ class EnrolledMachines(_Record):
         if not self.clients and (self.first_port, self.block_size) != (low, size):
             return self.model_copy(update={"first_port": low, "block_size": size, "retired": ()})
         if (self.first_port, self.block_size) != (low, size):
-            raise ConfigError(
+            raise RelayConfigError(
                 f"the ports of {len(self.clients)} enrolled clients would move: they were given out from "
                 f"{self.first_port} in blocks of {self.block_size}, the settings say {low} and {size}; "
                 "set them back, or first apply an empty list of clients"
             )
         outside = [client.name for client in self.clients if client.last not in settings.ports]
         if outside:
-            raise ConfigError(
+            raise RelayConfigError(
                 f"the ports of {outside[0]} lie beyond {settings.port_range}: extend the range, or remove that client"
             )
         kept = tuple(block for block in self.retired if block.last in settings.ports)
@@ -157,7 +157,7 @@ class EnrolledMachines(_Record):
         known = {block.name.lower() for block in (*stay, *blocks.retired)}
         by_age = sorted(wanted, key=lambda pair: pair[0].lower() not in known)
         clients = [
-            Client(name=name, first=block.start, last=block.stop - 1, key=str(key))
+            EnrolledMachine(name=name, first=block.start, last=block.stop - 1, key=str(key))
             for name, key in by_age
             for block in [blocks.take(name)]
         ]
@@ -307,5 +307,5 @@ def _public_key(text: str) -> PublicKey:
     return PublicKey(kind, blob)
 
 
-def _block(client: Client) -> Block:
+def _block(client: EnrolledMachine) -> Block:
     return Block(name=client.name, first=client.first, last=client.last)

@@ -11,18 +11,18 @@ from opencode_relay import protocol
 from opencode_relay.channel import EndlessLine
 from opencode_relay.listeners import Listeners
 from opencode_relay.probe import ANSWER_SECONDS, PONG_SECONDS, probe
-from opencode_relay.protocol import Refusal
+from opencode_relay.protocol import LineRefusal
 from opencode_relay.registrar import validated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opencode_relay.channel import Channel
-    from opencode_relay.clients import Client
+    from opencode_relay.clients import EnrolledMachine
     from opencode_relay.limits import ClientLog
     from opencode_relay.probe import Health
     from opencode_relay.registrar import Registrar, RegistrarEntry
-    from opencode_relay.traffic import Ends
+    from opencode_relay.traffic import ConnectionEnds
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +53,10 @@ class Conversation:
 
     def __init__(
         self,
-        client: Client,
+        client: EnrolledMachine,
         channel: Channel,
         *,
-        ends: Ends | None,
+        ends: ConnectionEnds | None,
         tunnel_uid: int,
         registrar: Registrar,
         journal: ClientLog,
@@ -106,7 +106,7 @@ class Conversation:
                 line = await self._receive()
                 try:
                     await self._answer(protocol.decode(line))
-                except Refusal as refusal:
+                except LineRefusal as refusal:
                     await self._send(protocol.error(refusal))
                 await asyncio.sleep(pace.borrow())
         except Over as over:
@@ -173,11 +173,13 @@ class Conversation:
         registration = validated(self._client.name, hello.file)
         health = await probe(registration.port, ANSWER_SECONDS)
         if health == "failed":
-            raise Refusal("not-carrying", f"OpenCode does not answer through port {registration.port} of the relay")
+            raise LineRefusal(
+                "not-carrying", f"OpenCode does not answer through port {registration.port} of the relay"
+            )
         # From here on without waiting: what is checked must be so when it is written.
         before = self.entry
         if before and before.name != registration.name and not self._renames.take():
-            raise Refusal(
+            raise LineRefusal(
                 "unavailable",
                 f"this instance has had too many names within a minute: it stays {before.name} for now",
             )
@@ -199,7 +201,7 @@ class Conversation:
         if self.entry is not None:
             try:
                 self._registrar.confirm(self.entry)
-            except Refusal as refusal:
+            except LineRefusal as refusal:
                 await self._send(protocol.error(refusal))
             health = await probe(self.entry.port, PONG_SECONDS)
         await self._send(protocol.encode(type="pong", n=ping.n, health=health))
@@ -207,21 +209,21 @@ class Conversation:
     def _own_port(self, port: object) -> int:
         """Return `port` if it is this client's, and sshd listens there for it."""
         if not isinstance(port, int) or port not in self._client.ports:
-            raise Refusal(
+            raise LineRefusal(
                 "bad-port",
                 f"client {self._client.name} has the ports {self._client.first}-{self._client.last} of this relay",
             )
         match Listeners(range(port, port + 1)).verdict(port, self._tunnel_uid):
             case "exposed":
-                raise Refusal(
+                raise LineRefusal(
                     "exposed", f"port {port} listens beyond the relay's loopback: its sshd needs GatewayPorts no"
                 )
             case "foreign":
-                raise Refusal("bad-port", f"no tunnel listens on port {port} of the relay")
+                raise LineRefusal("bad-port", f"no tunnel listens on port {port} of the relay")
         return port
 
 
-async def refuse(channel: Channel, refusal: Refusal) -> None:
+async def refuse(channel: Channel, refusal: LineRefusal) -> None:
     """Say why there will be no conversation."""
     try:
         await _send(channel, protocol.error(refusal))

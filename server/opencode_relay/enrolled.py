@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from opencode_common.files import read_regular
-from opencode_relay.clients import Client, EnrolledMachines
-from opencode_relay.errors import ConfigError
+from opencode_relay.clients import EnrolledMachine, EnrolledMachines
+from opencode_relay.errors import RelayConfigError
 from opencode_relay.processes import Identity
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class Enrolled:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: tuple[int, ...] | None = None
-        self._clients: dict[Identity, Client] = {}
+        self._clients: dict[Identity, EnrolledMachine] = {}
         self.is_known = True
         """Whether the file was ever read, or is not there as nobody was enrolled yet."""
         self.refresh()
@@ -41,7 +41,7 @@ class Enrolled:
             clients = EnrolledMachines.parse(read_regular(self._path), self._path).clients
         except FileNotFoundError:  # nobody was enrolled yet
             return False
-        except (OSError, ConfigError) as error:
+        except (OSError, RelayConfigError) as error:
             log.error("who is enrolled is not read again: %s", error)  # noqa: TRY400 # for a person to mend
             self.is_known = bool(self._clients)
             return False
@@ -50,7 +50,7 @@ class Enrolled:
         self._clients = {Identity(client.name, client.fingerprint): client for client in clients}
         return bool(before - self._clients.keys())
 
-    def find(self, identity: Identity) -> Client | None:
+    def find(self, identity: Identity) -> EnrolledMachine | None:
         """Return the client if it is enrolled with this key."""
         return self._clients.get(identity)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from opencode_common.files import read_regular, write_atomically
 from opencode_relay.clients import EnrolledMachines
-from opencode_relay.errors import ConfigError, EnrolmentError
+from opencode_relay.errors import EnrolmentError, RelayConfigError
 from opencode_relay.files import blank_lines
 from opencode_relay.processes import Identity, end_connections, end_without_session, identities
 from opencode_relay.settings import RelaySettings, account
@@ -92,7 +92,7 @@ class Enrolment:
         """Whether the state file is there: without it nobody was enrolled yet, or it was lost."""
         try:
             self.state = self._read()
-        except ConfigError:
+        except RelayConfigError:
             if not is_replaced:
                 raise
             self.state = EnrolledMachines.none_yet(settings)
@@ -113,7 +113,7 @@ class Enrolment:
     def restore(self, state: EnrolledMachines) -> EnrolmentOutcome:
         """Become what a backup holds, whatever is enrolled here; keys that were revoked here stay so.
 
-        Raises `ConfigError` where its ports do not fit.
+        Raises `RelayConfigError` where its ports do not fit.
         """
         return self._become(state.fitted_to(self._settings).keeping_out(self.state.revoked), check=False)
 
@@ -208,7 +208,7 @@ class Enrolment:
             self.is_recorded = False
             return EnrolledMachines.none_yet(self._settings)
         except OSError as error:
-            raise ConfigError(f"{self._clients_file} cannot be read: {error.strerror}; try as root") from error
+            raise RelayConfigError(f"{self._clients_file} cannot be read: {error.strerror}; try as root") from error
 
 
 def shut_out_words(names: str, *, is_out: bool) -> str:

@@ -15,7 +15,7 @@ class RelayError(Exception):
     """Base of all errors that a person can mend."""
 
 
-class ConfigError(RelayError):
+class RelayConfigError(RelayError):
     """The relay's own files are not as they must be."""
 
 

@@ -14,7 +14,7 @@ from opencode_relay.errors import EnrolmentError
 from opencode_relay.keys import parse_key
 
 if TYPE_CHECKING:
-    from opencode_relay.clients import Client
+    from opencode_relay.clients import EnrolledMachine
 
 HOST_KEY: Final = Path("/etc/ssh/ssh_host_ed25519_key.pub")
 _PREFIX: Final = "ocr1:"
@@ -22,7 +22,7 @@ _HOST_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", re.A
 _MAX_HOST: Final = 253
 
 
-def join_line(client: Client, *, host: str, port: int, user: str, host_key: str) -> str:
+def join_line(client: EnrolledMachine, *, host: str, port: int, user: str, host_key: str) -> str:
     """Return the join line of `client`. `host_key`: kind and base64; `user`: whom clients log in as.
 
     Raises:

@@ -32,7 +32,7 @@ _MAX_N: Final = 2**53
 """What every JSON parser can carry."""
 
 
-class Refusal(Exception):
+class LineRefusal(Exception):
     """What was asked is not done; becomes an `error` message."""
 
     def __init__(self, code: Code, message: str, *, holder: str | None = None) -> None:
@@ -110,11 +110,11 @@ def _fields(line: bytes) -> dict[str, object]:
 
 def _hello(fields: dict[str, object]) -> Hello:
     if fields.get("v") != VERSION:
-        raise Refusal("bad-hello", f"this relay speaks version {VERSION} of the line")
+        raise LineRefusal("bad-hello", f"this relay speaks version {VERSION} of the line")
     match fields:
         case {"id": str(instance_id), "file": dict(file)} if _ID.fullmatch(instance_id):
             return Hello(instance_id, file)
-    raise Refusal("bad-hello", "a hello has an id of 32 hex digits and a file")
+    raise LineRefusal("bad-hello", "a hello has an id of 32 hex digits and a file")
 
 
 def encode(**fields: object) -> bytes:
@@ -123,7 +123,7 @@ def encode(**fields: object) -> bytes:
     return json.dumps(present, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
-def error(refusal: Refusal) -> bytes:
+def error(refusal: LineRefusal) -> bytes:
     """Return the message that tells a refusal."""
     return encode(type="error", code=refusal.code, message=str(refusal), holder=refusal.holder)
 

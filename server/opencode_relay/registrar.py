@@ -21,7 +21,7 @@ from opencode_common.files import write_atomically
 from opencode_common.registration import MAX_FILE_BYTES, Name, Registration
 from opencode_common.validation import describe
 from opencode_relay.limits import NAMELESS
-from opencode_relay.protocol import Refusal
+from opencode_relay.protocol import LineRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,9 +68,9 @@ def validated(client: str, file: dict[str, object]) -> Registration:
     try:
         registration = Registration.model_validate({**file, "name": name, "client": client, "closedAt": None})
     except ValidationError as error:
-        raise Refusal("bad-hello", describe(error)) from None
+        raise LineRefusal("bad-hello", describe(error)) from None
     if len(_content(registration)) > MAX_FILE_BYTES:
-        raise Refusal("bad-hello", f"the registration is larger than {MAX_FILE_BYTES} bytes")
+        raise LineRefusal("bad-hello", f"the registration is larger than {MAX_FILE_BYTES} bytes")
     return registration
 
 
@@ -81,7 +81,7 @@ def _own_name(client: str, wanted: object) -> str:
         name = _NAME.validate_python("-".join(word for word in words if word))
         return name if name.startswith(client) else _NAME.validate_python(f"{client}-{name}")
     except ValidationError as error:
-        raise Refusal(
+        raise LineRefusal(
             "bad-name", f"the name, with {client}- before it unless it begins with {client}: {describe(error)}"
         ) from None
 
@@ -118,9 +118,9 @@ class Registrar:
             if entry.instance_id == instance_id:
                 older.append(entry)
             elif entry.name == registration.name:
-                raise Refusal("name-taken", "a living instance has this name", holder=entry.registration.hostname)
+                raise LineRefusal("name-taken", "a living instance has this name", holder=entry.registration.hostname)
             elif entry.port == registration.port:
-                raise Refusal("bad-port", f"port {entry.port} carries the instance {entry.name}")
+                raise LineRefusal("bad-port", f"port {entry.port} carries the instance {entry.name}")
         entry = RegistrarEntry(client, instance_id, registration, self._write(registration))
         for old in older:
             if old.name != entry.name:
@@ -129,7 +129,7 @@ class Registrar:
         return entry, older
 
     def confirm(self, entry: RegistrarEntry) -> None:
-        """Write the file again if it is not there as it was written. Raises `Refusal` if that fails."""
+        """Write the file again if it is not there as it was written. Raises `LineRefusal` if that fails."""
         try:
             status = self._path(entry.name).lstat()
         except OSError:
@@ -150,7 +150,7 @@ class Registrar:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         try:
             self._write(entry.registration.model_copy(update={"closed_at": now}))
-        except Refusal as refusal:
+        except LineRefusal as refusal:
             self._log.write(logging.WARNING, entry.client, "no goodbye note for %s: %s", entry.name, refusal)
         del self._entries[entry.name]
         self._later(partial(self._clear_goodbye, entry.name))
@@ -176,7 +176,7 @@ class Registrar:
         except OSError as error:
             text = "the registration of %s cannot be written: %s"
             self._log.write(logging.ERROR, registration.client or NAMELESS, text, registration.name, error.strerror)
-            raise Refusal("write-failed", f"the relay cannot write the registration: {error.strerror}") from error
+            raise LineRefusal("write-failed", f"the relay cannot write the registration: {error.strerror}") from error
 
     def _path(self, name: str) -> Path:
         return self._directory / f"{name}.json"

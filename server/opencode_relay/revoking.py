@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from opencode_common.files import read_regular
 from opencode_relay.enrolment import Enrolment, Incomplete, locked, require_root, shut_out_words
-from opencode_relay.errors import ConfigError, EnrolmentError, RelayError
+from opencode_relay.errors import EnrolmentError, RelayConfigError, RelayError
 from opencode_relay.files import blank_lines
 from opencode_relay.processes import end_connections, end_without_session, identities
 from opencode_relay.settings import account, load_settings
@@ -51,7 +51,7 @@ def revoke(etc: Path, name: str) -> EnrolmentOutcome:
         with locked(etc, patience=_LOCK_SECONDS):
             enrolment = Enrolment(etc, load_settings(etc))
             if done.found and not enrolment.is_recorded:
-                raise ConfigError(
+                raise RelayConfigError(
                     f"{etc / 'clients.json'} is missing: put it back from a backup (opencode-relay restore FILE)"
                 )
             outcome = enrolment.revoke(name)

@@ -19,7 +19,7 @@ from pydantic.alias_generators import to_camel
 
 from opencode_common.files import read_regular
 from opencode_common.validation import describe
-from opencode_relay.errors import ConfigError
+from opencode_relay.errors import RelayConfigError
 
 ETC: Final = Path("/etc/opencode-relay")
 MAX_BLOCK: Final = 64
@@ -86,14 +86,16 @@ def load_settings(etc: Path) -> RelaySettings:
     try:
         return RelaySettings.model_validate_json(read_regular(path))
     except FileNotFoundError:
-        raise ConfigError(
+        raise RelayConfigError(
             f"{path} is missing: this machine is no provisioned relay. Run this command on the relay; "
             "to make this machine one, run the playbook relay.yml"
         ) from None
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+        raise RelayConfigError(f"{path} cannot be read: {error.strerror}") from error
     except ValidationError as error:
-        raise ConfigError(f"{path}: {describe(error)}; correct the role's variable and run the playbook") from None
+        raise RelayConfigError(
+            f"{path}: {describe(error)}; correct the role's variable and run the playbook"
+        ) from None
 
 
 def account(user: str) -> pwd.struct_passwd:
@@ -105,4 +107,6 @@ def account(user: str) -> pwd.struct_passwd:
     try:
         return pwd.getpwnam(user)
     except KeyError:
-        raise ConfigError(f"there is no user {user}, whom relay.json names: run the playbook relay.yml") from None
+        raise RelayConfigError(
+            f"there is no user {user}, whom relay.json names: run the playbook relay.yml"
+        ) from None

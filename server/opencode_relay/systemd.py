@@ -7,7 +7,7 @@ import os
 import socket
 from typing import Final
 
-from opencode_relay.errors import ConfigError
+from opencode_relay.errors import RelayConfigError
 
 _FIRST_DESCRIPTOR: Final = 3
 _PRIORITIES: Final = ((logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
@@ -20,7 +20,7 @@ def listening_socket() -> socket.socket:
         ConfigError: there is none, or several.
     """
     if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
-        raise ConfigError("the agent is started by its socket: systemctl start opencode-relay-agent.socket")
+        raise RelayConfigError("the agent is started by its socket: systemctl start opencode-relay-agent.socket")
     return socket.socket(fileno=_FIRST_DESCRIPTOR)
 
 

@@ -22,7 +22,7 @@ _RECEIVED: Final = struct.Struct("=128xQ")
 
 
 @dataclass(frozen=True, slots=True)
-class Ends:
+class ConnectionEnds:
     """The two ends of a connection, as sshd tells them in SSH_CONNECTION."""
 
     client: str

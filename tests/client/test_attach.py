@@ -18,7 +18,7 @@ from client.machine2 import guard_of, told
 from opencode_connected.agents import sockets
 from opencode_connected.agents.listening import OwnListener, SeenListener
 from opencode_connected.agents.single import Single
-from opencode_connected.loopback import Endpoint
+from opencode_connected.loopback import LoopbackEndpoint
 from support.opencodes.opencode import ServedOpenCode
 from support.ports import free_port
 from support.waiting import eventually
@@ -213,7 +213,7 @@ def test_a_program_of_another_user_is_not_ones_own() -> None:
 async def test_what_comes_to_listen_after_a_launchers_own_server_is_not_asked() -> None:
     with listens("127.0.0.1") as listening:
         port = listening.getsockname()[1]
-        server = Single(Endpoint(port, ("opencode", PASSWORD)), frozenset())
+        server = Single(LoopbackEndpoint(port, ("opencode", PASSWORD)), frozenset())
         assert await server.target() is None
         server.answers("1.18.33", "/", "a", SeenListener(port, os.getpid()))
         server.answers("1.18.33", "/", "b")

@@ -23,7 +23,7 @@ from client import fake_launchctl
 from opencode_connected import settings as settings_module
 from opencode_connected.background import environment, installation
 from opencode_connected.background.launchd import LABEL, Launchd
-from opencode_connected.background.manager import Job, Seen, own_description
+from opencode_connected.background.manager import Job, SeenService, own_description
 from opencode_connected.background.systemd import Systemd
 from opencode_connected.commands import service as verb
 from opencode_connected.errors import LauncherError, UsageError
@@ -103,7 +103,7 @@ def test_what_runs_from_before_an_upgrade_is_started_anew(person: Path) -> None:
     written.touch()
     with subprocess.Popen(["sleep", "1000"]) as child:
         try:
-            running = Seen("active", child.pid, starts_by_itself=True)
+            running = SeenService("active", child.pid, starts_by_itself=True)
             assert not installation._is_of_before(running, written)
             started = psutil.Process(child.pid).create_time()
             eventually(lambda: time.time() > started + 2.5, "the upgrade comes later")
@@ -187,7 +187,7 @@ def mac(tmp_path: Path) -> Iterator[Mac]:
 
 def test_an_agent_of_launchd_is_installed_changed_and_removed(mac: Mac) -> None:
     agent = f"gui/{os.getuid()}/{LABEL}"
-    assert mac.launchd.look() == Seen("absent")
+    assert mac.launchd.look() == SeenService("absent")
     assert mac.install({"RELAY_SSH_CMD": ODD, "OPENCODE_PASSWORD": "secret"})
     assert mac.asked() == [["enable", agent], ["bootstrap", agent.rpartition("/")[0], str(mac.launchd.file)]]
     first = mac.launchd.look()
@@ -212,7 +212,7 @@ def test_an_agent_of_launchd_is_installed_changed_and_removed(mac: Mac) -> None:
     other.write_text("of the role")
     assert installation.uninstall(mac.launchd, mac.settings_file)
     assert mac.asked()[-1] == ["bootout", agent]
-    assert mac.launchd.look() == Seen("absent")
+    assert mac.launchd.look() == SeenService("absent")
     assert list(mac.launchd.file.parent.iterdir()) == [other]
     assert not mac.settings_file.exists()
     assert not installation.uninstall(mac.launchd, mac.settings_file)

@@ -10,7 +10,7 @@ import pytest
 
 from client.launched import Launched
 from client.machine2 import machine_of
-from opencode_connected.agents.generation import Known, installed
+from opencode_connected.agents.generation import KnownGeneration, installed
 from support.opencodes.opencode import OpenCodeHome
 from support.opencodes.opencode2 import Service2
 from support.waiting import eventually
@@ -66,23 +66,23 @@ def test_a_script_is_asked_every_time_as_it_may_start_another_program(tmp_path: 
     program.write_text(f"#!/bin/sh\necho >> {asked}\necho 1.18.33\n")
     program.chmod(0o755)
     state_dir = tmp_path / "state"
-    assert Known(state_dir).find(environment).version == "1.18.33"
-    assert Known(state_dir).find(environment).version == "1.18.33"
+    assert KnownGeneration(state_dir).find(environment).version == "1.18.33"
+    assert KnownGeneration(state_dir).find(environment).version == "1.18.33"
     assert asked.read_text() == "\n\n"
 
 
 def test_the_real_program_is_asked_once(machine: Machine) -> None:
     environment = machine.environment()
-    first = Known(machine.state_dir).find(environment)
+    first = KnownGeneration(machine.state_dir).find(environment)
     facts = machine.state_dir / "opencode.json"
     known = json.loads(facts.read_text())
     assert known["version"] == first.version
     facts.write_text(json.dumps(known | {"version": "1.17.0"}))
-    assert Known(machine.state_dir).find(environment).version == "1.17.0", "its file has not changed"
+    assert KnownGeneration(machine.state_dir).find(environment).version == "1.17.0", "its file has not changed"
     facts.write_text(json.dumps(known | {"version": "1.17.0", "stamp": [1]}))
-    assert Known(machine.state_dir).find(environment).version == first.version
+    assert KnownGeneration(machine.state_dir).find(environment).version == first.version
     facts.write_text("[" * 10_000)
-    assert Known(machine.state_dir).find(environment).version == first.version
+    assert KnownGeneration(machine.state_dir).find(environment).version == first.version
 
 
 def test_after_an_upgrade_the_next_start_takes_the_new_one_and_says_that_sessions_were_copied(

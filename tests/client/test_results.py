@@ -17,7 +17,7 @@ from opencode_connected.commands.close import CloseResult
 from opencode_connected.commands.doctor import DoctorResult
 from opencode_connected.commands.enroll import EnrollResult
 from opencode_connected.commands.service import ServiceResult
-from opencode_connected.commands.sessions import SessionsResult
+from opencode_connected.commands.sessions import ReachableSessionsResult
 from opencode_connected.commands.status import StatusResult
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 GOLDEN = Path(__file__).parent / "golden"
 RESULTS: dict[str, type[CommandResult]] = {
     "status": StatusResult,
-    "sessions": SessionsResult,
+    "sessions": ReachableSessionsResult,
     "cleanup": CleanupResult,
     "close": CloseResult,
     "doctor": DoctorResult,

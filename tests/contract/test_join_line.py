@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator
 
 from opencode_connected.errors import UsageError
 from opencode_connected.join import parse_join_line
-from opencode_relay.clients import Client
+from opencode_relay.clients import EnrolledMachine
 from opencode_relay.join import join_line
 
 HERE = Path(__file__).parent
@@ -49,7 +49,7 @@ def test_a_golden_line_is_the_encoding_of_its_fields_and_the_launcher_reads_them
 def test_the_relay_prints_the_golden_line_for_a_client(golden: dict[str, Any]) -> None:
     fields = golden["fields"]
     first, last = map(int, fields["ports"].split("-"))
-    client = Client(name=fields["client"], first=first, last=last, key=PLAIN["hostKey"])
+    client = EnrolledMachine(name=fields["client"], first=first, last=last, key=PLAIN["hostKey"])
     relay = {"host": fields["host"], "port": fields["port"], "user": fields["user"], "host_key": fields["hostKey"]}
     assert join_line(client, **relay) == golden["line"]
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mcp_types import CallToolRequestParams
 
 from opencode_gateway.audit import LINE_BYTES, MESSAGES_LINE_BYTES, AuditEvent, AuditLog
-from opencode_gateway.calls.audited import AuditCalls, Caller
+from opencode_gateway.calls.audited import AuditCalls, TokenHolder
 from opencode_gateway.configuration import Audit
 from opencode_gateway.errors import ConfigError
 from support.gateway.service import Gateway, fixture_entry
@@ -63,8 +63,8 @@ async def test_a_call_whose_answer_is_structured_otherwise_has_its_line_and_its_
 ) -> None:
     stream = io.StringIO()
     calls = AuditCalls(AuditLog(Audit(), lambda: NOW, stream), frozenset(), lambda _tool: "other")
-    nobody = Caller(login=None, kind=None, client_id=None, client_name=None, address=None)
-    monkeypatch.setattr(Caller, "of_request", lambda: nobody)
+    nobody = TokenHolder(login=None, kind=None, client_id=None, client_name=None, address=None)
+    monkeypatch.setattr(TokenHolder, "of_request", lambda: nobody)
     result = ToolResult(content="done")
     result.structured_content = answered
     message = CallToolRequestParams(name="send", arguments={})

@@ -1,4 +1,4 @@
-"""What is fetched of a client's document, within which bounds: asked of `Documents` itself, which knows no window."""
+"""What is fetched of a client's document, within which bounds: asked of `ClientDocuments`, which knows no window."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from opencode_gateway.oauth.documents import (
     MAX_DOCUMENT_BYTES,
     MAX_FETCHES,
     MAX_OF_ONE,
+    ClientDocuments,
     DocumentRefused,
-    Documents,
 )
 from support.gateway.fake_documents import DocumentHost, document_host
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def fetcher(host: DocumentHost) -> Documents:
-    return Documents([host.netloc])
+def fetcher(host: DocumentHost) -> ClientDocuments:
+    return ClientDocuments([host.netloc])
 
 
-async def refused(fetcher: Documents, client_id: str) -> str:
+async def refused(fetcher: ClientDocuments, client_id: str) -> str:
     with pytest.raises(DocumentRefused) as caught:
         await fetcher.fetch(client_id)
     return str(caught.value)
@@ -37,7 +37,7 @@ async def test_a_document_on_loopback_is_refused(tmp_path: Path, monkeypatch: py
     async with document_host(tmp_path, monkeypatch, public=False) as host:
         client_id = host.put_client("/client.json")
 
-        assert "cannot be fetched" in await refused(Documents([host.netloc]), client_id)
+        assert "cannot be fetched" in await refused(ClientDocuments([host.netloc]), client_id)
 
         assert host.asked == []
 
@@ -56,14 +56,14 @@ async def test_an_address_that_is_not_public_is_never_connected_to(
     connected: list[str] = []
     monkeypatch.setattr("fastmcp.server.auth.ssrf._build_fetch_targets", connected.append)
 
-    told = await refused(Documents(["chat.example"]), "https://chat.example/client.json")
+    told = await refused(ClientDocuments(["chat.example"]), "https://chat.example/client.json")
 
     assert "cannot be fetched" in told
     assert address not in told
     assert connected == []
 
 
-async def test_a_redirect_is_not_followed(fetcher: Documents, host: DocumentHost) -> None:
+async def test_a_redirect_is_not_followed(fetcher: ClientDocuments, host: DocumentHost) -> None:
     host.put_client("/there.json")
     client_id = host.put("/client.json", b"", f"Location: {host.url('/there.json')}", status="302 Found")
 
@@ -95,19 +95,19 @@ async def test_a_redirect_is_not_followed(fetcher: Documents, host: DocumentHost
     ],
 )
 async def test_an_id_that_is_not_plain_or_of_another_host_is_not_fetched(
-    fetcher: Documents, host: DocumentHost, client_id: str
+    fetcher: ClientDocuments, host: DocumentHost, client_id: str
 ) -> None:
     await refused(fetcher, client_id.format(host=host.netloc))
 
     assert host.asked == []
 
 
-async def test_a_document_about_another_client_is_refused(fetcher: Documents, host: DocumentHost) -> None:
+async def test_a_document_about_another_client_is_refused(fetcher: ClientDocuments, host: DocumentHost) -> None:
     for other in (host.url("/other.json"), "https://claude.ai/client.json", host.url("/client.json/")):
         assert "another client" in await refused(fetcher, host.put_client("/client.json", client_id=other))
 
 
-async def test_a_document_has_64_kib_at_most(fetcher: Documents, host: DocumentHost) -> None:
+async def test_a_document_has_64_kib_at_most(fetcher: ClientDocuments, host: DocumentHost) -> None:
     largest = host.put_client("/largest.json", padding="")
     missing = MAX_DOCUMENT_BYTES - len((host.responses["/largest.json"] or b"").split(b"\r\n\r\n", 1)[1])
 
@@ -124,15 +124,15 @@ async def test_a_document_has_64_kib_at_most(fetcher: Documents, host: DocumentH
 async def test_a_host_that_does_not_answer_is_given_up(host: DocumentHost) -> None:
     host.responses["/client.json"] = None
 
-    assert "in time" in await refused(Documents([host.netloc], seconds=0.2), host.url("/client.json"))
+    assert "in time" in await refused(ClientDocuments([host.netloc], seconds=0.2), host.url("/client.json"))
 
 
 def test_five_seconds_are_given_by_default() -> None:
-    assert Documents(["chat.example"])._seconds == documents.FETCH_SECONDS == 5.0
+    assert ClientDocuments(["chat.example"])._seconds == documents.FETCH_SECONDS == 5.0
 
 
 async def test_only_a_few_are_fetched_at_once_and_others_wait_for_a_place(
-    fetcher: Documents, host: DocumentHost, monkeypatch: pytest.MonkeyPatch
+    fetcher: ClientDocuments, host: DocumentHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = host.put_client("/known.json")
     await fetcher.fetch(known)
@@ -160,7 +160,7 @@ async def test_only_a_few_are_fetched_at_once_and_others_wait_for_a_place(
     assert str((await waiting).client_id) == client_id
 
 
-async def test_one_network_cannot_take_all_places(fetcher: Documents, host: DocumentHost) -> None:
+async def test_one_network_cannot_take_all_places(fetcher: ClientDocuments, host: DocumentHost) -> None:
     client_id = host.put_client("/client.json")
     for number in range(MAX_FETCHES + 1):
         host.responses[f"/{number}.json"] = None
@@ -182,7 +182,7 @@ async def test_one_network_cannot_take_all_places(fetcher: Documents, host: Docu
     assert 0 < len([path for path in host.asked if path[1].isdigit()]) <= MAX_OF_ONE
 
 
-async def test_a_document_is_kept_for_a_while_and_only_so_many(fetcher: Documents, host: DocumentHost) -> None:
+async def test_a_document_is_kept_for_a_while_and_only_so_many(fetcher: ClientDocuments, host: DocumentHost) -> None:
     ids = [host.put_client(f"/{number}.json") for number in range(MAX_CACHED + 1)]
     for client_id in ids:
         await fetcher.fetch(client_id)
@@ -198,7 +198,7 @@ async def test_a_document_is_kept_for_a_while_and_only_so_many(fetcher: Document
     "body",
     [b"", b"[]", b"null", b'"text"', b"\xff\xfe", b"[" * 60_000, b'{"client_id": 1}', b'{"redirect_uris": []}', b"{"],
 )
-async def test_what_is_no_document_is_refused(fetcher: Documents, host: DocumentHost, body: bytes) -> None:
+async def test_what_is_no_document_is_refused(fetcher: ClientDocuments, host: DocumentHost, body: bytes) -> None:
     assert "cannot be fetched" in await refused(fetcher, host.put("/client.json", body))
 
 
@@ -215,7 +215,7 @@ async def test_what_is_no_document_is_refused(fetcher: Documents, host: Document
     ],
 )
 async def test_the_least_is_taken_of_what_a_document_offers(
-    fetcher: Documents, host: DocumentHost, liked: str | None, offered: list[str] | None, least: str
+    fetcher: ClientDocuments, host: DocumentHost, liked: str | None, offered: list[str] | None, least: str
 ) -> None:
     said = {"token_endpoint_auth_method": liked, "token_endpoint_auth_methods_supported": offered}
     client_id = host.put_client("/client.json", jwks_uri=host.url("/jwks.json"), **said)
@@ -235,7 +235,7 @@ async def test_the_least_is_taken_of_what_a_document_offers(
     ],
 )
 async def test_a_document_that_offers_no_way_of_ours_is_refused(
-    fetcher: Documents, host: DocumentHost, said: dict[str, object]
+    fetcher: ClientDocuments, host: DocumentHost, said: dict[str, object]
 ) -> None:
     client_id = host.put_client("/client.json", **{"token_endpoint_auth_method": None, **said})
 
@@ -243,7 +243,7 @@ async def test_a_document_that_offers_no_way_of_ours_is_refused(
 
 
 async def test_a_host_with_a_certificate_of_nobody_is_refused(
-    fetcher: Documents, host: DocumentHost, monkeypatch: pytest.MonkeyPatch
+    fetcher: ClientDocuments, host: DocumentHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client_id = host.put_client("/client.json")
     monkeypatch.delenv("SSL_CERT_FILE")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from opencode_gateway.oauth.enrolment import close_window, list_clients, revoke_client
-from opencode_gateway.oauth.places import Places
+from opencode_gateway.oauth.places import FetchPlaces
 from opencode_gateway.oauth.sessions import revoke_sessions
 from support.gateway.authorization import CALLBACK, AuthorizationServer, answer_of, proof
 from support.gateway.fake_documents import NAME, DocumentHost
@@ -179,13 +179,13 @@ async def test_who_asks_is_told_apart_by_where_the_request_comes_from(
     server: AuthorizationServer, host: DocumentHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources: list[str] = []
-    really: Any = Places.one
+    really: Any = FetchPlaces.one
 
-    def one(self: Places, source: str) -> object:
+    def one(self: FetchPlaces, source: str) -> object:
         sources.append(source)
         return really(self, source)
 
-    monkeypatch.setattr(Places, "one", one)
+    monkeypatch.setattr(FetchPlaces, "one", one)
     server.open_window()
 
     assert (await server.authorize(host.put_client("/client.json"), proof().challenge)).status_code == 302

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_gateway.oauth import credentials, documents
-from opencode_gateway.oauth.documents import DocumentRefused, Documents
+from opencode_gateway.oauth.documents import ClientDocuments, DocumentRefused
 from support.gateway.authorization import PUBLIC_URL, AuthorizationServer
 from support.gateway.client_keys import ClientKey, signed
 from support.gateway.client_requests import ask, form_of, is_refused
@@ -45,7 +45,7 @@ async def server(tmp_path: Path, host: DocumentHost, now: Now) -> AsyncIterator[
     """An authorization server that takes documents of the chat service's host, and callbacks as by default."""
     directory = tmp_path / "data"
     directory.mkdir()
-    server = AuthorizationServer(directory, documents=Documents([host.netloc], clock=now))
+    server = AuthorizationServer(directory, documents=ClientDocuments([host.netloc], clock=now))
     yield server
     await server.close()
 
@@ -83,7 +83,7 @@ async def test_keys_are_fetched_once_and_a_new_one_is_found(
 async def test_many_who_ask_at_once_for_a_key_that_is_in_no_set_make_us_ask_as_often_as_there_are_places(
     host: DocumentHost, now: Now
 ) -> None:
-    fetcher = Documents([host.netloc], clock=now)
+    fetcher = ClientDocuments([host.netloc], clock=now)
     uri = host.put("/jwks.json", KEY.key_set())
     await fetcher.keys(uri, hosts=(), key_id="key-1")
     now.seconds += documents.NEW_KEY_SECONDS
@@ -95,7 +95,7 @@ async def test_many_who_ask_at_once_for_a_key_that_is_in_no_set_make_us_ask_as_o
 
 
 async def test_what_is_kept_as_a_key_set_is_no_document_and_the_other_way_round(host: DocumentHost) -> None:
-    fetcher = Documents([host.netloc])
+    fetcher = ClientDocuments([host.netloc])
     keys = host.put("/jwks.json", KEY.key_set())
     await fetcher.keys(keys, hosts=(), key_id=None)
     with pytest.raises(DocumentRefused):
@@ -239,7 +239,7 @@ async def test_a_client_that_must_sign_is_refused_at_once_where_its_keys_cannot_
     client_id = host.put_client("/client.json", token_endpoint_auth_method="private_key_jwt", **placed)
 
     with pytest.raises(DocumentRefused, match=words):
-        await Documents([host.netloc]).fetch(client_id)
+        await ClientDocuments([host.netloc]).fetch(client_id)
 
     assert host.asked == ["/client.json"]
 
@@ -247,7 +247,7 @@ async def test_a_client_that_must_sign_is_refused_at_once_where_its_keys_cannot_
 async def test_a_document_is_asked_for_again_after_five_minutes_whatever_its_host_says(
     host: DocumentHost, now: Now
 ) -> None:
-    fetcher = Documents([host.netloc], clock=now)
+    fetcher = ClientDocuments([host.netloc], clock=now)
     client_id = host.put_client("/client.json", client_name="Before")
     host.responses["/client.json"] = (host.responses["/client.json"] or b"").replace(
         b"Connection: close", b"Connection: close\r\nCache-Control: max-age=86400"

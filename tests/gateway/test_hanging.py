@@ -12,7 +12,7 @@ import psutil
 import pytest
 from mcp.shared.exceptions import MCPError
 
-from opencode_gateway.calls.children import Child
+from opencode_gateway.calls.children import ServerChild
 from opencode_gateway.calls.hanging import Pulse
 from opencode_gateway.calls.servers import Server
 from support.gateway.service import FIXTURE_SERVER, Gateway, fixture_entry
@@ -105,7 +105,7 @@ async def test_a_server_that_its_own_tools_block_is_left_as_long_as_its_entry_sa
 
 async def test_time_in_which_the_gateway_itself_did_not_run_is_not_counted() -> None:
     server = Server(command=sys.executable, args=(str(FIXTURE_SERVER),))
-    child = Child("fixture", server, dict(os.environ), "1")
+    child = ServerChild("fixture", server, dict(os.environ), "1")
     async with child.client() as client:
         asked = asyncio.create_task(Pulse().beats(client.session, 3))
         await asyncio.sleep(0)
@@ -117,7 +117,7 @@ async def test_time_in_which_the_gateway_itself_did_not_run_is_not_counted() -> 
 
 async def test_a_child_that_answers_others_meanwhile_does_not_hang() -> None:
     server = Server(command=sys.executable, args=(str(FIXTURE_SERVER),))
-    child = Child("fixture", server, dict(os.environ), "1")
+    child = ServerChild("fixture", server, dict(os.environ), "1")
     async with child.client() as client:
         told = await client.call_tool("read", {"instance": "any"})
         process = psutil.Process(int(told.structured_content["pid"]))

@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from opencode_gateway.calls.children import Children
 from opencode_gateway.calls.servers import Server
-from opencode_gateway.door.health import Health
+from opencode_gateway.door.health import GatewayHealth
 from support.chat.plain_http import NO_TLS
 from support.gateway.service import Gateway, fixture_entry
 from support.ports import free_port
@@ -95,7 +95,7 @@ async def test_a_child_that_starts_slowly_is_not_started_anew_by_whoever_asks_me
     os.mkfifo(gate)
     servers = {"fixture": Server.model_validate(fixture_entry(env={"FIXTURE_GATE": str(gate)}))}
     children = Children(servers, os.environ, 45.0, "1")
-    impatient = Health(children, seconds=0.5)
+    impatient = GatewayHealth(children, seconds=0.5)
     others = set(psutil.Process().children())  # what tests before this one have started
 
     async def asked() -> int:

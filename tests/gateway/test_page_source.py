@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from opencode_gateway.audit import AuditLog
 from opencode_gateway.calls.changes import Changes
-from opencode_gateway.calls.children import Child
+from opencode_gateway.calls.children import ServerChild
 from opencode_gateway.calls.servers import Server
 from opencode_gateway.calls.source import OpenCodeSource
 from opencode_gateway.configuration import Audit
@@ -29,24 +29,24 @@ ONCE = PageDecision("a3", DIGEST, "once")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def child(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Child, Path]]:
+async def child(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[ServerChild, Path]]:
     directory = tmp_path_factory.mktemp("asks")
     server = Server.model_validate(ENTRY)
-    running = Child("opencode", server, {**os.environ, "FAKE_ASKS": str(directory)}, "1")
+    running = ServerChild("opencode", server, {**os.environ, "FAKE_ASKS": str(directory)}, "1")
     await running.start()
     yield running, directory
     await running.end()
 
 
 @pytest.fixture
-def asks(child: tuple[Child, Path]) -> Asks:
+def asks(child: tuple[ServerChild, Path]) -> Asks:
     found = Asks(child[1])
     found.put()
     return found
 
 
 @pytest.fixture
-def source(child: tuple[Child, Path], asks: Asks) -> OpenCodeSource:
+def source(child: tuple[ServerChild, Path], asks: Asks) -> OpenCodeSource:
     del asks  # one waits
     return OpenCodeSource(
         child[0],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
-from opencode_gateway.calls.children import Child
+from opencode_gateway.calls.children import ServerChild
 from opencode_gateway.calls.servers import Server
 from support.chat import rude_server
 from support.chat.mcp_client import Era, relay_client
@@ -289,7 +289,9 @@ server.run("stdio")
 
 
 async def test_a_server_is_told_that_nobody_answers_its_questions() -> None:
-    child = Child("asks", Server(command=sys.executable, args=("-c", ASKS_WHAT_CLIENTS_CAN)), dict(os.environ), "1")
+    child = ServerChild(
+        "asks", Server(command=sys.executable, args=("-c", ASKS_WHAT_CLIENTS_CAN)), dict(os.environ), "1"
+    )
     async with child.client() as client:
         answer = await client.call_tool("read")
     await child.end()
@@ -311,7 +313,7 @@ async def test_a_child_that_hangs_when_it_starts_is_ended_and_the_next_call_gets
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entry = Server(command=sys.executable, args=("-c", HANGS_ONCE, str(tmp_path / "before"), str(FIXTURE_SERVER)))
-    child = Child("hangs", entry, dict(os.environ), "1")
+    child = ServerChild("hangs", entry, dict(os.environ), "1")
     with monkeypatch.context() as patch:
         patch.setattr("opencode_gateway.calls.children.START_SECONDS", 0.1)
         with pytest.raises(RuntimeError, match="failed to connect"):

@@ -14,7 +14,7 @@ from pydantic import AnyUrl, ValidationError
 from opencode_gateway.configuration import ClientSettings
 from opencode_gateway.oauth.enrolment import close_window, list_clients, open_window, revoke_client
 from opencode_gateway.oauth.known_clients import ENTRIES, known_client
-from opencode_gateway.oauth.redirects import Allowed, Rules, commanded, switch, switches
+from opencode_gateway.oauth.redirects import Allowed, RedirectRules, commanded, switch, switches
 from opencode_gateway.store import FILE_NAME, Store
 from support.gateway.authorization import CALLBACK, AuthorizationServer, proof
 from support.gateway.fake_documents import document_host
@@ -37,7 +37,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def rules(store: Store, **settings: Any) -> Allowed:
-    return Rules(ClientSettings.model_validate(settings), store, lambda: 1000.0).now()
+    return RedirectRules(ClientSettings.model_validate(settings), store, lambda: 1000.0).now()
 
 
 def enable(store: Store, name: str, *, enabled: bool = True) -> None:

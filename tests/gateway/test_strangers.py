@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from opencode_gateway.oauth import clients
 from opencode_gateway.oauth.clients import clean_name
-from opencode_gateway.oauth.documents import DocumentRefused, Documents
+from opencode_gateway.oauth.documents import ClientDocuments, DocumentRefused
 from opencode_gateway.oauth.enrolment import list_clients
 from support.gateway.authorization import CALLBACK, PUBLIC_URL, AuthorizationServer, proof
 from support.gateway.client_keys import ClientKey, signed
@@ -344,7 +344,7 @@ def test_any_signed_request_is_not_read(doors: Doors, signed: str) -> None:
 def test_no_client_id_of_another_form_leads_to_a_fetch(
     monkeypatch_documents: list[str], tail: str, head: str
 ) -> None:
-    documents = Documents(["chat.example"])
+    documents = ClientDocuments(["chat.example"])
     monkeypatch_documents.clear()
 
     with pytest.raises(DocumentRefused):

@@ -18,7 +18,7 @@ from opencode_gateway.people.users import Users
 from opencode_gateway.sign_in import throttle as budgets
 from opencode_gateway.sign_in.one_time_codes import new_secret
 from opencode_gateway.sign_in.password import Logins, Typed, WrongLogin
-from opencode_gateway.sign_in.passwords import Busy, Passwords
+from opencode_gateway.sign_in.passwords import HashingBusy, Passwords
 from opencode_gateway.sign_in.throttle import (
     Buckets,
     Budget,
@@ -207,7 +207,7 @@ async def test_attempts_at_the_same_moment_all_count(logins: Logins) -> None:
     typed = Typed("ann", "wrong", address="203.0.113.7")
     outcomes = await asyncio.gather(*(logins.check(typed) for _ in range(50)), return_exceptions=True)
     assert sum(isinstance(outcome, WrongLogin) for outcome in outcomes) <= budgets.ADDRESS.attempts
-    assert all(isinstance(outcome, WrongLogin | Throttled | Busy) for outcome in outcomes)
+    assert all(isinstance(outcome, WrongLogin | Throttled | HashingBusy) for outcome in outcomes)
 
 
 async def test_whoever_is_right_is_never_throttled_however_often(logins: Logins) -> None:
@@ -239,7 +239,7 @@ async def test_the_owners_password_is_checked_while_strangers_wait_for_theirs(
     crowd = [asyncio.create_task(logins.check(Typed("ann", "guess", address=address(n)))) for n in range(9)]
     await asyncio.sleep(0)
     try:
-        with pytest.raises(Busy):
+        with pytest.raises(HashingBusy):
             await logins.check(Typed("ann", PASSWORD, address=address(1000)))
         for shown in ({"device": "laptop"}, {"window": "ABCD-EFGH"}):
             assert (await logins.check(Typed("ann", PASSWORD, address=address(1000), **shown))).name == "ann"
@@ -253,12 +253,12 @@ async def test_an_attempt_that_was_not_looked_at_since_too_many_came_is_not_coun
 ) -> None:
     class Full(Passwords):
         async def check(self, password_hash: str | None, password: str, *, known_device: bool) -> bool:
-            raise Busy
+            raise HashingBusy
 
     logins = Logins(users, passwords=Full(CHEAPEST), throttle=Throttle(clock))
     for device in (None, "laptop"):
         for _ in range(budgets.ADDRESS.attempts + budgets.DEVICE.attempts + 1):
-            with pytest.raises(Busy):
+            with pytest.raises(HashingBusy):
                 await logins.check(Typed("ann", PASSWORD, address="203.0.113.7", device=device))
 
 

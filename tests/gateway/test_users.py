@@ -20,7 +20,7 @@ from argon2.profiles import CHEAPEST, RFC_9106_LOW_MEMORY
 from opencode_gateway.errors import CommandRefused, ConfigError
 from opencode_gateway.people.users import Users, known_as
 from opencode_gateway.sign_in.one_time_codes import OneTimeCodes, app_uri, new_secret
-from opencode_gateway.sign_in.passwords import Busy, Passwords
+from opencode_gateway.sign_in.passwords import HashingBusy, Passwords
 from support.gateway.authorization import CHEAP_HASH, Clock
 
 if TYPE_CHECKING:
@@ -270,7 +270,7 @@ async def test_a_crowd_of_strangers_does_not_keep_a_known_device_from_being_chec
     assert await passwords.check(encoded, "x" * 12, known_device=True)
     assert not all(stranger.done() for stranger in strangers)
     outcomes = await asyncio.gather(*strangers, return_exceptions=True)
-    refused = [outcome for outcome in outcomes if isinstance(outcome, Busy)]
+    refused = [outcome for outcome in outcomes if isinstance(outcome, HashingBusy)]
     assert len(refused) == 91, "one was checked and eight waited"
     assert all(outcome is False or outcome in refused for outcome in outcomes)
 

@@ -14,7 +14,7 @@ from opencode_journal.leader import Leader
 from opencode_notify.ledger import Ledger
 from opencode_notify.reading import read_journal
 from opencode_notify.rules import load_people
-from opencode_notify.sender import Sender
+from opencode_notify.sender import NoticeSender
 from opencode_notify.tables import DIRECTORY
 from support.pages.fake_outlet import FakeOutlet, told
 
@@ -92,7 +92,7 @@ class Told:
         self.ledger = Ledger(self.directory / DIRECTORY)
         self.leader = Leader(None)
         self.leader.look()
-        self.sender = Sender(
+        self.sender = NoticeSender(
             self.journal,
             self.ledger,
             self.leader,

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 
 from opencode_gateway.cli import cli
 from opencode_notify.browsers import KEY_FILE, MAX_BROWSERS, Browsers
-from opencode_notify.errors import BadSettings
+from opencode_notify.errors import BadOutlet
 from opencode_notify.kinds import outlet_of
 from opencode_notify.problems import NotifyError
-from opencode_notify.rules import Person, Rules, changing_people, load_people
+from opencode_notify.rules import NoticeRules, ToldPerson, changing_people, load_people
 from opencode_notify.service import telling
 from support.pages.fake_browser import FakeBrowser
 from support.pages.fake_receiver import NAME, Receiver, receiver
@@ -68,7 +68,7 @@ async def test_a_browser_is_told_once_it_was_added_and_taken_out_when_its_push_s
         assert (read["url"], read["tag"]) == (f"{CONTACT}/told/{read['id']}", f"relay.example.org/{read['id']}")
         server.behaviour = 410
         with changing_people(ann.path) as people:
-            people["ann"] = Person(outlets=people["ann"].outlets, rules=Rules(grouping_seconds=0))
+            people["ann"] = ToldPerson(outlets=people["ann"].outlets, rules=NoticeRules(grouping_seconds=0))
         ann.fleet.asks("desk-api", "per_2")
         await eventually_async(lambda: names(ann) == [])
         await eventually_async(lambda: [each.state for each in ann.ledger.deliveries(1)] == ["failed"])
@@ -109,7 +109,7 @@ async def test_a_person_has_five_browsers_at_most(ann: Told, browsers: Browsers,
 async def test_what_is_no_subscription_is_refused(
     ann: Told, browsers: Browsers, server: Receiver, changed: dict[str, str], words: str
 ) -> None:
-    with pytest.raises(BadSettings, match=words):
+    with pytest.raises(BadOutlet, match=words):
         await browsers.add("ann", {**FakeBrowser().subscription(server), **changed}, "phone")
     assert names(ann) == ["phone"]
 

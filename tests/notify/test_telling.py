@@ -12,8 +12,8 @@ from notify.conftest import NOON
 from opencode_journal.entries import MESSAGE, MESSAGE_ANSWERED, TURN_ENDED, TURN_FAILED, TURN_STARTED
 from opencode_notify.due import due
 from opencode_notify.notice import Receipt
-from opencode_notify.rules import Quiet, Rules, load_people
-from opencode_notify.sender import LONGEST_PAUSE, MAX_ATTEMPTS, Sender, pause_after
+from opencode_notify.rules import NoticeRules, Quiet, load_people
+from opencode_notify.sender import LONGEST_PAUSE, MAX_ATTEMPTS, NoticeSender, pause_after
 from support.pages.fake_outlet import FakeOutlet
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ async def test_an_outlet_is_made_beside_the_event_loop_as_its_library_may_take_l
         threads.add(threading.current_thread())
         return FakeOutlet(ann.file, settings["address"])
 
-    ann.sender = Sender(
+    ann.sender = NoticeSender(
         ann.journal, ann.ledger, ann.leader, lambda: load_people(ann.path), made, clock=lambda: ann.now
     )
     ann.fleet.asks("laptop-app", "per_1")
@@ -123,7 +123,7 @@ async def test_quiet_hours_hold_what_still_waits_at_their_end(ann: Told) -> None
     ann.rules(quiet={"from": "11:00", "until": "13:00", "zone": "UTC"})
     ann.fleet.asks("laptop-app", "per_1", "per_2")
     assert await ann.goes_on() == []
-    assert due(ann.journal, Rules(quiet=Quiet(begins=time(11), ends=time(13), zone="UTC")), NOON) == []
+    assert due(ann.journal, NoticeRules(quiet=Quiet(begins=time(11), ends=time(13), zone="UTC")), NOON) == []
     ann.fleet.settles("laptop-app", "per_2")
     assert await ann.goes_on(HOUR - 1) == []
     assert [each["title"] for each in await ann.goes_on(1)] == ["laptop-app asks for a shell command"]

@@ -10,7 +10,7 @@ import pytest
 
 from opencode_common.reveal import reveal
 from opencode_pages.answers import MAX_REASON, MAX_TEXT
-from opencode_pages.documents import Part
+from opencode_pages.documents import AskPart
 from opencode_pages.parts import NotDecided, PageDecision, Unavailable
 from support.pages.fake_pages import DIGEST, EDIT, PERMISSION, QUESTION, FakePages
 
@@ -150,7 +150,7 @@ async def test_what_was_settled_elsewhere_says_by_whom(pages: FakePages, http: h
 
 async def test_what_changed_since_is_shown_anew_and_not_decided(pages: FakePages, http: httpx.AsyncClient) -> None:
     form = hidden(await http.get("/asks/a3"))
-    changed = (Part(label="command", text="rm -rf /", kind="command"),)
+    changed = (AskPart(label="command", text="rm -rf /", kind="command"),)
     pages.source.put(PERMISSION.model_copy(update={"parts": changed, "digest": "c" * 32}))
     answer = await decide(http, "a3", form=form, decision="once")
     assert answer.status_code == 409
@@ -262,7 +262,7 @@ async def test_a_question_can_be_rejected(pages: FakePages, http: httpx.AsyncCli
 
 async def test_nothing_of_an_ask_becomes_part_of_the_page(pages: FakePages, http: httpx.AsyncClient) -> None:
     texts = dict.fromkeys(("instance", "title", "summary", "directory", "subagent", "always_means"), HOSTILE)
-    parts = tuple(Part(label=HOSTILE, text=HOSTILE + end, kind="diff") for end in ("", "\n+" + HOSTILE))
+    parts = tuple(AskPart(label=HOSTILE, text=HOSTILE + end, kind="diff") for end in ("", "\n+" + HOSTILE))
     item = QUESTION.items[0].model_copy(update={"question": HOSTILE})
     pages.source.problem = HOSTILE
     pages.source.put(
@@ -278,7 +278,7 @@ async def test_nothing_of_an_ask_becomes_part_of_the_page(pages: FakePages, http
 
 async def test_what_hides_in_an_ask_is_marked_and_told_apart(pages: FakePages, http: httpx.AsyncClient) -> None:
     text = reveal("cat \u202efoo" + "\u200b" * 9 + " p\u0430ypal \x1b[2J ⟨forged⟩")
-    pages.source.put(PERMISSION.model_copy(update={"parts": (Part(label="command", text=text, kind="command"),)}))
+    pages.source.put(PERMISSION.model_copy(update={"parts": (AskPart(label="command", text=text, kind="command"),)}))
     shown = (await http.get("/asks/a3")).text
     assert re.findall("<mark>(.*?)</mark>", shown) == ["⟨9 times U+200B⟩", "⟨Cyrillic: \u0430⟩"]
     assert "cat \\u202efoo" in shown
@@ -290,7 +290,7 @@ async def test_an_ask_of_a_hundred_thousand_characters_is_shown_whole(
     pages: FakePages, http: httpx.AsyncClient
 ) -> None:
     text = "\n".join(f"echo {number:05}" for number in range(10_000))
-    pages.source.put(PERMISSION.model_copy(update={"parts": (Part(label="command", text=text, kind="command"),)}))
+    pages.source.put(PERMISSION.model_copy(update={"parts": (AskPart(label="command", text=text, kind="command"),)}))
     shown = await http.get("/asks/a3")
     assert text in shown.text
     assert offered(shown) == ["reject", "always", "once"]

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import expect
 
 from opencode_pages import inbox
-from opencode_pages.documents import Ended, Part, RunningSession
+from opencode_pages.documents import AskPart, EndedTurn, RunningSession
 from opencode_pages.streams import MAX_STREAMS
 from pages.conftest import PHONE
 from support.gateway.browser import CONTRASTS, DESKTOP, fits, screenshot
@@ -29,8 +29,8 @@ LONG = PERMISSION.model_copy(
         "id": "per_9",
         "digest": "9" * 32,
         "parts": (
-            Part(label="permission", text="bash"),
-            Part(
+            AskPart(label="permission", text="bash"),
+            AskPart(
                 label="command", text="echo ⟨Cyrillic: \u0430⟩ \\u202e " + "x" * 300 + "\nmake" * 80, kind="command"
             ),
         ),
@@ -56,8 +56,10 @@ def test_all_pages_fit_and_can_be_read(
         ),
     )
     source.ended = (
-        Ended(result="done", instance="server", session="s2", title="Tidy up", at=SINCE),
-        Ended(result="failed", instance="laptop", session="s3", title="Deploy", problem="no credit left", at=SINCE),
+        EndedTurn(result="done", instance="server", session="s2", title="Tidy up", at=SINCE),
+        EndedTurn(
+            result="failed", instance="laptop", session="s3", title="Deploy", problem="no credit left", at=SINCE
+        ),
     )
     source.asks["a6"] = PERMISSION.model_copy(update={"handle": "a6", "state": "settled", "settled": "by bob"})
     source.asks["a9"] = LONG
@@ -158,7 +160,7 @@ def test_right_to_left_letters_turn_nothing_that_would_run(
 ) -> None:
     letters = "\u05d0\u05d1"
     command = f"rm {letters} 1 {letters} 2"
-    parts = (Part(label="command", text=f"{command}\nmake", kind="command"),)
+    parts = (AskPart(label="command", text=f"{command}\nmake", kind="command"),)
     world.pages.source.put(PERMISSION.model_copy(update={"parts": parts}))
     page = device().new_page()
     page.goto(f"{world.site.url}/asks/a3")

@@ -11,7 +11,7 @@ import pytest
 
 from opencode_pages import inbox
 from opencode_pages.devices import device_name
-from opencode_pages.documents import Ended
+from opencode_pages.documents import EndedTurn
 from opencode_pages.parts import ToldAsk
 from opencode_pages.streams import MAX_STREAMS
 from support.pages.fake_pages import PERMISSION, FakePages
@@ -125,7 +125,7 @@ async def test_a_stream_ends_with_its_session_and_tells_nothing_after_it(pages: 
 
 
 async def test_a_stream_shows_what_its_visitor_may_see_by_now(pages: FakePages, quick: None) -> None:
-    pages.source.ended = (Ended(result="done", instance="server", title="Tidy up", at=0),)
+    pages.source.ended = (EndedTurn(result="done", instance="server", title="Tidy up", at=0),)
     async with stream(pages) as told:
         assert "Tidy up" in await told.event()
         pages.door.allow("ann", "approve")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from opencode_relay.clients import EnrolledMachines, parse_wanted
-from opencode_relay.errors import ConfigError, EnrolmentError
+from opencode_relay.errors import EnrolmentError, RelayConfigError
 from opencode_relay.keys import PublicKey, parse_key
 from opencode_relay.settings import RelaySettings
 
@@ -99,7 +99,7 @@ def test_a_comment_that_somebody_put_behind_a_key_does_no_harm() -> None:
     ],
 )
 def test_a_damaged_state_file_is_named(content: bytes) -> None:
-    with pytest.raises(ConfigError, match=r"clients\.json is damaged"):
+    with pytest.raises(RelayConfigError, match=r"clients\.json is damaged"):
         EnrolledMachines.parse(content, "clients.json")
 
 
@@ -112,7 +112,7 @@ def test_a_damaged_state_file_is_named(content: bytes) -> None:
     ],
 )
 def test_settings_under_which_a_block_would_move_are_refused(changed: RelaySettings, why: str) -> None:
-    with pytest.raises(ConfigError, match=why):
+    with pytest.raises(RelayConfigError, match=why):
         enrolled("laptop", "desktop", state=enrolled("laptop", "desktop"), under=changed)
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from opencode_relay.doctor import web
 from opencode_relay.doctor.relay import ExaminedGateway
-from opencode_relay.errors import ConfigError
+from opencode_relay.errors import RelayConfigError
 from relay.examined import looked_at, one
 from support.chat.fake_dripping import FakeDripping
 from support.gateway.certificates import make_certificate
@@ -140,19 +140,19 @@ def test_a_front_that_never_ends_its_answer_is_named_and_the_program_ends(
     assert ["https", f"{url}/mcp: its answer broke off"] in json.loads(looked.stdout)
 
 
-HERE = web.Seen(certificate=b"ours")
+HERE = web.SeenAnswer(certificate=b"ours")
 
 
 @pytest.mark.parametrize(
     ("there", "state", "text"),
     [
         (HERE, "ok", "relay.example.org leads to 198.51.100.7, which reaches this relay"),
-        (web.Seen(certificate=b"theirs"), "fault", "where another machine answers"),
-        (web.Seen("no answer", "closed"), "fault", "where nothing is reached from here (no answer)"),
+        (web.SeenAnswer(certificate=b"theirs"), "fault", "where another machine answers"),
+        (web.SeenAnswer("no answer", "closed"), "fault", "where nothing is reached from here (no answer)"),
     ],
 )
 def test_an_address_that_is_none_of_the_hosts_is_this_relays_if_it_answers_so(
-    there: web.Seen, state: str, text: str
+    there: web.SeenAnswer, state: str, text: str
 ) -> None:
     found = web.where_it_leads(SITE, {"198.51.100.7": there}, HERE)
     assert (found.state, text in found.text) == (state, True)
@@ -168,7 +168,7 @@ def test_a_certificate_that_was_not_renewed_is_named_whatever_its_whole_life() -
         (90, -1, "fault"),
     ):
         begins, ends = now - (life - left) * 86400, now + left * 86400
-        assert web.how_long_it_lasts(web.Seen(begins=begins, ends=ends), is_own=False).state == state
+        assert web.how_long_it_lasts(web.SeenAnswer(begins=begins, ends=ends), is_own=False).state == state
 
 
 def test_what_there_is_to_look_at_is_read_from_what_the_roles_write(tmp_path: Path) -> None:
@@ -184,5 +184,5 @@ def test_what_there_is_to_look_at_is_read_from_what_the_roles_write(tmp_path: Pa
     assert gateway is not None
     assert (gateway.has_site, gateway.authority is not None) == (True, True)
     settings.write_text("[]")
-    with pytest.raises(ConfigError, match="is damaged: run the playbook"):
+    with pytest.raises(RelayConfigError, match="is damaged: run the playbook"):
         ExaminedGateway.read(settings, site)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from opencode_relay.clients import Client
+from opencode_relay.clients import EnrolledMachine
 from opencode_relay.errors import EnrolmentError
 from opencode_relay.join import join_line, read_host_key
 
@@ -22,7 +22,7 @@ PLAIN: dict[str, Any] = GOLDEN[0]["fields"]
 
 def line(fields: dict[str, Any]) -> str:
     first, _, last = fields["ports"].partition("-")
-    client = Client(name=fields["client"], first=int(first), last=int(last), key=PLAIN["hostKey"])
+    client = EnrolledMachine(name=fields["client"], first=int(first), last=int(last), key=PLAIN["hostKey"])
     return join_line(
         client, host=fields["host"], port=fields["port"], user=fields["user"], host_key=fields["hostKey"]
     )

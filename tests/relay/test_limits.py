@@ -13,7 +13,7 @@ import pytest
 
 from opencode_common.bucket import Bucket
 from opencode_relay.channel import Channel
-from opencode_relay.clients import Client
+from opencode_relay.clients import EnrolledMachine
 from opencode_relay.conversation import Conversation
 from opencode_relay.limits import ClientLog
 from opencode_relay.registrar import Registrar
@@ -70,7 +70,7 @@ async def test_after_a_burst_a_clients_messages_are_answered_at_a_pace(tmp_path:
     incoming, into = os.pipe()
     outof, outgoing = os.pipe()
     channel = Channel(incoming, outgoing)
-    client = Client(name="laptop", first=20_000, last=20_003, key=KEY)
+    client = EnrolledMachine(name="laptop", first=20_000, last=20_003, key=KEY)
     journal = ClientLog()
     conversation = Conversation(
         client,

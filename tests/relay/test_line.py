@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from opencode_common.registration import parse_registration
-from opencode_relay.traffic import Ends
+from opencode_relay.traffic import ConnectionEnds
 from relay.raw_client import BEAT, RawClient, hello
 from support.ports import is_open
 from support.waiting import eventually
@@ -118,7 +118,7 @@ def test_what_the_kernel_received_of_a_client_is_known_by_the_two_ends_of_its_co
         socket.create_connection(server.getsockname()) as client,
         server.accept()[0] as accepted,
     ):
-        ends = Ends(*client.getsockname(), *server.getsockname())
+        ends = ConnectionEnds(*client.getsockname(), *server.getsockname())
         client.sendall(b"x" * 3000)
         assert len(accepted.recv(3000, socket.MSG_WAITALL)) == 3000
         assert ends.bytes_received() == 3000
@@ -134,4 +134,4 @@ def test_so_it_is_over_ipv6_and_over_ipv4_to_a_socket_of_both() -> None:
             with socket.create_connection((address, port)) as client, server.accept()[0] as accepted:
                 client.sendall(b"x" * 2000)
                 assert len(accepted.recv(2000, socket.MSG_WAITALL)) == 2000
-                assert Ends(address, client.getsockname()[1], address, port).bytes_received() == 2000
+                assert ConnectionEnds(address, client.getsockname()[1], address, port).bytes_received() == 2000

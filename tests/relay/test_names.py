@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from opencode_relay.channel import Channel
-from opencode_relay.clients import Client
+from opencode_relay.clients import EnrolledMachine
 from opencode_relay.conversation import Conversation
 from opencode_relay.limits import ClientLog
 from opencode_relay.registrar import Registrar
@@ -162,7 +162,9 @@ async def test_a_name_that_a_session_gave_up_ends_like_one_that_was_quit(tmp_pat
     registrar = Registrar(tmp_path, journal, notes.append)
     with FakeHealth() as first, FakeHealth() as second, client_here() as (channel, say):
         conversation = Conversation(
-            Client(name="laptop", first=min(first.port, second.port), last=max(first.port, second.port), key=KEY),
+            EnrolledMachine(
+                name="laptop", first=min(first.port, second.port), last=max(first.port, second.port), key=KEY
+            ),
             channel,
             ends=None,
             tunnel_uid=os.getuid(),

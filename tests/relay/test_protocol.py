@@ -18,7 +18,7 @@ from referencing import Registry, Resource
 
 from opencode_relay import protocol
 from opencode_relay.channel import Channel, EndlessLine
-from opencode_relay.protocol import Bye, Hello, Ping, Probe, Query, Refusal, decode
+from opencode_relay.protocol import Bye, Hello, LineRefusal, Ping, Probe, Query, decode
 
 CONTRACT = Path(__file__).parents[1] / "contract"
 SCHEMAS = {
@@ -54,7 +54,7 @@ TYPED = st.fixed_dictionaries(
 def test_whatever_a_line_holds_it_is_a_message_a_refusal_or_noise(line: bytes) -> None:
     try:
         message = decode(line)
-    except Refusal as refusal:
+    except LineRefusal as refusal:
         LINE.validate(json.loads(protocol.error(refusal)))
         return
     if isinstance(message, Hello):
@@ -66,7 +66,7 @@ def test_whatever_a_line_holds_it_is_a_message_a_refusal_or_noise(line: bytes) -
 
 @given(st.text(), st.none() | st.text())
 def test_a_refusal_is_one_line_of_the_contract(message: str, holder: str | None) -> None:
-    line = protocol.error(Refusal("name-taken", message, holder=holder))
+    line = protocol.error(LineRefusal("name-taken", message, holder=holder))
     assert line.count(b"\n") == 1
     LINE.validate(json.loads(line))
 

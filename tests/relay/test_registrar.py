@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from opencode_common.registration import parse_registration
 from opencode_relay.limits import ClientLog
-from opencode_relay.protocol import Refusal
+from opencode_relay.protocol import LineRefusal
 from opencode_relay.registrar import Registrar, RegistrarEntry, validated
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def test_whatever_is_taken_is_a_registration_that_the_server_reads_and_the_clien
 ) -> None:
     try:
         registration = validated("laptop", file)
-    except Refusal:
+    except LineRefusal:
         return
     content = registration.model_dump_json(by_alias=True, exclude_none=True).encode()
     read = parse_registration(content, f"{registration.name}.json", ANY_PORT)
@@ -81,13 +81,13 @@ def test_whatever_is_taken_is_a_registration_that_the_server_reads_and_the_clien
 
 
 def test_a_name_that_the_clients_name_makes_too_long_is_refused() -> None:
-    with pytest.raises(Refusal, match="with laptop- before it") as refused:
+    with pytest.raises(LineRefusal, match="with laptop- before it") as refused:
         validated("laptop", {**PLAIN, "name": "x" * 60})
     assert refused.value.code == "bad-name"
 
 
 def test_a_registration_too_large_for_its_readers_is_refused() -> None:
-    with pytest.raises(Refusal, match="larger than 16384 bytes"):
+    with pytest.raises(LineRefusal, match="larger than 16384 bytes"):
         validated("laptop", {**PLAIN, "cwd": "\U0001f600" * 4096})
 
 
@@ -102,7 +102,7 @@ def test_a_name_is_letters_digits_dots_and_dashes_whatever_was_asked_for(golden:
 
 @pytest.mark.parametrize("name", ["!", "… ?", "(.x)"])
 def test_a_name_of_which_nothing_or_a_hidden_file_is_left_is_refused(name: str) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(LineRefusal) as refused:
         validated("laptop", {**PLAIN, "name": name})
     assert refused.value.code == "bad-name"
 
@@ -134,10 +134,10 @@ def test_an_instance_that_comes_under_another_name_says_goodbye_under_the_old_on
 
 def test_a_name_or_port_of_another_living_instance_is_refused(registrar: Registrar) -> None:
     register(registrar)
-    with pytest.raises(Refusal) as taken:
+    with pytest.raises(LineRefusal) as taken:
         register(registrar, instance_id=OTHER_ID, port=10002)
     assert (taken.value.code, taken.value.holder) == ("name-taken", PLAIN["hostname"])
-    with pytest.raises(Refusal) as used:
+    with pytest.raises(LineRefusal) as used:
         register(registrar, "laptop-2", instance_id=OTHER_ID)
     assert used.value.code == "bad-port"
     assert len(registrar.of_client("laptop")) == 1
@@ -159,7 +159,7 @@ def test_a_goodbye_is_cleared_unless_the_name_is_registered_again(
 
 def test_what_cannot_be_written_is_refused_and_nothing_is_registered(registrar: Registrar, tmp_path: Path) -> None:
     (tmp_path / "laptop-api.json").mkdir()
-    with pytest.raises(Refusal, match="cannot write") as refused:
+    with pytest.raises(LineRefusal, match="cannot write") as refused:
         register(registrar)
     assert refused.value.code == "write-failed"
     assert registrar.of_client("laptop") == []

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from opencode_relay.errors import ConfigError
+from opencode_relay.errors import RelayConfigError
 from opencode_relay.systemd import JournalFormatter, listening_socket, notify, watchdog
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def test_another_processs_sockets_or_several_are_not_taken(
 ) -> None:
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()) if pid == "own" else pid)
     monkeypatch.setenv("LISTEN_FDS", count)
-    with pytest.raises(ConfigError, match=r"systemctl start opencode-relay-agent\.socket"):
+    with pytest.raises(RelayConfigError, match=r"systemctl start opencode-relay-agent\.socket"):
         listening_socket()
 
 

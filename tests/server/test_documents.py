@@ -17,7 +17,7 @@ from opencode_mcp.caller import Caller
 from opencode_mcp.documents import MAX_ASKS, MAX_ENDS, Documents, NoSuchAsk
 from opencode_mcp.tools.reply import reply
 from opencode_mcp.views.asks import MAX_REVEALED
-from opencode_pages.documents import Choice, Item, Part
+from opencode_pages.documents import AskItem, AskPart, Choice
 from support.fleet.fake_relay import fake_copy, fake_relay, text_of
 from support.fleet.notes import Notes
 from support.opencodes.fake_agent import FakeAgent
@@ -68,9 +68,9 @@ async def test_all_of_a_permission_stands_in_its_document(tmp_path: Path) -> Non
         assert document.summary == "bash git push origin && rm -rf ."
         assert document.since == pytest.approx(relay.entries(ASK_OPENED)[0].at, abs=1)
         assert document.parts == (
-            Part(label="permission", text="bash"),
-            Part(label="command", text="git push origin && rm -rf .", kind="command"),
-            Part(label="note", text="why"),
+            AskPart(label="permission", text="bash"),
+            AskPart(label="command", text="git push origin && rm -rf .", kind="command"),
+            AskPart(label="note", text="why"),
         )
         assert document.always == ("git push *",)
         assert document.always_means.startswith("until that OpenCode ends; with any arguments, and its output")
@@ -126,7 +126,7 @@ async def test_questions_come_with_their_options_and_are_answered_by_what_was_sh
         await recorded(relay)
         document = await Documents(relay.face).ask_of("laptop", "que_1")
         choices = (Choice(label="R\\u200bed", description="warm"), Choice(label="Blue"))
-        assert document.items == (Item(question="Which?", options=choices, multiple=True),)
+        assert document.items == (AskItem(question="Which?", options=choices, multiple=True),)
         assert document.parts == ()
 
         page = relay.face.of(replace(ANN, page="https://r.example", shown=document.digest))

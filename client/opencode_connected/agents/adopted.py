@@ -19,7 +19,7 @@ from opencode_connected.agents.listening import OwnListener
 from opencode_connected.agents.run import Launch, Run, cancel
 from opencode_connected.bringup import accepts
 from opencode_connected.errors import LauncherError, OpenCodeMissing, UsageError
-from opencode_connected.loopback import Endpoint, Unanswered
+from opencode_connected.loopback import LoopbackEndpoint, Unanswered
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def attach(
     if password_file is not None:
         user = credentials[0] if credentials else settings.environment.get("OPENCODE_SERVER_USERNAME") or "opencode"
         credentials = (user, _password(password_file))
-    endpoint = Endpoint(_port(target), credentials)
+    endpoint = LoopbackEndpoint(_port(target), credentials)
     listener = OwnListener(endpoint.port)
     if not listener.is_there():
         if not accepts(endpoint.port):
@@ -78,7 +78,7 @@ class AdoptedRun(Run):
     def __init__(
         self,
         settings: LauncherSettings,
-        endpoint: Endpoint,
+        endpoint: LoopbackEndpoint,
         listener: OwnListener,
         found: Installed,
         directory: str,
@@ -188,14 +188,14 @@ def _password(path: Path) -> str:
     return password
 
 
-def _status(endpoint: Endpoint) -> int | None:
+def _status(endpoint: LoopbackEndpoint) -> int | None:
     try:
         return endpoint.get("/global/health", timeout=_REQUEST_SECONDS)[0]
     except Unanswered:
         return None
 
 
-def _look_at(endpoint: Endpoint) -> tuple[str, str]:
+def _look_at(endpoint: LoopbackEndpoint) -> tuple[str, str]:
     """Return version and directory of the server; `LauncherError` says why it cannot be driven."""
     try:
         status, body = endpoint.get("/global/health", timeout=_REQUEST_SECONDS)

@@ -14,7 +14,7 @@ from opencode_connected.errors import LauncherError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opencode_connected.guard.opening import Opener
+    from opencode_connected.guard.opening import OpensDirectories
     from opencode_connected.guard.policy import Policy
     from opencode_connected.guard.server import Guard
     from opencode_connected.guard.upstream import Upstream
@@ -46,7 +46,7 @@ class AgentDoor:
         upstream: Upstream,
         policy: Callable[[], Policy],
         log: Callable[[str], None],
-        opener: Opener | None = None,
+        opener: OpensDirectories | None = None,
     ) -> int | None:
         """Listen, and nowhere else any more; return the port, or None for a socket.
 

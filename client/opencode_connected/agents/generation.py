@@ -141,7 +141,7 @@ def installed(binary: str, said: str) -> Installed:
     return Installed(binary, version, min(number[0], 2))
 
 
-class Known:
+class KnownGeneration:
     """What was learnt about OpenCode programs before: a file in the state directory. Without it nothing is wrong."""
 
     def __init__(self, state_dir: Path) -> None:

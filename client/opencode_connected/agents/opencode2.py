@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from opencode_connected.agents.listening import SeenListener, addresses, is_own
 from opencode_connected.errors import LauncherError, OpenCodeMissing, UsageError
-from opencode_connected.loopback import Endpoint, Unanswered
+from opencode_connected.loopback import LoopbackEndpoint, Unanswered
 from opencode_connected.text import printable
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def refuse_undrivable(record: Record) -> None:
 
 def _get(record: Record, path: str, timeout: float) -> object:
     try:
-        status, body = Endpoint(record.port, record.credentials).get(path, timeout=timeout)
+        status, body = LoopbackEndpoint(record.port, record.credentials).get(path, timeout=timeout)
         return json.loads(body) if status == 200 else None
     except (Unanswered, ValueError, RecursionError):
         return None

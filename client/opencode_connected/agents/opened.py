@@ -18,7 +18,7 @@ _LOOKS_PER_CHECK = 30
 """Looks between two questions to ps, which costs milliseconds, whether a launcher's process id is still its own."""
 
 
-class Opened:
+class OpenedDirectories:
     """The launchers that share the line `key`, as their state files have them, and what was opened from afar."""
 
     def __init__(self, settings: LauncherSettings, key: str) -> None:

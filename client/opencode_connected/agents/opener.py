@@ -37,7 +37,7 @@ def may_be_opened(real: str, below: Iterable[str]) -> bool:
     return _is_below(real, below) and _is_own_directory(real) and real_path(real) == real
 
 
-class Opener:
+class DirectoryOpener:
     """What the guard opens and closes directories by (`guard.opening.Opener`), for the line `key`.
 
     Args:

@@ -13,7 +13,7 @@ from opencode_connected.agents import opencode1
 from opencode_connected.agents.run import Run, cancel, is_same
 from opencode_connected.child import Child
 from opencode_connected.errors import CannotExecute, OpenCodeMissing
-from opencode_connected.loopback import Endpoint, Unanswered
+from opencode_connected.loopback import LoopbackEndpoint, Unanswered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,7 +62,7 @@ class OwnedRun(Run):
         super().__init__(settings, what, installed, say)
         self._program = program
         self._answering: Answering | None = None
-        self._endpoint = Endpoint(0)
+        self._endpoint = LoopbackEndpoint(0)
 
     async def _go(self, at_the_end: AsyncExitStack) -> int:
         door = self._new_door()
@@ -106,7 +106,7 @@ class OwnedRun(Run):
     async def _run_on(self, port: int, presence: Presence, door: AgentDoor, *, is_new: bool) -> int:
         """Run OpenCode on `port` to its end; `PortTaken` if another program was faster."""
         command = opencode1.command(self._program[0], port, self._program[1:], headless=self._headless)
-        self._endpoint = endpoint = Endpoint(port, self._settings.opencode_credentials)
+        self._endpoint = endpoint = LoopbackEndpoint(port, self._settings.opencode_credentials)
         try:
             child = Child(command, self._settings.environment, headless=self._headless)
         except OSError as error:
@@ -136,7 +136,7 @@ class OwnedRun(Run):
             await cancel(visible)
 
     async def _make_visible(
-        self, pid: int, endpoint: Endpoint, presence: Presence, door: AgentDoor, watch: Callable[[int], None]
+        self, pid: int, endpoint: LoopbackEndpoint, presence: Presence, door: AgentDoor, watch: Callable[[int], None]
     ) -> None:
         """Register OpenCode, process `pid`, once it answers, and keep it registered until cancelled.
 
@@ -180,7 +180,7 @@ class OwnedRun(Run):
                 await asyncio.to_thread(endpoint.post, "/tui/show-toast", toast, timeout=_INTERFACE_SECONDS)
         await self._keep(presence)
 
-    async def _end(self, child: Child, endpoint: Endpoint) -> None:
+    async def _end(self, child: Child, endpoint: LoopbackEndpoint) -> None:
         if self._headless and self._answering:
             # `opencode serve` leaves its running tools behind on SIGTERM; disposing ends them.
             with suppress(Unanswered):

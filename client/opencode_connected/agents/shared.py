@@ -29,9 +29,9 @@ from opencode_connected.text import as_utf8
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opencode_connected.agents.generation import Installed, Known
-    from opencode_connected.agents.opened import Opened
-    from opencode_connected.agents.opener import Opener
+    from opencode_connected.agents.generation import Installed, KnownGeneration
+    from opencode_connected.agents.opened import OpenedDirectories
+    from opencode_connected.agents.opener import DirectoryOpener
     from opencode_connected.agents.run import Launch
     from opencode_connected.agents.service import Service
     from opencode_connected.guard.policy import Policy
@@ -63,7 +63,7 @@ class SharedRun(Run):
         installed: Installed,
         program: list[str],
         *,
-        known: Known,
+        known: KnownGeneration,
         say: Callable[[str], None],
     ) -> None:
         super().__init__(settings, what, installed, say)
@@ -73,7 +73,7 @@ class SharedRun(Run):
         self._key = line_key(settings, use_relay=self._use_relay)
         self._wanted = WantedName(self._at_the_relay(self._wanted.name), self._wanted.is_default)
         self._policy: Policy
-        self._opened: Opened
+        self._opened: OpenedDirectories
         self._looking = asyncio.Lock()
         self._holds = False
         self._seen: opencode2.Record | None = None
@@ -144,7 +144,7 @@ class SharedRun(Run):
 
         That loads what takes long, so it comes after the interface where it can.
         """
-        from opencode_connected.agents.opened import Opened  # noqa: PLC0415 - heavy, see above
+        from opencode_connected.agents.opened import OpenedDirectories  # noqa: PLC0415 - heavy, see above
         from opencode_connected.agents.service import Service  # noqa: PLC0415
 
         environment = self._settings.environment
@@ -154,7 +154,7 @@ class SharedRun(Run):
         open_below = list(map(as_utf8, self._settings.open_below)) if self._headless else []
         name = self._report.shares(self._directory, roots, self._key, self._wanted, open_below=open_below)
         self._wanted = WantedName(name, self._wanted.is_default)
-        self._opened = Opened(self._settings, self._key)
+        self._opened = OpenedDirectories(self._settings, self._key)
         self._policy = self._opened.policy()
         return Service(self._installed, environment, self._log)
 
@@ -167,10 +167,10 @@ class SharedRun(Run):
         is_client = self._use_relay and self._settings.is_enrolled
         return with_client(name, self._settings.relay_client) if is_client else name
 
-    def _opener(self) -> Opener:
-        from opencode_connected.agents.opener import Opener  # noqa: PLC0415 - heavy, see above
+    def _opener(self) -> DirectoryOpener:
+        from opencode_connected.agents.opener import DirectoryOpener  # noqa: PLC0415 - heavy, see above
 
-        return Opener(
+        return DirectoryOpener(
             self._settings.state_dir,
             self._key,
             home=self._home,

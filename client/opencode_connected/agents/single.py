@@ -13,13 +13,13 @@ from opencode_connected.text import as_utf8
 if TYPE_CHECKING:
     from opencode_connected.agents.listening import OwnListener, SeenListener
     from opencode_connected.guard.policy import Right
-    from opencode_connected.loopback import Endpoint
+    from opencode_connected.loopback import LoopbackEndpoint
 
 
 class Single:
     """An upstream (`guard.upstream.Upstream`) that never moves, and its policy."""
 
-    def __init__(self, endpoint: Endpoint, rights: frozenset[Right]) -> None:
+    def __init__(self, endpoint: LoopbackEndpoint, rights: frozenset[Right]) -> None:
         authorization = None
         if endpoint.credentials:
             token = base64.b64encode(":".join(endpoint.credentials).encode()).decode()
@@ -54,7 +54,7 @@ class Single:
 class Watched(Single):
     """A server that somebody else starts and ends: it is reached only while a process of this user has its port."""
 
-    def __init__(self, endpoint: Endpoint, rights: frozenset[Right], listener: OwnListener) -> None:
+    def __init__(self, endpoint: LoopbackEndpoint, rights: frozenset[Right], listener: OwnListener) -> None:
         super().__init__(endpoint, rights)
         self._listener = listener
 

@@ -15,7 +15,7 @@ from opencode_connected.errors import LauncherError
 from opencode_connected.files import write_private
 
 if TYPE_CHECKING:
-    from opencode_connected.background.manager import Job, Manager, Seen
+    from opencode_connected.background.manager import Job, Manager, SeenService
 
 _WOBBLE_SECONDS = 2.0
 """The start of a process is told by the boot time, which is rounded, and by a clock that is corrected."""
@@ -91,7 +91,7 @@ def since(pid: int | None) -> datetime | None:
     return None if started is None else datetime.fromtimestamp(started, UTC).replace(microsecond=0)
 
 
-def _is_of_before(seen: Seen, *files: Path) -> bool:
+def _is_of_before(seen: SeenService, *files: Path) -> bool:
     """Tell whether what runs is older than what it is made of: an upgrade, or an installation that was cut off.
 
     An upgrade exchanges the program below a path that stays. Its files bear the time at which they were packed,

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 from xml.parsers.expat import ExpatError
 
-from opencode_connected.background.manager import RESTART_SECONDS, STOP_SECONDS, Manager, Seen, must, run
+from opencode_connected.background.manager import RESTART_SECONDS, STOP_SECONDS, Manager, SeenService, must, run
 from opencode_connected.errors import LauncherError
 from opencode_connected.text import printable
 
@@ -70,11 +70,11 @@ class Launchd(Manager):
             return False
         return isinstance(found, dict) and found.get("ServiceDescription") == _MARK
 
-    def look(self) -> Seen:
+    def look(self) -> SeenService:
         """Ask for the agent; one that is loaded starts by itself."""
         printed = self._printed()
         if printed is None:
-            return Seen("stopped" if self.file.exists() else "absent")
+            return SeenService("stopped" if self.file.exists() else "absent")
         path = _PATH.search(printed)
         if path and os.path.realpath(path[1]) != os.path.realpath(self.file):
             raise LauncherError(
@@ -82,9 +82,9 @@ class Launchd(Manager):
                 "or keep it"
             )
         if pid := _PID.search(printed):
-            return Seen("active", int(pid[1]), starts_by_itself=True)
+            return SeenService("active", int(pid[1]), starts_by_itself=True)
         code = _EXIT_CODE.search(printed)
-        return Seen("restarting", None, starts_by_itself=True, reason=f"exit code {code[1]}" if code else "")
+        return SeenService("restarting", None, starts_by_itself=True, reason=f"exit code {code[1]}" if code else "")
 
     def keep_running(self, *, anew: bool) -> None:
         """Load the agent, which starts it."""

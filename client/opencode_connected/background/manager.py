@@ -47,7 +47,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenService:
     """How the service is."""
 
     state: State
@@ -77,7 +77,7 @@ class Manager(ABC):
         """Tell whether `content` of `file` is a description of ours, of whatever release."""
 
     @abstractmethod
-    def look(self) -> Seen:
+    def look(self) -> SeenService:
         """Look at the service that `file` describes, or is to. Refuses if another file describes one of its name."""
 
     @abstractmethod

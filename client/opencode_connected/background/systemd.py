@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from opencode_connected.background.manager import RESTART_SECONDS, STOP_SECONDS, Manager, Seen, must, run
+from opencode_connected.background.manager import RESTART_SECONDS, STOP_SECONDS, Manager, SeenService, must, run
 from opencode_connected.errors import LauncherError, UsageError
 from opencode_connected.text import printable
 
@@ -82,17 +82,17 @@ class Systemd(Manager):
         """Tell by the first line, which a person's own unit does not have."""
         return content.startswith(_MARK)
 
-    def look(self) -> Seen:
+    def look(self) -> SeenService:
         """Ask for the unit's properties."""
         shown = self._show()
         state = shown.get("ActiveState")
         by_itself = shown.get("UnitFileState") == "enabled"
         if state == "active":
-            return Seen("active", int(shown.get("MainPID", "0")) or None, by_itself)
+            return SeenService("active", int(shown.get("MainPID", "0")) or None, by_itself)
         if shown.get("LoadState") == "not-found" and not self.file.exists():
-            return Seen("absent")
+            return SeenService("absent")
         # Until it is started again the manager calls it "activating".
-        return Seen("restarting" if state == "activating" else "stopped", None, by_itself, _reason(shown))
+        return SeenService("restarting" if state == "activating" else "stopped", None, by_itself, _reason(shown))
 
     def keep_running(self, *, anew: bool) -> None:
         """Reload, enable, and start or restart the unit."""

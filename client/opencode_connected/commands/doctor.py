@@ -12,7 +12,7 @@ from rich.text import Text
 from opencode_connected.agents import generation, opencode1, opencode2
 from opencode_connected.errors import LauncherError, OpenCodeMissing
 from opencode_connected.guard.policy import Right
-from opencode_connected.line.errors import LineError, RelayRefused
+from opencode_connected.line.errors import LineError, LineRefused
 from opencode_connected.line.inquiry import probe, query
 from opencode_connected.loopback import HOST, Unanswered
 from opencode_connected.registry import Registry
@@ -270,7 +270,7 @@ def _tunnel(health: str) -> Hop:
 
 def _broken(error: LineError, settings: LauncherSettings) -> list[Hop]:
     """Return all hops of a way that broke before the tunnel was tried."""
-    is_about_the_forward = error.hop == "relay" and isinstance(error, RelayRefused) and error.code in _FORWARD_CODES
+    is_about_the_forward = error.hop == "relay" and isinstance(error, LineRefused) and error.code in _FORWARD_CODES
     broken: HopName = "forward" if is_about_the_forward else _BROKEN_AT[error.hop]
     failed = _failed(broken, error)
     if settings.is_enrolled and broken in _OF_THE_ENROLMENT:

@@ -11,7 +11,7 @@ import platformdirs
 from pydantic import Field
 from rich.text import Text
 
-from opencode_connected.agents.generation import Known
+from opencode_connected.agents.generation import KnownGeneration
 from opencode_connected.background import environment, installation
 from opencode_connected.background.launchd import Launchd
 from opencode_connected.background.manager import Job, State, own_description
@@ -117,7 +117,7 @@ def install(settings: LauncherSettings, program: Path, *, check: bool) -> Servic
 
     """
     _refuse_passing(program)
-    if Known(settings.state_dir).find(settings.environment).generation == 1:
+    if KnownGeneration(settings.state_dir).find(settings.environment).generation == 1:
         raise UsageError(
             "the service is for OpenCode 2, which serves all directories: OpenCode 1 needs a launcher in each, "
             "`opencode-connected --headless` there, which relay_client_instances of the role relay_client sets up"

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from rich.text import Text
 
 from opencode_connected.agents import opencode2
-from opencode_connected.loopback import Endpoint, Unanswered
+from opencode_connected.loopback import LoopbackEndpoint, Unanswered
 from opencode_connected.openings import openings_of
 from opencode_connected.result import CommandResult
 from opencode_connected.state import InstanceState, StateDirectory
@@ -45,7 +45,7 @@ class InstanceSessions(BaseModel):
     sessions: list[ReachableSession] = []
 
 
-class SessionsResult(CommandResult):
+class ReachableSessionsResult(CommandResult):
     """The sessions of all instances."""
 
     instances: list[InstanceSessions]
@@ -98,7 +98,7 @@ _ANSWER = TypeAdapter(list[_Answered])
 _ANSWER_2 = TypeAdapter(_Answered2)
 
 
-def sessions(settings: LauncherSettings, *, limit: int) -> SessionsResult:
+def sessions(settings: LauncherSettings, *, limit: int) -> ReachableSessionsResult:
     """Ask each instance whose launcher lives for its newest `limit` sessions in its own directory."""
     states = [s for s in StateDirectory(settings.state_dir).read_here() if s.local_port and s.launcher_lives()]
     from_afar = [
@@ -108,7 +108,7 @@ def sessions(settings: LauncherSettings, *, limit: int) -> SessionsResult:
     ]
     with ThreadPoolExecutor(_MAX_AT_ONCE) as pool:
         asked = pool.map(lambda state: _ask(state, settings, limit), [*states, *from_afar])
-        return SessionsResult(instances=list(asked))
+        return ReachableSessionsResult(instances=list(asked))
 
 
 def _ask(state: InstanceState, settings: LauncherSettings, limit: int) -> InstanceSessions:
@@ -141,7 +141,7 @@ def _ask(state: InstanceState, settings: LauncherSettings, limit: int) -> Instan
 def _from_1(state: InstanceState, settings: LauncherSettings, limit: int) -> tuple[int, list[_Answered]]:
     """Return HTTP status and sessions. Archived ones count for OpenCode's limit, but are not shown."""
     query = urlencode({"directory": state.cwd, "roots": "true", "limit": limit})
-    endpoint = Endpoint(state.local_port or 0, settings.opencode_credentials)
+    endpoint = LoopbackEndpoint(state.local_port or 0, settings.opencode_credentials)
     code, body = endpoint.get(f"/session?{query}", timeout=_REQUEST_SECONDS)
     return code, _ANSWER.validate_json(body) if code == 200 else []
 
@@ -154,6 +154,6 @@ def _from_2(state: InstanceState, settings: LauncherSettings, limit: int) -> tup
     query = urlencode(
         {"directory": state.directory or state.cwd, "parentID": "null", "order": "desc", "limit": limit}
     )
-    endpoint = Endpoint(service.port, service.credentials)
+    endpoint = LoopbackEndpoint(service.port, service.credentials)
     code, body = endpoint.get(f"/api/session?{query}", timeout=_REQUEST_SECONDS)
     return code, _ANSWER_2.validate_json(body).data if code == 200 else []

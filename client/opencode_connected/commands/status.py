@@ -15,7 +15,7 @@ from opencode_connected.agents import opencode2
 from opencode_connected.errors import RegistryRefused
 from opencode_connected.line.errors import LineError
 from opencode_connected.line.inquiry import query
-from opencode_connected.loopback import Endpoint, Unanswered
+from opencode_connected.loopback import LoopbackEndpoint, Unanswered
 from opencode_connected.openings import Opening, openings_of
 from opencode_connected.registry import Registry
 from opencode_connected.relay import line_settings
@@ -187,7 +187,7 @@ def _answers(state: InstanceState, settings: LauncherSettings) -> bool:
     if state.generation > 1:
         return opencode2.running_service(settings.environment) is not None
     try:
-        code, _ = Endpoint(state.local_port or 0, settings.opencode_credentials).get(
+        code, _ = LoopbackEndpoint(state.local_port or 0, settings.opencode_credentials).get(
             "/global/health", timeout=_HEALTH_SECONDS
         )
     except Unanswered:

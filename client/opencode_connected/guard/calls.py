@@ -49,7 +49,7 @@ class _Call:
     accept: str
 
 
-class Calls:
+class GuardedCalls:
     """Calls one agent through whoever knows where it is. Close it with `close`."""
 
     def __init__(self, upstream: Upstream) -> None:

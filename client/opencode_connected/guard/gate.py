@@ -15,7 +15,7 @@ from aiohttp import web
 from opencode_connected.guard import opening
 from opencode_connected.guard.apis import api_of
 from opencode_connected.guard.bodies import read_object
-from opencode_connected.guard.calls import Calls, parse, read
+from opencode_connected.guard.calls import GuardedCalls, parse, read
 from opencode_connected.guard.commands import acts_unasked
 from opencode_connected.guard.policy import Right
 from opencode_connected.guard.reach import GuardedReach
@@ -28,7 +28,7 @@ from opencode_connected.text import printable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from opencode_connected.guard.opening import Opener
+    from opencode_connected.guard.opening import OpensDirectories
     from opencode_connected.guard.policy import OpenedDirectory, Policy
     from opencode_connected.guard.refusals import RefusalLog
     from opencode_connected.guard.thinning import Shape
@@ -69,10 +69,14 @@ class Gate:
     """Answers requests that may come in at all. Close it with `close`."""
 
     def __init__(
-        self, upstream: Upstream, policy: Callable[[], Policy], log: RefusalLog, opener: Opener | None = None
+        self,
+        upstream: Upstream,
+        policy: Callable[[], Policy],
+        log: RefusalLog,
+        opener: OpensDirectories | None = None,
     ) -> None:
         self._opener = opener
-        self._calls = Calls(upstream)
+        self._calls = GuardedCalls(upstream)
         self._reach = GuardedReach(self._calls, policy)
         self._streams = OpenStreams(log)
         self._thinning = asyncio.Semaphore(_MAX_THINNED)
@@ -349,9 +353,7 @@ def _checked_query(raw: str, route: Route, directory_key: str | None) -> dict[st
     query: dict[str, str] = {}
     for key, value in pairs:
         if key in query or not (key in route.query or key == directory_key):
-            raise RequestRefused(
-                "query", f"the query has `{printable(key, limit=40)}`, which is not let through, or twice"
-            )
+            raise RequestRefused("query", f"the query has `{printable(key, limit=40)}`, not let through, or twice")
         if key in route.query and (problem := route.query[key](value)):
             raise RequestRefused("query", f"`{key}` in the query {problem}")
         query[key] = value

@@ -21,7 +21,7 @@ _ONE_PROCESS_EACH = (
 )
 
 
-class Opener(Protocol):
+class OpensDirectories(Protocol):
     """Opens directories of this machine for who asks from afar, and closes them again.
 
     Both raise `RequestRefused`, with the next step; nothing has changed then.
@@ -44,7 +44,7 @@ def verbs(generation: int) -> tuple[str, ...]:
     return (_OPEN.verb, _CLOSE.verb) if generation > 1 else ()
 
 
-async def done(route: Route, body: Mapping[str, object], opener: Opener | None) -> dict[str, object]:
+async def done(route: Route, body: Mapping[str, object], opener: OpensDirectories | None) -> dict[str, object]:
     """Do what the route is for, and return the answer.
 
     Raises:

@@ -12,7 +12,7 @@ from opencode_connected.guard.refusals import NOT_OPENED, AgentUnavailable, Requ
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from opencode_connected.guard.calls import Calls
+    from opencode_connected.guard.calls import GuardedCalls
     from opencode_connected.guard.policy import Policy
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ _DIRECTORY_SECONDS = 5.0
 class GuardedReach:
     """What may be seen of one agent (see `routes.Reach`)."""
 
-    def __init__(self, calls: Calls, policy: Callable[[], Policy]) -> None:
+    def __init__(self, calls: GuardedCalls, policy: Callable[[], Policy]) -> None:
         self._calls = calls
         self._current = policy
         self._policy: Policy | None = None

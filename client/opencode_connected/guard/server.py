@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from opencode_connected.guard.opening import Opener
+    from opencode_connected.guard.opening import OpensDirectories
     from opencode_connected.guard.policy import Policy
     from opencode_connected.guard.upstream import Upstream
 
@@ -56,7 +56,7 @@ class Guard:
         policy: Callable[[], Policy],
         *,
         log: Callable[[str], None],
-        opener: Opener | None = None,
+        opener: OpensDirectories | None = None,
     ) -> None:
         self._opener = opener
         self._upstream = upstream

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, Self
 from opencode_connected.line import protocol
 from opencode_connected.line.beginning import Beginning
 from opencode_connected.line.command import LineSettings, ssh_argv
-from opencode_connected.line.errors import ForwardRefused, LineError, RelayRefused
+from opencode_connected.line.errors import ForwardRefused, LineError, LineRefused
 from opencode_connected.line.liveness import Liveness
 from opencode_connected.line.pipes import Pipes
 from opencode_connected.line.refusals import refused_by, turned_away
@@ -55,11 +55,11 @@ _INBOX_MESSAGES: Final = 4096
 
 
 @dataclass(frozen=True)
-class Pulse:
+class LinePulse:
     """What a ping brought back: OpenCode's health through the tunnel, and what the relay could not do meanwhile."""
 
     health: protocol.Health
-    refusal: RelayRefused | None
+    refusal: LineRefused | None
 
 
 class LineConnection:
@@ -135,7 +135,7 @@ class LineConnection:
         if self._forward is not None:
             self.port = await self._learn_port(self._forward, ready)
 
-    async def register(self, registration: OwnRegistration) -> protocol.Registered:
+    async def register(self, registration: OwnRegistration) -> protocol.RegisteredReply:
         """Write the registration on the relay, or take it over from an older connection of this instance.
 
         Raises:
@@ -147,17 +147,17 @@ class LineConnection:
         try:
             message = protocol.hello(self._settings.instance_id, registration)
         except ValueError as error:
-            raise RelayRefused(str(error), code="bad-hello", permanent=True) from error
+            raise LineRefused(str(error), code="bad-hello", permanent=True) from error
         self._name = registration.name
         with self._asking(message):
             while True:
                 answer = await self._answer(_ANSWER_SECONDS)
-                if isinstance(answer, protocol.Registered):
+                if isinstance(answer, protocol.RegisteredReply):
                     return answer
-                if isinstance(answer, protocol.Refusal):
+                if isinstance(answer, protocol.RefusalReply):
                     raise refused_by(answer, registration.name)
 
-    async def ping(self) -> Pulse:
+    async def ping(self) -> LinePulse:
         """Ask how things are over there; raises `LineError` after 6 s without a sign of life."""
         self._pings += 1
         refusal = None
@@ -168,8 +168,8 @@ class LineConnection:
                     if message.health == "ok":
                         self.liveness.carried()
                     is_unsure = message.health == "failed" and self.liveness.is_full()
-                    return Pulse("unverified" if is_unsure else message.health, refusal)
-                if isinstance(message, protocol.Refusal):
+                    return LinePulse("unverified" if is_unsure else message.health, refusal)
+                if isinstance(message, protocol.RefusalReply):
                     refusal = refused_by(message, self._name)
 
     async def query(self) -> list[dict[str, object]]:
@@ -179,7 +179,7 @@ class LineConnection:
             while not isinstance(message := await self._answer(_ANSWER_SECONDS), protocol.End):
                 if isinstance(message, protocol.RegistrationSeen):
                     found.append(message.file)
-                elif isinstance(message, protocol.Refusal):
+                elif isinstance(message, protocol.RefusalReply):
                     raise refused_by(message)
         return found
 
@@ -190,7 +190,7 @@ class LineConnection:
                 message = await self._answer(_ANSWER_SECONDS)
                 if isinstance(message, protocol.Probed) and message.port == self.port:
                     return message.health
-                if isinstance(message, protocol.Refusal):
+                if isinstance(message, protocol.RefusalReply):
                     raise refused_by(message)
 
     async def bye(self) -> None:
@@ -282,7 +282,7 @@ class LineConnection:
             message = await self._receive(deadline)
             if isinstance(message, protocol.Ready):
                 return message
-            if isinstance(message, protocol.Refusal):
+            if isinstance(message, protocol.RefusalReply):
                 raise turned_away(message, is_enrolled=self._settings.is_enrolled)
 
     async def _learn_port(self, asked: int, ready: protocol.Ready) -> int:

@@ -61,7 +61,7 @@ class ForwardRefused(LineError):
         self.free_ports = free_ports
 
 
-class RelayRefused(LineError):
+class LineRefused(LineError):
     """The relay answered a request with an error message."""
 
     def __init__(
@@ -71,7 +71,7 @@ class RelayRefused(LineError):
         self.code: ErrorCode = code
 
 
-class NameTaken(RelayRefused):
+class LineNameTaken(LineRefused):
     """A living instance holds `name`. `holder` describes it for a person."""
 
     def __init__(self, name: str, holder: str) -> None:

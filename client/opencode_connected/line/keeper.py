@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from opencode_connected import names
 from opencode_connected.line.connection import BEGIN_SECONDS, MOST_BEGIN_SECONDS, LineConnection
-from opencode_connected.line.errors import ForwardRefused, LineError, NameTaken, NotBegun, RelayRefused
+from opencode_connected.line.errors import ForwardRefused, LineError, LineNameTaken, LineRefused, NotBegun
 from opencode_connected.line.netwatch import NetWatch, NetworkChange
 from opencode_connected.line.ports import PortChoice
 from opencode_connected.line.retry import RetrySchedule
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from opencode_connected.line.command import LineSettings
-    from opencode_connected.line.protocol import Registered
+    from opencode_connected.line.protocol import RegisteredReply
     from opencode_connected.registration import OwnRegistration
 
 _PING_SECONDS: Final = 4.0
@@ -225,9 +225,9 @@ class LineKeeper:
             update = {"name": name, "port": connection.port, "connected_at": now_utc()}
             try:
                 registered = await self._register(connection, wanted.registration.model_copy(update=update))
-            except NameTaken as taken:
-                refusal: RelayRefused = taken
-            except RelayRefused as refused:
+            except LineNameTaken as taken:
+                refusal: LineRefused = taken
+            except LineRefused as refused:
                 if refused.code == "not-carrying" and await self._local_health():
                     raise _not_carrying(connection.port) from refused
                 refusal = refused
@@ -244,7 +244,7 @@ class LineKeeper:
             wanted.first.set_exception(refusal)
             self._wanted = None
 
-    async def _register(self, connection: LineConnection, registration: OwnRegistration) -> Registered:
+    async def _register(self, connection: LineConnection, registration: OwnRegistration) -> RegisteredReply:
         """Register; where OpenCode answers here but not there, ask twice.
 
         A relay that all its laptops come back to at once may be slow to reach through a tunnel, and a new connection
@@ -252,14 +252,14 @@ class LineKeeper:
         """
         try:
             return await connection.register(registration)
-        except RelayRefused as refused:
+        except LineRefused as refused:
             if refused.code == "bad-port":  # it will not do next time either, unless it is another one
                 raise ForwardRefused(connection.port, None, str(refused)) from refused
             if refused.code != "not-carrying" or not await self._local_health():
                 raise
         return await connection.register(registration)
 
-    def _refused(self, error: RelayRefused) -> None:
+    def _refused(self, error: LineRefused) -> None:
         self._record.trouble(str(error), hop=error.hop, remedy=error.remedy, is_registered=self._is_registered)
 
     def _names(self, wanted: _Wanted, client: str | None) -> Iterable[str]:

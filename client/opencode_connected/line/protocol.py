@@ -56,7 +56,7 @@ class Ready(_Message):
     ports: Annotated[tuple[Port, ...], Field(max_length=1024, strict=False)] | None = None
 
 
-class Registered(_Message):
+class RegisteredReply(_Message):
     """The registration is written, under ``name``."""
 
     type: Literal["registered"]
@@ -93,7 +93,7 @@ class Probed(_Message):
     health: Health
 
 
-class Refusal(_Message):
+class RefusalReply(_Message):
     """The relay did not do what it was asked. ``holder``: who has the name, for ``name-taken``."""
 
     type: Literal["error"]
@@ -102,7 +102,7 @@ class Refusal(_Message):
     holder: Text | None = None
 
 
-RelayMessage = Ready | Registered | Pong | RegistrationSeen | End | Probed | Refusal
+RelayMessage = Ready | RegisteredReply | Pong | RegistrationSeen | End | Probed | RefusalReply
 _ADAPTER: Final[TypeAdapter[RelayMessage]] = TypeAdapter(Annotated[RelayMessage, Field(discriminator="type")])
 
 

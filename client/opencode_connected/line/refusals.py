@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from opencode_connected.line.errors import NameTaken, RelayRefused
+from opencode_connected.line.errors import LineNameTaken, LineRefused
 from opencode_connected.line.ssh_errors import KEY_REFUSED
 
 if TYPE_CHECKING:
@@ -24,20 +24,20 @@ _REMEDIES: Final[dict[protocol.ErrorCode, str]] = {
 _LASTING: Final = frozenset({"bad-name", "bad-hello", "bad-directory", "exposed", "not-allowed"})
 
 
-def turned_away(refusal: protocol.Refusal, *, is_enrolled: bool) -> RelayRefused:
+def turned_away(refusal: protocol.RefusalReply, *, is_enrolled: bool) -> LineRefused:
     """Return why the relay would not even begin: it is about who we are, or about its own state, which may pass."""
     is_lasting = refusal.code == "not-allowed"
     if is_lasting:
         remedy = KEY_REFUSED if is_enrolled else "run `opencode-connected enroll` and do what it says"
     else:
         remedy = "the line tries again by itself"
-    return RelayRefused(refusal.message, code=refusal.code, hop="account", remedy=remedy, permanent=is_lasting)
+    return LineRefused(refusal.message, code=refusal.code, hop="account", remedy=remedy, permanent=is_lasting)
 
 
-def refused_by(refusal: protocol.Refusal, name: str = "") -> RelayRefused:
+def refused_by(refusal: protocol.RefusalReply, name: str = "") -> LineRefused:
     """Return why the relay did not do what it was asked; `name`: what this instance is, or wants to be, called."""
     if refusal.code == "name-taken":
-        return NameTaken(name, refusal.holder or "another instance")
-    return RelayRefused(
+        return LineNameTaken(name, refusal.holder or "another instance")
+    return LineRefused(
         refusal.message, code=refusal.code, remedy=_REMEDIES[refusal.code], permanent=refusal.code in _LASTING
     )

@@ -59,7 +59,7 @@ _TOO_LARGE = "AnswerTooLarge"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """The JSON of an answer, and how it came."""
 
     value: object
@@ -143,7 +143,7 @@ class AgentClient:
         limit: int = SMALL_BODY,
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         arrived: Callable[[int], None] | None = None,
-    ) -> Answer:
+    ) -> HttpAnswer:
         """Make one request and return its answer, as `call` does; `arrived` is told of bytes as they come."""
         began = time.monotonic()
         most = LARGE_WITHIN if limit > SMALL_BODY else None
@@ -162,7 +162,7 @@ class AgentClient:
             ):
                 self._date = response.headers.get("date", "")
                 if response.status == 204:
-                    return Answer(None)
+                    return HttpAnswer(None)
 
                 def heard(size: int) -> None:
                     came(size)
@@ -177,7 +177,7 @@ class AgentClient:
         except ValueError:
             raise self.bad("no JSON") from None
         cursor = response.headers.get(_CURSOR_HEADER, "")
-        return Answer(value, len(content), seconds, cursor if len(cursor) <= MAX_CURSOR else "")
+        return HttpAnswer(value, len(content), seconds, cursor if len(cursor) <= MAX_CURSOR else "")
 
     @asynccontextmanager
     async def stream(

@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Caller:
+class TokenHolder:
     """Who calls, as the token says, and from where."""
 
     login: str | None
@@ -42,7 +42,7 @@ class Caller:
     address: str | None
 
     @classmethod
-    def of_request(cls) -> Caller:
+    def of_request(cls) -> TokenHolder:
         """Return the caller of the request that is being served."""
         token: AccessToken | None = get_access_token()
         claims: Mapping[str, object] = token.claims if token else {}
@@ -158,7 +158,7 @@ class AuditCalls(Middleware):
         return details
 
     def _write(self, event: str, outcome: str, details: dict[str, object]) -> None:
-        caller = Caller.of_request()
+        caller = TokenHolder.of_request()
         self._log.write(
             AuditEvent(
                 event=event,

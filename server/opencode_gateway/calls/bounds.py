@@ -18,7 +18,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR
 
 from opencode_gateway.calls.ending import ending_of
-from opencode_gateway.calls.errors import Asked, CallError, Lost, NotMade, NotStartedError, TimedOut, Unfinished
+from opencode_gateway.calls.errors import AskedBack, CallError, Lost, NotMade, NotStartedError, TimedOut, Unfinished
 from opencode_gateway.logs import escaped
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ class Bounds(Middleware):
         words = _Words(name, self._look(name, context.message.arguments or {}), observes=name in self._observing)
         result = await self._waited(call_next(context), words, name)
         if isinstance(result, InputRequiredToolResult):
-            raise Asked(words.asked())
+            raise AskedBack(words.asked())
         return result
 
     async def on_read_resource(

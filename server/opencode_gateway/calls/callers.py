@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from fastmcp.server.dependencies import get_access_token
 from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 
-from opencode_gateway.calls.audited import Caller
+from opencode_gateway.calls.audited import TokenHolder
 from opencode_gateway.calls.errors import Denied
 from opencode_gateway.capabilities import CAPABILITIES
 
@@ -76,7 +76,7 @@ class TellCallers(Middleware):
         return await call_next(context)
 
     def _told(self, page: str | None) -> dict[str, object]:
-        token, caller = get_access_token(), Caller.of_request()
+        token, caller = get_access_token(), TokenHolder.of_request()
         # A token of a machine may have the name of a person.
         login = f"token:{caller.login}" if caller.kind == "token" else caller.login
         ways: dict[str, object] = {}

@@ -151,7 +151,7 @@ async def _unheard(_message: LogMessage) -> None:
     """Drop a child's log messages: to whom they belong is not said."""
 
 
-class Child:
+class ServerChild:
     """One server of `servers.json`."""
 
     def __init__(self, name: str, server: Server, env: dict[str, str], release: str) -> None:
@@ -217,13 +217,13 @@ class Children:
 
     def __init__(self, servers: Servers, environ: Mapping[str, str], tool_timeout: float, release: str) -> None:
         self.all = [
-            Child(name, server, server.environment(name, environ, tool_timeout), release)
+            ServerChild(name, server, server.environment(name, environ, tool_timeout), release)
             for name, server in servers.items()
         ]
         self._by_name = {child.name: child for child in self.all}
         self._names = Names(servers)
 
-    def opencode(self) -> Child | None:
+    def opencode(self) -> ServerChild | None:
         """Return the OpenCode server, whose tools keep their names; None if there is none of that name."""
         return self._by_name.get(OPENCODE)
 
@@ -307,7 +307,7 @@ async def compared_with_servers(
 class _Tools(ProxyProvider):
     """The tools of a child that its entry lists, and nothing else of it."""
 
-    def __init__(self, child: Child, names: Names) -> None:
+    def __init__(self, child: ServerChild, names: Names) -> None:
         super().__init__(child.client)
         self._server = child.name
         self._names = names

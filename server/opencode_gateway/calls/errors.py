@@ -51,7 +51,7 @@ class Lost(CallError):
     """The server's answer will not come."""
 
 
-class Asked(CallError):
+class AskedBack(CallError):
     """The server wants to know something of the caller first."""
 
     outcome = "tool-error"

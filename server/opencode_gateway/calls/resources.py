@@ -31,13 +31,13 @@ if TYPE_CHECKING:
         ReadResourceRequestParams,
     )
 
-    from opencode_gateway.calls.children import Child
+    from opencode_gateway.calls.children import ServerChild
 
 
 class OpenCodeResources(Middleware):
     """Serves the resources and prompts of one child; without one, there are none. The innermost middleware."""
 
-    def __init__(self, child: Child | None) -> None:
+    def __init__(self, child: ServerChild | None) -> None:
         self._child = child
 
     async def on_list_resources(

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from opencode_gateway.audit import AuditLog
     from opencode_gateway.calls.changes import Changes
-    from opencode_gateway.calls.children import Child
+    from opencode_gateway.calls.children import ServerChild
     from opencode_pages.parts import PageDecision, Visitor
 
 READ_SECONDS: Final = 10.0
@@ -57,7 +57,7 @@ class OpenCodeSource:
 
     def __init__(
         self,
-        child: Child,
+        child: ServerChild,
         log: AuditLog,
         changes: Changes,
         public_url: str,

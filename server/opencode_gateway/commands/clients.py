@@ -20,7 +20,7 @@ from opencode_gateway.commands.opened import (
 from opencode_gateway.errors import CommandRefused
 from opencode_gateway.oauth import enrolment
 from opencode_gateway.oauth.known_clients import ID, known_client
-from opencode_gateway.oauth.redirects import Rules, commanded, switch, switches
+from opencode_gateway.oauth.redirects import RedirectRules, commanded, switch, switches
 from opencode_gateway.oauth.registrations import shown_id
 from opencode_gateway.oauth.requests import signing_key
 from opencode_gateway.sign_in.throttle import window_code
@@ -210,7 +210,7 @@ def disable(config: Path, *, known: Known) -> None:
     """
     with opened_store(config) as store:
         switch(store, known, enabled=False, now=time.time())
-        allowed = Rules(settings_of(config).clients, store).now()
+        allowed = RedirectRules(settings_of(config).clients, store).now()
     if str(known) in settings_of(config).clients.known:
         raise CommandRefused(
             f"{known.title} stays on, as clients.known of {config} names it: remove {known} there, and restart the"

@@ -20,7 +20,7 @@ from opencode_gateway.errors import CommandRefused, GatewayError
 from opencode_gateway.telling import made_outlet, opened_ledger, state_directory, tried
 from opencode_notify.outlets.webhook import new_secret
 from opencode_notify.problems import NotifyError
-from opencode_notify.rules import FILE_NAME, OutletSettings, Person, Rules, changing_people, load_people
+from opencode_notify.rules import FILE_NAME, NoticeRules, OutletSettings, ToldPerson, changing_people, load_people
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,12 +48,12 @@ def add(config: Path, *, person: str, outlet: str, kind: str) -> None:
     settings = _settings(given, outlet, kind)
     made_outlet(settings.of_kind())
     with _refusals(), changing_people(_file(config)) as people:
-        before = people.get(person, Person())
+        before = people.get(person, ToldPerson())
         kept = [settings if each.name == outlet else each for each in before.outlets]
         outlets = kept if before.outlet(outlet) else [*kept, settings]
         document = {"outlets": [each.settings() for each in outlets], "rules": before.rules}
         try:
-            people[person] = Person.model_validate(document)
+            people[person] = ToldPerson.model_validate(document)
         except ValidationError as error:
             raise CommandRefused(f"it was not added: {describe(error)}") from None
     _forget(config, person, outlet)
@@ -88,7 +88,7 @@ def remove(config: Path, *, person: str, outlet: str) -> None:
     """Remove an outlet of a person; their rules stay."""
     with _refusals(), changing_people(_file(config)) as people:
         found = _known(people, person, outlet)
-        people[person] = Person(outlets=tuple(e for e in found.outlets if e.name != outlet), rules=found.rules)
+        people[person] = ToldPerson(outlets=tuple(e for e in found.outlets if e.name != outlet), rules=found.rules)
     _forget(config, person, outlet)
     click.echo(f"{person} is not told by {outlet} any more.")
 
@@ -115,10 +115,10 @@ def rules(config: Path, *, person: str, changes: tuple[str, ...], as_json: bool)
             if value is not RESET:
                 changed[name] = value
         try:
-            after = Rules.model_validate_json(json.dumps(changed))
+            after = NoticeRules.model_validate_json(json.dumps(changed))
         except ValidationError as error:
             raise CommandRefused(f"nothing was changed: {describe(error)}") from None
-        people[person] = Person(outlets=before.outlets, rules=after)
+        people[person] = ToldPerson(outlets=before.outlets, rules=after)
     found = after.model_dump(mode="json", by_alias=True)
     if as_json:
         click.echo(json.dumps(found))
@@ -134,8 +134,8 @@ _QUIET: Final = re.compile(r"(?P<from>\d\d:\d\d)-(?P<until>\d\d:\d\d) (?P<zone>\
 def _rule(change: str) -> tuple[str, object]:
     """Return the name and value of a rule as somebody wrote it."""
     name, is_one, text = change.partition("=")
-    if not is_one or name not in Rules.model_fields:
-        raise CommandRefused(f"{name} is no rule: write RULE=VALUE, of {', '.join(Rules.model_fields)}")
+    if not is_one or name not in NoticeRules.model_fields:
+        raise CommandRefused(f"{name} is no rule: write RULE=VALUE, of {', '.join(NoticeRules.model_fields)}")
     if not text:
         return name, RESET
     if text == "none":
@@ -255,7 +255,7 @@ def _settings(given: dict[str, Any], outlet: str, kind: str) -> OutletSettings:
         raise CommandRefused(f"it was not added: {describe(error)}") from None
 
 
-def _known(people: dict[str, Person], person: str, outlet: str) -> Person:
+def _known(people: dict[str, ToldPerson], person: str, outlet: str) -> ToldPerson:
     found = people.get(person)
     if found is None or found.outlet(outlet) is None:
         raise CommandRefused(f"{person} has no outlet {outlet}: `sudo opencode-gateway notify list` shows all")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from opencode_gateway.calls.children import Child, Children
+    from opencode_gateway.calls.children import Children, ServerChild
 
 ASK_SECONDS: Final = 5.0
 """How long a child may take to answer. Docker's own limit for a health command is longer."""
@@ -24,7 +24,7 @@ ASK_SECONDS: Final = 5.0
 _log = logging.getLogger(__name__)
 
 
-class Health:
+class GatewayHealth:
     """Asks the children. Requests that come while they are being asked share that answer."""
 
     def __init__(self, children: Children, seconds: float = ASK_SECONDS) -> None:
@@ -46,7 +46,7 @@ class Health:
         answers = await asyncio.gather(*(self._answers(child) for child in self._children.all))
         return [child.name for child, answered in zip(self._children.all, answers, strict=True) if not answered]
 
-    async def _answers(self, child: Child) -> bool:
+    async def _answers(self, child: ServerChild) -> bool:
         try:
             with anyio.fail_after(self._seconds):
                 await child.ask()

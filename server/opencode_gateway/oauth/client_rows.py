@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterable, Mapping
 
-    from opencode_gateway.oauth.credentials import Credentials
+    from opencode_gateway.oauth.credentials import ClientCredentials
 
 MAX_CLIENTS: Final = 200
 """That registered, and that somebody granted something. Of those without a session the oldest makes room."""
@@ -69,7 +69,7 @@ def prune(db: sqlite3.Connection, now: float) -> None:
 
 
 def row_of(
-    name: str, uris: Iterable[str], credentials: Credentials, *, document: bool, let_in_as: str = ""
+    name: str, uris: Iterable[str], credentials: ClientCredentials, *, document: bool, let_in_as: str = ""
 ) -> dict[str, Any]:
     """Return what a client's row has of what the client says: see `registrations.COLUMNS`."""
     row = {"name": name, "document": int(document), "redirect_uris": "\n".join(uris), "let_in_as": let_in_as}

@@ -26,8 +26,8 @@ from opencode_gateway.oauth.client_rows import (
     prune,
     row_of,
 )
-from opencode_gateway.oauth.credentials import PUBLIC, Credentials, key_set
-from opencode_gateway.oauth.documents import DocumentRefused, Documents, netloc
+from opencode_gateway.oauth.credentials import PUBLIC, ClientCredentials, key_set
+from opencode_gateway.oauth.documents import ClientDocuments, DocumentRefused, netloc
 from opencode_gateway.oauth.enrolment import how_to_open, opened_at, was_closed_since, was_revoked
 from opencode_gateway.oauth.known_clients import hosts_document
 from opencode_gateway.oauth.redirects import Allowed, is_registered, likeliest, still_let_in
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Mapping
 
-    from opencode_gateway.oauth.redirects import Rules
+    from opencode_gateway.oauth.redirects import RedirectRules
     from opencode_gateway.oauth.requests import Pending
     from opencode_gateway.refusals import Kind
     from opencode_gateway.store import Store
@@ -70,7 +70,7 @@ class AdmittedClient(OAuthClientInformationFull):
     """A client that may ask for authorization."""
 
     document: bool = Field(exclude=True)
-    credentials: Credentials = Field(exclude=True, repr=False)
+    credentials: ClientCredentials = Field(exclude=True, repr=False)
     only_login: str | None = Field(default=None, exclude=True)
     """See `Pending.only_login`."""
     allowed: Allowed = Field(exclude=True, repr=False)
@@ -114,8 +114,8 @@ class OAuthClients:
     def __init__(
         self,
         store: Store,
-        rules: Rules,
-        documents: Documents,
+        rules: RedirectRules,
+        documents: ClientDocuments,
         *,
         key: bytes,
         clock: Callable[[], float] = time.time,
@@ -203,7 +203,7 @@ class OAuthClients:
         uris = [uri for uri in document.redirect_uris if allowed.allows(uri)]
         if not uris:
             raise NotAdmitted.of(allowed.refusal(document.redirect_uris[:MAX_REDIRECT_URIS], name))
-        credentials = Credentials(auth_method=document.token_endpoint_auth_method)
+        credentials = ClientCredentials(auth_method=document.token_endpoint_auth_method)
         row = row_of(name, uris[:MAX_REDIRECT_URIS], credentials, document=True)
         return self._client(client_id, row, allowed, only_login=only_login)
 
@@ -211,7 +211,7 @@ class OAuthClients:
         self,
         asked: OAuthClientInformationFull,
         *,
-        credentials: Credentials = PUBLIC,
+        credentials: ClientCredentials = PUBLIC,
         secret: str | None = None,
         address: str = "",
     ) -> None:
@@ -283,7 +283,7 @@ class OAuthClients:
                 pending.only_login is None and was_closed_since(db, pending.asked_at)
             ):
                 return False
-            credentials = Credentials(auth_method=pending.auth_method)
+            credentials = ClientCredentials(auth_method=pending.auth_method)
             row = row_of(pending.client_name, [pending.redirect_uri], credentials, document=True)
             insert(db, pending.client_id, row, now)
             note_renewal(db, pending.client_id, login, now)
@@ -316,7 +316,7 @@ class OAuthClients:
         only_login: str | None = None,
         is_granted: bool = True,
     ) -> AdmittedClient:
-        credentials = Credentials.of(row)
+        credentials = ClientCredentials.of(row)
         return AdmittedClient(
             client_id=client_id,
             client_name=row["name"],

@@ -37,7 +37,7 @@ MAX_KEYS: Final = 16
 _SECRET_BYTES: Final = 32
 
 
-class Credentials(BaseModel):
+class ClientCredentials(BaseModel):
     """How one client proves that it is itself. Its fields are columns of `clients`."""
 
     model_config = ConfigDict(frozen=True)
@@ -56,7 +56,7 @@ class Credentials(BaseModel):
         return self.auth_method in {"client_secret_post", "client_secret_basic"}
 
     @classmethod
-    def of(cls, row: Mapping[str, Any] | sqlite3.Row) -> Credentials:
+    def of(cls, row: Mapping[str, Any] | sqlite3.Row) -> ClientCredentials:
         """Read those of a client's row."""
         return cls(**{column: row[column] for column in cls.model_fields})
 
@@ -69,10 +69,12 @@ class Credentials(BaseModel):
         answer.client_secret_expires_at = None if secret is None else 0
 
 
-PUBLIC: Final = Credentials()
+PUBLIC: Final = ClientCredentials()
 
 
-def agreed(asked: Mapping[str, Any], *, may_fetch_keys: Callable[[str], bool]) -> tuple[Credentials, str | None]:
+def agreed(
+    asked: Mapping[str, Any], *, may_fetch_keys: Callable[[str], bool]
+) -> tuple[ClientCredentials, str | None]:
     """Return what a client that registers is given, and its secret, if it gets one, which is nowhere else.
 
     Args:
@@ -88,14 +90,14 @@ def agreed(asked: Mapping[str, Any], *, may_fetch_keys: Callable[[str], bool]) -
         return PUBLIC, None
     if method in {"client_secret_post", "client_secret_basic"}:
         secret = secrets.token_urlsafe(_SECRET_BYTES)
-        return Credentials(auth_method=method, secret_hash=hashed(secret).hex()), secret
+        return ClientCredentials(auth_method=method, secret_hash=hashed(secret).hex()), secret
     if method != "private_key_jwt":
         return PUBLIC, None
     if asked.get("jwks") is not None:
-        return Credentials(auth_method="private_key_jwt", jwks=_kept(asked["jwks"])), None
+        return ClientCredentials(auth_method="private_key_jwt", jwks=_kept(asked["jwks"])), None
     uri = asked.get("jwks_uri")
     if isinstance(uri, str) and may_fetch_keys(uri):
-        return Credentials(auth_method="private_key_jwt", jwks_uri=uri), None
+        return ClientCredentials(auth_method="private_key_jwt", jwks_uri=uri), None
     return PUBLIC, None
 
 

@@ -24,7 +24,7 @@ from fastmcp.server.auth.ssrf import SSRFError, SSRFFetchError, ssrf_safe_fetch
 
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.credentials import key_set
-from opencode_gateway.oauth.places import Places
+from opencode_gateway.oauth.places import FetchPlaces
 from opencode_gateway.oauth.requests import MAX_CLIENT_ID
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class _Kept:
     since: float
 
 
-class Documents:
+class ClientDocuments:
     """Fetches client-id documents, and the keys of clients.
 
     Args:
@@ -78,7 +78,7 @@ class Documents:
         self._hosts = frozenset(hosts)
         self._seconds = seconds
         self._clock = clock
-        self._places = Places(MAX_FETCHES, MAX_OF_ONE)
+        self._places = FetchPlaces(MAX_FETCHES, MAX_OF_ONE)
         self._kept: dict[tuple[str, str], _Kept] = {}
         """By what it is, and its address."""
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 
-class Places:
+class FetchPlaces:
     """The turns.
 
     Args:

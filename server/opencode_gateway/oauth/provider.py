@@ -27,14 +27,14 @@ from opencode_gateway.errors import CommandRefused, GatewayError
 from opencode_gateway.oauth import grants as lifetimes
 from opencode_gateway.oauth import handlers
 from opencode_gateway.oauth.clients import AdmittedClient, OAuthClients
-from opencode_gateway.oauth.documents import Documents
+from opencode_gateway.oauth.documents import ClientDocuments
 from opencode_gateway.oauth.grants import Grants, Pair
 from opencode_gateway.oauth.rechecks import Rechecks
-from opencode_gateway.oauth.redirects import Rules, still_let_in
+from opencode_gateway.oauth.redirects import RedirectRules, still_let_in
 from opencode_gateway.oauth.requests import Pending, PendingRequests, signing_key
 from opencode_gateway.pages.browser_cookies import BrowserCookies
 from opencode_gateway.pages.visits import LOGIN_PATH
-from opencode_gateway.sign_in.step import BY_PASSWORD, Ended
+from opencode_gateway.sign_in.step import BY_PASSWORD, LoginEnded
 
 if TYPE_CHECKING:
     import sqlite3
@@ -77,7 +77,7 @@ class Provider(OAuthProvider):
         directory: Directory,
         *,
         renewing: Renewing | None = None,
-        documents: Documents | None = None,
+        documents: ClientDocuments | None = None,
         on_event: Callable[[AuditEvent], None] = lambda event: None,
         on_refusal: Callable[[Refusal], None] = lambda refusal: None,
         clock: Callable[[], float] = time.time,
@@ -90,11 +90,11 @@ class Provider(OAuthProvider):
         key = signing_key(configuration.data_dir)
         self.requests = PendingRequests(key, clock=clock)
         self._browsers = BrowserCookies(key, https=configuration.public_url.startswith("https:"), clock=clock)
-        self._rules = Rules(configuration.clients, store, clock)
+        self._rules = RedirectRules(configuration.clients, store, clock)
         self.clients = OAuthClients(
             store,
             self._rules,
-            documents or Documents(),
+            documents or ClientDocuments(),
             key=key,
             clock=clock,
             on_event=on_event,
@@ -272,7 +272,7 @@ class Provider(OAuthProvider):
         if found is not None and self._rechecks is not None:
             try:
                 await self._rechecks.check(found, at_once=True)
-            except Ended as ended:
+            except LoginEnded as ended:
                 raise TokenError("invalid_grant", str(ended)) from ended
         pair = await self._grants.rotate(
             refresh_token.token, client.client_id, [name for name in CAPABILITIES if name in scopes]
@@ -292,7 +292,7 @@ class Provider(OAuthProvider):
                 return None
             if self._rechecks is not None:
                 await self._rechecks.check(found)
-        except Ended:
+        except LoginEnded:
             return None
         except GatewayError as error:
             raise TokenVerificationError(str(error)) from error

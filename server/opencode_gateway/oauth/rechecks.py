@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.oauth.rounds import ROUND_SECONDS
-from opencode_gateway.sign_in.step import Ended, ProviderFailed
+from opencode_gateway.sign_in.step import LoginEnded, ProviderFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,7 +40,7 @@ class Rechecks:
         self._grants = grants
         self._provider = provider
         self._clock = clock
-        self._asking: dict[str, asyncio.Task[Ended | GatewayError | None]] = {}
+        self._asking: dict[str, asyncio.Task[LoginEnded | GatewayError | None]] = {}
         """By session."""
         self._unwritten: dict[str, bytes] = {}
         """By session: with what the provider must be asked from now on, where the store has not taken it yet."""
@@ -77,20 +77,20 @@ class Rechecks:
         self._answered = {each: at for each, at in self._answered.items() if 0 <= now - at <= ROUND_SECONDS}
         return session_id in self._answered
 
-    async def _ask(self, session_id: str, login: str) -> Ended | GatewayError | None:
+    async def _ask(self, session_id: str, login: str) -> LoginEnded | GatewayError | None:
         """Return what is raised for all who wait."""
         try:
             with self._store.transaction(write=False) as db:
                 row = db.execute("SELECT renewal FROM sessions WHERE id = ?", (session_id,)).fetchone()
             if row is None:
                 self._unwritten.pop(session_id, None)
-                return Ended("ended", "this session was ended")
+                return LoginEnded("ended", "this session was ended")
             renewal = self._unwritten.get(session_id, row["renewal"])
             try:
                 if renewal is None:
-                    raise Ended("provider-ended", "this login cannot be renewed: log in anew")
+                    raise LoginEnded("provider-ended", "this login cannot be renewed: log in anew")
                 proof = await self._provider.again(login, renewal)
-            except Ended as ended:
+            except LoginEnded as ended:
                 await self._grants.end(session_id, ended.why)
                 self._unwritten.pop(session_id, None)
                 return ended
@@ -99,7 +99,7 @@ class Rechecks:
                     await self._keep(session_id, failure.renewal, None)
                 return failure
             if not await self._keep(session_id, proof.renewal, proof.recheck_at):
-                return Ended("ended", "this session was ended")
+                return LoginEnded("ended", "this session was ended")
             self._answered[session_id] = self._clock()
         except GatewayError as error:
             return error

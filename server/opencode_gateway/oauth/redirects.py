@@ -145,7 +145,7 @@ class Switch:
     sources: tuple[str, ...]
 
 
-class Rules:
+class RedirectRules:
     """What is allowed, read anew at each use.
 
     Args:

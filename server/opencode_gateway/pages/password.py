@@ -11,7 +11,7 @@ from opencode_gateway.pages.passkey_login import PasskeyLogin
 from opencode_gateway.pages.visits import LOGIN_PATH, address_of
 from opencode_gateway.people.users import MAX_NAME, known_as
 from opencode_gateway.sign_in.password import Typed, WrongLogin
-from opencode_gateway.sign_in.passwords import Busy
+from opencode_gateway.sign_in.passwords import HashingBusy
 from opencode_gateway.sign_in.step import BY_PASSWORD
 from opencode_gateway.sign_in.throttle import Buckets, Budget, Throttled, is_window_code, window_code
 from opencode_pages.rendering import problem_page
@@ -114,7 +114,7 @@ class PasswordPages:
             return self._page(
                 request, signed, asked, name=name, message=message, status=429, wait=error.wait, asks_window=True
             )
-        except Busy:
+        except HashingBusy:
             message = "Too many people log in just now: this was not looked at. Try again in a few seconds."
             return self._page(request, signed, asked, name=name, message=message, status=503, wait=_BUSY_SECONDS)
         self._report(request, asked, "ok", user.name)

@@ -20,7 +20,7 @@ class PersonRefused(Exception):
     """Somebody is not let in. The message is for them: one sentence with the next step."""
 
 
-class Listed:
+class ListedPeople:
     """The list, read at the start. A change counts from a restart on, and then at each use of a token.
 
     Args:

@@ -50,7 +50,7 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel)
 
 
-class Client(_Part):
+class PasskeyClient(_Part):
     """What the browser says that it had signed, and where."""
 
     challenge: _Bytes
@@ -62,9 +62,9 @@ class _Response(_Part):
     client_data: Annotated[_Bytes, Field(max_length=1024, alias="clientDataJSON")]
 
     @cached_property
-    def client(self) -> Client:
+    def client(self) -> PasskeyClient:
         """Read it. Raises `ValidationError`."""
-        return Client.model_validate_json(self.client_data)
+        return PasskeyClient.model_validate_json(self.client_data)
 
 
 class _Answer(_Part):
@@ -85,7 +85,7 @@ class _Answer(_Part):
         return read
 
     @property
-    def client(self) -> Client:
+    def client(self) -> PasskeyClient:
         """What the browser says of it."""
         return self.response.client
 

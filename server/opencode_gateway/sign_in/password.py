@@ -12,7 +12,7 @@ import anyio.to_thread
 from opencode_gateway.errors import GatewayError
 from opencode_gateway.people.users import known_as
 from opencode_gateway.sign_in.one_time_codes import OneTimeCodes
-from opencode_gateway.sign_in.passwords import Busy, Passwords
+from opencode_gateway.sign_in.passwords import HashingBusy, Passwords
 from opencode_gateway.sign_in.throttle import Throttle
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Logins:
             is_right = await self._passwords.check(
                 user.password_hash if user else None, typed.password, known_device=attempt.known_device
             )
-        except Busy:
+        except HashingBusy:
             attempt.give_back()
             raise
         # The code last: a mistyped password does not use it up.

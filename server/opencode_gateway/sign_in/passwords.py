@@ -27,7 +27,7 @@ _MAX_WAITING: Final = 8
 """In each queue: under a second's work."""
 
 
-class Busy(GatewayError):
+class HashingBusy(GatewayError):
     """More people log in at this moment than can be checked."""
 
 
@@ -70,7 +70,7 @@ class Passwords:
             Busy: too many wait already.
         """
         if self._here[known_device] > _MAX_WAITING:
-            raise Busy("too many people log in at this moment")
+            raise HashingBusy("too many people log in at this moment")
         self._here[known_device] += 1
         try:
             return await anyio.to_thread.run_sync(

@@ -21,11 +21,11 @@ from cryptography.fernet import Fernet, InvalidToken
 
 from opencode_gateway.errors import ConfigError
 from opencode_gateway.key_files import load_key
-from opencode_gateway.people.listed import Listed, PersonRefused
+from opencode_gateway.people.listed import ListedPeople, PersonRefused
 from opencode_gateway.sign_in import identities
 from opencode_gateway.sign_in.asking import RefusedByProvider, TokenEndpoint, understood
 from opencode_gateway.sign_in.identities import GitHub, OpenID
-from opencode_gateway.sign_in.step import Ended, Proof, ProviderFailed
+from opencode_gateway.sign_in.step import LoginEnded, Proof, ProviderFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -62,7 +62,7 @@ class ProviderLogins:
     def __init__(
         self,
         identity: Identity,
-        people: Listed,
+        people: ListedPeople,
         *,
         client_id: str,
         client_secret: str,
@@ -166,29 +166,29 @@ class ProviderLogins:
             known = login if claim is None else self._admitted(claim.address, claim.verified)
         except RefusedByProvider as error:
             if error.error in _ENDED:
-                raise Ended("provider-ended", f"the session at {self.name} has ended") from error
+                raise LoginEnded("provider-ended", f"the session at {self.name} has ended") from error
             raise ProviderFailed(f"{self.name} did not renew a session ({error.error})", changed) from error
         except ProviderFailed as failure:
             failure.renewal = changed
             raise
         if known != login:
-            raise Ended("person-refused", f"{self.name} says that this is another person now")
+            raise LoginEnded("person-refused", f"{self.name} says that this is another person now")
         return self._proof(answer)
 
     def _admitted(self, address: object, verified: object) -> str:
         try:
             return self.people.admit(address, verified=verified, provider=self.name)
         except PersonRefused as refusal:
-            raise Ended("person-refused", str(refusal)) from refusal
+            raise LoginEnded("person-refused", str(refusal)) from refusal
 
     def _opened(self, renewal: bytes) -> tuple[str, str]:
         """Return with what the provider is asked, and in which way."""
         try:
             whose, how, token = json.loads(self._renewals.decrypt(renewal))
         except (InvalidToken, ValueError) as error:
-            raise Ended("renewal-lost", f"{KEY_FILE} was replaced: log in anew") from error
+            raise LoginEnded("renewal-lost", f"{KEY_FILE} was replaced: log in anew") from error
         if whose != self._identity.endpoints.token:
-            raise Ended("renewal-lost", "people log in elsewhere now: log in anew")
+            raise LoginEnded("renewal-lost", "people log in elsewhere now: log in anew")
         return str(how), str(token)
 
     def _proof(self, answer: Mapping[str, Any]) -> Proof:
@@ -235,7 +235,7 @@ def provider_logins(
         ConfigError: a setting or the client's secret cannot be used, or the provider does not answer as it must.
         StoreError: the key cannot be read or made.
     """
-    people = Listed(sign_in.users)
+    people = ListedPeople(sign_in.users)
     secret = _secret(sign_in.client_secret_file)
     key = load_key(data_dir / KEY_FILE, without="people log in anew")
     if sign_in.mode == "github":

@@ -26,7 +26,7 @@ class Proof:
 BY_PASSWORD: Final = Proof()
 
 
-class Ended(Exception):
+class LoginEnded(Exception):
     """A login does not count any longer. The message is for the client; `why` is for the audit log."""
 
     def __init__(self, why: str, message: str) -> None:

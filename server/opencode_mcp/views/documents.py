@@ -20,7 +20,7 @@ from opencode_mcp.views.asks import (
     permission_parts,
 )
 from opencode_mcp.views.digests import digest, digest_of, digest_of_waiting
-from opencode_pages.documents import AskDocument, AskSummary, Choice, Ended, Item, Part
+from opencode_pages.documents import AskDocument, AskItem, AskPart, AskSummary, Choice, EndedTurn
 
 if TYPE_CHECKING:
     from opencode_fleet.decisions import Decision
@@ -75,9 +75,9 @@ def _summary(waiting: Waiting, handles: Handles) -> dict[str, Any]:
     }
 
 
-def ended(row: EndRow) -> Ended:
+def ended(row: EndRow) -> EndedTurn:
     """Return something that is over."""
-    return Ended(
+    return EndedTurn(
         result=row.result,
         instance=line(row.instance, _NAME),
         session=row.session_handle,
@@ -94,7 +94,7 @@ def ask_open(waiting: Waiting, instance: Instance, ask: Ask, handles: Handles) -
     items = () if isinstance(ask, Permission) else tuple(map(_item, ask.items))
     is_whole = ask.size <= MAX_ASK_SHOWN and _length(parts, items) <= MAX_REVEALED
     if not is_whole:
-        parts, items = [Part(label="outline", text=outline(instance, ask))], ()
+        parts, items = [AskPart(label="outline", text=outline(instance, ask))], ()
     return AskDocument(
         **_summary(waiting, handles),
         digest=digest_of(instance, ask),
@@ -132,9 +132,9 @@ def ask_settled(waiting: Waiting, handles: Handles, decision: Decision | None) -
     )
 
 
-def _parts(ask: Permission) -> list[Part]:
+def _parts(ask: Permission) -> list[AskPart]:
     return [
-        Part(label=reveal(label), text=reveal(text), kind=_part_kind(ask, label, text))
+        AskPart(label=reveal(label), text=reveal(text), kind=_part_kind(ask, label, text))
         for label, text in permission_parts(ask)
     ]
 
@@ -145,14 +145,14 @@ def _part_kind(ask: Permission, label: str, text: str) -> Literal["text", "comma
     return "command" if label == "command" or (label == "for" and ask.action in SHELLS) else "text"
 
 
-def _item(item: QuestionItem) -> Item:
+def _item(item: QuestionItem) -> AskItem:
     options = tuple(
         Choice(label=reveal(option.label), description=reveal(option.description)) for option in item.options
     )
-    return Item(question=reveal(item.question), options=options, multiple=item.multiple)
+    return AskItem(question=reveal(item.question), options=options, multiple=item.multiple)
 
 
-def _length(parts: list[Part], items: tuple[Item, ...]) -> int:
+def _length(parts: list[AskPart], items: tuple[AskItem, ...]) -> int:
     return sum(len(part.label) + len(part.text) for part in parts) + sum(
         len(item.question) + sum(len(choice.label) + len(choice.description) for choice in item.options)
         for item in items

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
-from opencode_notify.errors import BadSettings
+from opencode_notify.errors import BadOutlet
 from opencode_notify.network import CONNECT_SECONDS, Network
 from opencode_notify.notice import ACCEPTED, Receipt
 from opencode_notify.settings import SenderSettings, read
@@ -126,21 +126,21 @@ def _nothing(record: logging.LogRecord) -> bool:
 
 @cache
 def apprise() -> Any:
-    """Return the library, silenced. Raises `BadSettings` where it is not installed."""
+    """Return the library, silenced. Raises `BadOutlet` where it is not installed."""
     try:
         module = import_module("apprise")
     except ImportError:
-        raise BadSettings("kind: apprise needs another package: install opencode-relay[notify]") from None
+        raise BadOutlet("kind: apprise needs another package: install opencode-relay[notify]") from None
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_nothing)
     return module
 
 
 def service_of(url: str) -> Any:
-    """Return a new object of the library's for an address. Raises `BadSettings`."""
+    """Return a new object of the library's for an address. Raises `BadOutlet`."""
     service = None if urlsplit(url).scheme in _LOCAL else apprise().Apprise.instantiate(url)
     if service is None:
-        raise BadSettings("url: is no address that Apprise can send to: see its list of services")
+        raise BadOutlet("url: is no address that Apprise can send to: see its list of services")
     return service
 
 
@@ -154,7 +154,7 @@ def hosts_of(service: Any) -> list[str]:
 
 
 def outlet(settings: Mapping[str, object], network: Network) -> EverythingElse:
-    """Return the outlet. Raises `BadSettings`."""
+    """Return the outlet. Raises `BadOutlet`."""
     given = read(AppriseSettings, settings)
     url = given.url.get_secret_value()
     service_of(url)

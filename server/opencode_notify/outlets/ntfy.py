@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import Field, SecretStr
 
-from opencode_notify.errors import BadSettings
+from opencode_notify.errors import BadOutlet
 from opencode_notify.network import Address, Network, request
 from opencode_notify.settings import SenderSettings, read
 
@@ -87,12 +87,12 @@ def shortened(text: str, limit: int) -> str:
 
 
 def outlet(settings: Mapping[str, object], network: Network) -> Ntfy:
-    """Return the outlet. Raises `BadSettings`."""
+    """Return the outlet. Raises `BadOutlet`."""
     given = read(NtfySettings, settings)
     server = Address.of(given.server, "server", allow_private=given.allow_private)
     topic, token = given.topic.get_secret_value(), given.token.get_secret_value()
     if not _NAME.fullmatch(topic):
-        raise BadSettings("topic: holds other characters than letters, digits, - and _")
+        raise BadOutlet("topic: holds other characters than letters, digits, - and _")
     if not token.isascii() or not (token == "" or token.isprintable()):
-        raise BadSettings("token: holds characters that no token has")
+        raise BadOutlet("token: holds characters that no token has")
     return Ntfy(server, topic, token, network)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from cryptography.hazmat.primitives.asymmetric import ec
 from pydantic import Field, SecretStr
 
-from opencode_notify.errors import BadSettings
+from opencode_notify.errors import BadOutlet
 from opencode_notify.network import Address, Network, request
 from opencode_notify.notice import Receipt
 from opencode_notify.settings import SenderSettings, read
@@ -113,7 +113,7 @@ def payload(notice: Notice) -> bytes | None:
 
 
 def outlet(settings: Mapping[str, object], network: Network) -> WebPush:
-    """Return the outlet. Raises `BadSettings`."""
+    """Return the outlet. Raises `BadOutlet`."""
     given = read(WebPushSettings, settings)
     endpoint = Address.of(given.endpoint.get_secret_value(), "endpoint", allow_private=given.allow_private)
     point = _bytes(given.p256dh.get_secret_value())
@@ -121,15 +121,15 @@ def outlet(settings: Mapping[str, object], network: Network) -> WebPush:
     try:
         ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256R1(), point)
     except ValueError:
-        raise BadSettings("p256dh: is no key of a subscription: subscribe anew") from None
+        raise BadOutlet("p256dh: is no key of a subscription: subscribe anew") from None
     if len(point) != 65:
-        raise BadSettings("p256dh: is no key of a subscription: subscribe anew")
+        raise BadOutlet("p256dh: is no key of a subscription: subscribe anew")
     if len(secret) != 16:
-        raise BadSettings("auth: is no secret of a subscription: subscribe anew")
+        raise BadOutlet("auth: is no secret of a subscription: subscribe anew")
     try:
         vapid = Vapid(given.vapid_key.get_secret_value(), given.contact)
     except (ValueError, TypeError):
-        raise BadSettings("vapid_key: must be a private key on the curve P-256, as PEM") from None
+        raise BadOutlet("vapid_key: must be a private key on the curve P-256, as PEM") from None
     return WebPush(endpoint, point, secret, vapid, network)
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import SecretStr
 
-from opencode_notify.errors import BadSettings
+from opencode_notify.errors import BadOutlet
 from opencode_notify.network import Address, Network, request
 from opencode_notify.settings import SenderSettings, read
 
@@ -109,7 +109,7 @@ def signature(key: bytes, identity: str, moment: str, body: bytes) -> str:
 
 
 def outlet(settings: Mapping[str, object], network: Network) -> Webhook:
-    """Return the outlet. Raises `BadSettings`."""
+    """Return the outlet. Raises `BadOutlet`."""
     given = read(WebhookSettings, settings)
     address = Address.of(given.url.get_secret_value(), "url", allow_private=given.allow_private)
     secret = given.secret.get_secret_value()
@@ -118,5 +118,5 @@ def outlet(settings: Mapping[str, object], network: Network) -> Webhook:
     except (binascii.Error, ValueError):
         key = b""
     if len(key) < _MIN_KEY or not secret.startswith(_PREFIX):
-        raise BadSettings(f"secret: must be {_PREFIX} and base64 of at least {_MIN_KEY} random bytes")
+        raise BadOutlet(f"secret: must be {_PREFIX} and base64 of at least {_MIN_KEY} random bytes")
     return Webhook(address, key, network)

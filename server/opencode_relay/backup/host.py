@@ -71,7 +71,7 @@ class Host:
     def put_gateway_files(self, files: Mapping[str, bytes]) -> list[str]:
         """Put the gateway's files in place; return the names of those that were not so already.
 
-        Raises `BackupError`, `ConfigError`, `OSError`.
+        Raises `BackupError`, `RelayConfigError`, `OSError`.
         """
         directory = self.settings.gateway_data_dir
         gateway = account(self.settings.gateway_user)

@@ -11,7 +11,7 @@ from opencode_common.files import read_regular
 from opencode_common.finding import Finding, fault, note, ok
 from opencode_relay.clients import EnrolledMachines
 from opencode_relay.doctor.asking import SECONDS, reason
-from opencode_relay.errors import ConfigError
+from opencode_relay.errors import RelayConfigError
 from opencode_relay.listeners import Listeners
 from opencode_relay.settings import account
 
@@ -81,7 +81,7 @@ def check_record(relay: ExaminedRelay) -> list[Finding]:
         ]
     except OSError as error:
         return [fault("clients", f"{record} cannot be read ({error.strerror})", "Run this as root")]
-    except ConfigError as error:
+    except RelayConfigError as error:
         return [
             fault(
                 "clients", str(error).partition(": ")[0], "opencode-relay restore FILE --replace puts a backup back"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 from opencode_common.files import read_regular
-from opencode_relay.errors import ConfigError
+from opencode_relay.errors import RelayConfigError
 
 if TYPE_CHECKING:
     from opencode_relay.settings import RelaySettings
@@ -45,9 +45,9 @@ class ExaminedGateway:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise ConfigError(f"{settings} cannot be read: {error.strerror}; try as root") from error
+            raise RelayConfigError(f"{settings} cannot be read: {error.strerror}; try as root") from error
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise ConfigError(f"{settings} is damaged: run the playbook relay.yml") from None
+            raise RelayConfigError(f"{settings} is damaged: run the playbook relay.yml") from None
         try:
             is_own = b"tls internal" in read_regular(site)
         except OSError:

@@ -33,7 +33,7 @@ _LOOPBACK: Final = "127.0.0.1"
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenAnswer:
     """What answers at an address. `problem`: why nothing of use does; `certificate`: its bytes, if there was one.
 
     `begins`, `ends`: of its validity, seconds since the epoch.
@@ -121,7 +121,7 @@ def _addresses(gateway: ExaminedGateway) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))[:_MAX_ADDRESSES]
 
 
-def _look(gateway: ExaminedGateway, address: str) -> Seen:
+def _look(gateway: ExaminedGateway, address: str) -> SeenAnswer:
     """Do what a phone does at one address."""
     context = ssl.create_default_context(cafile=str(gateway.authority) if gateway.authority else None)
     try:
@@ -129,14 +129,14 @@ def _look(gateway: ExaminedGateway, address: str) -> Seen:
             return _ask(gateway, context, plain)
     except ssl.SSLCertVerificationError as error:
         # What it is, to tell whether another address has the same.
-        return Seen(error.verify_message, "untrusted", _certificate(gateway, address))
+        return SeenAnswer(error.verify_message, "untrusted", _certificate(gateway, address))
     except ssl.SSLError as error:
-        return Seen((error.reason or "no TLS").lower().replace("_", " "), "tls")
+        return SeenAnswer((error.reason or "no TLS").lower().replace("_", " "), "tls")
     except OSError as error:
-        return Seen(reason(error), "closed")
+        return SeenAnswer(reason(error), "closed")
 
 
-def _ask(gateway: ExaminedGateway, context: ssl.SSLContext, plain: socket.socket) -> Seen:
+def _ask(gateway: ExaminedGateway, context: ssl.SSLContext, plain: socket.socket) -> SeenAnswer:
     with context.wrap_socket(plain, server_hostname=gateway.host) as connection:
         shown = connection.getpeercert() or {}
         begins, ends = (ssl.cert_time_to_seconds(str(shown[key])) for key in ("notBefore", "notAfter"))
@@ -151,11 +151,11 @@ def _ask(gateway: ExaminedGateway, context: ssl.SSLContext, plain: socket.socket
             answer.begin()
             content = answer.read(_MAX_ANSWER)
         except (OSError, HTTPException):
-            return Seen("its answer broke off", "answer", certificate, begins, ends)
+            return SeenAnswer("its answer broke off", "answer", certificate, begins, ends)
     problem = (
         "" if _is_ours(gateway, answer.status, content) else f"it answers {answer.status} to what clients ask first"
     )
-    return Seen(problem, "answer" if problem else "", certificate, begins, ends)
+    return SeenAnswer(problem, "answer" if problem else "", certificate, begins, ends)
 
 
 def _is_ours(gateway: ExaminedGateway, status: int, content: bytes) -> bool:
@@ -183,7 +183,7 @@ def _own_addresses() -> set[str]:
     return {entry.address.partition("%")[0] for entries in psutil.net_if_addrs().values() for entry in entries}
 
 
-def where_it_leads(gateway: ExaminedGateway, seen: dict[str, Seen], at_home: Seen) -> Finding:
+def where_it_leads(gateway: ExaminedGateway, seen: dict[str, SeenAnswer], at_home: SeenAnswer) -> Finding:
     """Say where the name leads."""
     shown = ", ".join(seen)
     if all(ipaddress.ip_address(address).is_loopback for address in seen):
@@ -222,7 +222,7 @@ def _plain_port(refusals: dict[str, str]) -> Finding:
     return ok("port 80", "it is reached")
 
 
-def _answers(gateway: ExaminedGateway, seen: dict[str, Seen]) -> list[Finding]:
+def _answers(gateway: ExaminedGateway, seen: dict[str, SeenAnswer]) -> list[Finding]:
     """Say what answers at all addresses: the worst of each kind."""
     closed = [(address, there) for address, there in seen.items() if there.kind == "closed"]
     if closed:
@@ -266,7 +266,7 @@ def _answers(gateway: ExaminedGateway, seen: dict[str, Seen]) -> list[Finding]:
     return [*findings, ok("https", f"{url} is answered by the gateway")]
 
 
-def how_long_it_lasts(there: Seen, *, is_own: bool) -> Finding:
+def how_long_it_lasts(there: SeenAnswer, *, is_own: bool) -> Finding:
     """Say for how long the certificate is good. `is_own`: an authority of this relay's own gave it."""
     left = there.ends - time.time()
     shown = f"{left / 86400:.0f} days" if left > 2 * 86400 else f"{left / 3600:.0f} hours"

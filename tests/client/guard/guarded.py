@@ -20,7 +20,7 @@ from support.chat.plain_http import NO_TLS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from opencode_connected.guard.opening import Opener
+    from opencode_connected.guard.opening import OpensDirectories
     from support.opencodes.opencode import ServedOpenCode
 
 CREDENTIALS = ("opencode", "the guard's own")
@@ -117,7 +117,9 @@ class Guarded:
 
 
 @asynccontextmanager
-async def guarded(upstream: Known | Target, policy: Policy, opener: Opener | None = None) -> AsyncIterator[Guarded]:
+async def guarded(
+    upstream: Known | Target, policy: Policy, opener: OpensDirectories | None = None
+) -> AsyncIterator[Guarded]:
     """Run a guard in this process."""
     known = Known([upstream]) if isinstance(upstream, Target) else upstream
     current = [policy]

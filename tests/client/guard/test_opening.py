@@ -14,8 +14,8 @@ import pytest
 
 from client.guard.guarded import Guarded, guarded, opened, refusal
 from opencode_connected import processes, settings
-from opencode_connected.agents.opened import Opened
-from opencode_connected.agents.opener import MAX_OPENED, Opener
+from opencode_connected.agents.opened import OpenedDirectories
+from opencode_connected.agents.opener import MAX_OPENED, DirectoryOpener
 from opencode_connected.guard.gate import DOCUMENT
 from opencode_connected.guard.policy import Right
 from opencode_connected.guard.refusals import RequestRefused
@@ -42,7 +42,7 @@ class Laptop:
     home: Path
     settings: settings.LauncherSettings
     guard: Guarded | None = None
-    opener: Opener | None = None
+    opener: DirectoryOpener | None = None
 
     @property
     def work(self) -> Path:
@@ -81,7 +81,7 @@ class Laptop:
 
     def policy(self) -> Policy:
         """Return what a launcher that takes the line over now lets through."""
-        return Opened(self.settings, KEY).policy()
+        return OpenedDirectories(self.settings, KEY).policy()
 
     def seen(self) -> dict[str, str | None]:
         """Return names by directory of what the policy has."""
@@ -124,7 +124,7 @@ def person(home: Path, tmp_path: Path) -> Laptop:
 @asynccontextmanager
 async def reached(person: Laptop) -> AsyncIterator[Laptop]:
     """Run the guard of whoever holds the line there."""
-    of_line = Opened(person.settings, KEY)
+    of_line = OpenedDirectories(person.settings, KEY)
 
     async def changed() -> None:
         guard.policy[0] = of_line.policy()
@@ -135,7 +135,7 @@ async def reached(person: Laptop) -> AsyncIterator[Laptop]:
     def log(line: str) -> None:
         guard.said.append(line)
 
-    opener = Opener(
+    opener = DirectoryOpener(
         person.settings.state_dir,
         KEY,
         home=str(person.home),

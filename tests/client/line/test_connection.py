@@ -19,7 +19,7 @@ import pytest
 
 from client.line.conftest import fake_relay, line_settings, make_key, registration
 from opencode_connected.line.connection import LineConnection
-from opencode_connected.line.errors import ForwardRefused, NameTaken, RelayRefused
+from opencode_connected.line.errors import ForwardRefused, LineNameTaken, LineRefused
 from opencode_connected.line.inquiry import probe, query
 from support.line.sshd import Sshd, unix_user
 from support.ports import free_port, is_open
@@ -123,7 +123,7 @@ async def test_a_second_instance_learns_who_has_the_name(settings: LineSettings,
             await connection.open()
         await first.register(registration(opencode).model_copy(update={"port": first.port}))
 
-        with pytest.raises(NameTaken, match="the name 'laptop-api' is held by laptop"):
+        with pytest.raises(LineNameTaken, match="the name 'laptop-api' is held by laptop"):
             await second.register(registration(opencode).model_copy(update={"port": second.port}))
 
         assert (await second.ping()).refusal is None
@@ -152,7 +152,7 @@ async def test_gateway_ports_are_refused_before_anybody_can_find_them(
         async with LineConnection(line_settings(relay, opencode, registry_dir), forward=0) as connection:
             await connection.open()
 
-            with pytest.raises(RelayRefused, match="listens beyond the relay's loopback") as refused:
+            with pytest.raises(LineRefused, match="listens beyond the relay's loopback") as refused:
                 await connection.register(registration(opencode).model_copy(update={"port": connection.port}))
 
     assert refused.value.code == "exposed"

@@ -17,7 +17,7 @@ import pytest
 
 from client.line.conftest import line_settings, make_key
 from client.line.held import Line, line
-from opencode_connected.line.errors import LineError, NameTaken, RelayRefused
+from opencode_connected.line.errors import LineError, LineNameTaken, LineRefused
 from opencode_connected.line.keeper import LineKeeper
 from opencode_connected.line.retry import RetrySchedule
 from support.line.sshd import Sshd
@@ -102,7 +102,7 @@ async def test_an_explicit_name_that_is_taken_is_an_error_that_names_the_holder(
     async with line(settings, opencode) as first, line(replace(settings, instance_id="a" * 32), opencode) as second:
         await first.register()
 
-        with pytest.raises(NameTaken) as taken:
+        with pytest.raises(LineNameTaken) as taken:
             await second.register()
 
         assert taken.value.holder.startswith("laptop (process ")
@@ -219,7 +219,7 @@ async def test_a_directory_that_is_not_safe_is_raised_to_whoever_registers(
     registry_dir.chmod(0o777)
 
     async with line(settings, opencode) as held:
-        with pytest.raises(RelayRefused, match="may be written by others"):
+        with pytest.raises(LineRefused, match="may be written by others"):
             await held.register()
 
         assert held.keeper.state.phase == "connected"

@@ -88,7 +88,7 @@ def test_noise_and_malformed_messages_are_dropped(line: bytes) -> None:
 def test_fields_and_text_that_a_terminal_would_act_upon_do_not_get_through() -> None:
     message = protocol.decode(b'{"type":"error","code":"bad-name","message":"a\\u001b[2Jb\\nc","later":"field"}')
 
-    assert isinstance(message, protocol.Refusal)
+    assert isinstance(message, protocol.RefusalReply)
     assert message.message == "a[2Jb c"
 
 

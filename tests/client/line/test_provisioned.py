@@ -9,7 +9,7 @@ import pytest
 
 from client.line.conftest import line_settings, registration
 from client.line.forced import provisioned
-from opencode_connected.line.errors import LineError, RelayRefused
+from opencode_connected.line.errors import LineError, LineRefused
 from opencode_connected.line.inquiry import probe, query
 from opencode_connected.line.keeper import LineKeeper
 from support.ports import free_port
@@ -35,7 +35,7 @@ def mark(tmp_path: Path) -> Path:
 async def test_an_ordinary_account_of_a_provisioned_relay_is_told_how_to_enrol_and_registers_nothing(
     ask: Callable[[LineSettings], Awaitable[object]], settings: LineSettings, mark: Path, registry_dir: Path
 ) -> None:
-    with pytest.raises(RelayRefused, match="this relay is provisioned") as refused:
+    with pytest.raises(LineRefused, match="this relay is provisioned") as refused:
         await ask(replace(settings, provisioned_mark=str(mark)))
 
     assert (refused.value.code, refused.value.hop, refused.value.permanent) == ("not-allowed", "account", True)
@@ -60,7 +60,7 @@ async def test_an_error_in_place_of_ready_is_the_reason_that_is_told(
     code: str, permanent: bool, told: str, tmp_path: Path, opencode: FakeHealth
 ) -> None:
     says = f'{{"type":"error","code":"{code}","message":"the words of the agent"}}'
-    with provisioned(tmp_path / "relay", says=says) as relay, pytest.raises(RelayRefused) as refused:
+    with provisioned(tmp_path / "relay", says=says) as relay, pytest.raises(LineRefused) as refused:
         await query(line_settings(relay, opencode, ""))
     assert (str(refused.value), refused.value.code) == ("the words of the agent", code)
     assert (refused.value.hop, refused.value.permanent) == ("account", permanent)
@@ -71,7 +71,7 @@ async def test_a_key_that_is_not_enrolled_any_more_is_replaced_by_another(
     tmp_path: Path, opencode: FakeHealth
 ) -> None:
     says = '{"type":"error","code":"not-allowed","message":"this key is not enrolled any more"}'
-    with provisioned(tmp_path / "relay", says=says) as relay, pytest.raises(RelayRefused) as refused:
+    with provisioned(tmp_path / "relay", says=says) as relay, pytest.raises(LineRefused) as refused:
         await query(replace(line_settings(relay, opencode, ""), is_enrolled=True))
     assert "`opencode-connected enroll --new-key`" in refused.value.remedy
 
@@ -146,7 +146,7 @@ async def test_an_explicit_name_that_is_too_long_with_the_machines_is_refused(
         keeper = LineKeeper(line_settings(relay, opencode, ""), lambda _: None, opencode.healthy)
         await keeper.start()
         try:
-            with pytest.raises(RelayRefused, match="too long") as refused:
+            with pytest.raises(LineRefused, match="too long") as refused:
                 await keeper.register(registration(opencode, "x" * 64), name_is_default=False)
             assert "INSTANCE_NAME" in refused.value.remedy
         finally:

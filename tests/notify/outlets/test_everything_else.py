@@ -14,7 +14,7 @@ import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from opencode_common.addresses import is_public
-from opencode_notify.errors import BadSettings
+from opencode_notify.errors import BadOutlet
 from opencode_notify.kinds import outlet_of
 from opencode_notify.network import Network
 from opencode_notify.notice import ACCEPTED, Notice
@@ -131,7 +131,7 @@ async def test_nothing_is_taken_back_and_the_receipt_says_so(post: tuple[Mailbox
 
 @pytest.mark.parametrize("url", ["very-secret", "nothing://very-secret", "syslog://very-secret", "dbus://"])
 def test_an_address_that_is_none_is_not_quoted(url: str) -> None:
-    with pytest.raises(BadSettings, match="url: is no address") as refused:
+    with pytest.raises(BadOutlet, match="url: is no address") as refused:
         at(url)
     assert "very-secret" not in str(refused.value)
 
@@ -139,6 +139,6 @@ def test_an_address_that_is_none_is_not_quoted(url: str) -> None:
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "apprise", None)
     everything_else.apprise.cache_clear()
-    with pytest.raises(BadSettings, match=r"opencode-relay\[notify\]"):
+    with pytest.raises(BadOutlet, match=r"opencode-relay\[notify\]"):
         at("json://localhost/")
     everything_else.apprise.cache_clear()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from opencode_common.addresses import is_public
-from opencode_notify.errors import BadSettings
+from opencode_notify.errors import BadOutlet
 from opencode_notify.kinds import outlet_of
 from opencode_notify.network import Network, receipt_of
 from opencode_notify.notice import ACCEPTED, Notice, Receipt
@@ -191,7 +191,7 @@ def test_a_date_to_retry_after_is_understood_and_bounded() -> None:
     ],
 )
 def test_a_wrong_address_is_named_and_not_quoted(address: str, said: str) -> None:
-    with pytest.raises(BadSettings, match=said) as refused:
+    with pytest.raises(BadOutlet, match=said) as refused:
         outlet_of({"kind": "webhook", "url": address, "secret": SECRET})
     assert str(refused.value).startswith("url: ")
     assert "very" not in str(refused.value)
@@ -212,7 +212,7 @@ def test_a_wrong_address_is_named_and_not_quoted(address: str, said: str) -> Non
     ],
 )
 def test_wrong_settings_are_named_and_not_quoted(settings: dict[str, object], said: str) -> None:
-    with pytest.raises(BadSettings) as refused:
+    with pytest.raises(BadOutlet) as refused:
         outlet_of(settings)
     assert said in str(refused.value)
     assert "very-secret" not in str(refused.value)

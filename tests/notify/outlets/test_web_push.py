@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from opencode_notify.errors import BadSettings
+from opencode_notify.errors import BadOutlet
 from opencode_notify.kinds import outlet_of
 from opencode_notify.notice import ACCEPTED, Notice
 from opencode_notify.web_push_crypto import MAX_PLAINTEXT, encrypted, new_vapid_key
@@ -133,7 +133,7 @@ def test_what_is_longer_than_a_record_is_refused_and_the_longest_fits() -> None:
     ],
 )
 def test_a_wrong_subscription_is_named_and_not_quoted(server: Receiver, name: str, value: str) -> None:
-    with pytest.raises(BadSettings) as refused:
+    with pytest.raises(BadOutlet) as refused:
         outlet_of({**settings_of(FakeBrowser(), server), name: value})
     assert str(refused.value).startswith(f"{name}: ")
     assert "very-secret" not in str(refused.value)

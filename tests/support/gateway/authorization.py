@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from opencode_gateway.audit import AuditEvent
-    from opencode_gateway.oauth.documents import Documents
+    from opencode_gateway.oauth.documents import ClientDocuments
     from opencode_gateway.refusals import Refusal
 
 PUBLIC_URL = "https://relay.example.org"
@@ -73,7 +73,7 @@ def answer_of(location: str) -> dict[str, str]:
 class AuthorizationServer:
     """One gateway's authorization server with one user, `ann`. Made again on the same directory, it is a restart."""
 
-    def __init__(self, data_dir: Path, *, documents: Documents | None = None, **settings: Any) -> None:
+    def __init__(self, data_dir: Path, *, documents: ClientDocuments | None = None, **settings: Any) -> None:
         self.clock = Clock()
         self.configuration = Configuration.model_validate(
             {"public_url": PUBLIC_URL, "data_dir": data_dir, **settings}

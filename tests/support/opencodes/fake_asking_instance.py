@@ -125,8 +125,6 @@ class AskingInstance(FakeInstance):
 
     async def restart(self) -> None:
         """End all turns and asks in mid-air, as OpenCode does when it is ended, and be there again."""
-        # A prompt that was taken is in the conversation by then.
-        await asyncio.sleep(0)
         # All at once: what begins from here on is of the next process.
         turns = tuple(self.turns)
         for turn in turns:

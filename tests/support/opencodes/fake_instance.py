@@ -95,16 +95,7 @@ class FakeInstance:
         self.publish("session.updated", sessionID=session["id"], info=session)
 
     def prompt(self, session_id: str, body: Mapping[str, Any]) -> None:
-        """Start a turn in the background."""
-        turn = asyncio.create_task(self._turn(session_id, body))
-        self.turns.add(turn)
-        turn.add_done_callback(self.turns.discard)
-
-    async def work(self, session_id: str, text: str) -> None:
-        """Do what comes between a prompt and its answer: nothing, unless a kind of instance has something."""
-
-    async def _turn(self, session_id: str, body: Mapping[str, Any]) -> None:
-        """Publish what OpenCode publishes for a plain turn, in its order."""
+        """Take a message at once, and answer it in the background, after what runs."""
         session = self.sessions[session_id]
         session["time"]["updated"] = _now()
         self.publish("session.updated", sessionID=session_id, info=session)
@@ -117,7 +108,16 @@ class FakeInstance:
             self.queued.setdefault(session_id, []).append(asked)
             return
         self.busy.add(session_id)
-        await self._answer(session_id, *asked)
+        turn = asyncio.create_task(self._turn(session_id, *asked))
+        self.turns.add(turn)
+        turn.add_done_callback(self.turns.discard)
+
+    async def work(self, session_id: str, text: str) -> None:
+        """Do what comes between a prompt and its answer: nothing, unless a kind of instance has something."""
+
+    async def _turn(self, session_id: str, question: dict[str, Any], asked: str) -> None:
+        """Publish what OpenCode publishes for a plain turn, in its order."""
+        await self._answer(session_id, question, asked)
         while waiting := self.queued.get(session_id):
             await self._answer(session_id, *waiting.pop(0))
         self._publish_status(session_id, "busy")

@@ -16,12 +16,12 @@ from starlette.routing import Route
 from opencode_gateway.door.guards import guarded
 from opencode_pages.documents import (
     AskDocument,
+    AskItem,
+    AskPart,
     AskSummary,
     Choice,
-    Ended,
+    EndedTurn,
     InboxDocument,
-    Item,
-    Part,
     RunningSession,
 )
 from opencode_pages.parts import NotDecided, NotThere, ToldAsk, Unavailable, Visitor
@@ -60,8 +60,8 @@ PERMISSION = AskDocument(
     digest=DIGEST,
     directory="/home/ann/code/app",
     parts=(
-        Part(label="permission", text="bash"),
-        Part(label="command", text="rm -rf build && make -j2 \\\n  CFLAGS=-O2", kind="command"),
+        AskPart(label="permission", text="bash"),
+        AskPart(label="command", text="rm -rf build && make -j2 \\\n  CFLAGS=-O2", kind="command"),
     ),
     always=("rm *", "make *"),
     always_means="until OpenCode ends, in this directory, with any arguments",
@@ -73,9 +73,9 @@ EDIT = PERMISSION.model_copy(
         "summary": "edit src/total.py",
         "digest": "a" * 32,
         "parts": (
-            Part(label="permission", text="edit"),
-            Part(label="for", text="src/total.py"),
-            Part(label="diff", text=DIFF, kind="diff"),
+            AskPart(label="permission", text="edit"),
+            AskPart(label="for", text="src/total.py"),
+            AskPart(label="diff", text=DIFF, kind="diff"),
         ),
         "always": ("*",),
     }
@@ -92,16 +92,16 @@ QUESTION = AskDocument(
     digest="b" * 32,
     directory="/srv/app",
     items=(
-        Item(
+        AskItem(
             question="Which branch is to be released?",
             options=(Choice(label="main", description="what runs in production"), Choice(label="next")),
         ),
-        Item(
+        AskItem(
             question="Which platforms?",
             options=(Choice(label="Linux"), Choice(label="macOS"), Choice(label="Windows")),
             multiple=True,
         ),
-        Item(question="What is the release called?"),
+        AskItem(question="What is the release called?"),
     ),
 )
 
@@ -112,7 +112,7 @@ class FakeSource:
     def __init__(self, *asks: AskDocument) -> None:
         self.asks = {ask.handle: ask for ask in asks}
         self.running: tuple[RunningSession, ...] = ()
-        self.ended: tuple[Ended, ...] = ()
+        self.ended: tuple[EndedTurn, ...] = ()
         self.problem = ""
         self.unavailable = ""
         """Why nothing can be had, if so."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from opencode_fleet import model
     from opencode_fleet.agents.guard import GuardDocument
-    from opencode_fleet.agents.http import AgentClient, Answer
+    from opencode_fleet.agents.http import AgentClient, HttpAnswer
     from opencode_fleet.changes import FileChange, Todo, WorkingTree
     from opencode_fleet.events import Event
 
@@ -180,7 +180,9 @@ class OpenCode1:
             cursor = page.cursor
         return found
 
-    async def _page(self, session_id: str, wanted: int, cursor: str, arrived: Callable[[int], None] | None) -> Answer:
+    async def _page(
+        self, session_id: str, wanted: int, cursor: str, arrived: Callable[[int], None] | None
+    ) -> HttpAnswer:
         """Fetch the newest messages before `cursor`: as many of those that are wanted as come in good time."""
         count = self._page_size.of(wanted) if self._has_pages else wanted
         page = await self._fetch(session_id, count, cursor, arrived)
@@ -192,7 +194,9 @@ class OpenCode1:
         self._has_pages = _length(whole.value) <= told
         return whole
 
-    async def _fetch(self, session_id: str, count: int, cursor: str, arrived: Callable[[int], None] | None) -> Answer:
+    async def _fetch(
+        self, session_id: str, count: int, cursor: str, arrived: Callable[[int], None] | None
+    ) -> HttpAnswer:
         while True:
             params = {"limit": str(count)} | ({"before": cursor} if cursor else {})
             path = f"/session/{session_id}/message"

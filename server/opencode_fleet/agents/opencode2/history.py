@@ -11,7 +11,7 @@ from opencode_fleet.agents.pages import PageSize
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from opencode_fleet.agents.http import Answer
+    from opencode_fleet.agents.http import HttpAnswer
     from opencode_fleet.agents.opencode2.records import Calls
 
 MAX_PAGE = 200
@@ -58,7 +58,9 @@ class History:
                 break
             cursor = following
 
-    async def _page(self, session_id: str, wanted: int, cursor: str, arrived: Callable[[int], None] | None) -> Answer:
+    async def _page(
+        self, session_id: str, wanted: int, cursor: str, arrived: Callable[[int], None] | None
+    ) -> HttpAnswer:
         """Fetch the newest entries before `cursor`: as many of those that are wanted as come in good time."""
         while True:
             count = self._page_size.of(wanted)

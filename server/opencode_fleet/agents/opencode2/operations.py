@@ -24,7 +24,7 @@ _MAX_PATH: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownOperations:
     """An operation as this server knows it: as it is in `BUILT_IN_VERSION`."""
 
     name: str
@@ -42,42 +42,42 @@ class Known:
 
 _SESSION: Final = "/api/session/{sessionID}"
 KNOWN: Final = (
-    Known("event.subscribe", "GET", "/api/event", "events", is_vital=True),
-    Known("session.list", "GET", "/api/session", "sessions", is_vital=True),
-    Known("session.get", "GET", _SESSION, "session", is_vital=True),
-    Known("session.active", "GET", "/api/session/active", "status", is_vital=True),
-    Known("session.message.list", "GET", f"{_SESSION}/message", "messages", is_vital=True),
-    Known("session.message.get", "GET", f"{_SESSION}/message/{{messageID}}", "messages"),
-    Known("session.inbox.list", "GET", f"{_SESSION}/inbox", "inbox"),
-    Known("session.permission.list", "GET", f"{_SESSION}/permission", "asks", is_vital=True),
-    Known("session.form.list", "GET", f"{_SESSION}/form", "asks"),
-    Known("session.diff", "GET", f"{_SESSION}/diff", "diff"),
-    Known("vcs.get", "GET", "/api/vcs", "vcs"),
-    Known("vcs.status", "GET", "/api/vcs/status", "vcs"),
-    Known("vcs.diff", "GET", "/api/vcs/diff", "vcs"),
-    Known("agent.list", "GET", "/api/agent", "agent"),
-    Known("model.list", "GET", "/api/model", "model"),
-    Known("command.list", "GET", "/api/command", "commands"),
-    Known("session.command", "POST", f"{_SESSION}/command", "command", ("name", "text")),
-    Known("session.switchAgent", "POST", f"{_SESSION}/agent", "agent", ("agent",)),
-    Known("session.switchModel", "POST", f"{_SESSION}/model", "model", ("model",)),
-    Known("session.create", "POST", "/api/session", "create", ("location",)),
-    Known("session.prompt", "POST", f"{_SESSION}/prompt", "prompt", ("id", "text", "delivery")),
-    Known("session.update", "PATCH", _SESSION, "rename", ("title",)),
-    Known("session.fork", "POST", f"{_SESSION}/fork", "fork"),
-    Known("session.compact", "POST", f"{_SESSION}/compact", "compact", ("id",)),
-    Known("session.revert.stage", "POST", f"{_SESSION}/revert/stage", "undo", ("messageID", "files")),
-    Known("session.revert.clear", "DELETE", f"{_SESSION}/revert", "undo"),
-    Known("session.interrupt", "POST", f"{_SESSION}/interrupt", "abort"),
-    Known(
+    KnownOperations("event.subscribe", "GET", "/api/event", "events", is_vital=True),
+    KnownOperations("session.list", "GET", "/api/session", "sessions", is_vital=True),
+    KnownOperations("session.get", "GET", _SESSION, "session", is_vital=True),
+    KnownOperations("session.active", "GET", "/api/session/active", "status", is_vital=True),
+    KnownOperations("session.message.list", "GET", f"{_SESSION}/message", "messages", is_vital=True),
+    KnownOperations("session.message.get", "GET", f"{_SESSION}/message/{{messageID}}", "messages"),
+    KnownOperations("session.inbox.list", "GET", f"{_SESSION}/inbox", "inbox"),
+    KnownOperations("session.permission.list", "GET", f"{_SESSION}/permission", "asks", is_vital=True),
+    KnownOperations("session.form.list", "GET", f"{_SESSION}/form", "asks"),
+    KnownOperations("session.diff", "GET", f"{_SESSION}/diff", "diff"),
+    KnownOperations("vcs.get", "GET", "/api/vcs", "vcs"),
+    KnownOperations("vcs.status", "GET", "/api/vcs/status", "vcs"),
+    KnownOperations("vcs.diff", "GET", "/api/vcs/diff", "vcs"),
+    KnownOperations("agent.list", "GET", "/api/agent", "agent"),
+    KnownOperations("model.list", "GET", "/api/model", "model"),
+    KnownOperations("command.list", "GET", "/api/command", "commands"),
+    KnownOperations("session.command", "POST", f"{_SESSION}/command", "command", ("name", "text")),
+    KnownOperations("session.switchAgent", "POST", f"{_SESSION}/agent", "agent", ("agent",)),
+    KnownOperations("session.switchModel", "POST", f"{_SESSION}/model", "model", ("model",)),
+    KnownOperations("session.create", "POST", "/api/session", "create", ("location",)),
+    KnownOperations("session.prompt", "POST", f"{_SESSION}/prompt", "prompt", ("id", "text", "delivery")),
+    KnownOperations("session.update", "PATCH", _SESSION, "rename", ("title",)),
+    KnownOperations("session.fork", "POST", f"{_SESSION}/fork", "fork"),
+    KnownOperations("session.compact", "POST", f"{_SESSION}/compact", "compact", ("id",)),
+    KnownOperations("session.revert.stage", "POST", f"{_SESSION}/revert/stage", "undo", ("messageID", "files")),
+    KnownOperations("session.revert.clear", "DELETE", f"{_SESSION}/revert", "undo"),
+    KnownOperations("session.interrupt", "POST", f"{_SESSION}/interrupt", "abort"),
+    KnownOperations(
         "session.permission.reply",
         "POST",
         f"{_SESSION}/permission/{{requestID}}/reply",
         "reply",
         choices=("decision", "reply"),
     ),
-    Known("session.form.reply", "POST", f"{_SESSION}/form/{{formID}}/reply", "reply", ("answer",)),
-    Known("session.form.cancel", "DELETE", f"{_SESSION}/form/{{formID}}", "reply"),
+    KnownOperations("session.form.reply", "POST", f"{_SESSION}/form/{{formID}}/reply", "reply", ("answer",)),
+    KnownOperations("session.form.cancel", "DELETE", f"{_SESSION}/form/{{formID}}", "reply"),
 )
 
 
@@ -158,7 +158,7 @@ def _named(document: object) -> dict[str, tuple[str, str, dict[str, Any]]]:
 
 
 def _resolve(
-    known: Known, told: tuple[str, str, dict[str, Any]] | None, schemas: Mapping[str, Any]
+    known: KnownOperations, told: tuple[str, str, dict[str, Any]] | None, schemas: Mapping[str, Any]
 ) -> Operation | None:
     if told is None:
         return None

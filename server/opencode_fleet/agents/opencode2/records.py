@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from opencode_fleet import model
     from opencode_fleet.agents.guard import GuardDocument
-    from opencode_fleet.agents.http import AgentClient, Answer
+    from opencode_fleet.agents.http import AgentClient, HttpAnswer
     from opencode_fleet.agents.opencode2.asks import Details, Permission
     from opencode_fleet.agents.opencode2.operations import Operation, Operations
 
@@ -63,7 +63,7 @@ class Calls:
 
     async def page(
         self, name: str, *ids: str, params: Mapping[str, str], limit: int, arrived: Callable[[int], None] | None
-    ) -> Answer:
+    ) -> HttpAnswer:
         """Call an operation that lists; `arrived` is told of bytes as they come. Raises as `call` does."""
         operation = self._find(name)
         path = operation.fill(ids)
