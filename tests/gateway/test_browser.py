@@ -101,6 +101,8 @@ def test_from_a_chat_service_through_login_and_consent_and_back(
     expect(page.get_by_text(CHAT, exact=True)).to_be_visible()
     fits(page)
     assert page.evaluate("scrollY") == 0, "what is asked is seen first"
+    expect(page.get_by_text("Allow it only if you have just connected")).to_be_in_viewport(ratio=1)
+    expect(page.get_by_role("button", name="Allow", exact=True)).to_be_in_viewport(ratio=1)
     screenshot(page, f"consent-{size}-{scheme}")
     page.get_by_role("button", name="Allow", exact=True).click()
     assert answer(page, world).keys() == {"code", "state", "iss"}
