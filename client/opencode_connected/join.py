@@ -14,6 +14,7 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from opencode_connected import updating
 from opencode_connected.errors import UsageError
 from opencode_connected.names import CLIENT_NAME
 
@@ -84,7 +85,7 @@ def parse_join_line(line: str) -> JoinLine:
     """
     line = line.strip()
     if _OTHER_VERSION.match(line):
-        raise UsageError("the join line is of another version: update opencode-relay on this machine")
+        raise UsageError(f"the join line is of another version: {updating.HERE}")
     if not line.startswith(PREFIX):
         raise UsageError(f"that is no join line: it begins with {PREFIX} and is what the relay's playbook printed")
     match = _LINE.fullmatch(line) if len(line) <= _MAX_CHARACTERS else None

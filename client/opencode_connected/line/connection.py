@@ -12,6 +12,7 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from opencode_connected import updating
 from opencode_connected.line import protocol
 from opencode_connected.line.beginning import Beginning
 from opencode_connected.line.command import LineSettings, ssh_argv
@@ -123,11 +124,10 @@ class LineConnection:
             self.ended.clear()
             ready = await self._start(deadline, old_ssh=True)
         if ready.v != protocol.VERSION:
-            older = "this machine" if ready.v > protocol.VERSION else "the relay"
             raise LineError(
                 f"the relay speaks version {ready.v} of the line, this launcher version {protocol.VERSION}",
                 hop="relay",
-                remedy=f"update opencode-relay on {older}",
+                remedy=updating.HERE if ready.v > protocol.VERSION else updating.RELAY,
                 permanent=True,
             )
         self.agent, self.client = ready.agent, ready.client

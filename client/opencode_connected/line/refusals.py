@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from opencode_connected import updating
 from opencode_connected.line.errors import LineNameTaken, LineRefused
 from opencode_connected.line.ssh_errors import KEY_REFUSED
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 _REMEDIES: Final[dict[protocol.ErrorCode, str]] = {
     "bad-name": "set INSTANCE_NAME to another name",
     "bad-port": "set the ports that the relay's administrator gave you",
-    "bad-hello": "update opencode-relay on this machine or on the relay, whichever is older",
+    "bad-hello": updating.OLDER_SIDE,
     "bad-directory": "remove or repair that directory on the relay, or set RELAY_REGISTRY_DIR to another one",
     "exposed": "until then anybody who reaches the relay would reach OpenCode",
     "not-carrying": "the line tries again by itself",

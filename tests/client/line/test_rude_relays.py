@@ -31,7 +31,9 @@ async def test_a_relay_of_another_version_is_an_error_that_says_which_side_to_up
             await connection.open()
 
     assert error.value.permanent
-    assert error.value.remedy == "update opencode-relay on this machine"
+    assert error.value.remedy == (
+        "update opencode-relay on this machine: `git pull`, then `pipx install --force .` in its clone"
+    )
 
 
 async def test_a_relay_that_floods_is_hung_up_on(settings: LineSettings) -> None:
