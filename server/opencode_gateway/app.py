@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from opencode_gateway.audit import AuditLog
     from opencode_gateway.calls.servers import Servers
     from opencode_gateway.configuration import Configuration
+    from opencode_gateway.people.directory import Directory
     from opencode_gateway.refusals import Refusal
     from opencode_pages.parts import Door, Signatures
 
@@ -59,6 +60,7 @@ def build_app(
     door: Door | None = None,
     signatures: Signatures | None = None,
     account: Sequence[Route] = (),
+    directory: Directory | None = None,
     origins: Callable[[], Collection[str]] = tuple,
     on_refusal: Callable[[Refusal], None] = lambda refusal: None,
 ) -> ASGIApp:
@@ -73,6 +75,7 @@ def build_app(
         door: of pages on which people decide; None: there are none.
         signatures: of passkeys, over what is decided there.
         account: routes of the pages on which people add them, which lead to the others and are served with them.
+        directory: who may come in, and so be told; None: everybody is told for whom that was set up.
         origins: whose web pages may be clients now.
         on_refusal: hears of those who are refused at the door.
     """
@@ -89,7 +92,9 @@ def build_app(
     changes = Changes(state_directory(served, environ))
     asked = opencode if opencode is not None and opencode.server.is_told_callers(opencode.name) else None
     has_pages = asked is not None and door is not None
-    telling = Telling(configuration.data_dir, served, environ, configuration.public_url, has_pages=has_pages)
+    telling = Telling(
+        configuration.data_dir, served, environ, configuration.public_url, has_pages=has_pages, directory=directory
+    )
     if asked is not None and door is not None:
         source = OpenCodeSource(
             asked,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from opencode_gateway.audit import AuditEvent
     from opencode_gateway.configuration import Configuration
+    from opencode_gateway.people.directory import Directory
     from opencode_gateway.refusals import Refusal
     from opencode_gateway.sign_in.provider import ProviderLogins
     from opencode_gateway.store import Store
@@ -49,6 +50,7 @@ class PeopleAndMachines(MultiAuth):
         door: of our own pages, for the same people.
         signatures: of passkeys of the same people, over what they decide there.
         account: routes of the pages on which they add these passkeys.
+        directory: has the same people.
     """
 
     def __init__(
@@ -58,6 +60,8 @@ class PeopleAndMachines(MultiAuth):
         door: PageDoor,
         signatures: DecisionSignatures,
         account: list[Route],
+        *,
+        directory: Directory,
     ) -> None:
         # Without names FastMCP imports every kind of provider to find some, which takes 4 MB.
         super().__init__(server=people, server_source_id="people", verifiers={"machines": machines})
@@ -65,6 +69,7 @@ class PeopleAndMachines(MultiAuth):
         self.door = door
         self.signatures = signatures
         self.account = account
+        self.directory = directory
         self._machines = machines
 
     async def verify_token(self, token: str) -> AccessToken | None:
@@ -172,4 +177,4 @@ def build_auth(
     provider.pages = tuple(shown)
     signatures = DecisionSignatures(passkeys, configuration.passkey_for, on_event)
     machines = MachineTokens(store, configuration.resource)
-    return PeopleAndMachines(provider, machines, door, signatures, account.routes())
+    return PeopleAndMachines(provider, machines, door, signatures, account.routes(), directory=people)

@@ -69,6 +69,7 @@ def run(configuration: Configuration) -> None:
             door=auth.door,
             signatures=auth.signatures,
             account=auth.account,
+            directory=auth.directory,
             origins=RedirectRules(configuration.clients, store).origins,
             on_refusal=refusals.record,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from opencode_common.database import DatabaseError
 from opencode_gateway.calls.servers import OPENCODE
-from opencode_gateway.errors import CommandRefused, StoreError
-from opencode_notify.browsers import Browsers
+from opencode_gateway.errors import CommandRefused, ConfigError, StoreError
+from opencode_notify.browsers import KIND, Browsers
 from opencode_notify.errors import BadOutlet
 from opencode_notify.failing import said_to
 from opencode_notify.ledger import Ledger
@@ -33,8 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping
 
     from opencode_gateway.calls.servers import Servers
+    from opencode_gateway.people.directory import Directory
     from opencode_notify.notice import Outlet
     from opencode_notify.receipts import Receipts
+    from opencode_notify.rules import OutletSettings
     from opencode_pages.parts import Subscription, Visitor
 
 _STATE_DIR: Final = "RELAY_STATE_DIR"
@@ -121,6 +123,7 @@ class Telling:
         environ: the gateway's own.
         public_url: of this gateway.
         has_pages: whether it serves pages, to which messages then lead.
+        directory: who may come in; None: everybody in the file is told.
     """
 
     def __init__(
@@ -131,6 +134,7 @@ class Telling:
         public_url: str,
         *,
         has_pages: bool = False,
+        directory: Directory | None = None,
     ) -> None:
         self._people = data_dir / FILE_NAME
         self._state_dir = state_directory(servers, environ)
@@ -140,6 +144,8 @@ class Telling:
         contact = public_url if parts.scheme == "https" else f"mailto:opencode-relay@{parts.hostname}"
         self._browsers = Browsers(self._people, contact)
         self._receipts: Receipts | None = None
+        self._directory = directory
+        self._told: dict[tuple[str, bool], bool] = {}
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -155,6 +161,7 @@ class Telling:
             page_of=lambda message: self._pages and self._pages + message,
             relay=self._relay,
             drop=self._browsers.drop,
+            is_told=self._is_told,
         )
         try:
             self._receipts = await sender.__aenter__()
@@ -167,6 +174,24 @@ class Telling:
         finally:
             self._receipts = None
             await sender.__aexit__(None, None, None)
+
+    def _is_told(self, login: str, outlet: OutletSettings) -> bool:
+        """Tell whether a person may be told by an outlet: who may not look, or not come in, is told nothing.
+
+        The owner may tell somebody who has no login. A browser was added by somebody who had one.
+        """
+        if self._directory is None:
+            return True
+        asked = (login, outlet.kind == KIND)
+        # While the list of people cannot be read, it is as it was.
+        with suppress(ConfigError):
+            person = self._directory.find(login)
+            self._told[asked] = (
+                not {"observe", "approve"}.isdisjoint(person.capabilities)
+                if person is not None
+                else outlet.kind != KIND and not self._directory.knows(login)
+            )
+        return self._told.get(asked, False)
 
     async def opened(self, visitor: Visitor, message: str) -> ToldAsk | None:
         """See `Told.opened`."""

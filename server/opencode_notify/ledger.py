@@ -255,6 +255,12 @@ class Ledger:
         """End the leases of all others: whoever leads knows that they are gone."""
         self._do("UPDATE deliveries SET lease_until = 0 WHERE owner != ? AND lease_until > 0", owner)
 
+    def bring_forward(self, beyond: float, now: float) -> None:
+        """Have due now what is due after `beyond`, by a clock that was set back since."""
+        due = f"UPDATE deliveries SET due_at = ?, lease_until = 0 WHERE due_at > ? AND state IN {_NOT_OVER}"  # noqa: S608 # a constant
+        self._do(due, now, beyond)
+        self._do("UPDATE messages SET escalated_at = ? WHERE escalated_at > ?", now, beyond)
+
     def accepted(self, delivery: Delivery, owner: str, now: float) -> None:
         """Note that an outlet has it."""
         self._finish(delivery, owner, "sent", "accepted_at = ?, reason = ''", now)

@@ -42,6 +42,8 @@ MAX_ATTEMPTS: Final = 12
 """With these pauses: about two hours."""
 FIRST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 1_800.0
+LONGEST_WAIT: Final = 90_000.0
+"""Nothing is put off for longer: an outlet may ask for a day, and quiet hours end within one."""
 _TICK_SECONDS: Final = 1.0
 _PRUNE_SECONDS: Final = 3_600.0
 _log = logging.getLogger(__name__)
@@ -95,6 +97,7 @@ class NoticeSender:
         self._tasks: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._done = asyncio.Event()
         self._prune_at = 0.0
+        self._stepped_at = 0.0
         self._look_at = 0.0
         """Monotonic."""
         self._trouble = ""
@@ -163,7 +166,13 @@ class NoticeSender:
         if not self._has_led:
             self._ledger.release_others(self._owner)
             self._has_led = looks = True
+            self._ledger.bring_forward(self._clock() + LONGEST_WAIT, self._clock())
         people, now = self._people(), self._clock()
+        if now < self._stepped_at:
+            # A clock that was wrong when the machine began: what waits for its time would wait for days, or years.
+            self._ledger.bring_forward(now, now)
+            self._prune_at = min(self._prune_at, now + _PRUNE_SECONDS)
+        self._stepped_at = now
         if people is not self._listed:
             self._listed = people
             self._ledger.keep_outlets({(name, each.name) for name in people for each in people[name].outlets})

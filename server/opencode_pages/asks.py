@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from opencode_pages.visits import Visits
 
 _CHANGED: Final = "It changed since you looked. Nothing was decided: look at it anew."
+_SETTLED: Final = "It is settled, as it says below: nothing more was decided."
+"""Also to who has sent their form twice, and may have decided it by the first."""
 _SHORT: Final = 80
 """Characters of a part that stands in one line with its label."""
 
@@ -59,7 +61,7 @@ class AskPages:
         ask = await self._ask(request, visitor)
         again = partial(self._page, request, visitor, fields=fields)
         if ask.state != "open":
-            return again(ask, message="Your word came too late. Nothing was decided.", status=409)
+            return again(ask, message=_SETTLED, status=409)
         if fields("digest") != [ask.digest]:
             return again(ask, message=_CHANGED, status=409)
         try:
@@ -72,7 +74,8 @@ class AskPages:
             await self._source.decide(visitor, decision)
         except NotDecided as error:
             now = await self._ask(request, visitor)
-            return again(now, message=str(error) if now.digest == ask.digest else _CHANGED, status=409)
+            changed = _SETTLED if now.state == "settled" else _CHANGED
+            return again(now, message=str(error) if now.digest == ask.digest else changed, status=409)
         except Unavailable as error:
             return again(await self._ask(request, visitor), message=str(error), status=503)
         # Not to the next ask: a second tap would decide that one unread.

@@ -86,7 +86,9 @@ class InboxPages:
     async def _now(self, request: Request) -> Response:
         """Answer with what the script puts into the page."""
         now, status = await self._fragment(await self._visitor(request))
-        return HTMLResponse(now, status, {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
+        # By its mark the script tells it from what a proxy or a door in between answers.
+        headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Inbox-Mark": _mark(now)}
+        return HTMLResponse(now, status, headers)
 
     async def _events(self, request: Request) -> Response:
         """Answer with a stream that has what `_now` has, whenever it is another."""

@@ -111,3 +111,47 @@ async def test_a_browser_is_added_and_removed_by_its_person_alone_and_never_at_a
         form["token"] = token
         await own.post("/push", data={**form, "action": "remove", "endpoint": endpoint})
         assert json.loads(people.read_text())["ann"]["outlets"] == []
+
+        assert (await own.post("/push", data={**form, "endpoint": endpoint})).status_code == 204
+        ended = gateway.owner("sessions", "revoke", "--login", "ann")
+        assert "1 browser is told nothing any more" in ended.stdout
+        assert json.loads(people.read_text())["ann"]["outlets"] == []
+
+
+async def test_who_is_shut_out_is_told_nothing_until_they_are_let_in_again(
+    gateway: ProductGateway, tmp_path: Path
+) -> None:
+    async with receiver(tmp_path) as hook:
+        url = f"http://localhost:{hook.ports['http']}/hook"
+        outlet = {"name": "hook", "kind": "webhook", "url": url, "secret": new_secret(), "allow_private": True}
+        people = gateway.data_dir / "notify.json"
+        people.touch(0o600)
+        everybody = {name: {"outlets": [outlet], "rules": {"grouping_seconds": 0}} for name in ("ann", "ben", "team")}
+        people.write_text(json.dumps(everybody))
+        fleet, ledger = Fleet(tmp_path / "state"), Ledger(tmp_path / "state" / DIRECTORY)
+
+        def who(ask: str) -> list[str]:
+            """Return whom a message tells of an ask. What is due for all people is written in one step."""
+            key = f"ask/laptop/{ask}"
+            return sorted(
+                each.person
+                for each in ledger.deliveries(99)
+                if key in {item.key for item in ledger.told_by(each.message)}
+            )
+
+        fleet.asks("laptop", "per_1")
+        await eventually_async(lambda: who("per_1") == ["ann", "ben", "team"])
+        gateway.owner("users", "disable", "ben")
+        gateway.owner("users", "capabilities", "ann", "--capability", "drive")
+        fleet.asks("laptop", "per_2")
+        # Who has no login is told because the owner said so.
+        await eventually_async(lambda: who("per_2"))
+        assert who("per_2") == ["team"]
+        gateway.owner("users", "capabilities", "ann", "--capability", "observe")
+        fleet.asks("laptop", "per_3")
+        await eventually_async(lambda: who("per_3") == ["ann", "team"])
+        await eventually_async(lambda: who("per_2") == ["ann", "team"])
+        gateway.owner("users", "remove", "ben")
+        assert sorted(json.loads(people.read_text())) == ["ann", "team"]
+        ledger.close()
+        fleet.journal.close()

@@ -188,6 +188,24 @@ async def test_what_fails_is_tried_again_under_the_same_id_later_and_later(ann: 
     assert pause_after(1, lambda: 0.0) == 1
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_what_waits_by_a_clock_that_was_wrong_is_told_once_that_is_set_right(
+    ann: Told, *, is_restarted: bool
+) -> None:
+    ann.rules("phone", "mail")
+    ann.answers["phone"] = [Receipt.of_failure("its name is not known now", retry=True)]
+    ann.now += 3_650 * 86_400
+    ann.fleet.asks("laptop-app", "per_1")
+    [first] = await ann.goes_on()
+    ann.now -= 3_650 * 86_400
+    if is_restarted:
+        ann.end()
+        ann.begin()
+    [again] = await ann.goes_on()
+    assert (again["outlet"], again["id"]) == ("phone", first["id"])
+    assert [each["outlet"] for each in await ann.goes_on(601)] == ["mail"]
+
+
 async def test_an_outlet_that_is_gone_is_switched_off_and_the_next_has_its_messages(
     ann: Told, caplog: pytest.LogCaptureFixture
 ) -> None:

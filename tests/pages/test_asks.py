@@ -145,7 +145,7 @@ async def test_what_was_settled_elsewhere_says_by_whom(pages: FakePages, http: h
     answer = await decide(http, "a3", form=form, decision="once")
     assert answer.status_code == 409
     assert "rejected by bob" in said(answer)
-    assert "came too late" in said(answer)
+    assert "nothing more was decided" in said(answer)
 
 
 async def test_what_changed_since_is_shown_anew_and_not_decided(pages: FakePages, http: httpx.AsyncClient) -> None:
@@ -170,6 +170,19 @@ async def test_what_changes_in_the_last_moment_is_not_decided_either(
     answer = await decide(http, "a3", decision="once")
     assert answer.status_code == 409
     assert "It changed since you looked" in said(answer)
+
+
+async def test_what_is_settled_in_the_last_moment_did_not_change(pages: FakePages, http: httpx.AsyncClient) -> None:
+    def settle(_decision: PageDecision) -> None:
+        settled = {"state": "settled", "settled": "allowed once, by ann", "digest": "c" * 32}
+        pages.source.put(PERMISSION.model_copy(update=settled))
+        raise NotDecided("it was settled by somebody else meanwhile")
+
+    pages.source.on_decide = settle
+    answer = await decide(http, "a3", decision="once")
+    assert answer.status_code == 409
+    assert "It is settled, as it says below" in said(answer)
+    assert "It changed" not in said(answer)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +232,8 @@ async def test_a_form_that_is_sent_twice_decides_once(pages: FakePages, http: ht
     again = await decide(http, "a3", form=form, decision="always")
     assert again.status_code == 409
     assert "by Ann" in said(again)
+    assert "It is settled, as it says below" in said(again)
+    assert "Nothing was decided" not in said(again)
     assert len(pages.source.decisions) == 1
 
 

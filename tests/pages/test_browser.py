@@ -203,6 +203,10 @@ def test_a_page_without_its_stream_asks_and_says_when_it_cannot(
     page.route("**/inbox/now", lambda route: route.abort())
     page.clock.run_for(30_000)
     expect(page.get_by_role("status").filter(has_text="No connection")).to_be_visible()
+    said = page.locator("#stale").inner_text()
+    page.clock.run_for(600_000)
+    # It says since when, not until when.
+    expect(page.locator("#stale")).to_have_text(said)
     page.unroute("**/inbox/now")
     page.clock.run_for(30_000)
     expect(page.get_by_text("No connection")).to_be_hidden()
@@ -212,6 +216,32 @@ def test_a_page_without_its_stream_asks_and_says_when_it_cannot(
     del world.pages.door.visitors["session-of-ann"]
     page.clock.run_for(30_000)
     expect(page.get_by_text("Log in")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": 502, "body": ""},
+        {"status": 503, "content_type": "text/plain", "body": "Service Unavailable"},
+        {"status": 503, "content_type": "text/html", "body": "<!DOCTYPE html><h1>This cannot be had just now</h1>"},
+    ],
+)
+def test_what_is_no_inbox_takes_the_place_of_none(
+    world: World, device: Callable[..., BrowserContext], answer: dict[str, Any]
+) -> None:
+    page = device().new_page()
+    page.clock.install()
+    page.route("**/inbox/events*", lambda route: route.fulfill(status=204))
+    page.goto(f"{world.site.url}/inbox")
+    page.route("**/inbox/now", lambda route: route.fulfill(**answer))
+    page.clock.run_for(30_000)
+    expect(page.get_by_role("status").filter(has_text="No connection")).to_be_visible()
+    expect(page.get_by_role("link", name="rm -rf build")).to_be_visible()
+    page.unroute("**/inbox/now")
+    world.pages.source.unavailable = "The server behind the gateway does not answer just now."
+    page.clock.run_for(30_000)
+    expect(page.get_by_text("does not answer just now")).to_be_visible()
+    expect(page.get_by_text("No connection")).to_be_hidden()
 
 
 def test_a_page_that_lost_its_place_asks_until_it_is_looked_at_again(

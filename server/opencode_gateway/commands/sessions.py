@@ -8,6 +8,7 @@ import click
 
 from opencode_common.command_line import Group
 from opencode_gateway.audit import PAGES
+from opencode_gateway.commands.forgetting import forget_browsers
 from opencode_gateway.commands.opened import json_option, moment, opened_store, show, show_json
 from opencode_gateway.errors import CommandRefused
 from opencode_gateway.oauth.sessions import list_sessions, revoke_sessions
@@ -53,7 +54,10 @@ def list_(config: Path, *, as_json: bool) -> None:
 @click.option("--all", "everybody", is_flag=True, help="All there are.")
 @click.pass_obj
 def revoke(config: Path, *, session_id: str | None, login: str | None, everybody: bool) -> None:
-    """End sessions at once: one by its ID, or several."""
+    """End sessions at once: one by its ID, or several.
+
+    With all sessions of a person their browsers are told nothing any more: one of them may be a thief's.
+    """
     if (session_id is not None) + (login is not None) + everybody != 1:
         raise click.UsageError("name a session's ID, or give --login NAME, or --all")
     with opened_store(config) as store:
@@ -61,3 +65,6 @@ def revoke(config: Path, *, session_id: str | None, login: str | None, everybody
     if session_id is not None and not ended:
         raise CommandRefused(f"there is no session {session_id[:200]!r}: see `sudo opencode-gateway sessions list`")
     click.echo(f"{ended} session{'' if ended == 1 else 's'} ended.")
+    if session_id is None and (browsers := forget_browsers(config, login)):
+        what = "browser is" if browsers == 1 else "browsers are"
+        click.echo(f"{browsers} {what} told nothing any more, until somebody switches it on there again.")

@@ -8,6 +8,7 @@ import click
 
 from opencode_common.command_line import Group
 from opencode_gateway.capabilities import CAPABILITIES
+from opencode_gateway.commands.forgetting import forget_browsers, forget_person
 from opencode_gateway.commands.opened import (
     capability_option,
     json_option,
@@ -53,6 +54,7 @@ def add(config: Path, *, name: str, capabilities: tuple[Capability, ...]) -> Non
     people.add(name, passwords.hash(read_secret(f"Password of {name}", PASSWORD_RULE)), capabilities or CAPABILITIES)
     # Whoever had this name before and was taken out of the file by hand is another person.
     _forget_passkeys(config, name)
+    forget_browsers(config, name)
     _end_sessions(config, name)
     click.echo(f"{name} can log in.")
     address = settings_of(config).public_url
@@ -66,10 +68,11 @@ def add(config: Path, *, name: str, capabilities: tuple[Capability, ...]) -> Non
 @click.argument("name")
 @click.pass_obj
 def remove(config: Path, *, name: str) -> None:
-    """Remove a person and their passkeys, and end their sessions at once."""
+    """Remove a person, their passkeys and what tells them, and end their sessions at once."""
     users_of(config).remove(name)
     _forget_passkeys(config, name)
     click.echo(f"{name} is removed, and {_end_sessions(config, name)} ended.")
+    forget_person(config, name)
 
 
 @users.command()
@@ -108,7 +111,7 @@ def totp(config: Path, *, name: str, off: bool) -> None:
 @click.argument("name")
 @click.pass_obj
 def disable(config: Path, *, name: str) -> None:
-    """Let a person in no more and end their sessions at once, without forgetting them."""
+    """Let a person in no more, tell them nothing, and end their sessions at once, without forgetting them."""
     users_of(config).set_disabled(name, disabled=True)
     click.echo(f"{name} is disabled, and {_end_sessions(config, name)} ended.")
 

@@ -32,3 +32,6 @@ class Directory(Protocol):
         Raises:
             ConfigError: it cannot be read.
         """
+
+    def knows(self, login: str) -> bool:
+        """Tell whether somebody is called so, also one who may not come in. Raises `ConfigError`."""

@@ -42,6 +42,10 @@ class ListedPeople:
         """See `Directory`."""
         return self._people.get(login)
 
+    def knows(self, login: str) -> bool:
+        """See `Directory`."""
+        return login in self._people
+
     def admit(self, address: object, *, verified: object, provider: str) -> str:
         """Return the login of somebody who just proved at `provider` who they are.
 

@@ -136,6 +136,10 @@ class Users:
         user = self.load().get(login)
         return None if user is None or user.disabled else user.person
 
+    def knows(self, login: str) -> bool:
+        """See `Directory`."""
+        return login in self.load()
+
     def add(self, name: str, password_hash: str, capabilities: Iterable[Capability]) -> None:
         """Add somebody. Raises `CommandRefused` for a name that is taken or not of the right form, `ConfigError`."""
         try:

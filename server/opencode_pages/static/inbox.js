@@ -6,11 +6,13 @@ const now = document.getElementById("now");
 const stale = document.getElementById("stale");
 let mark = now.dataset.mark;
 let shown = "";
+let known = new Date();
 let stream;
 let isReplaced = false;
 
 function show(html) {
   stale.hidden = true;
+  known = new Date();
   if (html === shown) return;
   shown = html;
   const focused = now.contains(document.activeElement) ? document.activeElement.id : "";
@@ -42,10 +44,14 @@ async function ask() {
     const answer = await fetch("/inbox/now", { redirect: "manual" });
     // Led elsewhere: the session is over.
     if (answer.type === "opaqueredirect" || [401, 403].includes(answer.status)) return location.reload();
+    const found = answer.headers.get("inbox-mark");
+    // Of a proxy, while the relay restarts: no news, least of all that nothing waits.
+    if (!found) throw new Error("no inbox");
     show(await answer.text());
+    mark = found;
     listen();
   } catch {
-    stale.textContent = `No connection: this is as it was at ${new Date().toLocaleTimeString([], { timeStyle: "short" })}.`;
+    stale.textContent = `No connection: this is as it was at ${known.toLocaleTimeString([], { timeStyle: "short" })}.`;
     stale.hidden = false;
   }
 }
