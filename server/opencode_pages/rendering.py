@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _OWN: Final = Path(__file__).with_name("templates")
 _MARKS: Final = re.compile("⟨[^⟩]*⟩")
 """What `opencode_common.reveal` adds."""
+_CODE: Final = re.compile(r"`([^`<>]+)`")
 _POLICY: Final = "default-src 'none'; style-src 'self'; frame-ancestors 'none'; base-uri 'none'"
 _WITH_SCRIPT: Final = (
     f"{_POLICY}; script-src 'self'; connect-src 'self'; manifest-src 'self'; worker-src 'self'; img-src 'self'"
@@ -38,6 +39,14 @@ def marked(text: str) -> Markup:
     return Markup(_MARKS.sub(lambda mark: f"<mark>{mark[0]}</mark>", str(escape(text))))  # noqa: S704 — escaped first
 
 
+def worded(text: str) -> Markup:
+    """Return a sentence of ours like `marked`, with what stands between backticks set as code.
+
+    What holds a mark keeps its backticks: tags could overlap there.
+    """
+    return Markup(_CODE.sub(r"<code>\1</code>", str(marked(text))))  # noqa: S704 — escaped by `marked`
+
+
 class Templates:
     """The templates of these pages, and more of whoever serves them.
 
@@ -54,7 +63,7 @@ class Templates:
             lstrip_blocks=True,
         )
         self._environment.globals["asset"] = address
-        self._environment.filters |= {"marked": marked, "moment": moment_text}
+        self._environment.filters |= {"marked": marked, "worded": worded, "moment": moment_text}
 
     def text(self, template: str, values: dict[str, object]) -> str:
         """Return what a template makes of its values."""
