@@ -226,6 +226,7 @@ async def test_a_turn_s_end_is_looked_up_no_further_back_than_it_began(generatio
         assert [answer.id for answer in record.answers] == ["msg_99"]
         assert fake.pages == [FIRST_PAGE]
         assert (await agent.turn("ses_1", "msg_70")).is_stored
+        assert (await agent.turn("ses_1", "msg_2")).is_stored, "however long ago"
         assert not (await agent.turn("ses_1", "msg_nobody")).is_stored
 
 

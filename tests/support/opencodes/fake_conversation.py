@@ -63,6 +63,9 @@ class FakeConversation(FakeHttp):
         """Answer a call, given as `METHOD PATH`."""
         if call == f"GET {PATHS[self._generation]}":
             return self._page(int(request.query["limit"]), request.query)
+        number = call.removeprefix(f"GET {PATHS[self._generation]}/msg_")
+        if number.isdecimal():
+            return web.json_response(self.messages[int(number)])
         if call in {"GET /event", "GET /api/event"}:
             self.streams.append(call)
             return await self._events(request)

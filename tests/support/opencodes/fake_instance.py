@@ -200,6 +200,7 @@ def application(instances: Mapping[int, FakeInstance]) -> Starlette:
         Route("/session/{id}", _session),
         Route("/session/{id}/children", _nothing),
         Route("/session/{id}/message", _messages),
+        Route("/session/{id}/message/{message}", _message),
         Route("/session/{id}/prompt_async", _prompt, methods=["POST"]),
         Route("/session/{id}/abort", _yes, methods=["POST"]),
         Route("/permission", _nothing),
@@ -252,6 +253,12 @@ async def _messages(request: Request) -> Response:
     found = _instance(request).messages.get(request.path_params["id"])
     limit = int(request.query_params.get("limit", 0))
     return _not_found(request) if found is None else JSONResponse(found[-limit:])
+
+
+async def _message(request: Request) -> Response:
+    found = _instance(request).messages.get(request.path_params["id"], [])
+    named = [message for message in found if message["info"]["id"] == request.path_params["message"]]
+    return JSONResponse(named[0]) if named else _not_found(request)
 
 
 async def _prompt(request: Request) -> Response:

@@ -225,12 +225,18 @@ class OpenCode1:
         if prompt_id in ids:
             messages = messages[ids.index(prompt_id) + 1 :]
         elif not prompt_id or all(message.answers != prompt_id for message in messages):
-            return TurnRecord(is_stored=False)  # else only so long ago that it is not among these
+            return TurnRecord(is_stored=bool(prompt_id) and await self._has(session_id, prompt_id))
         next_one = next((index for index, message in enumerate(messages) if message.role == "user"), len(messages))
         answers = _answers(messages[:next_one])
         # A prompt that comes while another waits joins its turn, and one answer is to both.
         is_shared = next_one < len(messages) and not (answers and answers[-1].ended in {"well", "failed"})
         return TurnRecord(is_stored=True, answers=_answers(messages) if is_shared else answers, is_shared=is_shared)
+
+    async def _has(self, session_id: str, message_id: str) -> bool:
+        with suppress(NotFound):
+            await self._client.call("GET", f"/session/{session_id}/message/{message_id}", limit=LARGE_BODY)
+            return True
+        return False
 
     # -- changes -------------------------------------------------------------------------------------------------
 
