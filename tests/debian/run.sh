@@ -12,10 +12,14 @@ readonly tests=(
     tests/server/test_command.py tests/server/test_fleet.py tests/server/test_stdio.py tests/test_support.py
     # No systemd runs in that container.
     --ignore=tests/client/test_background_systemd.py
-    # What the guard's tables let through is the project's own code: neither Python nor OpenSSH has a say in it.
-    # How it speaks HTTP, streams, reads bodies and paths and follows the agent is proved here too.
-    --ignore=tests/client/guard/test_policy.py --ignore=tests/client/guard/test_commands.py
-    --ignore=tests/client/guard/test_list.py --ignore=tests/client/guard/test_long_texts.py
+    # What the guard lets through, what it thins out and when it follows the agent is the project's own code, and so is
+    # which generation of OpenCode a launcher takes up: neither Python nor OpenSSH has a say in it.
+    # How it speaks HTTP, reads bodies and paths and passes streams on is proved here too.
+    --ignore=tests/client/guard/test_answers.py --ignore=tests/client/guard/test_commands.py
+    --ignore=tests/client/guard/test_directories.py --ignore=tests/client/guard/test_list.py
+    --ignore=tests/client/guard/test_long_texts.py --ignore=tests/client/guard/test_moving.py
+    --ignore=tests/client/guard/test_opening.py --ignore=tests/client/guard/test_policy.py
+    --ignore=tests/client/test_generation.py --ignore=tests/client/test_opened.py --ignore=tests/client/test_shared.py
 )
 
 distribution=${1:?usage: run.sh trixie [ARGUMENTS OF pytest…]}
