@@ -303,9 +303,9 @@ import sys
 from pathlib import Path
 from opencode_relay.doctor import firewall
 from opencode_common.finding import to_json
-from opencode_relay.doctor.relay import Gateway, Relay
-gateway = Gateway("https://relay.example.org", "127.0.0.1:8790", has_site=True)
-print(to_json(list(firewall._own(Relay(Path(sys.argv[1]), None, gateway)))))
+from opencode_relay.doctor.relay import ExaminedGateway, ExaminedRelay
+gateway = ExaminedGateway("https://relay.example.org", "127.0.0.1:8790", has_site=True)
+print(to_json(list(firewall._own(ExaminedRelay(Path(sys.argv[1]), None, gateway)))))
 """
 _RULES = """
 table inet opencode_gateway

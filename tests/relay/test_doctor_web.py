@@ -112,9 +112,9 @@ import json, sys
 from pathlib import Path
 from types import SimpleNamespace
 from opencode_relay.doctor import web
-from opencode_relay.doctor.relay import Gateway
+from opencode_relay.doctor.relay import ExaminedGateway
 
-gateway = Gateway(sys.argv[1], "127.0.0.1:1", has_site=False, authority=Path(sys.argv[2]))
+gateway = ExaminedGateway(sys.argv[1], "127.0.0.1:1", has_site=False, authority=Path(sys.argv[2]))
 print(json.dumps([[finding.check, finding.text] for finding in web.check(SimpleNamespace(gateway=gateway))]))
 """
 

@@ -307,13 +307,13 @@ async def test_the_death_of_the_launcher_by_sigkill_ends_everything(
 import asyncio, sys
 from client.line.conftest import registration
 from opencode_connected.line.command import LineSettings
-from opencode_connected.line.connection import Connection
-from opencode_connected.registration import Registration
+from opencode_connected.line.connection import LineConnection
+from opencode_connected.registration import OwnRegistration
 
 async def main():
-    async with Connection({settings!r}, forward=0) as connection:
+    async with LineConnection({settings!r}, forward=0) as connection:
         await connection.open()
-        await connection.register(Registration(name="n", hostname="h", port=connection.port,
+        await connection.register(OwnRegistration(name="n", hostname="h", port=connection.port,
             local_port={settings.local_port}, cwd="/", connected_at=""))
         print(connection.port, flush=True)
         await connection.ended.wait()
