@@ -52,7 +52,7 @@ async def test_a_request_is_over_after_ten_minutes(server: AuthorizationServer) 
 
 
 @pytest.mark.parametrize(
-    ("name", "longest"), [("state", 2048), ("scope", 4096), ("client_id", 1024), ("redirect_uri", 512)]
+    ("name", "longest"), [("state", 2048), ("scope", 4096), ("client_id", 1536), ("redirect_uri", 512)]
 )
 async def test_a_parameter_that_is_too_long_is_refused(server: AuthorizationServer, name: str, longest: int) -> None:
     client_id = await server.registered()
