@@ -38,7 +38,7 @@ class Chain:
 
     def ask(self, text: str) -> None:
         """Have the agent ask whether it may `run ASK text`."""
-        session = next(iter(self.laptop.sessions))
+        session = next(each for each in self.laptop.sessions if each not in self.laptop.busy)
         parts = [{"type": "text", "text": f"{ASKS} {text}"}]
         self.laptop.prompt(session, {"messageID": f"msg_{text}", "parts": parts})
 
@@ -68,7 +68,7 @@ class Chain:
 async def chain(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Chain]:
     """With approvals on the page alone. Each test has an ask of its own."""
     tmp_path = tmp_path_factory.mktemp("chain")
-    async with asking_instances(["laptop"], sessions=1) as instances:
+    async with asking_instances(["laptop"], sessions=4) as instances:
         laptop = instances["laptop"]
         register(tmp_path / "registry", registration("laptop", laptop.port, cwd=laptop.directory))
         env = {"RELAY_REGISTRY_DIR": str(tmp_path / "registry"), "RELAY_STATE_DIR": str(tmp_path / "state")}
