@@ -7,19 +7,14 @@ cd "$(dirname "$0")/../.."
 # What takes longer hangs.
 readonly limit=25m
 readonly tests=(
-    tests/client tests/gateway/test_commands.py tests/gateway/test_commands_as_root.py tests/relay/test_line.py
-    tests/debian/test_real_firewalls.py
+    # The line and its ssh, the programs of the relay's end, and how launcher, guard and server start, speak and end.
+    tests/client/line tests/client/test_cli.py tests/client/test_foreground.py tests/client/test_guarded.py
+    tests/client/test_guardian.py tests/client/test_odd_machines.py tests/client/test_relay.py
+    tests/client/guard/test_attacks.py tests/client/guard/test_bodies.py tests/client/guard/test_through.py
+    tests/gateway/test_commands_as_root.py tests/relay/test_line.py tests/debian/test_real_firewalls.py
     tests/server/test_command.py tests/server/test_fleet.py tests/server/test_stdio.py tests/test_support.py
-    # No systemd runs in that container.
-    --ignore=tests/client/test_background_systemd.py
-    # What the guard lets through, what it thins out and when it follows the agent is the project's own code, and so is
-    # which generation of OpenCode a launcher takes up: neither Python nor OpenSSH has a say in it.
-    # How it speaks HTTP, reads bodies and paths and passes streams on is proved here too.
-    --ignore=tests/client/guard/test_answers.py --ignore=tests/client/guard/test_commands.py
-    --ignore=tests/client/guard/test_directories.py --ignore=tests/client/guard/test_list.py
-    --ignore=tests/client/guard/test_long_texts.py --ignore=tests/client/guard/test_moving.py
-    --ignore=tests/client/guard/test_opening.py --ignore=tests/client/guard/test_policy.py
-    --ignore=tests/client/test_generation.py --ignore=tests/client/test_opened.py --ignore=tests/client/test_shared.py
+    # All else is the project's own code, in which neither Python nor OpenSSH has a say; and the scenario `trixie` enrols
+    # a machine of that Debian, drives it and runs its doctor.
 )
 
 distribution=${1:?usage: run.sh trixie [ARGUMENTS OF pytest…]}

@@ -204,21 +204,21 @@ def test_settings_that_it_cannot_use_are_refused_while_it_goes_on(
 def test_settings_whose_run_broke_off_before_the_restart_are_in_use_after_the_next_one(
     relay: ScenarioRelay, gateway: ScenarioGateway
 ) -> None:
-    before = gateway.inspect()["Id"]
+    before, tags = gateway.inspect()["Id"], "relay_gateway_settings,relay_gateway_service"
     # The settings are written by then, and the handlers have not run.
     broken = {"relay_gateway_audit_messages": True, "__relay_gateway_command": "/proc/no-file-can-be-here"}
 
-    played = play("relay.yml", "--tags", "relay_gateway", "--extra-vars", json.dumps(broken))
+    played = play("relay.yml", "--tags", tags, "--extra-vars", json.dumps(broken))
 
     assert not played.succeeded
     assert json.loads(relay.output("cat", "/etc/opencode-gateway/gateway.json"))["audit"] == {"messages": True}
     assert gateway.inspect()["Id"] == before
 
-    after = play("relay.yml", "--tags", "relay_gateway", "--extra-vars", "{relay_gateway_audit_messages: true}")
+    after = play("relay.yml", "--tags", tags, "--extra-vars", "{relay_gateway_audit_messages: true}")
 
     assert after.succeeded, after.said
     assert gateway.inspect()["Id"] != before
-    usual = play("relay.yml", "--tags", "relay_gateway")
+    usual = play("relay.yml", "--tags", tags)
     assert usual.succeeded, usual.said
 
 
