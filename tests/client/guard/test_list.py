@@ -11,6 +11,7 @@ import pytest
 from client.guard.guarded import refusal
 from opencode_connected.guard.apis import api_of
 from opencode_connected.guard.gate import DOCUMENT, HEALTH
+from support.waiting import eventually
 
 if TYPE_CHECKING:
     from client.guard.guarded import Agent, Guarded
@@ -115,7 +116,8 @@ async def test_what_the_server_asks_today_is_answered_by_the_real_agent(agent: A
 async def test_models_agents_and_commands_come_without_keys_and_prompts(agent2: Agent, guard: Guarded) -> None:
     at = {"location[directory]": str(agent2.directory)}
     with agent2.straight() as client:
-        assert "apiKey" in client.get("/api/model", params=at).text
+        # It answers before it has read what models there are.
+        eventually(lambda: "apiKey" in client.get("/api/model", params=at).text, "OpenCode 2 knows its models")
     if (await guard.client.get(DOCUMENT)).json()["generation"] == 2:
         for path in ("/api/model", "/api/agent", "/api/command"):
             told = (await guard.client.get(path, params=at)).json()
