@@ -118,6 +118,20 @@ def test_from_the_first_passkey_to_a_decision_that_the_log_proves(
     assert [each for each in phone.problems if "Content Security Policy" in each] == []
 
 
+def test_a_password_that_was_typed_can_be_looked_at(device: Callable[..., Device]) -> None:
+    phone = device(**SIZES["phone"])
+    phone.goto("/account")
+    field = phone.page.get_by_label("Password", exact=True)
+    field.fill("not seen yet")
+    expect(field).to_have_attribute("type", "password")
+    phone.press("Show the password")
+    expect(field).to_have_attribute("type", "text")
+    looks_right(phone.page, "shown")
+    phone.press("Hide the password")
+    expect(field).to_have_attribute("type", "password")
+    expect(field).to_have_value("not seen yet")
+
+
 def proves(decided: dict[str, Any], added: dict[str, Any]) -> None:
     """The lines of the log are enough to see that this key has signed this decision, and nothing else."""
     credential, data, client, signature = map(decoded, decided["proof"].split("."))
