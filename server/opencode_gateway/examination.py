@@ -251,8 +251,9 @@ def people_are_told(people_file: Path, state_dir: Path | None) -> list[Finding]:
         return [
             note("telling", "nobody is told what needs them", "`sudo opencode-gateway notify add` adds an outlet")
         ]
+    outlets = f"{count} outlet{'' if count == 1 else 's'}"
     if state_dir is None:
-        return [note("telling", f"{count} outlets; no journal is known here", "Set RELAY_STATE_DIR for the server")]
+        return [note("telling", f"{outlets}; no journal is known here", "Set RELAY_STATE_DIR for the server")]
     return [
         fault(
             "telling",
@@ -260,7 +261,7 @@ def people_are_told(people_file: Path, state_dir: Path | None) -> list[Finding]:
             f"`sudo opencode-gateway notify test {each.person} {each.outlet}` says whether it works now",
         )
         for each in failed
-    ] or [ok("telling", f"{count} outlet{'' if count == 1 else 's'}, and none fails")]
+    ] or [ok("telling", f"{outlets}, and none fails")]
 
 
 def _sentence(text: str) -> str:

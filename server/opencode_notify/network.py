@@ -79,7 +79,10 @@ class Network:
         except (OSError, UnicodeError):
             found = []
         if not found:
-            return Receipt.of_failure("its name is not known now: see that it is right", retry=True)
+            return Receipt.of_failure(
+                "the host in its address is not found now: see that it is spelt right, and that others are found",
+                retry=True,
+            )
         if not allow_private and not all(map(self.allows, found)):
             return Receipt.of_failure(
                 "its name leads to a private address: if that is meant, set allow_private for this outlet"

@@ -85,7 +85,7 @@ async def test_doctor_names_what_fails_and_what_helps(failed: Told) -> None:
 
 
 def test_doctor_says_that_nobody_is_told(ann: Told) -> None:
-    assert people_are_told(ann.path, None)[0].text == "1 outlets; no journal is known here"
+    assert people_are_told(ann.path, None)[0].text == "1 outlet; no journal is known here"
     ann.path.unlink()
     assert people_are_told(ann.path, ann.directory)[0].text == "nobody is told what needs them"
 

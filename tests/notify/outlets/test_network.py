@@ -121,7 +121,7 @@ async def test_the_next_address_of_a_name_is_tried_where_nothing_answers(server:
 async def test_an_unknown_name_is_tried_again(server: Receiver) -> None:
     receipt = await sent(server, server.url(name="unknown.example.org"))
     assert receipt.retry
-    assert "not known" in receipt.reason
+    assert "not found now" in receipt.reason
 
 
 async def test_a_closed_port_is_tried_again(server: Receiver) -> None:
